@@ -1,0 +1,86 @@
+package channel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrWouldBlock is returned by TrySend and SendUnreliable when the message
+// does not fit in now; nothing of it has been sent.
+var ErrWouldBlock = errors.New("would block")
+
+// ErrFlowControl is what Port.Deliver returns when the peer sent more than it
+// had credit for, and Port.Grant when a grant overflows.
+var ErrFlowControl = errors.New("flow control violated")
+
+// Code says why a channel was reset. Codes below 256 are the protocol's own.
+type Code uint32
+
+// The protocol's codes (docs/protocol.md, "Reset codes"). An application uses
+// CodeUser and above.
+const (
+	CodeClosed      Code = 0   // the sender has closed the channel and reads no more
+	CodeFlowControl Code = 1   // the receiver of the reset sent past its credit
+	CodeCancelled   Code = 2   // the opener gave up before the answer
+	CodeResource    Code = 3   // the sender has no memory for more
+	CodeInternal    Code = 4   // the sender's handler failed
+	CodeProtocol    Code = 5   // the receiver of the message broke the protocol
+	CodeUser        Code = 256 // first code that applications may give a meaning
+)
+
+// String returns the protocol's word for a code, or its number.
+func (c Code) String() string {
+	switch c {
+	case CodeClosed:
+		return "closed"
+	case CodeFlowControl:
+		return "flow control violated"
+	case CodeCancelled:
+		return "cancelled"
+	case CodeResource:
+		return "out of resources"
+	case CodeInternal:
+		return "internal error"
+	case CodeProtocol:
+		return "protocol violated"
+	default:
+		return fmt.Sprintf("code %d", uint32(c))
+	}
+}
+
+// ResetError is the cause of a direction that was cut off rather than ended.
+type ResetError struct {
+	Code   Code
+	Remote bool // the peer reset the channel; else this side did
+}
+
+// Error implements error.
+func (e *ResetError) Error() string {
+	if e.Remote {
+		return fmt.Sprintf("reset by peer (%s)", e.Code)
+	}
+	return fmt.Sprintf("reset here (%s)", e.Code)
+}
+
+// OpError is the error of every Socket method but for a bare io.EOF. It is a
+// net.Error; Err is the cause and is found by errors.Is and errors.As:
+// net.ErrClosed, os.ErrDeadlineExceeded, ErrWouldBlock, a *ResetError or
+// what ended the link.
+type OpError struct {
+	Op  string // "read", "write", "send", "close"
+	URI string // the channel's
+	Err error
+}
+
+// Error implements error. The URI, which a peer may have chosen, is quoted.
+func (e *OpError) Error() string { return fmt.Sprintf("channel %q: %s: %v", e.URI, e.Op, e.Err) }
+
+// Unwrap returns the cause.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// Timeout reports whether a deadline passed. The channel remains usable then.
+func (e *OpError) Timeout() bool { return errors.Is(e.Err, os.ErrDeadlineExceeded) }
+
+// Temporary is the same as Timeout; net.Error asks for it.
+func (e *OpError) Temporary() bool { return e.Timeout() }

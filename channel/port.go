@@ -1,0 +1,177 @@
+package channel
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// ID numbers a channel on its link. 0 and 0xffff are the link's own channels
+// (docs/protocol.md, "Channels").
+type ID uint16
+
+// Link is what a channel asks of the multiplexed socket it lives on. The
+// channel's lock is held during each call: none may block or call a Port.
+type Link interface {
+	// Push queues as much of p as there is room for, for sending as data of
+	// the port's channel, and returns how much that was. Unless that was all,
+	// the link will call the port's Pull for the rest, in its turn.
+	Push(port *Port, p []byte) int
+	// TryPush queues all of p, or nothing and returns false.
+	TryPush(port *Port, p []byte) bool
+	// Tell queues a notice for the peer, behind all data queued so far.
+	Tell(port *Port, n Notice)
+}
+
+// Kind says what a Notice is about.
+type Kind int
+
+// The kinds of notice.
+const (
+	Ended   Kind = iota // this side sends no more
+	Stopped             // this side reads no more and, if it had not Ended, sends no more
+	Granted             // the peer may send N more bytes
+)
+
+// Notice is what a channel tells its peer besides data.
+type Notice struct {
+	Kind Kind
+	Code Code // of Stopped
+	N    int  // of Granted, bytes
+}
+
+// Params describe a new channel.
+type Params struct {
+	ID   ID
+	URI  string
+	Link Link
+	// Local and Remote are what the Socket reports as its addresses.
+	Local, Remote net.Addr
+	// Credit is how many bytes may be sent before the peer grants more.
+	Credit int
+	// Window is how many unread bytes are held at most; the peer must have
+	// been told. 0 means that the peer knows no credit: see WithoutCredit,
+	// with a limit of Limit bytes.
+	Window, Limit int
+	// Buffered counts the unread bytes of all channels that share it; may be nil.
+	Buffered *atomic.Int64
+}
+
+// Port is the multiplexer's end of a channel. Its methods never block and may
+// be called concurrently, except Pull, which only the link's writer calls.
+type Port struct{ s *Socket }
+
+// New makes a channel and returns its two ends.
+func New(p Params) (*Socket, *Port) {
+	s := &Socket{id: p.ID, uri: p.URI, link: p.Link, local: p.Local, remote: p.Remote, buffered: p.Buffered, credit: p.Credit, window: p.Window, allowed: p.Window, created: time.Now()}
+	if s.buffered == nil {
+		s.buffered = new(atomic.Int64)
+	}
+	if p.Window == 0 {
+		s.unlimited, s.credit, s.allowed = true, math.MaxInt32, p.Limit
+	}
+	s.rwake.L, s.wwake.L = &s.mu, &s.mu
+	s.port = Port{s}
+	return s, &s.port
+}
+
+// ID returns the channel's number on its link.
+func (p *Port) ID() ID { return p.s.id }
+
+// Socket returns the application's end.
+func (p *Port) Socket() *Socket { return p.s }
+
+// Deliver hands over bytes from the peer; they are copied. It returns an error
+// that matches ErrFlowControl, and takes nothing, if the peer had no credit
+// for them. What arrives after the local end was closed is dropped.
+func (p *Port) Deliver(b []byte) error {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) > s.allowed {
+		return fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
+	}
+	s.allowed -= len(b)
+	s.received += uint64(len(b))
+	s.framesIn++
+	s.lastActive = time.Now()
+	if s.rerr != nil {
+		return nil
+	}
+	s.in.write(b)
+	s.buffered.Add(int64(len(b)))
+	s.rwake.Signal()
+	return nil
+}
+
+// End says that the peer sends no more: after what is buffered, io.EOF.
+func (p *Port) End() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.endRead(io.EOF)
+}
+
+// Stop says that the peer reads no more: writes fail with cause from now on.
+func (p *Port) Stop(cause error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.endWrite(cause)
+}
+
+// Fail ends both directions with cause, which must not be io.EOF. Whatever
+// ended before keeps its own reason, and buffered bytes remain readable.
+func (p *Port) Fail(cause error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.endRead(cause)
+	p.s.endWrite(cause)
+}
+
+// Grant adds to what may be sent. n must be positive; a sum past 2³¹-1 is an
+// error that matches ErrFlowControl.
+func (p *Port) Grant(n int) error {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n <= 0 || n > math.MaxInt32-s.credit {
+		return fmt.Errorf("%w: %d granted on top of %d", ErrFlowControl, n, s.credit)
+	}
+	s.credit += n
+	s.wwake.Broadcast()
+	return nil
+}
+
+// WithoutCredit tells that the peer knows no credit: what is sent is bounded by
+// the link alone, and the peer may have limit bytes unread.
+func (p *Port) WithoutCredit(limit int) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unlimited, s.credit = true, math.MaxInt32
+	s.window, s.allowed = 0, limit
+	s.wwake.Broadcast()
+}
+
+// Pull moves waiting data into dst, as much as fits, and reports whether more
+// waits. 0, false means that the writer has given up meanwhile.
+func (p *Port) Pull(dst []byte) (n int, more bool) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.werr != nil {
+		return 0, false // an end may have been queued already: nothing may follow it
+	}
+	n = copy(dst, s.pending)
+	if n == 0 {
+		return 0, false
+	}
+	s.sent(n)
+	s.pending = s.pending[n:]
+	if len(s.pending) == 0 {
+		s.wwake.Broadcast()
+	}
+	return n, len(s.pending) > 0
+}

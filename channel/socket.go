@@ -1,0 +1,338 @@
+package channel
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Socket is an application's end of a channel: a net.Conn with half-close. All
+// methods may be called concurrently; concurrent Writes are not mixed.
+type Socket struct {
+	id            ID
+	uri           string
+	link          Link
+	local, remote net.Addr
+	created       time.Time
+	port          Port
+	buffered      *atomic.Int64 // shared with the link's other channels
+
+	mu           sync.Mutex
+	rwake, wwake sync.Cond // on mu: something changed for readers, for writers
+	rdead, wdead deadline
+
+	in      buffer
+	window  int   // announced size; 0 for a peer that knows no credit
+	allowed int   // what the peer may still send
+	owed    int   // read, but not yet granted again
+	rerr    error // why no more will arrive; nil while the direction lives
+
+	writing bool   // a Write is under way
+	pending []byte // what the Write under way waits to have pulled
+	credit  int    // what the peer will still take
+
+	unlimited bool  // the peer knows no credit
+	werr      error // why nothing more can be sent; nil while the direction lives
+
+	received, transmitted uint64
+	framesIn, stalls      uint64
+	lastActive            time.Time
+	closed                bool
+}
+
+var _ net.Conn = (*Socket)(nil)
+
+// Stats are a channel's numbers since it was opened.
+type Stats struct {
+	BytesSent, BytesReceived uint64
+	FramesReceived           uint64
+	Stalls                   uint64 // times that a Write had to wait for credit
+	Unread                   int    // bytes that wait for a Read
+	Created, LastActivity    time.Time
+}
+
+// ID returns the channel's number, unique on its link while the channel lives.
+func (s *Socket) ID() ID { return s.id }
+
+// URI returns the name under which the channel was opened. Its opener chose
+// it: at most 255 bytes of UTF-8 without control characters.
+func (s *Socket) URI() string { return s.uri }
+
+// LocalAddr returns the link's local address.
+func (s *Socket) LocalAddr() net.Addr { return s.local }
+
+// RemoteAddr returns the link's remote address.
+func (s *Socket) RemoteAddr() net.Addr { return s.remote }
+
+// Stats returns the channel's numbers.
+func (s *Socket) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{BytesSent: s.transmitted, BytesReceived: s.received, FramesReceived: s.framesIn, Stalls: s.stalls, Unread: s.in.n, Created: s.created, LastActivity: s.lastActive}
+	if st.LastActivity.IsZero() {
+		st.LastActivity = s.created
+	}
+	return st
+}
+
+func (s *Socket) fail(op string, err error) error { return &OpError{Op: op, URI: s.uri, Err: err} }
+
+// Read waits for at least one byte, until the read deadline. It returns a bare
+// io.EOF after the last byte of a peer that ended cleanly, and an *OpError in
+// any other case.
+func (s *Socket) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.closed:
+			return 0, s.fail("read", net.ErrClosed)
+		case s.rdead.expired:
+			return 0, s.fail("read", os.ErrDeadlineExceeded)
+		case s.in.n > 0 && len(p) > 0:
+			return s.take(p), nil
+		case s.rerr == io.EOF && s.in.n == 0:
+			return 0, io.EOF
+		case s.rerr != nil && s.in.n == 0:
+			return 0, s.fail("read", s.rerr)
+		case len(p) == 0:
+			return 0, nil
+		}
+		s.rwake.Wait()
+	}
+}
+
+// take copies buffered bytes out and, once half a window has been read, grants
+// it again. s.mu is held.
+func (s *Socket) take(p []byte) int {
+	n := s.in.read(p)
+	s.buffered.Add(-int64(n))
+	if s.in.n > 0 {
+		s.rwake.Signal()
+	}
+	if s.rerr != nil {
+		return n
+	}
+	if s.window == 0 {
+		s.allowed += n
+		return n
+	}
+	s.owed += n
+	if s.owed >= s.window/2 {
+		s.allowed += s.owed
+		s.link.Tell(&s.port, Notice{Kind: Granted, N: s.owed})
+		s.owed = 0
+	}
+	return n
+}
+
+// Write sends all of p, waiting for credit and for room on the link until the
+// write deadline. On an error n is exactly what was handed to the link. A
+// write of nothing does nothing.
+func (s *Socket) Write(p []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.writing {
+		if err := s.writable(); err != nil {
+			return 0, s.fail("write", err)
+		}
+		s.wwake.Wait()
+	}
+	s.writing = true
+	defer func() {
+		s.writing = false
+		s.wwake.Broadcast()
+	}()
+	for {
+		if n > 0 && n == len(p) {
+			return n, nil
+		}
+		if err := s.writable(); err != nil {
+			return n, s.fail("write", err)
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+		if s.credit == 0 {
+			s.stalls++
+			for s.credit == 0 && s.writable() == nil {
+				s.wwake.Wait()
+			}
+			continue
+		}
+		n += s.push(p[n:min(len(p), n+s.credit)])
+	}
+}
+
+// push sends p, for which there is credit, and waits until the link has taken
+// it. It returns how much was taken; short means that writable will say why.
+// s.mu is held.
+func (s *Socket) push(p []byte) int {
+	n := s.link.Push(&s.port, p)
+	s.sent(n)
+	if n == len(p) {
+		return n
+	}
+	s.pending = p[n:]
+	for len(s.pending) > 0 && s.writable() == nil {
+		s.wwake.Wait()
+	}
+	n = len(p) - len(s.pending)
+	s.pending = nil
+	return n
+}
+
+// sent accounts for n bytes that the link took. s.mu is held.
+func (s *Socket) sent(n int) {
+	if !s.unlimited {
+		s.credit -= n
+	}
+	s.transmitted += uint64(n)
+	s.lastActive = time.Now()
+}
+
+// writable says why nothing can be written now, if so. s.mu is held.
+func (s *Socket) writable() error {
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.werr != nil:
+		return s.werr
+	case s.wdead.expired:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// TrySend sends all of p at once or nothing: if the peer's credit or the
+// link's queue is too small, or another Write is waiting, the error matches
+// ErrWouldBlock. It never blocks. A message larger than the window can never
+// be sent so.
+func (s *Socket) TrySend(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.writable(); err != nil {
+		return s.fail("send", err)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	if s.writing || len(p) > s.credit || !s.link.TryPush(&s.port, p) {
+		return s.fail("send", ErrWouldBlock)
+	}
+	s.sent(len(p))
+	return nil
+}
+
+// SendUnreliable sends p as a datagram where the link's carrier has them, and
+// otherwise as TrySend does. It never blocks.
+func (s *Socket) SendUnreliable(p []byte) error { return s.TrySend(p) }
+
+// CloseWrite ends this direction: the peer reads io.EOF after all that was
+// written. Reading goes on. A Write under way returns net.ErrClosed with what
+// it had sent. It does not block; the second call does nothing.
+func (s *Socket) CloseWrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finish()
+	return nil
+}
+
+// finish ends this side's sending cleanly, once. s.mu is held.
+func (s *Socket) finish() {
+	if s.werr == nil {
+		s.link.Tell(&s.port, Notice{Kind: Ended})
+		s.endWrite(net.ErrClosed)
+	}
+}
+
+// Close ends both directions. What was written is still delivered, and the
+// peer reads io.EOF after it; what arrived and was not read is dropped, and
+// the peer's writes fail. It does not block; the second call does nothing.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.finish()
+	s.stop(CodeClosed)
+	return nil
+}
+
+// Reset cuts the channel off: the peer reads what has reached it and then
+// fails with a *ResetError of this code, as its writes do. It does not block.
+func (s *Socket) Reset(code Code) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.stop(code)
+	return nil
+}
+
+// stop closes the local end and tells the peer, unless the peer has ended and
+// been told so already. s.mu is held.
+func (s *Socket) stop(code Code) {
+	if s.rerr == nil || s.werr == nil {
+		s.link.Tell(&s.port, Notice{Kind: Stopped, Code: code})
+	}
+	s.closed = true
+	s.endRead(net.ErrClosed)
+	s.endWrite(net.ErrClosed)
+	s.buffered.Add(-int64(s.in.reset()))
+	s.rdead.set(time.Time{}, &s.rwake)
+	s.wdead.set(time.Time{}, &s.wwake)
+}
+
+// endRead notes why nothing more will arrive. s.mu is held.
+func (s *Socket) endRead(cause error) {
+	if s.rerr == nil {
+		s.rerr = cause
+	}
+	s.rwake.Broadcast()
+}
+
+// endWrite notes why nothing more can be sent. s.mu is held.
+func (s *Socket) endWrite(cause error) {
+	if s.werr == nil {
+		s.werr = cause
+	}
+	s.wwake.Broadcast()
+}
+
+// SetDeadline sets both deadlines; the zero time removes them.
+func (s *Socket) SetDeadline(t time.Time) error {
+	if err := s.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return s.SetWriteDeadline(t)
+}
+
+// SetReadDeadline bounds Reads, also those under way. The channel stays usable
+// after a Read that timed out.
+func (s *Socket) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.fail("set deadline", net.ErrClosed)
+	}
+	s.rdead.set(t, &s.rwake)
+	return nil
+}
+
+// SetWriteDeadline bounds Writes, also those under way. The channel stays
+// usable after a Write that timed out; its n tells what was sent.
+func (s *Socket) SetWriteDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.fail("set deadline", net.ErrClosed)
+	}
+	s.wdead.set(t, &s.wwake)
+	return nil
+}

@@ -1,0 +1,145 @@
+package multiplex
+
+import (
+	"errors"
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"peerlink/channel"
+	"peerlink/internal/packed"
+)
+
+// Bounds of a channel request.
+const (
+	// MaxNameLen is the length of a channel's name in bytes.
+	MaxNameLen = 255
+	// MaxReasonLen is the length of a decline's reason in bytes; longer ones
+	// are cut when sent and refused when received.
+	MaxReasonLen = 255
+
+	maxWindow       = 1<<31 - 1
+	maxRequestElems = 16
+)
+
+// ErrBadName is matched when a channel's name is empty, longer than 255 bytes,
+// not UTF-8, or has control or bidirectional formatting characters.
+var ErrBadName = errors.New("multiplex: bad channel name")
+
+// request is a ChannelRequest of the control channel, or the answer to one: a
+// msgpack array
+//
+//	[name str, channel uint16, isAnswer bool, accepted bool, window uint32, reason str]
+//
+// of which a decoder takes three or more elements and ignores what it does not
+// know. Several may stand in one frame, none crosses frames.
+type request struct {
+	name     string
+	id       channel.ID
+	answer   bool
+	accepted bool
+	window   int // what the sender is ready to receive; 0: knows no credit
+	reason   string
+}
+
+// packer encodes into a slice.
+type packer struct{ b []byte }
+
+// Write implements io.Writer.
+func (p *packer) Write(b []byte) (int, error) {
+	p.b = append(p.b, b...)
+	return len(b), nil
+}
+
+// encode returns what f encodes. Encoding to memory cannot fail.
+func encode(f func(*msgpack.Encoder) error) []byte {
+	var p packer
+	enc := msgpack.GetEncoder()
+	defer msgpack.PutEncoder(enc)
+	enc.Reset(&p)
+	enc.UseCompactInts(true)
+	if err := f(enc); err != nil {
+		panic("multiplex: encode to memory: " + err.Error())
+	}
+	return p.b
+}
+
+func (r request) encode() []byte {
+	return encode(func(e *msgpack.Encoder) error {
+		return errors.Join(
+			e.EncodeArrayLen(6),
+			e.EncodeString(r.name),
+			e.EncodeUint(uint64(r.id)),
+			e.EncodeBool(r.answer),
+			e.EncodeBool(r.accepted),
+			e.EncodeUint(uint64(r.window)),
+			e.EncodeString(r.reason),
+		)
+	})
+}
+
+// decodeRequest reads one request. A bad name is not an error of decoding: the
+// request is declined, the link lives.
+func decodeRequest(r *packed.Reader) (q request, err error) {
+	n, err := r.Array(maxRequestElems)
+	if err != nil {
+		return q, err
+	}
+	if n < 3 {
+		return q, fmt.Errorf("%w: channel request of %d elements, want 3 or more", packed.ErrMalformed, n)
+	}
+	var id, window uint64
+	fields := []func() error{
+		func() error { q.name, err = r.String(maxBody); return err },
+		func() error { id, err = r.Uint(0xffff); return err },
+		func() error { q.answer, err = r.Bool(); return err },
+		func() error { q.accepted, err = r.Bool(); return err },
+		func() error { window, err = r.Uint(maxWindow); return err },
+		func() error { q.reason, err = r.String(MaxReasonLen); return err },
+	}
+	for i := range n {
+		read := r.Skip
+		if i < len(fields) {
+			read = fields[i]
+		}
+		if err := read(); err != nil {
+			return request{}, err
+		}
+	}
+	q.id, q.window = channel.ID(id), int(window)
+	return q, nil
+}
+
+// checkName reports whether s may name a channel.
+func checkName(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("%w: it is empty", ErrBadName)
+	case len(s) > MaxNameLen:
+		return fmt.Errorf("%w: %.40q… has %d bytes, at most %d are allowed", ErrBadName, s, len(s), MaxNameLen)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%w: %q is not UTF-8", ErrBadName, s)
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return fmt.Errorf("%w: %q has the character %U", ErrBadName, s, r)
+		}
+	}
+	return nil
+}
+
+// cutReason shortens a reason to what fits, on a rune's edge.
+func cutReason(s string) string {
+	if len(s) > MaxReasonLen {
+		s = s[:MaxReasonLen]
+		for len(s) > 0 && !utf8.ValidString(s) {
+			s = s[:len(s)-1]
+		}
+	}
+	if !utf8.ValidString(s) {
+		return "(a reason that is not UTF-8)"
+	}
+	return s
+}

@@ -1,0 +1,32 @@
+// Package multiplex puts many channels on one net.Conn.
+//
+// It knows a reliable, ordered byte stream and nothing of devices, TLS or how
+// the stream came about. Each side opens channels under a name, the other
+// accepts or declines, and both hold a *channel.Socket, a net.Conn.
+//
+//	client := multiplex.Client(conn, multiplex.Config{})
+//	sock, err := client.Open(ctx, "file://photo.jpg")
+//
+//	server := multiplex.Server(conn, multiplex.Config{})
+//	req, err := server.Accept(ctx)
+//	if req.Name() == "file://photo.jpg" {
+//		sock, err = req.Accept()
+//	} else {
+//		err = req.Decline("no such file")
+//	}
+//
+// # Guarantees
+//
+// One slow channel stalls no other: each has credit of its own, and the reader
+// never waits for an application. Memory is bounded whatever the peer does: by
+// the window of each channel, by Config.MaxBuffered over all of them, by the
+// number of channels and of undecided requests, and by the queue of control
+// messages. Data of channels that wait is sent in turns of one frame.
+//
+// # Goroutines and locks
+//
+// A Socket has a reader and a writer; beacons run on timers. Lock order:
+// channel.Socket.mu, then Socket.mu (the table of channels), then line.mu (what
+// waits to be written). No lock is held during I/O, and none while a Port is
+// called, except that a channel's own lock is held when it calls its Link.
+package multiplex

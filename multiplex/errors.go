@@ -1,0 +1,52 @@
+package multiplex
+
+import (
+	"errors"
+	"fmt"
+
+	"peerlink/channel"
+)
+
+// What callers branch on. See also ErrBadName and channel's errors.
+var (
+	// ErrDeclined is matched when the peer declined the channel; a
+	// *DeclinedError has its reason.
+	ErrDeclined = errors.New("channel declined by peer")
+	// ErrProtocol is matched when the link ended because the peer broke the protocol.
+	ErrProtocol = errors.New("protocol violated by peer")
+	// ErrDead is matched when the link ended because a beacon went unanswered.
+	ErrDead = errors.New("peer does not answer")
+	// ErrTooMany is matched when no channel can be opened because all ids, or
+	// Config.MaxChannels, are in use.
+	ErrTooMany = errors.New("too many channels on the link")
+)
+
+// DeclinedError says why the peer declined a channel. The reason is the peer's
+// own text, at most 255 bytes.
+type DeclinedError struct{ Name, Reason string }
+
+// Error implements error. What the peer wrote is quoted.
+func (e *DeclinedError) Error() string {
+	return fmt.Sprintf("channel %q declined by peer: %q", e.Name, e.Reason)
+}
+
+// Is reports that the error matches ErrDeclined.
+func (e *DeclinedError) Is(target error) bool { return target == ErrDeclined }
+
+// GoingAwayError is the cause of a link that the peer closed.
+type GoingAwayError struct {
+	Code   channel.Code
+	Reason string // the peer's text, at most 255 bytes
+}
+
+// Error implements error. What the peer wrote is quoted.
+func (e *GoingAwayError) Error() string {
+	if e.Reason == "" {
+		return fmt.Sprintf("peer closed the link (%s)", e.Code)
+	}
+	return fmt.Sprintf("peer closed the link (%s): %q", e.Code, e.Reason)
+}
+
+func violation(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
+}

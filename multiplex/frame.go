@@ -1,0 +1,65 @@
+package multiplex
+
+import (
+	"encoding/binary"
+
+	"peerlink/channel"
+)
+
+// A frame on the wire (docs/protocol.md, "Frames"):
+//
+//	length:uint16 | channel:uint16 | body[length]      big-endian
+//
+// A body of length 0 is the end of its sender's direction.
+const (
+	headerLen = 4
+	// maxBody is what a frame's body may have on receipt: all that 16 bits say.
+	maxBody = 0xffff
+	// cutBody is where senders cut, so that header and body fill exactly one
+	// TLS record of 16 384 bytes (RFC 8446, section 5.1).
+	cutBody = 16384 - headerLen
+)
+
+// The link's own channels.
+const (
+	controlID  channel.ID = 0x0000 // channel requests and their answers
+	protocolID channel.ID = 0xffff // hello, beacons, credit, resets, going away
+)
+
+// The halves of the id space: the client opens the lower, the server the upper.
+const (
+	firstClientID, lastClientID channel.ID = 0x0001, 0x7fff
+	firstServerID, lastServerID channel.ID = 0x8000, 0xfffe
+)
+
+// appendHeader appends the header of a frame with a body of n bytes.
+func appendHeader(b []byte, id channel.ID, n int) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(n))
+	return binary.BigEndian.AppendUint16(b, uint16(id))
+}
+
+// appendFrames appends p cut into frames of a channel.
+func appendFrames(b []byte, id channel.ID, p []byte) []byte {
+	for len(p) > 0 {
+		k := min(len(p), cutBody)
+		b = appendHeader(b, id, k)
+		b = append(b, p[:k]...)
+		p = p[k:]
+	}
+	return b
+}
+
+// framedLen is how long n bytes become when they are cut into frames.
+func framedLen(n int) int { return n + (n+cutBody-1)/cutBody*headerLen }
+
+// fitting is how many bytes of payload fit into room bytes of frames.
+func fitting(room int) int {
+	full := room / (cutBody + headerLen)
+	rest := max(room%(cutBody+headerLen)-headerLen, 0)
+	return full*cutBody + rest
+}
+
+// parseHeader reads a header of at least headerLen bytes.
+func parseHeader(b []byte) (id channel.ID, n int) {
+	return channel.ID(binary.BigEndian.Uint16(b[2:])), int(binary.BigEndian.Uint16(b))
+}

@@ -1,0 +1,311 @@
+package multiplex
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"peerlink/channel"
+	"peerlink/internal/packed"
+)
+
+// readBuf holds the longest frame, so that control frames are parsed in place.
+const readBuf = headerLen + maxBody + 1
+
+// lateFrames is how many messages about channels that do not exist are let
+// pass, beside four for each channel that has ended: those may have been under
+// way when it did.
+const lateFrames = 100
+
+// limitV1 is what a peer without credit may have unread per channel.
+const limitV1 = 4 << 20
+
+// readLoop is the reader: it owns conn's reading side and never waits for an
+// application.
+func (s *Socket) readLoop() {
+	defer close(s.readerDone)
+	err := s.readFrames(bufio.NewReaderSize(s.conn, readBuf))
+	s.mu.Lock()
+	closing, writeErr := s.closing, s.writeErr
+	s.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrProtocol):
+		s.violate(err)
+	case closing: // Close ends the link
+	case writeErr != nil:
+		s.fail(writeErr)
+	default:
+		s.fail(transportError("read", err))
+	}
+}
+
+func (s *Socket) readFrames(br *bufio.Reader) error {
+	msgs := packed.NewReader(nil)
+	for first := true; ; first = false {
+		h, err := br.Peek(headerLen)
+		if err != nil {
+			if len(h) > 0 && err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		id, n := parseHeader(h)
+		_, _ = br.Discard(headerLen)
+		s.stats.framesIn.Add(1)
+		s.stats.bytesIn.Add(uint64(headerLen + n))
+		if first && id != protocolID {
+			if err := s.hello(version1, 0); err != nil {
+				return err
+			}
+		}
+		if id == controlID || id == protocolID {
+			err = s.readMessages(br, msgs, id, n)
+		} else {
+			err = s.readData(br, id, n)
+		}
+		if err != nil {
+			return err
+		}
+		if first && s.version.Load() == 0 { // of the protocol channel, but no hello
+			if err := s.hello(version1, 0); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// readMessages parses a frame of the control or the protocol channel.
+func (s *Socket) readMessages(br *bufio.Reader, r *packed.Reader, id channel.ID, n int) error {
+	body, err := br.Peek(n)
+	if err != nil {
+		return unexpected(err)
+	}
+	defer func() { _, _ = br.Discard(n) }()
+	r.Reset(body)
+	for r.Len() > 0 {
+		if id == controlID {
+			q, err := decodeRequest(r)
+			if err != nil {
+				return violation("control frame: %w", err)
+			}
+			err = s.handleRequest(q)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		m, err := decodeMessage(r)
+		if err != nil {
+			return violation("protocol frame: %w", err)
+		}
+		if err := s.handleMessage(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// readData hands a data frame to its channel, in pieces as they arrive.
+func (s *Socket) readData(br *bufio.Reader, id channel.ID, n int) error {
+	e, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return s.handleEnd(e)
+	}
+	for n > 0 {
+		if _, err := br.Peek(1); err != nil {
+			return unexpected(err)
+		}
+		k := min(n, br.Buffered())
+		b, _ := br.Peek(k)
+		if e != nil {
+			if err := s.deliver(e, b); err != nil {
+				return err
+			}
+		}
+		_, _ = br.Discard(k)
+		n -= k
+	}
+	return nil
+}
+
+// find returns the channel of an id; nil for one that does not exist, which is
+// let pass a bounded number of times.
+func (s *Socket) find(id channel.ID) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.table[id]; e != nil {
+		return e, nil
+	}
+	return nil, s.strayLocked("frame for channel %d, which does not exist", id)
+}
+
+// strayLocked counts a message about a channel that does not exist. s.mu is held.
+func (s *Socket) strayLocked(format string, args ...any) error {
+	s.strays++
+	if s.strays > lateFrames+4*s.ended {
+		return violation("%d late messages, the last: %s", s.strays, fmt.Sprintf(format, args...))
+	}
+	return nil
+}
+
+// deliver hands data to a channel that exists. A channel whose peer breaks its
+// bounds is reset; the link lives.
+func (s *Socket) deliver(e *entry, b []byte) error {
+	s.mu.Lock()
+	ended, condemned := e.gotEnd, e.condemned
+	s.mu.Unlock()
+	switch {
+	case ended:
+		return violation("data on channel %d after its end", e.id)
+	case condemned:
+		return nil
+	case s.buffered.Load()+int64(len(b)) > int64(s.cfg.MaxBuffered):
+		s.condemn(e, channel.CodeResource)
+		return nil
+	}
+	if err := e.port.Deliver(b); err != nil {
+		s.condemn(e, channel.CodeFlowControl)
+	}
+	return nil
+}
+
+// condemn resets a channel because of what the peer did on it.
+func (s *Socket) condemn(e *entry, code channel.Code) {
+	e.port.Fail(&channel.ResetError{Code: code})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.condemned = true
+	e.stopLocked(code)
+}
+
+// handleEnd takes the clean end of the peer's direction.
+func (s *Socket) handleEnd(e *entry) error {
+	if e == nil {
+		return nil
+	}
+	s.mu.Lock()
+	if e.gotEnd {
+		s.mu.Unlock()
+		return violation("channel %d ended twice", e.id)
+	}
+	s.mu.Unlock()
+	e.port.End()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.gotEndLocked()
+	return nil
+}
+
+// handleReset takes the peer's reset: it reads no more, and sends no more
+// unless it had ended cleanly before. It is answered by this side's end.
+func (s *Socket) handleReset(m message) error {
+	e, err := s.find(m.id)
+	if e == nil {
+		return err
+	}
+	cause := &channel.ResetError{Code: m.code, Remote: true}
+	s.mu.Lock()
+	ended := e.gotEnd
+	s.withdrawLocked(e)
+	s.mu.Unlock()
+	if ended {
+		e.port.Stop(cause)
+	} else {
+		e.port.Fail(cause)
+	}
+	s.answer(e, cause)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.gotEnd = true
+	if e.sentEnd {
+		e.settleLocked()
+		return nil
+	}
+	e.endLocked()
+	return s.owedLocked(headerLen)
+}
+
+// owedLocked accounts for a reply in the data's order. s.mu is held.
+func (s *Socket) owedLocked(n int) error {
+	if !s.line.owe(n) {
+		return violation("more than %d bytes of replies wait, and the peer reads nothing", maxReplies)
+	}
+	return nil
+}
+
+// reply queues what the peer provoked, within bounds.
+func (s *Socket) reply(id channel.ID, body []byte) error {
+	if !s.line.reply(id, body) {
+		return violation("more than %d bytes of replies wait, and the peer reads nothing", maxReplies)
+	}
+	return nil
+}
+
+// handleMessage calls one handler per kind of protocol message.
+func (s *Socket) handleMessage(m message) error {
+	switch m.kind {
+	case 'v':
+		return s.hello(m.version, m.features)
+	case 'p':
+		return s.handleBeacon(m)
+	case 'w':
+		return s.handleGrants(m.grants)
+	case 'x':
+		return s.handleReset(m)
+	case 'g':
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.goingAway == nil {
+			s.goingAway = &GoingAwayError{Code: m.code, Reason: m.reason}
+		}
+		// Nothing follows it: the reader ends the link, behind all that was read.
+		return s.goingAway
+	default: // of a version to come
+		return nil
+	}
+}
+
+// hello notes the peer's version; only the first counts.
+func (s *Socket) hello(version int, features uint64) error {
+	if s.version.Load() != 0 {
+		return nil
+	}
+	if version < s.cfg.MinVersion {
+		return violation("the peer speaks version %d, and here the lowest allowed is %d", version, s.cfg.MinVersion)
+	}
+	s.features.Store(features)
+	s.version.Store(int32(min(version, s.cfg.Version)))
+	close(s.ready)
+	if s.version.Load() >= version2 {
+		s.startBeacons()
+	}
+	return nil
+}
+
+// handleGrants takes credit for channels.
+func (s *Socket) handleGrants(gs []grant) error {
+	for _, g := range gs {
+		e, err := s.find(g.id)
+		if err != nil {
+			return err
+		}
+		if e == nil {
+			continue
+		}
+		if err := e.port.Grant(g.n); err != nil {
+			return violation("credit for channel %d: %w", g.id, err)
+		}
+	}
+	return nil
+}

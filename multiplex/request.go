@@ -1,0 +1,339 @@
+package multiplex
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"peerlink/channel"
+)
+
+// Request is a peer's wish for a channel. It must be decided by Accept or
+// Decline; only the first decision counts. Methods may be called concurrently
+// and do not block.
+type Request struct {
+	e       *entry
+	decided bool // guarded by Socket.mu
+	gone    bool // the peer took it back; guarded by Socket.mu
+}
+
+// errGone is the cause when a request is decided too late or twice.
+var errGone = errors.New("multiplex: the request was withdrawn or is decided already")
+
+// Open asks for a channel under name, 1 to 255 bytes of UTF-8 without control
+// characters, and waits for the answer, at most until ctx ends. The error
+// matches ErrDeclined, ErrBadName, ErrTooMany, ctx's cause, or is why the link
+// ended.
+func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error) {
+	e, err := s.request(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-e.answered:
+	case <-ctx.Done():
+		select {
+		case <-e.answered: // both at once: the answer counts
+		default:
+			_ = e.port.Socket().Reset(channel.CodeCancelled)
+			return nil, fmt.Errorf("multiplex: no answer to the request for channel %q: %w", name, context.Cause(ctx))
+		}
+	}
+	s.mu.Lock()
+	refused := e.refused
+	s.mu.Unlock()
+	if refused != nil {
+		return nil, refused
+	}
+	return e.port.Socket(), nil
+}
+
+// OpenEarly is Open without waiting for the answer: up to 64 KiB may be
+// written at once, which saves a round trip. If the peer declines, what was
+// written is lost, and Reads and Writes fail with an error that matches
+// ErrDeclined.
+func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, error) {
+	e, err := s.request(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.port.Socket(), nil
+}
+
+// request makes a channel of this side and asks the peer for it.
+func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	for {
+		e, freed, err := s.tryRequest(name)
+		if freed == nil {
+			return e, err
+		}
+		select {
+		case <-freed:
+		case <-s.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// tryRequest makes the channel, or returns what to wait for.
+func (s *Socket) tryRequest(name string) (e *entry, freed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.cause != nil:
+		return nil, nil, s.cause
+	case s.closing:
+		return nil, nil, net.ErrClosed
+	case s.goingAway != nil:
+		return nil, nil, s.goingAway
+	case len(s.table) >= s.cfg.MaxChannels:
+		return nil, nil, fmt.Errorf("%w: %d are open", ErrTooMany, len(s.table))
+	}
+	id, ok := s.ids.get()
+	if !ok {
+		if freed := s.fenceLocked(); freed != nil {
+			return nil, freed, nil
+		}
+		return nil, nil, fmt.Errorf("%w: all %d ids of this side are in use", ErrTooMany, int(lastClientID))
+	}
+	e = s.addLocked(id, name, earlyCredit, s.window())
+	e.answered = make(chan struct{})
+	body := request{name: name, id: id, window: s.window()}.encode()
+	if s.basic() {
+		s.line.inOrder(controlID, body)
+	} else {
+		s.line.control(controlID, body)
+	}
+	return e, nil, nil
+}
+
+// fenceLocked sends the beacon behind which retired ids are free, and returns
+// what is closed when it has come back; nil if no id is retired. s.mu is held.
+func (s *Socket) fenceLocked() <-chan struct{} {
+	if s.ids.freed == nil {
+		if len(s.ids.retired) == 0 {
+			return nil
+		}
+		s.ids.fenced, s.ids.retired = s.ids.retired, nil
+		s.ids.freed = make(chan struct{})
+		s.ids.fence = nonce()
+		s.line.inOrder(protocolID, encodeBeacon(s.ids.fence, false))
+	}
+	return s.ids.freed
+}
+
+// addLocked makes a channel and puts it into the table. s.mu is held.
+func (s *Socket) addLocked(id channel.ID, name string, credit, window int) *entry {
+	e := &entry{s: s, id: id, name: name}
+	_, e.port = channel.New(channel.Params{
+		ID: id, URI: name, Link: e,
+		Local: s.conn.LocalAddr(), Remote: s.conn.RemoteAddr(),
+		Credit: credit, Window: window, Limit: limitV1, Buffered: &s.buffered,
+	})
+	s.table[id] = e
+	return e
+}
+
+// handleRequest takes a request or an answer of the peer.
+func (s *Socket) handleRequest(q request) error {
+	if q.answer {
+		return s.handleAnswer(q)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case q.id == controlID || q.id == protocolID || s.ours(q.id):
+		return violation("request for channel %d, which is not the peer's to open", q.id)
+	case s.table[q.id] != nil:
+		return violation("request for channel %d, which exists", q.id)
+	}
+	var no string
+	switch err := checkName(q.name); {
+	case err != nil:
+		no, q.name = err.Error(), "(bad name)"
+	case len(s.table) >= s.cfg.MaxChannels:
+		no = fmt.Sprintf("no more than %d channels", s.cfg.MaxChannels)
+	case s.pending >= s.cfg.MaxPending:
+		no = fmt.Sprintf("%d requests wait already", s.pending)
+	case s.closing:
+		no = "closing"
+	}
+	window := s.window()
+	if q.window == 0 {
+		window = 0
+	}
+	e := s.addLocked(q.id, q.name, q.window, window)
+	if no != "" {
+		return s.declineLocked(e, no)
+	}
+	e.undecided = &Request{e: e}
+	s.pending++
+	s.requests <- e.undecided // has room: its capacity is MaxPending
+	return nil
+}
+
+// declineLocked tells the peer no. That ends this direction; the other ends
+// when the peer has heard, and its early bytes are dropped until then. s.mu is
+// held. It returns an error if too many replies wait.
+func (s *Socket) declineLocked(e *entry, reason string) error {
+	e.sentEnd, e.condemned = true, true
+	err := s.reply(controlID, request{name: e.name, id: e.id, answer: true, reason: cutReason(reason)}.encode())
+	e.settleLocked()
+	return err
+}
+
+// handleAnswer takes the peer's decision. One for a channel that does not
+// exist or was answered before is counted and changes nothing.
+func (s *Socket) handleAnswer(q request) error {
+	s.mu.Lock()
+	e := s.table[q.id]
+	if e == nil || !e.waitsLocked() {
+		defer s.mu.Unlock()
+		return s.strayLocked("answer for channel %d, which asked for none", q.id)
+	}
+	s.mu.Unlock()
+	if !q.accepted {
+		no := &DeclinedError{Name: e.name, Reason: q.reason}
+		e.port.Fail(no)
+		s.answer(e, no)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.gotEnd = true
+		if e.sentEnd {
+			e.settleLocked()
+			return nil
+		}
+		e.endLocked()
+		return s.owedLocked(headerLen)
+	}
+	switch {
+	case q.window == 0:
+		e.port.WithoutCredit(limitV1)
+	case q.window > earlyCredit:
+		if err := e.port.Grant(q.window - earlyCredit); err != nil {
+			return violation("window of channel %d: %w", q.id, err)
+		}
+	}
+	s.answer(e, nil)
+	return nil
+}
+
+// waitsLocked reports whether the channel waits for the peer's answer.
+func (e *entry) waitsLocked() bool {
+	if e.answered == nil {
+		return false
+	}
+	select {
+	case <-e.answered:
+		return false
+	default:
+		return true
+	}
+}
+
+// answer wakes the opener of a channel, once.
+func (s *Socket) answer(e *entry, refused error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.waitsLocked() {
+		e.refused = refused
+		close(e.answered)
+	}
+}
+
+// Accept waits for the peer's next request, until ctx or the link ends.
+func (s *Socket) Accept(ctx context.Context) (*Request, error) {
+	for {
+		select {
+		case r := <-s.requests:
+			if s.withdrawn(r) {
+				continue
+			}
+			return r, nil
+		case <-s.done:
+			return nil, s.Err()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// withdrawn reports whether the peer took a request back before anybody saw
+// it, and frees its place then.
+func (s *Socket) withdrawn(r *Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.gone && !r.decided {
+		r.decided = true
+		s.pending--
+		return true
+	}
+	return false
+}
+
+// withdrawLocked notes that the peer took its request back. Its place is freed
+// only when it is decided: what bounds a flood of opens and cancels is the
+// number of deciders. s.mu is held.
+func (s *Socket) withdrawLocked(e *entry) {
+	if e.undecided != nil {
+		e.undecided.gone = true
+	}
+}
+
+// Name returns the name that the peer asked for, at most 255 bytes of UTF-8
+// without control characters.
+func (r *Request) Name() string { return r.e.name }
+
+// decideLocked claims the decision; it fails if there is nothing to decide any more.
+// Socket.mu is held.
+func (r *Request) decideLocked() error {
+	s := r.e.s
+	if r.decided {
+		return errGone
+	}
+	r.decided = true
+	r.e.undecided = nil
+	s.pending--
+	switch {
+	case s.cause != nil:
+		return s.cause
+	case r.gone:
+		return errGone
+	}
+	return nil
+}
+
+// Accept opens the channel and tells the peer. Bytes that the peer sent early
+// are there already.
+func (r *Request) Accept() (*channel.Socket, error) {
+	s := r.e.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := r.decideLocked(); err != nil {
+		return nil, err
+	}
+	s.line.control(controlID, request{name: r.e.name, id: r.e.id, answer: true, accepted: true, window: s.window()}.encode())
+	return r.e.port.Socket(), nil
+}
+
+// Decline refuses the channel and tells the peer why, in at most 255 bytes.
+func (r *Request) Decline(reason string) error {
+	s := r.e.s
+	s.mu.Lock()
+	if err := r.decideLocked(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	err := s.declineLocked(r.e, reason)
+	s.mu.Unlock()
+	r.e.port.Fail(&DeclinedError{Name: r.e.name, Reason: reason})
+	if err != nil {
+		s.fail(err)
+	}
+	return nil
+}

@@ -1,0 +1,338 @@
+package multiplex
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peerlink/channel"
+)
+
+// earlyCredit is what an opener may send before the answer, in bytes; so no
+// window is smaller (docs/protocol.md, "Channel requests").
+const earlyCredit = 64 << 10
+
+// Config are the bounds and times of a Socket. The zero value of each field is
+// its default.
+type Config struct {
+	// Window is how many bytes of a channel wait unread at most: 256 KiB.
+	// Values below 64 KiB are raised to it.
+	Window int
+	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB.
+	// The channel whose bytes would exceed it is reset with CodeResource.
+	MaxBuffered int
+	// MaxChannels is how many channels there may be, of both sides: 65 534,
+	// which is all that ids allow.
+	MaxChannels int
+	// MaxPending is how many requests of the peer wait for a decision: 256.
+	// Further ones are declined.
+	MaxPending int
+	// BeaconInterval is the time between beacons: 10 s. Negative: none.
+	BeaconInterval time.Duration
+	// BeaconTimeout is how long an answer may take until the peer counts as
+	// dead: 5 s.
+	BeaconTimeout time.Duration
+	// CloseTimeout bounds Close: 1 s.
+	CloseTimeout time.Duration
+	// Version is the highest protocol version to speak: 2.
+	Version int
+	// MinVersion is the lowest version that a peer may speak: 1.
+	MinVersion int
+}
+
+func (c Config) withDefaults() Config {
+	c.Window = max(or(c.Window, 256<<10), earlyCredit)
+	c.MaxBuffered = or(c.MaxBuffered, 16<<20)
+	c.MaxChannels = or(c.MaxChannels, 65534)
+	c.MaxPending = or(c.MaxPending, 256)
+	c.BeaconInterval = or(c.BeaconInterval, 10*time.Second)
+	c.BeaconTimeout = or(c.BeaconTimeout, 5*time.Second)
+	c.CloseTimeout = or(c.CloseTimeout, time.Second)
+	c.Version = or(c.Version, version2)
+	c.MinVersion = or(c.MinVersion, version1)
+	return c
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Socket is a multiplexed socket: many channels on one net.Conn, which it
+// owns. All methods may be called concurrently.
+type Socket struct {
+	conn     net.Conn
+	cfg      Config
+	isClient bool
+	line     line
+	buffered atomic.Int64
+	version  atomic.Int32 // the peer's; 0 until its first frame
+	features atomic.Uint64
+	stats    counters
+
+	requests   chan *Request
+	ready      chan struct{} // closed at the peer's first frame
+	done       chan struct{} // closed when the link has ended
+	writerDone chan struct{}
+	readerDone chan struct{}
+
+	mu        sync.Mutex
+	table     map[channel.ID]*entry
+	ids       ids
+	pending   int   // requests of the peer without a decision
+	ended     int   // channels forgotten so far
+	strays    int   // messages about channels that do not exist
+	closing   bool  // Close was called
+	cause     error // why the link ended; set once, before done is closed
+	goingAway error // the peer said that it closes the link
+	writeErr  error // why the writer stopped
+	verdict   error // the cause to be, where the end takes a while
+	beacons   beacons
+}
+
+// Client runs the calling side on conn: the TLS client, the ICE controlling
+// side. It returns at once; the peer's hello may still be under way (Ready).
+func Client(conn net.Conn, cfg Config) *Socket { return start(conn, cfg, true) }
+
+// Server runs the called side on conn.
+func Server(conn net.Conn, cfg Config) *Socket { return start(conn, cfg, false) }
+
+func start(conn net.Conn, cfg Config, isClient bool) *Socket {
+	cfg = cfg.withDefaults()
+	s := &Socket{
+		conn: conn, cfg: cfg, isClient: isClient,
+		requests:   make(chan *Request, cfg.MaxPending),
+		ready:      make(chan struct{}),
+		done:       make(chan struct{}),
+		writerDone: make(chan struct{}),
+		readerDone: make(chan struct{}),
+		table:      make(map[channel.ID]*entry),
+		ids:        ids{next: firstServerID, last: lastServerID},
+	}
+	if isClient {
+		s.ids = ids{next: firstClientID, last: lastClientID}
+	}
+	s.line.wake.L = &s.line.mu
+	s.stats.created = time.Now()
+	if cfg.Version >= version2 {
+		s.line.control(protocolID, encodeHello(cfg.Version, 0))
+	}
+	go s.writeLoop()
+	go s.readLoop()
+	return s
+}
+
+// Ready waits for the peer's hello. A TLS client may call a link up only after
+// it: the server may refuse a certificate after the client's handshake is done.
+func (s *Socket) Ready(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-s.done:
+		select {
+		case <-s.ready: // both: it was up once
+		default:
+			return s.Err()
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("multiplex: no hello from the peer: %w", context.Cause(ctx))
+	}
+}
+
+// Version returns the protocol version in use: the lower of both sides'. 0
+// means that the peer has not said hello yet.
+func (s *Socket) Version() int { return int(s.version.Load()) }
+
+// Done is closed when the link has ended; Err then tells why.
+func (s *Socket) Done() <-chan struct{} { return s.done }
+
+// Err returns why the link ended: net.ErrClosed after Close here, a
+// *GoingAwayError after Close there, what matches ErrDead or ErrProtocol, or
+// the transport's error, which is never io.EOF. nil while the link lives.
+func (s *Socket) Err() error {
+	select {
+	case <-s.done:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.cause
+	default:
+		return nil
+	}
+}
+
+// Close ends the link and all its channels. What their Writes have returned is
+// still sent, the peer is told, and Close waits until it has heard, at most
+// Config.CloseTimeout. It always closes the conn and waits for the Socket's
+// goroutines; a second call only waits.
+func (s *Socket) Close() error { return s.CloseWith(channel.CodeClosed, "") }
+
+// CloseWith is Close with a code and a reason for the peer, at most 255 bytes.
+func (s *Socket) CloseWith(code channel.Code, reason string) error {
+	s.mu.Lock()
+	first := s.verdict == nil && s.cause == nil
+	s.closing = true
+	if first {
+		s.verdict = net.ErrClosed
+	}
+	s.mu.Unlock()
+	if first {
+		s.goAway(code, reason)
+	}
+	<-s.done
+	<-s.writerDone
+	<-s.readerDone
+	return nil
+}
+
+// goAway tells the peer, drains the line, waits for the peer to close, and
+// ends the link.
+func (s *Socket) goAway(code channel.Code, reason string) {
+	deadline := time.Now().Add(s.cfg.CloseTimeout)
+	_ = s.conn.SetWriteDeadline(deadline)
+	for _, e := range s.entries() {
+		e.port.Fail(net.ErrClosed) // its writers stop, so that the line runs dry
+	}
+	if s.cfg.Version >= version2 {
+		s.line.inOrder(protocolID, encodeGoingAway(code, reason))
+	}
+	s.line.end(drained)
+	timeout := time.NewTimer(time.Until(deadline))
+	defer timeout.Stop()
+	select {
+	case <-s.writerDone:
+	case <-timeout.C:
+	}
+	// The peer closes when it has read all. Closing first could make a TCP
+	// reset overtake what was just sent.
+	if cw, ok := s.conn.(interface{ CloseWrite() error }); ok {
+		_ = cw.CloseWrite()
+	}
+	select {
+	case <-s.readerDone:
+	case <-timeout.C:
+	}
+	s.fail(net.ErrClosed)
+}
+
+// fail ends the link at once. Only the first cause counts, and a verdict
+// reached before, or the peer's own word, more than what it led to.
+func (s *Socket) fail(cause error) {
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return
+	}
+	switch {
+	case s.verdict != nil:
+		cause = s.verdict
+	case s.goingAway != nil:
+		cause = s.goingAway
+	}
+	s.cause = cause
+	s.beacons.stop()
+	s.mu.Unlock()
+	s.line.end(cutOff)
+	_ = s.conn.Close()
+	for _, e := range s.entries() {
+		e.port.Fail(cause)
+		s.answer(e, cause)
+	}
+	close(s.done)
+}
+
+// violate ends the link because the peer broke the protocol, and says so to it
+// if that can be done at once.
+func (s *Socket) violate(err error) {
+	s.mu.Lock()
+	if s.verdict == nil {
+		s.verdict = err
+	}
+	s.mu.Unlock()
+	s.line.inOrder(protocolID, encodeGoingAway(channel.CodeProtocol, err.Error()))
+	s.line.end(drained)
+	_ = s.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	<-s.writerDone
+	s.fail(err)
+}
+
+// entries returns a snapshot of the table.
+func (s *Socket) entries() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	es := make([]*entry, 0, len(s.table))
+	for _, e := range s.table {
+		es = append(es, e)
+	}
+	return es
+}
+
+// writeLoop is the writer: it owns conn's writing side.
+func (s *Socket) writeLoop() {
+	defer close(s.writerDone)
+	var b batch
+	for s.line.take(&b) {
+		s.line.pull(&b)
+		if len(b.urgent)+len(b.data) <= mergeLen {
+			b.urgent, b.data = append(b.urgent, b.data...), b.data[:0]
+		}
+		for _, p := range [][]byte{b.urgent, b.data} {
+			if len(p) == 0 {
+				continue
+			}
+			s.stats.bytesOut.Add(uint64(len(p)))
+			if _, err := s.conn.Write(p); err != nil {
+				s.writeFailed(transportError("write", err))
+				return
+			}
+		}
+		if cap(b.data) > 2*lineCap { // a burst of ends: do not keep its memory
+			b.data = nil
+		}
+		if cap(b.urgent) > 2*lineCap {
+			b.urgent = nil
+		}
+	}
+}
+
+// writeFailed leaves the end to the reader, for a while: what the peer sent
+// before the connection broke, its reason perhaps, is still to be read.
+func (s *Socket) writeFailed(err error) {
+	s.mu.Lock()
+	s.writeErr = err
+	s.mu.Unlock()
+	_ = s.conn.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
+}
+
+// basic reports whether the link is limited to version 1, as far as is known.
+func (s *Socket) basic() bool {
+	return s.cfg.Version < version2 || s.version.Load() == version1
+}
+
+// window is what this side announces for a new channel.
+func (s *Socket) window() int {
+	if s.cfg.Version < version2 {
+		return 0
+	}
+	return s.cfg.Window
+}
+
+// transportError makes an error that is never io.EOF.
+func transportError(op string, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("link %s: %w", op, err)
+}
+
+// nonce is unpredictable enough to tell an answer from a guess.
+func nonce() uint64 { return rand.Uint64() }

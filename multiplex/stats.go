@@ -1,0 +1,45 @@
+package multiplex
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"peerlink/channel"
+)
+
+type counters struct {
+	created                     time.Time
+	bytesIn, bytesOut, framesIn atomic.Uint64
+}
+
+// Stats are a link's numbers since it began.
+type Stats struct {
+	BytesSent, BytesReceived uint64 // frames' headers included
+	FramesReceived           uint64
+	Unread                   int64 // bytes that wait for Reads, over all channels
+	Channels                 int   // open, or not yet ended on both sides
+	RTT                      time.Duration
+	Created                  time.Time
+}
+
+// Stats returns the link's numbers.
+func (s *Socket) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		BytesSent: s.stats.bytesOut.Load(), BytesReceived: s.stats.bytesIn.Load(), FramesReceived: s.stats.framesIn.Load(),
+		Unread: s.buffered.Load(), Channels: len(s.table), RTT: s.beacons.rtt, Created: s.stats.created,
+	}
+}
+
+// Channels returns the channels that have not ended on both sides, by id.
+func (s *Socket) Channels() []*channel.Socket {
+	var cs []*channel.Socket
+	for _, e := range s.entries() {
+		cs = append(cs, e.port.Socket())
+	}
+	slices.SortFunc(cs, func(a, b *channel.Socket) int { return cmp.Compare(a.ID(), b.ID()) })
+	return cs
+}
