@@ -1,0 +1,27 @@
+// Package peerlink reaches a device by the hash of its public key, wherever it
+// is, and talks to it over as many named channels as you like.
+//
+//	acc, err := account.Create(dir, account.Options{Name: "alice's laptop"})
+//	err = acc.Start(ctx)
+//	sock, err := acc.ConnectionManager().ConnectDevice(ctx, bob, "file://photo.jpg", peerlink.ConnectOptions{})
+//	_, err = io.Copy(sock, photo) // sock is a net.Conn
+//
+// On the other side:
+//
+//	files, err := acc.ConnectionManager().Listen("file://*") // a net.Listener
+//	conn, err := files.Accept()
+//	peer, _ := peerlink.PeerOf(conn)                         // who it is, proven
+//
+// A [ConnectionManager] owns the links of one device. A link is one live
+// connection to one other device: a carrier's stream, proven to end there, with
+// a multiplexed socket on it. The first ConnectDevice to a device races the
+// carriers it was given, the cheaper ones with a head start; a further one only
+// opens a channel. The package itself knows no carrier: they come in as
+// [Dialer] and [Listener] values; package account brings the usual ones.
+//
+// # Limits
+//
+// One negotiation per device at a time, whoever asks; Config.Capacity links in
+// all; 65 534 channels a link; 256 undecided channel requests a link. Callbacks
+// run on goroutines of their own, never under a lock and never on a reader.
+package peerlink

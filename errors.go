@@ -1,0 +1,89 @@
+package peerlink
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"peerlink/identity"
+	"peerlink/multiplex"
+)
+
+// What callers branch on. What is closed matches net.ErrClosed, what took too
+// long os.ErrDeadlineExceeded or the context's cause.
+var (
+	// ErrDeclined is matched when the peer declined the channel; a
+	// *multiplex.DeclinedError has its reason.
+	ErrDeclined = multiplex.ErrDeclined
+	// ErrRefused is matched when the peer refused to connect at all.
+	ErrRefused = errors.New("refused by the device")
+	// ErrNotConnected is matched when there is no link and none may be made.
+	ErrNotConnected = errors.New("not connected")
+	// ErrCapacity is matched when Config.Capacity links exist already.
+	ErrCapacity = errors.New("no room for another link")
+)
+
+// Attempt is one carrier's try to reach a device.
+type Attempt struct {
+	Carrier string
+	Took    time.Duration
+	Err     error // nil while it is under way
+}
+
+// ConnectError tells why a device could not be reached, by every way tried.
+type ConnectError struct {
+	Peer     identity.DeviceID
+	Attempts []Attempt
+	// Err is why the caller stopped waiting or the manager stopped trying;
+	// nil if the last attempt's failure ended it.
+	Err error
+}
+
+// Error implements error: “could not reach 0a1b2c3d…: tcp: …; ice: …”.
+func (e *ConnectError) Error() string {
+	var parts []string
+	for _, a := range e.Attempts {
+		if a.Err == nil {
+			parts = append(parts, fmt.Sprintf("%s: still trying after %v", a.Carrier, a.Took.Round(time.Millisecond)))
+		} else {
+			parts = append(parts, fmt.Sprintf("%s: %v", a.Carrier, a.Err))
+		}
+	}
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	if len(parts) == 0 {
+		parts = []string{"no carrier to try"}
+	}
+	return fmt.Sprintf("could not reach device %s: %s", e.Peer.Short(), strings.Join(parts, "; "))
+}
+
+// Unwrap returns the causes of all attempts and Err.
+func (e *ConnectError) Unwrap() []error {
+	var errs []error
+	for _, a := range e.Attempts {
+		if a.Err != nil {
+			errs = append(errs, a.Err)
+		}
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// refusal is the error of a device that said no; it matches ErrRefused.
+type refusal struct{ error }
+
+func (r refusal) Is(target error) bool { return target == ErrRefused }
+func (r refusal) Unwrap() error        { return r.error }
+
+// asRefusal recognizes a Dialer's error that says that the device refused.
+func asRefusal(err error) (error, bool) {
+	var r interface{ Refused() string }
+	if errors.As(err, &r) {
+		return refusal{err}, true
+	}
+	return err, false
+}
