@@ -132,7 +132,7 @@ func (s *Socket) addLocked(id channel.ID, name string, credit, window int) *entr
 	e := &entry{s: s, id: id, name: name}
 	_, e.port = channel.New(channel.Params{
 		ID: id, URI: name, Link: e,
-		Local: s.conn.LocalAddr(), Remote: s.conn.RemoteAddr(),
+		Local: s.cfg.LocalAddr, Remote: s.cfg.RemoteAddr,
 		Credit: credit, Window: window, Limit: limitV1, Buffered: &s.buffered,
 	})
 	s.table[id] = e

@@ -40,6 +40,9 @@ type Config struct {
 	BeaconTimeout time.Duration
 	// CloseTimeout bounds Close: 1 s.
 	CloseTimeout time.Duration
+	// LocalAddr and RemoteAddr are what channels report as their addresses:
+	// those of the conn.
+	LocalAddr, RemoteAddr net.Addr
 	// Version is the highest protocol version to speak: 2.
 	Version int
 	// MinVersion is the lowest version that a peer may speak: 1.
@@ -108,6 +111,7 @@ func Server(conn net.Conn, cfg Config) *Socket { return start(conn, cfg, false) 
 
 func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	cfg = cfg.withDefaults()
+	cfg.LocalAddr, cfg.RemoteAddr = or(cfg.LocalAddr, conn.LocalAddr()), or(cfg.RemoteAddr, conn.RemoteAddr())
 	s := &Socket{
 		conn: conn, cfg: cfg, isClient: isClient,
 		requests:   make(chan *Request, cfg.MaxPending),

@@ -1,0 +1,262 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"peerlink"
+	"peerlink/dht"
+	"peerlink/ice"
+	"peerlink/identity"
+	"peerlink/tlssock"
+)
+
+// Options vary an account for one process. The zero value of each field is its
+// default; what config.json says counts where a field is not set.
+type Options struct {
+	// Name is what a new account and its device are called: the host's name.
+	Name string
+	// Bootstrap, DHTListen, Listen and Engines replace those of the config.
+	Bootstrap, DHTListen, Listen, Engines []string
+	// Loopback adds to the config's.
+	Loopback bool
+	// Manager has the callbacks and bounds of the ConnectionManager. Its
+	// Dialers and Listeners come before the account's own; Identity, Trust and
+	// Logger are the account's.
+	Manager peerlink.Config
+	// Logger gets what no caller is told. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Account is a device's home, open in this process. Its methods may be called
+// concurrently.
+type Account struct {
+	f    *folder
+	opts Options
+
+	mu      sync.Mutex
+	closed  bool
+	node    *dht.Node // nil without bootstrap nodes
+	dialer  *tlssock.Dialer
+	manager *peerlink.ConnectionManager // nil before Start
+	closers []func() error              // in the order of Start
+}
+
+// Create makes a new account with one device in a folder that is empty or not
+// there yet, and opens it.
+func Create(dir string, opts Options) (*Account, error) {
+	if opts.Name == "" {
+		opts.Name, _ = os.Hostname()
+		if identity.CheckName(opts.Name) != nil {
+			opts.Name = "device"
+		}
+	}
+	f, err := createFolder(dir, opts.Name, Config{})
+	if err != nil {
+		return nil, fmt.Errorf("create account in %s: %w", dir, err)
+	}
+	return newAccount(f, opts), nil
+}
+
+// Open opens the account in a folder. The error matches ErrNoAccount if there
+// is none, and ErrInUse if another process has it open.
+func Open(dir string, opts Options) (*Account, error) {
+	f, err := openFolder(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open account in %s: %w", dir, err)
+	}
+	return newAccount(f, opts), nil
+}
+
+func newAccount(f *folder, opts Options) *Account {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Bootstrap == nil {
+		opts.Bootstrap = f.cfg.Bootstrap
+	}
+	if opts.DHTListen == nil {
+		opts.DHTListen = f.cfg.DHTListen
+	}
+	if opts.Listen == nil {
+		opts.Listen = f.cfg.Listen
+	}
+	if opts.Engines == nil {
+		opts.Engines = f.cfg.Engines
+	}
+	opts.Loopback = opts.Loopback || f.cfg.Loopback
+	return &Account{f: f, opts: opts}
+}
+
+// Dir returns the account's folder.
+func (a *Account) Dir() string { return a.f.dir }
+
+// Identity returns the account's device.
+func (a *Account) Identity() *identity.Identity { return a.f.id }
+
+// Start opens the carriers and the DHT and makes the ConnectionManager. It
+// returns as soon as they run here; the network is joined in the background
+// (see Ready). ctx bounds the call only. After an error the account is not
+// started; Close it.
+func (a *Account) Start(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		return fmt.Errorf("account: %w", net.ErrClosed)
+	case a.manager != nil:
+		return errors.New("account: started already")
+	}
+	if err := a.start(ctx); err != nil {
+		a.stop()
+		return fmt.Errorf("start account %s: %w", a.f.dir, err)
+	}
+	return nil
+}
+
+// start wires the parts: carriers over TLS, the DHT below ICE, the manager over all.
+func (a *Account) start(ctx context.Context) error {
+	proof := tlssock.Config{Identity: a.f.id, Trust: a.f.trust}
+	cfg := a.opts.Manager
+	cfg.Identity, cfg.Trust, cfg.Logger = a.f.id, a.f.trust, a.opts.Logger
+	a.dialer = &tlssock.Dialer{Config: proof}
+	for peer, addrs := range a.f.cfg.Peers {
+		if err := a.dialer.Learn(peer, addrs...); err != nil {
+			return err
+		}
+	}
+	cfg.Dialers = append(cfg.Dialers, a.dialer)
+	if len(a.opts.Listen) > 0 {
+		l, err := tlssock.Listen(ctx, proof, a.opts.Listen...)
+		if err != nil {
+			return err
+		}
+		a.closers = append(a.closers, l.Close)
+		cfg.Listeners = append(cfg.Listeners, l)
+	}
+	if len(a.opts.Bootstrap) > 0 || len(a.opts.DHTListen) > 0 {
+		t, err := a.startICE(ctx)
+		if err != nil {
+			return err
+		}
+		cfg.Dialers, cfg.Listeners = append(cfg.Dialers, t), append(cfg.Listeners, t)
+	}
+	m, err := peerlink.New(cfg)
+	if err != nil {
+		return err
+	}
+	a.manager = m
+	a.closers = append(a.closers, m.Close)
+	return nil
+}
+
+// startICE joins the DHT and has ICE signal through it.
+func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
+	mode := dht.Client
+	if len(a.opts.DHTListen) > 0 {
+		mode = dht.Server
+	}
+	node, err := dht.Start(ctx, dht.Config{
+		Identity: a.f.id, Trust: a.f.trust, Mode: mode,
+		Bootstrap: a.opts.Bootstrap, Listen: a.opts.DHTListen, Logger: a.opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.node = node
+	a.closers = append(a.closers, node.Close)
+	t, err := ice.New(ice.Config{
+		Identity: a.f.id, Trust: a.f.trust, Signaller: node,
+		Engines: a.opts.Engines, Loopback: a.opts.Loopback, Logger: a.opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, t.Close)
+	return t, nil
+}
+
+// ConnectionManager returns the account's manager; nil before Start.
+func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.manager
+}
+
+// Ready waits until others can reach this device through the DHT. The error
+// says what is missing; without bootstrap nodes there is nothing to wait for.
+func (a *Account) Ready(ctx context.Context) error {
+	a.mu.Lock()
+	node, started := a.node, a.manager != nil
+	a.mu.Unlock()
+	switch {
+	case !started:
+		return errors.New("account: not started")
+	case node == nil && len(a.opts.Listen) == 0:
+		return errors.New("account: nobody can reach this device: it has neither bootstrap nodes nor an address to listen on (config.json: bootstrap, listen)")
+	case node == nil:
+		return nil
+	}
+	return node.Ready(ctx)
+}
+
+// Learn tells under which HOST:PORT a device takes direct TCP connections, for
+// this process. The account must have been started.
+func (a *Account) Learn(peer identity.DeviceID, addrs ...string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dialer == nil {
+		return errors.New("account: not started")
+	}
+	return a.dialer.Learn(peer, addrs...)
+}
+
+// Trusted returns what was decided about a device or an account.
+func (a *Account) Trusted(who identity.Subject) identity.Decision { return a.f.trust.Decision(who) }
+
+// SetTrust allows or bans a device, an account or an authority, on disk first.
+// Links to a device that is banned thereby close at once.
+func (a *Account) SetTrust(who identity.Subject, d identity.Decision) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return fmt.Errorf("account: %w", net.ErrClosed)
+	}
+	old := a.f.trust.Decision(who)
+	if err := a.f.trust.Set(who, d); err != nil {
+		return err
+	}
+	if err := a.f.saveTrust(); err != nil {
+		return errors.Join(err, a.f.trust.Set(who, old))
+	}
+	return nil
+}
+
+// Close ends all links and everything that Start began, and gives the folder
+// free. It may be called more than once.
+func (a *Account) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	a.closed = true
+	err := a.stop()
+	a.f.close()
+	return err
+}
+
+// stop ends what start began, the last first. a.mu is held.
+func (a *Account) stop() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	a.closers, a.manager = nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,22 @@
+// Package account is a device's home: a folder with its keys, its settings and
+// whom it trusts, and the ConnectionManager that works with them.
+//
+//	acc, err := account.Create(dir, account.Options{Name: "alice's laptop"})
+//	...
+//	err = acc.Start(ctx)
+//	defer acc.Close()
+//	sock, err := acc.ConnectionManager().ConnectDevice(ctx, bob, "file://photo.jpg", peerlink.ConnectOptions{})
+//
+// It wires the parts together and has no logic of a carrier: the DHT carries
+// the signals of ICE, ICE and direct TCP carry links.
+//
+// # The folder
+//
+//	identity.pem   keys and certificates; mode 0600, nobody else's, or it is refused
+//	config.json    settings (Config); an unknown key is an error
+//	trust          whom to allow and whom to ban, a line each
+//	lock           held while a process uses the account
+//
+// Files are replaced whole (written aside, synced, renamed). A damaged file is
+// an error that says what to do; a new identity is never made over an old one.
+package account

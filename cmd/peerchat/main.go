@@ -1,0 +1,104 @@
+// Peerchat is the program that shows peerlink: chat and files between devices
+// that know no more of each other than a device id.
+//
+//	peerchat node                    a bootstrap node of a private network
+//	peerchat listen                  be reachable: chats on the terminal, files into a folder
+//	peerchat chat DEVICE             lines in, lines out
+//	peerchat send DEVICE FILE...     files, with progress
+//	peerchat demo                    all of it on this machine, in a minute
+//
+// Results go to standard output, progress and notes to standard error. The exit
+// status is 0 for success, 1 for failure, 2 for a wrong command line, 130 and
+// 143 after SIGINT and SIGTERM.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitSignal  = 128 // plus the signal's number
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// usageError is an error of the command line.
+type usageError struct{ error }
+
+// caught is the cause of a context that a signal ended.
+type caught struct{ sig syscall.Signal }
+
+func (c caught) Error() string { return "stopped by " + c.sig.String() }
+
+// run is main without the process around it.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	sigc := make(chan os.Signal, 1)
+	signal.Notify(sigc, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(sigc)
+	go func() {
+		select {
+		case s := <-sigc:
+			cancel(caught{s.(syscall.Signal)})
+			signal.Stop(sigc) // a second one ends the process at once
+		case <-ctx.Done():
+		}
+	}()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	var c caught
+	var usage usageError
+	switch {
+	case errors.As(context.Cause(ctx), &c):
+		return exitSignal + int(c.sig)
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(errOut, "peerchat: %v\nTry “peerchat --help”.\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(errOut, "peerchat: %v\n", err)
+		return exitFailure
+	}
+}
+
+func newRoot() *cobra.Command {
+	opts := &options{}
+	root := &cobra.Command{
+		Use:           "peerchat",
+		Short:         "Chat and files between devices, by device id",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	opts.register(root.PersistentFlags())
+	root.AddCommand(newNode(opts), newListen(opts), newChat(opts), newSend(opts), newDemo(opts))
+	return root
+}
+
+// usageArgs makes wrong arguments an error of the command line.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/adrg/xdg"
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"peerlink"
+	"peerlink/account"
+	"peerlink/identity"
+)
+
+// bootstrapEnv names the environment variable with bootstrap nodes, separated
+// by commas. The flag goes before it, it before the account's config file.
+const bootstrapEnv = "PEERCHAT_BOOTSTRAP"
+
+// readyTimeout is how long a command waits for the DHT before it says so.
+const readyTimeout = 10 * time.Second
+
+// options are the flags that every command has.
+type options struct {
+	account   string
+	bootstrap []string
+	listen    []string
+	loopback  bool
+	json      bool
+	verbose   bool
+}
+
+func (o *options) register(f *pflag.FlagSet) {
+	f.StringVar(&o.account, "account", filepath.Join(xdg.DataHome, "peerlink", "account"), "folder of the account")
+	f.StringSliceVar(&o.bootstrap, "bootstrap", nil, "multiaddresses of bootstrap nodes (else $"+bootstrapEnv+", else the account's config)")
+	f.StringSliceVar(&o.listen, "tcp", nil, "HOST:PORT to take direct TCP connections on (else the account's config)")
+	f.BoolVar(&o.loopback, "loopback", false, "offer this machine's loopback addresses too, for use on one machine")
+	f.BoolVar(&o.json, "json", false, "print one JSON object a line")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log to standard error")
+}
+
+func (o *options) logger(w io.Writer) *slog.Logger {
+	if !o.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(tint.NewHandler(w, &tint.Options{Level: slog.LevelDebug, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(w)}))
+}
+
+// bootstrapNodes returns the nodes of the flag or the environment; nil leaves
+// it to the config file.
+func (o *options) bootstrapNodes() []string {
+	if o.bootstrap != nil {
+		return o.bootstrap
+	}
+	var nodes []string
+	for _, s := range strings.Split(os.Getenv(bootstrapEnv), ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			nodes = append(nodes, s)
+		}
+	}
+	return nodes
+}
+
+// start opens the account, creating it on first use, and starts it.
+func (o *options) start(cmd *cobra.Command, manager peerlink.Config) (*account.Account, error) {
+	opts := account.Options{
+		Bootstrap: o.bootstrapNodes(),
+		Listen:    o.listen,
+		Loopback:  o.loopback,
+		Manager:   manager,
+		Logger:    o.logger(cmd.ErrOrStderr()),
+	}
+	acc, err := account.Open(o.account, opts)
+	if errors.Is(err, account.ErrNoAccount) {
+		acc, err = account.Create(o.account, opts)
+		if err == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "created an account in %s\n", acc.Dir())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := acc.Start(cmd.Context()); err != nil {
+		_ = acc.Close()
+		return nil, err
+	}
+	return acc, nil
+}
+
+// awaitReady waits until others can reach the account, or says why they cannot.
+func awaitReady(ctx context.Context, acc *account.Account) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return acc.Ready(ctx)
+}
+
+func parseDevice(s string) (identity.DeviceID, error) {
+	id, err := identity.ParseDeviceID(s)
+	if err != nil {
+		return id, usageError{err}
+	}
+	return id, nil
+}

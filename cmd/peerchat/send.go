@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"peerlink"
+	"peerlink/identity"
+	"peerlink/internal/transfer"
+)
+
+// maxAtOnce is how many files are under way at once; more only wait on the disk.
+const maxAtOnce = 4
+
+// newSend is the command that sends files.
+func newSend(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "send DEVICE FILE...",
+		Short: "Send files to a device",
+		Long:  "Send files to a device, several at once over one connection. It ends when the\nreceiver has verified and kept them all.",
+		Args:  usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			device, err := parseDevice(args[0])
+			if err != nil {
+				return err
+			}
+			for _, name := range args[1:] { // before anything is sent
+				if err := sendable(name); err != nil {
+					return err
+				}
+			}
+			acc, err := o.start(cmd, peerlink.Config{})
+			if err != nil {
+				return err
+			}
+			defer acc.Close()
+			var bars io.Writer
+			if !o.json && isTerminal(cmd.ErrOrStderr()) {
+				bars = cmd.ErrOrStderr()
+			}
+			return sendFiles(cmd.Context(), acc.ConnectionManager(), device, args[1:], bars, &printer{out: cmd.OutOrStdout()}, o.json)
+		},
+	}
+}
+
+func sendable(name string) error {
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", name)
+	}
+	return transfer.CheckName(filepath.Base(name))
+}
+
+// sendFiles sends all files, a few at once, and reports each.
+func sendFiles(ctx context.Context, m *peerlink.ConnectionManager, device identity.DeviceID, names []string, bars io.Writer, p *printer, asJSON bool) error {
+	progress := mpb.NewWithContext(ctx, mpb.WithOutput(bars))
+	errs := make([]error, len(names))
+	places := make(chan struct{}, maxAtOnce)
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			r, err := sendFile(ctx, m, device, name, progress)
+			errs[i] = err
+			e := event{Step: "file", OK: err == nil, From: device, File: &r}
+			if err != nil {
+				e.Error = err.Error()
+			}
+			if asJSON {
+				p.json(e)
+			} else if err == nil && bars == nil {
+				p.print(fmt.Sprintf("%s  %s", r.SHA256, name))
+			}
+		})
+	}
+	wg.Wait()
+	progress.Wait()
+	return errors.Join(errs...)
+}
+
+// sendFile sends one file over a channel of its own.
+func sendFile(ctx context.Context, m *peerlink.ConnectionManager, device identity.DeviceID, name string, progress *mpb.Progress) (fileReport, error) {
+	base := filepath.Base(name)
+	r := fileReport{Name: base}
+	f, err := os.Open(name)
+	if err != nil {
+		return r, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return r, err
+	}
+	r.Bytes = st.Size()
+	c, err := m.ConnectDevice(ctx, device, "file://"+base, peerlink.ConnectOptions{})
+	if err != nil {
+		return r, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	bar := progress.AddBar(r.Bytes,
+		mpb.PrependDecorators(decor.Name(base, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace)),
+		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.EwmaSpeed(decor.SizeB1024(0), " % .1f", 30), decor.OnComplete(decor.EwmaETA(decor.ET_STYLE_GO, 30), " done")))
+	sum, err := transfer.Send(c, base, r.Bytes, f, bar.IncrBy)
+	if err != nil {
+		bar.Abort(false)
+		return r, err
+	}
+	bar.SetTotal(r.Bytes, true)
+	r.SHA256, r.OK = fmt.Sprintf("%x", sum), true
+	return r, nil
+}

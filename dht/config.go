@@ -1,0 +1,137 @@
+package dht
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/identity"
+)
+
+// Mode says what a node does for others.
+type Mode int
+
+const (
+	// Client only asks: it listens on no port and stores nothing for others.
+	// It is the zero value and right for every device behind a NAT.
+	Client Mode = iota
+	// Server also answers: it keeps routing entries, records and signals for
+	// others, and must be reachable under its addresses.
+	Server
+)
+
+// String returns "client" or "server".
+func (m Mode) String() string {
+	if m == Server {
+		return "server"
+	}
+	return "client"
+}
+
+// Config says how a node runs. The zero value of a limit is its default.
+type Config struct {
+	// Identity is the device that publishes its record and sends and receives
+	// signals. nil makes a bare node that only serves others; its Mode must
+	// then be Server.
+	Identity *identity.Identity
+	// Trust is asked before a signal is delivered. nil allows everybody.
+	Trust *identity.Trust
+	// Bootstrap lists multiaddresses, each ending in /p2p/ID, of nodes through
+	// which the network is joined. Empty is right for a network's first node.
+	Bootstrap []string
+	// Listen lists the multiaddresses (TCP) that a Server listens on; empty:
+	// any port on all IPv4 and IPv6 addresses. A Client listens nowhere.
+	Listen []string
+	// Mode is what the node does for others.
+	Mode Mode
+	// Logger takes what an operator should know. nil discards it.
+	Logger *slog.Logger
+
+	// NodeKey is the 32-byte Ed25519 seed of the node's own libp2p key, which
+	// is not the device's. Empty: see DataDir.
+	NodeKey []byte
+	// DataDir is a folder in which a node keeps its libp2p key (node.key, mode
+	// 0600, made on first use), so that its multiaddress outlives a restart.
+	// With neither NodeKey nor DataDir the key is made afresh at every start,
+	// which keeps a client's libp2p id from being linked to its device.
+	DataDir string
+
+	// RecordLife is how long a published record is valid; it is published anew
+	// after about a quarter of that. 0: 2 h. At most 24 h.
+	RecordLife time.Duration
+	// SignalRate is how many signals a second are opened, duplicates not
+	// counted; four seconds' worth may come at once. 0: 50 (one costs about
+	// 0.7 ms of CPU).
+	SignalRate int
+	// SenderRate is how many signals a second one sender may deliver; four
+	// seconds' worth may come at once. 0: 5.
+	SenderRate int
+	// QueueLen is how many signals wait for Receive; further ones are dropped
+	// and counted. 0: 256.
+	QueueLen int
+	// MaxListeners is how many streams of listening devices a Server holds. 0: 2048.
+	MaxListeners int
+	// MaxStored is how many bytes of signals a Server keeps for absent
+	// devices. 0: 16 MiB.
+	MaxStored int
+}
+
+// Defaults of Config; their fields tell the units.
+const (
+	defaultRecordLife   = 2 * time.Hour
+	defaultSignalRate   = 50
+	defaultSenderRate   = 5
+	defaultQueueLen     = 256
+	defaultMaxListeners = 2048
+	defaultMaxStored    = 16 << 20
+)
+
+// orDefault replaces what was left zero.
+func orDefault[T int | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// check fills in defaults and refuses what cannot work, before anything starts.
+func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
+	orDefault(&c.RecordLife, defaultRecordLife)
+	orDefault(&c.SignalRate, defaultSignalRate)
+	orDefault(&c.SenderRate, defaultSenderRate)
+	orDefault(&c.QueueLen, defaultQueueLen)
+	orDefault(&c.MaxListeners, defaultMaxListeners)
+	orDefault(&c.MaxStored, defaultMaxStored)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.Mode != Client && c.Mode != Server:
+		return nil, fmt.Errorf("dht: mode %d is neither Client nor Server", int(c.Mode))
+	case c.Identity == nil && c.Mode != Server:
+		return nil, errors.New("dht: a node without an identity serves nobody as a client: set Identity, or Mode to Server")
+	case c.Mode == Client && len(c.Listen) > 0:
+		return nil, errors.New("dht: a client listens nowhere: leave Listen empty, or set Mode to Server")
+	case len(c.NodeKey) != 0 && len(c.NodeKey) != ed25519.SeedSize:
+		return nil, fmt.Errorf("dht: NodeKey has %d bytes, want the %d of an Ed25519 seed", len(c.NodeKey), ed25519.SeedSize)
+	case len(c.NodeKey) != 0 && c.DataDir != "":
+		return nil, errors.New("dht: NodeKey and DataDir both name the node's key: set one of them")
+	case c.RecordLife < time.Minute || c.RecordLife > maxRecordLife:
+		return nil, fmt.Errorf("dht: RecordLife %v is outside 1m to %v", c.RecordLife, maxRecordLife)
+	case min(c.SignalRate, c.SenderRate, c.QueueLen, c.MaxListeners, c.MaxStored) < 0:
+		return nil, errors.New("dht: a limit is negative: none of them can be switched off")
+	case c.SignalRate > maxSignalRate:
+		return nil, fmt.Errorf("dht: SignalRate %d is above %d: the list of seen signals would not be bounded", c.SignalRate, maxSignalRate)
+	}
+	for _, s := range c.Bootstrap {
+		ai, err := peer.AddrInfoFromString(s)
+		if err != nil {
+			return nil, fmt.Errorf("dht: bootstrap address %.200q: %w (want something like /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…)", s, err)
+		}
+		bootstrap = append(bootstrap, *ai)
+	}
+	return bootstrap, nil
+}

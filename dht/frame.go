@@ -1,0 +1,156 @@
+package dht
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"peerlink/identity"
+	"peerlink/internal/packed"
+)
+
+// The push protocol: a stream of frames, big-endian,
+//
+//	length:uint16 | kind:uint8 | payload[length-1]
+//
+// A device that has a signal for another opens a stream and sends
+//
+//	put       recipient(32) sealed…      → taken  status(1)
+//
+// and a device that wants its signals opens a stream and sends
+//
+//	listen    device(32)                 → challenge  nonce(32)
+//	proof     msgpack [chain, signature] → listening
+//	                                     → signal  sealed…      (any number)
+//
+// Either may be answered with refused (a reason in UTF-8), after which the
+// node closes the stream. The signature (purpose "listen") is over
+//
+//	nonce(32) | device(32) | len:uint8 node's peer id | len:uint8 listener's peer id
+//
+// so that it is good for one stream, between these two libp2p hosts: a hostile
+// node cannot have it made for another node's challenge and listen there itself.
+const pushProtocol protocol.ID = "/peerlink/push/1"
+
+// kind says what a frame carries.
+type kind uint8
+
+const (
+	kindPut kind = iota + 1
+	kindTaken
+	kindListen
+	kindChallenge
+	kindProof
+	kindListening
+	kindSignal
+	kindRefused
+)
+
+// Statuses of a taken frame.
+const (
+	statusStored = iota + 1 // kept for a bounded time until the recipient listens
+	statusPushed            // handed to at least one stream of the recipient, and kept
+)
+
+// Bounds of frames' payloads in bytes.
+const (
+	idLen         = len(identity.DeviceID{})
+	nonceLen      = 32
+	maxRefusalLen = 200
+	maxProofLen   = identity.MaxChainLen*(identity.MaxCertLen+3) + maxSignature + 16
+	maxPutLen     = idLen + maxSealedLen
+	listenPurpose = "listen"
+)
+
+// appendFrame appends one frame to b. The payload must fit a frame.
+func appendFrame(b []byte, k kind, payload ...[]byte) []byte {
+	n := 1
+	for _, p := range payload {
+		n += len(p)
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(n))
+	b = append(b, byte(k))
+	for _, p := range payload {
+		b = append(b, p...)
+	}
+	return b
+}
+
+// readFrame reads one frame with at most most bytes of payload; a longer one is
+// refused from its header.
+func readFrame(r io.Reader, most int) (kind, []byte, error) {
+	var h [3]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.BigEndian.Uint16(h[:])) - 1
+	if n < 0 || n > most {
+		return 0, nil, fmt.Errorf("push: a frame of kind %d announces %d bytes, at most %d are taken: %w", h[2], n, most, errOversize)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return kind(h[2]), b, nil
+}
+
+// readKind reads one frame that must be of kind want, or a refusal.
+func readKind(r io.Reader, want kind, most int) ([]byte, error) {
+	k, b, err := readFrame(r, max(most, maxRefusalLen))
+	switch {
+	case err != nil:
+		return nil, err
+	case k == kindRefused:
+		return nil, fmt.Errorf("push: the node refused: %.200q", b)
+	case k != want:
+		return nil, fmt.Errorf("push: found a frame of kind %d, want %d", k, want)
+	case len(b) > most:
+		return nil, fmt.Errorf("push: a frame of kind %d has %d bytes, at most %d are taken", k, len(b), most)
+	}
+	return b, nil
+}
+
+// listenStatement is what a listener signs.
+func listenStatement(nonce []byte, device identity.DeviceID, node, listener peer.ID) []byte {
+	b := append([]byte(nil), nonce...)
+	b = append(b, device[:]...)
+	for _, p := range []peer.ID{node, listener} {
+		b = append(b, byte(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}
+
+// encodeProof answers a node's challenge.
+func encodeProof(id *identity.Identity, statement []byte) ([]byte, error) {
+	sig, err := id.Sign(listenPurpose, statement)
+	if err != nil {
+		return nil, err
+	}
+	return pack(id.Peer().Chain(), sig)
+}
+
+// parseProof takes a proof apart without believing it.
+func parseProof(b []byte) (chain [][]byte, sig []byte, err error) {
+	r := packed.NewReader(b)
+	n, err := r.Array(2)
+	if err == nil && n != 2 {
+		err = fmt.Errorf("push: a proof of %d elements, want 2", n)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if chain, err = readChain(r); err != nil {
+		return nil, nil, err
+	}
+	if sig, err = r.Bytes(maxSignature); err != nil {
+		return nil, nil, err
+	}
+	return chain, sig, end(r, 0)
+}

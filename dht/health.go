@@ -1,0 +1,41 @@
+package dht
+
+// Health tells how a node fares, for people and for alerts.
+type Health struct {
+	// Table is how many nodes the routing table knows, Connected how many peers
+	// are connected.
+	Table, Connected int
+	// Holders is how many nodes showed this device's record when it was read
+	// back after publishing. 0 means that nobody can find the device, whatever
+	// else works.
+	Holders int
+	// Subscriptions is how many nodes push this device's signals, of Wanted.
+	Subscriptions, Wanted int
+	// Dropped counts signals and requests that were dropped, by cause.
+	Dropped map[string]uint64
+	// Queued is how many signals wait for Receive.
+	Queued int
+	// LastSent tells how the last signal fared whose nodes have all answered.
+	LastSent Delivery
+	// Listeners is how many streams of devices this node pushes to, Stored how
+	// many bytes of signals it keeps for absent ones.
+	Listeners, Stored int
+}
+
+// Health returns how the node fares. It does not block.
+func (n *Node) Health() Health {
+	h := Health{
+		Table: n.kad.RoutingTable().Size(), Connected: len(n.host.Network().Peers()),
+		Dropped: n.drops.byName(),
+	}
+	h.Listeners, h.Stored = n.hub.size()
+	if n.presence != nil {
+		h.Holders = int(n.presence.holders.Load())
+		h.Subscriptions, h.Wanted = int(n.presence.up.Load()), int(n.presence.wanted.Load())
+		h.Queued = len(n.inbox.queue)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.LastSent = n.lastSum
+	return h
+}

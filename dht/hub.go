@@ -1,0 +1,250 @@
+package dht
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/identity"
+)
+
+// Bounds of a hub beside those of Config.
+const (
+	// letterLife is how long a signal is kept for an absent device: as long as
+	// its recipient would take it, whichever way the two clocks differ.
+	letterLife         = 2 * freshness
+	maxLettersPerKey   = 32
+	maxBytesPerKey     = 256 << 10
+	maxBytesPerPutter  = 1 << 20
+	maxListenersPerKey = 4  // one device, a few restarts that were not noticed yet
+	maxListensPerPeer  = 16 // keys and streams of one libp2p peer
+	listenerQueueLen   = 64 // ≥ maxLettersPerKey: a new listener takes all that waits
+	sweepEvery         = 15 * time.Second
+)
+
+// hub is a node's post office: who listens, and what is kept for whom. It holds
+// no stream and reads no clock. Its methods may be called concurrently; none blocks.
+type hub struct {
+	maxListeners, maxStored int
+	drops                   *drops
+
+	mu        sync.Mutex
+	boxes     map[identity.DeviceID]*box
+	listens   map[peer.ID]int // streams per listening peer
+	kept      map[peer.ID]int // bytes kept per putting peer
+	listeners int
+	stored    int
+}
+
+// box is what a hub has for one device. A box with nothing in it is deleted.
+type box struct {
+	listeners []*listener
+	letters   []letter // oldest first
+	bytes     int
+}
+
+// letter is a kept signal.
+type letter struct {
+	sum    digest
+	sealed []byte
+	from   peer.ID
+	until  time.Time
+}
+
+// listener is one stream of a listening device. Its owner takes signals from
+// queue until done is closed.
+type listener struct {
+	key   identity.DeviceID
+	peer  peer.ID
+	queue chan []byte
+	evict chan struct{} // closed when a newer stream took its place
+}
+
+var errListeners = errors.New("too many listeners")
+
+func newHub(maxListeners, maxStored int, d *drops) *hub {
+	return &hub{
+		maxListeners: maxListeners, maxStored: maxStored, drops: d,
+		boxes: make(map[identity.DeviceID]*box), listens: make(map[peer.ID]int), kept: make(map[peer.ID]int),
+	}
+}
+
+// box returns the key's box, made on first use. The caller holds mu.
+func (h *hub) box(key identity.DeviceID) *box {
+	b := h.boxes[key]
+	if b == nil {
+		b = &box{}
+		h.boxes[key] = b
+	}
+	return b
+}
+
+// listen registers a device that has proven itself; what waits for it is in the
+// queue already. The oldest of too many streams of one device is evicted, as it
+// is most likely dead and only the device itself can have opened the new one.
+func (h *hub) listen(now time.Time, key identity.DeviceID, p peer.ID) (*listener, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.listeners >= h.maxListeners || h.listens[p] >= maxListensPerPeer {
+		h.drops.add(dropListener)
+		return nil, errListeners
+	}
+	b := h.box(key)
+	if len(b.listeners) >= maxListenersPerKey {
+		old := b.listeners[0]
+		close(old.evict)
+		h.remove(b, old)
+	}
+	h.expire(b, now)
+	l := &listener{key: key, peer: p, queue: make(chan []byte, listenerQueueLen), evict: make(chan struct{})}
+	for _, m := range b.letters {
+		l.queue <- m.sealed // never blocks: the queue is new and longer than any box
+	}
+	b.listeners = append(b.listeners, l)
+	h.listens[p]++
+	h.listeners++
+	return l, nil
+}
+
+// leave ends a registration. It may be called after an eviction.
+func (h *hub) leave(l *listener) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b := h.boxes[l.key]; b != nil {
+		h.remove(b, l)
+		h.tidy(l.key, b)
+	}
+}
+
+// remove takes l out of b, once. The caller holds mu.
+func (h *hub) remove(b *box, l *listener) {
+	i := slices.Index(b.listeners, l)
+	if i < 0 {
+		return
+	}
+	b.listeners = slices.Delete(b.listeners, i, i+1)
+	h.listeners--
+	if h.listens[l.peer]--; h.listens[l.peer] == 0 {
+		delete(h.listens, l.peer)
+	}
+}
+
+// tidy deletes a box with nothing in it. The caller holds mu.
+func (h *hub) tidy(key identity.DeviceID, b *box) {
+	if len(b.listeners) == 0 && len(b.letters) == 0 {
+		delete(h.boxes, key)
+	}
+}
+
+// put hands a signal to the device's listeners and keeps it. It reports whether
+// it was pushed to a stream at least, and whether it was kept. Putting the same
+// again changes nothing and is answered alike.
+func (h *hub) put(now time.Time, from peer.ID, key identity.DeviceID, sealed []byte) (pushed, stored bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.box(key)
+	defer h.tidy(key, b)
+	sum := digestOf(sealed)
+	if slices.ContainsFunc(b.letters, func(m letter) bool { return m.sum == sum }) {
+		h.drops.add(dropDuplicate)
+		return len(b.listeners) > 0, true
+	}
+	for _, l := range b.listeners {
+		select {
+		case l.queue <- sealed:
+			pushed = true
+		default: // its device takes nothing: others must not wait for it
+			h.drops.add(dropSlow)
+		}
+	}
+	stored = h.keep(b, letter{sum: sum, sealed: sealed, from: from, until: now.Add(letterLife)})
+	if !stored {
+		h.drops.add(dropQuota)
+	}
+	return pushed, stored
+}
+
+// keep stores m within all quotas. In a full box the putter who takes the most
+// room loses its oldest letter, so that a flood displaces itself first. The
+// caller holds mu.
+func (h *hub) keep(b *box, m letter) bool {
+	n := len(m.sealed)
+	if h.stored+n > h.maxStored || h.kept[m.from]+n > maxBytesPerPutter {
+		return false
+	}
+	for len(b.letters) >= maxLettersPerKey || b.bytes+n > maxBytesPerKey {
+		if len(b.letters) == 0 {
+			return false
+		}
+		h.discard(b, b.oldestOfLargest())
+	}
+	b.letters = append(b.letters, m)
+	b.bytes += n
+	h.stored += n
+	h.kept[m.from] += n
+	return true
+}
+
+// oldestOfLargest is the index of the oldest letter of the putter whose letters
+// take the most bytes. The box has letters.
+func (b *box) oldestOfLargest() int {
+	sizes := make(map[peer.ID]int)
+	for _, m := range b.letters {
+		sizes[m.from] += len(m.sealed)
+	}
+	best := 0
+	for i, m := range b.letters {
+		if sizes[m.from] > sizes[b.letters[best].from] {
+			best = i
+		}
+	}
+	return best
+}
+
+// discard deletes letter i of b. The caller holds mu.
+func (h *hub) discard(b *box, i int) {
+	m := b.letters[i]
+	n := len(m.sealed)
+	b.letters = slices.Delete(b.letters, i, i+1)
+	b.bytes -= n
+	h.stored -= n
+	if h.kept[m.from] -= n; h.kept[m.from] == 0 {
+		delete(h.kept, m.from)
+	}
+}
+
+// expire deletes b's letters that are over. The caller holds mu.
+func (h *hub) expire(b *box, now time.Time) {
+	for i := len(b.letters) - 1; i >= 0; i-- {
+		if now.After(b.letters[i].until) {
+			h.discard(b, i)
+		}
+	}
+}
+
+// sweep deletes everything that is over.
+func (h *hub) sweep(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, b := range h.boxes {
+		h.expire(b, now)
+		h.tidy(key, b)
+	}
+}
+
+// size reports how many streams listen and how many bytes are kept.
+func (h *hub) size() (listeners, stored int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.listeners, h.stored
+}
+
+// listening reports how many streams a peer listens on.
+func (h *hub) listening(p peer.ID) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.listens[p]
+}

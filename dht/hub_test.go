@@ -1,0 +1,198 @@
+package dht
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/identity"
+)
+
+var (
+	bobKey = identity.DeviceID{'b'}
+	t0     = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+func testHub() *hub { return newHub(100, 1<<20, new(drops)) }
+
+func mustListen(t *testing.T, h *hub, key identity.DeviceID, p peer.ID) *listener {
+	t.Helper()
+	l, err := h.listen(t0, key, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// empty fails unless the hub holds nothing at all.
+func empty(t *testing.T, h *hub) {
+	t.Helper()
+	if len(h.boxes)+len(h.kept)+len(h.listens)+h.stored+h.listeners != 0 {
+		t.Errorf("left: %d boxes, %d putters, %d peers, %d bytes, %d listeners", len(h.boxes), len(h.kept), len(h.listens), h.stored, h.listeners)
+	}
+}
+
+func TestHubPushesAtOnceAndKeepsForLater(t *testing.T) {
+	h := testHub()
+	if pushed, stored := h.put(t0, "alice", bobKey, []byte("early")); pushed || !stored {
+		t.Errorf("to nobody: pushed %v, stored %v", pushed, stored)
+	}
+	l := mustListen(t, h, bobKey, "bob")
+	if got := string(<-l.queue); got != "early" {
+		t.Errorf("waiting signal %q", got)
+	}
+	if pushed, stored := h.put(t0, "alice", bobKey, []byte("live")); !pushed || !stored {
+		t.Errorf("to a listener: pushed %v, stored %v", pushed, stored)
+	}
+	if got := string(<-l.queue); got != "live" {
+		t.Errorf("pushed signal %q", got)
+	}
+	if pushed, stored := h.put(t0, "alice", bobKey, []byte("live")); !pushed || !stored || len(l.queue) != 0 {
+		t.Errorf("the same again: pushed %v, stored %v, %d queued", pushed, stored, len(l.queue))
+	}
+	h.leave(l)
+	h.leave(l)
+	again := mustListen(t, h, bobKey, "bob")
+	if string(<-again.queue) != "early" || string(<-again.queue) != "live" {
+		t.Error("a device that comes back does not get what it may have missed, in order")
+	}
+	h.leave(again)
+	h.sweep(t0.Add(letterLife))
+	if h.stored == 0 {
+		t.Error("swept too early")
+	}
+	h.sweep(t0.Add(letterLife + 1))
+	empty(t, h)
+}
+
+func TestListenersOfOtherKeysHearNothing(t *testing.T) {
+	h := testHub()
+	l := mustListen(t, h, identity.DeviceID{'e'}, "eve")
+	h.put(t0, "alice", bobKey, []byte("secret"))
+	if len(l.queue) != 0 {
+		t.Error("heard it")
+	}
+}
+
+// fault: C1
+func TestSlowListenerNeverBlocksTheHub(t *testing.T) {
+	h := testHub()
+	slow, quick := mustListen(t, h, bobKey, "slow"), mustListen(t, h, bobKey, "quick")
+	for i := range 2 * listenerQueueLen {
+		if pushed, _ := h.put(t0, "alice", bobKey, []byte{byte(i)}); !pushed {
+			t.Fatalf("put %d was not pushed to the quick listener", i)
+		}
+		if got := <-quick.queue; got[0] != byte(i) {
+			t.Fatalf("got %d, want %d", got[0], i)
+		}
+	}
+	if len(slow.queue) != listenerQueueLen || h.drops[dropSlow].Load() != listenerQueueLen {
+		t.Errorf("%d queued, %v", len(slow.queue), h.drops.byName())
+	}
+}
+
+// fault: E2, J3
+func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
+	t.Run("letters of a key", func(t *testing.T) {
+		h := testHub()
+		for i := range 1000 {
+			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, []byte(fmt.Sprint(i)))
+		}
+		if n := len(h.boxes[bobKey].letters); n != maxLettersPerKey {
+			t.Errorf("%d letters", n)
+		}
+		h.sweep(t0.Add(time.Hour))
+		empty(t, h)
+	})
+	t.Run("bytes of a key", func(t *testing.T) {
+		h := testHub()
+		for i := range 100 {
+			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, append(make([]byte, maxSealedLen-1), byte(i)))
+		}
+		if b := h.boxes[bobKey]; b.bytes > maxBytesPerKey || b.bytes < maxBytesPerKey-maxSealedLen || h.stored != b.bytes {
+			t.Errorf("%d bytes, %d stored", b.bytes, h.stored)
+		}
+	})
+	t.Run("bytes of a putter", func(t *testing.T) {
+		h := newHub(100, 1<<30, new(drops))
+		for i := range 100 {
+			h.put(t0, "eve", identity.DeviceID{1, byte(i)}, make([]byte, maxSealedLen))
+		}
+		if h.stored > maxBytesPerPutter || h.drops[dropQuota].Load() == 0 {
+			t.Errorf("%d stored, %v", h.stored, h.drops.byName())
+		}
+		if _, stored := h.put(t0, "alice", bobKey, []byte("x")); !stored {
+			t.Error("another putter was refused")
+		}
+		h.sweep(t0.Add(time.Hour))
+		empty(t, h)
+	})
+	t.Run("bytes in all", func(t *testing.T) {
+		h := newHub(100, 1<<20, new(drops))
+		l := mustListen(t, h, bobKey, "bob")
+		for i := range 1000 {
+			h.put(t0, peer.ID(fmt.Sprint(i)), identity.DeviceID{1, byte(i), byte(i >> 8)}, make([]byte, maxSealedLen))
+		}
+		if h.stored > 1<<20 {
+			t.Errorf("%d stored", h.stored)
+		}
+		if pushed, stored := h.put(t0, "alice", bobKey, make([]byte, maxSealedLen)); !pushed || stored || len(l.queue) != 1 {
+			t.Errorf("to a full hub: pushed %v, stored %v", pushed, stored)
+		}
+		h.leave(l)
+		h.sweep(t0.Add(time.Hour))
+		empty(t, h)
+	})
+	t.Run("listeners in all", func(t *testing.T) {
+		h := newHub(3, 1<<20, new(drops))
+		for i := range 3 {
+			mustListen(t, h, identity.DeviceID{byte(i + 1)}, peer.ID(fmt.Sprint(i)))
+		}
+		if _, err := h.listen(t0, bobKey, "bob"); err == nil || h.drops[dropListener].Load() != 1 || len(h.boxes) != 3 {
+			t.Errorf("%v, %v", err, h.drops.byName())
+		}
+	})
+	t.Run("listeners of a peer", func(t *testing.T) {
+		h := testHub()
+		for i := range maxListensPerPeer {
+			mustListen(t, h, identity.DeviceID{byte(i + 1)}, "eve")
+		}
+		if _, err := h.listen(t0, bobKey, "eve"); err == nil {
+			t.Error("one more was taken")
+		}
+	})
+}
+
+func TestFloodDisplacesItselfFirst(t *testing.T) {
+	h := testHub()
+	h.put(t0, "alice", bobKey, []byte("from alice"))
+	for i := range 10 * maxLettersPerKey {
+		h.put(t0, "eve", bobKey, []byte(fmt.Sprint("flood ", i)))
+	}
+	l := mustListen(t, h, bobKey, "bob")
+	if got := string(<-l.queue); got != "from alice" {
+		t.Errorf("first is %q", got)
+	}
+}
+
+func TestNewestStreamsOfADeviceStay(t *testing.T) {
+	h := testHub()
+	var ls []*listener
+	for range maxListenersPerKey + 1 {
+		ls = append(ls, mustListen(t, h, bobKey, "bob"))
+	}
+	select {
+	case <-ls[0].evict:
+	default:
+		t.Error("the oldest was not evicted")
+	}
+	if h.listeners != maxListenersPerKey {
+		t.Errorf("%d listeners", h.listeners)
+	}
+	for _, l := range ls {
+		h.leave(l)
+	}
+	empty(t, h)
+}

@@ -1,0 +1,185 @@
+package dht
+
+import (
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"peerlink/identity"
+)
+
+// Bounds of what an inbox remembers.
+const (
+	maxSources    = 256  // nodes whose rates are known
+	maxSenders    = 1024 // devices whose rates are known
+	maxSignalRate = 1000
+	// burstSeconds is how many seconds' worth of a rate may come at once.
+	burstSeconds = 4
+	// logEvery spaces out what a hostile peer could make us log.
+	logEvery = 10 * time.Second
+)
+
+// inbox decides about every sealed message that a node hands to this device.
+// What costs most comes last: size, the node's rate, duplicates by digest, the
+// rate in all; only then is it opened, then read, and only then are signatures
+// verified. It never blocks. Its methods may be called concurrently.
+type inbox struct {
+	me    *identity.Identity
+	trust *identity.Trust
+	log   *slog.Logger
+	drops *drops
+	now   func() time.Time
+
+	sourceRate, senderRate int
+	all                    *rate.Limiter
+	logs                   *rate.Limiter
+	sources                *lru.Cache[peer.ID, *rate.Limiter]
+	senders                *lru.Cache[identity.DeviceID, *rate.Limiter]
+	// digests holds what was opened, ids what was delivered. Both forget by
+	// number only: what all lets through in the two freshness windows fits, so
+	// what has been forgotten is stale.
+	digests *lru.Cache[digest, struct{}]
+	ids     *lru.Cache[signalKey, struct{}]
+
+	queue chan signal
+}
+
+// digest names a sealed message. It is computed, not sent: a node that could
+// choose it could make us skip the genuine message as a duplicate of its own.
+type digest [16]byte
+
+func digestOf(sealed []byte) digest {
+	sum := sha256.Sum256(sealed)
+	return digest(sum[:16])
+}
+
+// signalKey names a signal for ever.
+type signalKey struct {
+	from identity.DeviceID
+	id   [signalIDLen]byte
+}
+
+func newInbox(cfg Config, d *drops) *inbox {
+	seen := cfg.SignalRate*(2*int(freshness/time.Second)+burstSeconds) + 1
+	return &inbox{
+		me: cfg.Identity, trust: cfg.Trust, log: cfg.Logger, drops: d, now: time.Now,
+		sourceRate: 4 * cfg.SignalRate, // copies and all: a node may carry the whole rate
+		senderRate: cfg.SenderRate,
+		all:        newLimiter(cfg.SignalRate),
+		logs:       rate.NewLimiter(rate.Every(logEvery), 3),
+		sources:    newLRU[peer.ID, *rate.Limiter](maxSources),
+		senders:    newLRU[identity.DeviceID, *rate.Limiter](maxSenders),
+		digests:    newLRU[digest, struct{}](seen),
+		ids:        newLRU[signalKey, struct{}](seen),
+		queue:      make(chan signal, cfg.QueueLen),
+	}
+}
+
+// newLRU is lru.New for a size that is known to be positive, the one thing it
+// can fail on.
+func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	c, err := lru.New[K, V](size)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func newLimiter(perSecond int) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), burstSeconds*perSecond)
+}
+
+// allow asks the limiter of k, which is made on first use.
+func allow[K comparable](c *lru.Cache[K, *rate.Limiter], k K, perSecond int, now time.Time) bool {
+	l, ok := c.Get(k)
+	if !ok {
+		fresh := newLimiter(perSecond)
+		if old, had, _ := c.PeekOrAdd(k, fresh); had {
+			fresh = old
+		}
+		l = fresh
+	}
+	return l.AllowN(now, 1)
+}
+
+// take decides about one sealed message that came from a node.
+func (b *inbox) take(source peer.ID, sealed []byte) {
+	if c, err := b.sift(source, sealed); err != nil {
+		b.drops.add(c)
+		if c != dropDuplicate && b.logs.AllowN(b.now(), 1) {
+			b.log.Warn("dht: signal dropped", "cause", c.String(), "err", err, "node", source.String())
+		}
+	}
+}
+
+// Errors of sift that need no detail.
+var (
+	errOversize  = errors.New("longer than any such message")
+	errRate      = errors.New("too many")
+	errDuplicate = errors.New("came before")
+	errOtherTo   = errors.New("made for another device and sealed again for this one")
+	errQueue     = errors.New("nobody received for too long")
+)
+
+// sift is take with the reason for a drop.
+func (b *inbox) sift(source peer.ID, sealed []byte) (cause, error) {
+	now := b.now()
+	if len(sealed) > maxSealedLen {
+		return dropOversize, errOversize
+	}
+	if !allow(b.sources, source, b.sourceRate, now) {
+		return dropSourceRate, errRate
+	}
+	sum := digestOf(sealed)
+	if b.digests.Contains(sum) {
+		return dropDuplicate, errDuplicate
+	}
+	if !b.all.AllowN(now, 1) {
+		return dropRate, errRate
+	}
+	if had, _ := b.digests.ContainsOrAdd(sum, struct{}{}); had {
+		return dropDuplicate, errDuplicate
+	}
+	plain, err := openSignal(b.me, sealed)
+	if err != nil {
+		return dropSealed, err
+	}
+	s, err := parseSignal(plain)
+	if err != nil {
+		return dropMalformed, err
+	}
+	return b.believe(s, now)
+}
+
+// believe checks what was opened, proves its sender and queues it.
+func (b *inbox) believe(s signal, now time.Time) (cause, error) {
+	if s.to != b.me.DeviceID() {
+		return dropRedirected, errOtherTo
+	}
+	if err := s.checkFresh(now); err != nil {
+		return dropStale, err
+	}
+	if err := s.verify(now); err != nil {
+		return dropForged, err
+	}
+	if !allow(b.senders, s.from.Device, b.senderRate, now) {
+		return dropSenderRate, errRate
+	}
+	if err := b.trust.Check(s.from); err != nil {
+		return dropUntrusted, err
+	}
+	if had, _ := b.ids.ContainsOrAdd(signalKey{s.from.Device, s.id}, struct{}{}); had {
+		return dropDuplicate, errDuplicate
+	}
+	select {
+	case b.queue <- s:
+		return 0, nil
+	default:
+		return dropQueue, errQueue
+	}
+}

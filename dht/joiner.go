@@ -1,0 +1,206 @@
+package dht
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	kad "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+)
+
+// Pace of joining. The first retries are quick, as the usual reason is a network
+// that comes up; the jitter spreads a thousand nodes that restart together.
+const (
+	joinFirstDelay = 250 * time.Millisecond
+	joinMaxDelay   = 30 * time.Second
+	joinJitter     = 0.5
+	joinedDelay    = time.Minute // between tries for the nodes that were down
+	joinTimeout    = 10 * time.Second
+)
+
+// joiner keeps the node in the network: it connects to bootstrap nodes, again
+// and again while the routing table is empty or the network was lost, and now
+// and then to those that were down. run owns it.
+type joiner struct {
+	host  host.Host
+	kad   *kad.IpfsDHT
+	nodes []peer.AddrInfo
+	log   *slog.Logger
+	kickc chan struct{} // asks for an attempt soon
+
+	mu      sync.Mutex
+	joinedc chan struct{} // closed and replaced at each change to a table with entries
+}
+
+func newJoiner(h host.Host, d *kad.IpfsDHT, nodes []peer.AddrInfo, log *slog.Logger) *joiner {
+	j := &joiner{host: h, kad: d, log: log, kickc: make(chan struct{}, 1), joinedc: make(chan struct{})}
+	for _, ai := range nodes {
+		if ai.ID != h.ID() {
+			j.nodes = append(j.nodes, ai)
+		}
+	}
+	return j
+}
+
+// alone reports whether the node knows nobody and was told of nobody to ask.
+func (j *joiner) alone() bool { return len(j.nodes) == 0 && j.kad.RoutingTable().Size() == 0 }
+
+// joined returns a channel that is closed at the next time the table gets its
+// first entry.
+func (j *joiner) joined() <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.joinedc
+}
+
+// wait blocks until the routing table has an entry, or ctx is done. A node with
+// nobody to ask does not wait.
+func (j *joiner) wait(ctx context.Context) error {
+	for {
+		c := j.joined()
+		if j.kad.RoutingTable().Size() > 0 || j.alone() {
+			return nil
+		}
+		j.kick()
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// kick asks for an attempt soon.
+func (j *joiner) kick() {
+	select {
+	case j.kickc <- struct{}{}:
+	default:
+	}
+}
+
+// admit puts a peer that speaks our protocol into an empty routing table at
+// once; the library would probe it first, which a table with entries can afford.
+func (j *joiner) admit(p peer.ID) bool {
+	if ok, err := j.host.Peerstore().SupportsProtocols(p, kadProtocol); err != nil || len(ok) == 0 {
+		return false
+	}
+	rt := j.kad.RoutingTable()
+	if rt.Size() > 0 {
+		return true
+	}
+	if _, err := rt.TryAddPeer(p, true, true); err != nil {
+		return false
+	}
+	j.mu.Lock()
+	close(j.joinedc)
+	j.joinedc = make(chan struct{})
+	j.mu.Unlock()
+	_ = j.kad.Bootstrap(context.Background()) // asks for a refresh, does not wait
+	return true
+}
+
+// run tries until ctx is done.
+func (j *joiner) run(ctx context.Context) {
+	bo := backoff.NewExponentialBackOff()
+	bo.InitialInterval, bo.MaxInterval, bo.RandomizationFactor = joinFirstDelay, joinMaxDelay, joinJitter
+	for ctx.Err() == nil {
+		j.connect(ctx)
+		delay := jittered(joinedDelay)
+		if len(j.nodes) > 0 && (j.kad.RoutingTable().Size() == 0 || len(j.host.Network().Peers()) == 0) {
+			delay = bo.NextBackOff()
+		} else {
+			bo.Reset()
+		}
+		j.pause(ctx, delay)
+	}
+}
+
+// pause waits for delay, or shorter when a kick comes, but never spins.
+func (j *joiner) pause(ctx context.Context, delay time.Duration) {
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-t.C:
+		return
+	case <-j.kickc:
+	}
+	soon := time.NewTimer(min(delay, jittered(joinFirstDelay)))
+	defer soon.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-soon.C:
+	}
+}
+
+// connect tries all bootstrap nodes that are not connected, side by side.
+func (j *joiner) connect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, ai := range j.nodes {
+		if j.host.Network().Connectedness(ai.ID) == network.Connected && j.kad.RoutingTable().Size() > 0 {
+			continue
+		}
+		wg.Go(func() {
+			if sw, ok := j.host.Network().(*swarm.Swarm); ok {
+				sw.Backoff().Clear(ai.ID) // we have a back-off of our own
+			}
+			if err := j.host.Connect(ctx, ai); err != nil {
+				j.log.Debug("dht: bootstrap node not reached", "node", ai.ID.String(), "err", err)
+				return
+			}
+			if !j.admit(ai.ID) {
+				j.log.Warn("dht: bootstrap node does not speak this network's protocol", "node", ai.ID.String(), "want", string(kadProtocol))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// subscribe asks libp2p for the events that watch wants.
+func (j *joiner) subscribe() (event.Subscription, error) {
+	return j.host.EventBus().Subscribe([]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerConnectednessChanged)}, eventbus.BufSize(256))
+}
+
+// watch follows who comes and goes until ctx is done. met is told of each node
+// that speaks our protocol; it must not block.
+func (j *joiner) watch(ctx context.Context, sub event.Subscription, met func(peer.ID)) {
+	defer func() { _ = sub.Close() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-sub.Out():
+			if !ok {
+				return
+			}
+			switch e := e.(type) {
+			case event.EvtPeerIdentificationCompleted:
+				if j.admit(e.Peer) {
+					met(e.Peer)
+				}
+			case event.EvtPeerConnectednessChanged:
+				if e.Connectedness != network.Connected && len(j.host.Network().Peers()) == 0 {
+					j.kick()
+				}
+			}
+		}
+	}
+}
+
+// jittered spreads d over ±25 %.
+func jittered(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2)
+}

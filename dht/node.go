@@ -1,0 +1,207 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	kad "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/identity"
+)
+
+// errClosed matches net.ErrClosed.
+var errClosed = fmt.Errorf("dht: the node is closed: %w", net.ErrClosed)
+
+// Node is a running member of the network. Its methods may be called
+// concurrently. Close ends it.
+type Node struct {
+	cfg       Config
+	host      host.Host
+	kad       *kad.IpfsDHT
+	messenger *messenger
+	joiner    *joiner
+	service   *service // nil for a client
+	hub       *hub
+	records   *store
+	inbox     *inbox    // nil without an identity
+	presence  *presence // nil without an identity
+	cache     *lru.Cache[identity.DeviceID, found]
+	sending   chan struct{} // one for each signal being put
+	drops     *drops
+
+	life context.Context // done when Close begins
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	lastSum Delivery
+	wg      sync.WaitGroup // every goroutine of the node's own
+	closeMe func() error
+}
+
+// Start starts a node. It returns as soon as the node runs on this machine: the
+// network need not be there, it is joined in the background, again and again
+// with growing, jittered pauses. ctx bounds this call only. Its errors are about
+// the Config, the key file and the listening addresses.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	bootstrap, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("dht: start: %w", err)
+	}
+	h, err := newHost(cfg)
+	if err != nil {
+		return nil, err
+	}
+	values := newStore()
+	values.place(h.ID())
+	n := &Node{
+		cfg: cfg, host: h, drops: new(drops), records: values,
+		cache:   newLRU[identity.DeviceID, found](cacheLen),
+		sending: make(chan struct{}, maxDeliveries),
+	}
+	if n.kad, err = newKad(cfg, h, values, newGuard(n.drops)); err != nil {
+		_ = h.Close()
+		return nil, err
+	}
+	n.joiner = newJoiner(h, n.kad, bootstrap, cfg.Logger)
+	n.life, n.end = context.WithCancel(context.Background())
+	n.closeMe = sync.OnceValue(n.shutdown)
+	if err := n.start(); err != nil {
+		_ = n.Close()
+		return nil, fmt.Errorf("dht: start: %w", err)
+	}
+	return n, nil
+}
+
+// start begins what the node does on its own.
+func (n *Node) start() error {
+	var err error
+	if n.messenger, err = newMessenger(n.host); err != nil {
+		return err
+	}
+	n.hub = newHub(n.cfg.MaxListeners, n.cfg.MaxStored, n.drops)
+	met := func(peer.ID) {}
+	if n.cfg.Identity != nil {
+		n.inbox = newInbox(n.cfg, n.drops)
+		n.presence = newPresence(n, n.inbox)
+		met = n.presence.meet
+	}
+	sub, err := n.joiner.subscribe()
+	if err != nil {
+		return err
+	}
+	n.spawn(func() { n.joiner.watch(n.life, sub, met) })
+	if n.cfg.Mode == Server {
+		n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger)
+		n.host.SetStreamHandler(pushProtocol, n.service.handle)
+		n.spawn(func() { n.service.sweeper(n.life, n.records) })
+	}
+	if n.presence != nil {
+		n.spawn(func() { n.presence.run(n.life) })
+	}
+	n.spawn(func() { n.joiner.run(n.life) })
+	return nil
+}
+
+// spawn runs f in a goroutine that Close waits for. It reports false, and does
+// not, once Close has begun.
+func (n *Node) spawn(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// Addrs returns the multiaddresses under which others can use this node as a
+// bootstrap node, each with its /p2p/ID. A client has none.
+func (n *Node) Addrs() []string {
+	var addrs []string
+	for _, a := range n.host.Addrs() {
+		addrs = append(addrs, a.String()+"/p2p/"+n.host.ID().String())
+	}
+	return addrs
+}
+
+// Ready blocks until the device can be found and called: nodes showed its record
+// when it was read back, and at least half of the nodes nearest to it push its
+// signals. A node without an identity is ready when it knows another node, or
+// was told of none. The error says what is missing; it matches
+// os.ErrDeadlineExceeded or net.ErrClosed.
+func (n *Node) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.life, cancel)()
+	if n.presence == nil {
+		if err := n.joiner.wait(ctx); err != nil {
+			return n.explain(ctx, fmt.Errorf("dht: not ready: none of %d bootstrap nodes was reached: %w", len(n.joiner.nodes), err))
+		}
+		return nil
+	}
+	select {
+	case <-n.presence.ready:
+		return nil
+	case <-ctx.Done():
+		h := n.Health()
+		return n.explain(ctx, fmt.Errorf("dht: not ready: %d nodes known, the record held by %d, %d of %d subscriptions up: %w",
+			h.Table, h.Holders, h.Subscriptions, h.Wanted, ctx.Err()))
+	}
+}
+
+// Receive returns the next signal: sent by from, who signed it, to this device
+// alone, within the last 30 s, and not delivered before. It blocks until there is
+// one; the error matches net.ErrClosed after Close, and is ctx's otherwise.
+func (n *Node) Receive(ctx context.Context) (from identity.Peer, msg []byte, err error) {
+	if n.inbox == nil {
+		return identity.Peer{}, nil, errors.New("dht: receive: this node has no identity to receive for")
+	}
+	select {
+	case s := <-n.inbox.queue:
+		return s.from, s.body, nil
+	case <-n.life.Done():
+		return identity.Peer{}, nil, errClosed
+	case <-ctx.Done():
+		return identity.Peer{}, nil, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
+	}
+}
+
+// sent keeps what became of the last signal, for Health.
+func (n *Node) sent(d Delivery) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lastSum = d
+}
+
+// Close ends the node and waits for everything it began. Calls that wait return
+// an error that matches net.ErrClosed. It may be called more than once.
+func (n *Node) Close() error { return n.closeMe() }
+
+func (n *Node) shutdown() error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.end()
+	if n.service != nil {
+		n.service.close()
+	}
+	err := errors.Join(n.kad.Close(), n.host.Close())
+	n.wg.Wait()
+	if n.service != nil {
+		n.service.wg.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("dht: close: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package dht
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"peerlink/identity"
+)
+
+// A record is a signed statement (purpose "record"):
+//
+//	[version uint, chain [bytes…], sealing key bytes, sequence number uint,
+//	 published uint, expires uint]
+//
+// with both times in Unix milliseconds. It is stored under the DHT key
+// /peerlink/<64 hex digits of the device id>.
+
+// Bounds of a record. The record of a device of ours has about 2.3 KiB.
+const (
+	maxRecordLen     = 8 << 10
+	maxSealingKey    = 2 << 10
+	maxRecordLife    = 24 * time.Hour
+	maxRecordSkew    = 5 * time.Minute // how far ahead a publisher's clock may be
+	recordFields     = 6
+	recordPurpose    = "record"
+	recordNamespace  = "peerlink"
+	recordKeyPrefix  = "/" + recordNamespace + "/"
+	maxUnixMilli     = 1 << 48 // the year 10889; keeps arithmetic on times exact
+	maxSequence      = 1 << 62
+	minRecordRefresh = 15 * time.Second
+)
+
+// Record is what a device says of itself in the DHT, verified: the chain, the
+// lifetime and the signature fit the device id that was asked for.
+type Record struct {
+	// Peer is the device.
+	Peer identity.Peer
+	// SealingKey is the public HPKE key that identity.Seal encrypts to.
+	SealingKey []byte
+	// Seq numbers the device's records; the highest is the newest.
+	Seq uint64
+	// Published and Expires bound the record's life, by the device's clock.
+	Published, Expires time.Time
+}
+
+// recordKey is where a device's record is found in the DHT.
+func recordKey(id identity.DeviceID) string { return recordKeyPrefix + id.String() }
+
+// parseRecordKey is the inverse of recordKey. One id has one key: upper-case
+// digits are refused.
+func parseRecordKey(key string) (identity.DeviceID, error) {
+	hex, ok := strings.CutPrefix(key, recordKeyPrefix)
+	if !ok {
+		return identity.DeviceID{}, fmt.Errorf("key %.80q is outside %s", key, recordKeyPrefix)
+	}
+	id, err := identity.ParseDeviceID(hex)
+	if err == nil && id.String() != hex {
+		err = fmt.Errorf("key %.80q is not in lower case", key)
+	}
+	return id, err
+}
+
+// encodeRecord makes and signs the device's record.
+func encodeRecord(id *identity.Identity, seq uint64, published, expires time.Time) ([]byte, error) {
+	b, err := sign(id, recordPurpose, wireVersion, id.Peer().Chain(), id.SealingKey(), seq,
+		uint64(published.UnixMilli()), uint64(expires.UnixMilli()))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxRecordLen {
+		return nil, fmt.Errorf("the record has %d bytes, at most %d are taken", len(b), maxRecordLen)
+	}
+	return b, nil
+}
+
+// decodeRecord reads and verifies what claims to be the record of device id.
+// Everything cheap is checked before the first signature.
+func decodeRecord(b []byte, id identity.DeviceID, now time.Time) (Record, error) {
+	rec, chain, s, err := parseRecord(b)
+	if err != nil {
+		return Record{}, err
+	}
+	if err := rec.checkLife(now); err != nil {
+		return Record{}, err
+	}
+	if rec.Peer, err = identity.VerifyChain(chain, now); err != nil {
+		return Record{}, err
+	}
+	if rec.Peer.Device != id {
+		return Record{}, fmt.Errorf("the record is of device %s, not of %s", rec.Peer.Device, id)
+	}
+	if err := rec.Peer.Verify(recordPurpose, s.statement, s.signature); err != nil {
+		return Record{}, err
+	}
+	return rec, nil
+}
+
+// parseRecord takes a record apart without believing it.
+func parseRecord(b []byte) (rec Record, chain [][]byte, s signed, err error) {
+	if len(b) > maxRecordLen {
+		return rec, nil, s, fmt.Errorf("the record has %d bytes, at most %d are taken", len(b), maxRecordLen)
+	}
+	if s, err = readSigned(b, maxRecordLen); err != nil {
+		return rec, nil, s, err
+	}
+	r, extra, err := s.open(recordFields)
+	if err != nil {
+		return rec, nil, s, err
+	}
+	if chain, err = readChain(r); err != nil {
+		return rec, nil, s, err
+	}
+	if rec.SealingKey, err = r.Bytes(maxSealingKey); err != nil {
+		return rec, nil, s, err
+	}
+	if rec.Seq, err = r.Uint(maxSequence); err != nil {
+		return rec, nil, s, err
+	}
+	for _, t := range []*time.Time{&rec.Published, &rec.Expires} {
+		ms, err := r.Uint(maxUnixMilli)
+		if err != nil {
+			return rec, nil, s, err
+		}
+		*t = time.UnixMilli(int64(ms))
+	}
+	return rec, chain, s, end(r, extra)
+}
+
+// checkLife refuses a record that is over, not yet begun or meant to stay for ever.
+func (rec Record) checkLife(now time.Time) error {
+	switch life := rec.Expires.Sub(rec.Published); {
+	case life <= 0 || life > maxRecordLife:
+		return fmt.Errorf("the record's life of %v is outside 0 to %v", life, maxRecordLife)
+	case now.After(rec.Expires):
+		return fmt.Errorf("the record expired %v ago", now.Sub(rec.Expires).Round(time.Second))
+	case rec.Published.Sub(now) > maxRecordSkew:
+		return fmt.Errorf("the record is from %v in the future: one of the two clocks is wrong", rec.Published.Sub(now).Round(time.Second))
+	}
+	return nil
+}
+
+// validator is what every node asks before it stores a record or believes one.
+type validator struct{}
+
+// Validate implements the DHT's record validator.
+func (validator) Validate(key string, value []byte) error {
+	id, err := parseRecordKey(key)
+	if err != nil {
+		return fmt.Errorf("dht: refuse record: %w", err)
+	}
+	if _, err := decodeRecord(value, id, time.Now()); err != nil {
+		return fmt.Errorf("dht: refuse record of %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
+// Select implements the DHT's record validator: the highest sequence number
+// wins, among equals the first. It is only asked about values that Validate
+// took, so their signatures are not checked again.
+func (validator) Select(_ string, values [][]byte) (int, error) {
+	best, bestSeq := -1, uint64(0)
+	for i, v := range values {
+		rec, _, _, err := parseRecord(v)
+		if err == nil && (best < 0 || rec.Seq > bestSeq) {
+			best, bestSeq = i, rec.Seq
+		}
+	}
+	if best < 0 {
+		return 0, errors.New("dht: none of the values is a record")
+	}
+	return best, nil
+}

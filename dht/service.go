@@ -1,0 +1,285 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"peerlink/identity"
+)
+
+// Bounds of the push service.
+const (
+	handshakeTimeout = 10 * time.Second // for all that is said before signals flow
+	writeTimeout     = 10 * time.Second // for one signal to a listening device
+	maxPushPeers     = 4096             // peers whose rates are known
+	peerRate         = 20               // requests a second from one peer: puts and listens
+	maxHandshakes    = 1024             // streams at once that have not said what they want or are being answered
+	maxPeerHandshake = 64               // of them, from one peer
+	listenerTag      = "peerlink-listener"
+)
+
+// service is the node's side of the push protocol: it reads what peers ask for
+// and works the hub.
+type service struct {
+	host  host.Host
+	hub   *hub
+	log   *slog.Logger
+	drops *drops
+	now   func() time.Time
+	rate  int // requests a second from one peer
+
+	peers *lru.Cache[peer.ID, *rate.Limiter]
+
+	mu     sync.Mutex
+	busy   map[peer.ID]int // streams in their handshake
+	total  int             // of them
+	closed bool
+	wg     sync.WaitGroup // every running handler
+	done   chan struct{}
+}
+
+func newService(h host.Host, hb *hub, d *drops, log *slog.Logger) *service {
+	return &service{
+		host: h, hub: hb, log: log, drops: d, now: time.Now, rate: peerRate,
+		peers: newLRU[peer.ID, *rate.Limiter](maxPushPeers),
+		busy:  make(map[peer.ID]int),
+		done:  make(chan struct{}),
+	}
+}
+
+// handle is libp2p's stream handler; each stream has a goroutine of its own.
+func (s *service) handle(st network.Stream) {
+	if !s.enter() {
+		_ = st.Reset()
+		return
+	}
+	defer s.wg.Done()
+	from := st.Conn().RemotePeer()
+	if err := s.serve(st, from); err != nil {
+		s.log.Debug("dht: push stream ended", "peer", from.String(), "err", err)
+		if !errors.Is(err, errRefused) { // a reset would overtake the reason
+			_ = st.Reset()
+			return
+		}
+	}
+	_ = st.Close()
+}
+
+// enter counts a handler in, unless the service is closed.
+func (s *service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+// close has all handlers end. It does not wait: closing the host is what
+// interrupts their reads.
+func (s *service) close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+	}
+	s.mu.Unlock()
+}
+
+// claim counts a stream in its handshake, unless there are too many.
+func (s *service) claim(p peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= maxHandshakes || s.busy[p] >= maxPeerHandshake {
+		return false
+	}
+	s.total++
+	s.busy[p]++
+	return true
+}
+
+// release ends a claim.
+func (s *service) release(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.busy[p]--; s.busy[p] == 0 {
+		delete(s.busy, p)
+	}
+}
+
+// serve answers one stream.
+func (s *service) serve(st network.Stream, from peer.ID) error {
+	if !s.claim(from) {
+		s.drops.add(dropRate)
+		return errRate
+	}
+	release := sync.OnceFunc(func() { s.release(from) })
+	defer release()
+	if !allow(s.peers, from, s.rate, s.now()) {
+		s.drops.add(dropSourceRate)
+		return refuse(st, "too many requests")
+	}
+	if err := st.SetDeadline(s.now().Add(handshakeTimeout)); err != nil {
+		return err
+	}
+	r := bufio.NewReader(st)
+	k, b, err := readFrame(r, maxPutLen)
+	switch {
+	case errors.Is(err, errOversize):
+		s.drops.add(dropOversize)
+		return err
+	case err != nil:
+		return err
+	case k == kindPut:
+		return s.put(st, from, b)
+	case k == kindListen:
+		l, err := s.admit(st, r, from, b)
+		if err != nil {
+			return err
+		}
+		release()
+		return s.forward(st, r, l)
+	}
+	return fmt.Errorf("push: a stream began with a frame of kind %d", k)
+}
+
+var errRefused = errors.New("push: refused")
+
+// refuse tells the peer why and returns the reason as an error that matches
+// errRefused.
+func refuse(w io.Writer, reason string) error {
+	_, _ = w.Write(appendFrame(nil, kindRefused, []byte(reason)))
+	return fmt.Errorf("%w: %s", errRefused, reason)
+}
+
+// put takes one signal.
+func (s *service) put(st network.Stream, from peer.ID, b []byte) error {
+	if len(b) <= idLen {
+		return refuse(st, "a put of no signal")
+	}
+	pushed, stored := s.hub.put(s.now(), from, identity.DeviceID(b[:idLen]), b[idLen:])
+	status := byte(statusStored)
+	switch {
+	case pushed:
+		status = statusPushed
+	case !stored:
+		return refuse(st, "no room to keep the signal")
+	}
+	_, err := st.Write(appendFrame(nil, kindTaken, []byte{status}))
+	return err
+}
+
+// admit lets a device listen to its key once it has proven that it is its own.
+func (s *service) admit(st network.Stream, r io.Reader, from peer.ID, b []byte) (*listener, error) {
+	if len(b) != idLen {
+		return nil, fmt.Errorf("push: listen of %d bytes, want %d", len(b), idLen)
+	}
+	device := identity.DeviceID(b)
+	nonce := make([]byte, nonceLen)
+	_, _ = rand.Read(nonce) // never fails
+	if _, err := st.Write(appendFrame(nil, kindChallenge, nonce)); err != nil {
+		return nil, err
+	}
+	proof, err := readKind(r, kindProof, maxProofLen)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkProof(proof, listenStatement(nonce, device, s.host.ID(), from), device, s.now()); err != nil {
+		s.drops.add(dropListener)
+		return nil, errors.Join(refuse(st, "the proof does not fit the device"), err)
+	}
+	l, err := s.hub.listen(s.now(), device, from)
+	if err != nil {
+		return nil, refuse(st, err.Error())
+	}
+	if _, err := st.Write(appendFrame(nil, kindListening)); err != nil {
+		s.hub.leave(l)
+		return nil, err
+	}
+	return l, nil
+}
+
+// checkProof verifies a listener's answer to a challenge.
+func checkProof(proof, statement []byte, device identity.DeviceID, now time.Time) error {
+	chain, sig, err := parseProof(proof)
+	if err != nil {
+		return err
+	}
+	p, err := identity.VerifyChain(chain, now)
+	if err != nil {
+		return err
+	}
+	if p.Device != device {
+		return fmt.Errorf("push: device %s wants to listen to %s", p.Device.Short(), device.Short())
+	}
+	return p.Verify(listenPurpose, statement, sig)
+}
+
+// forward writes a listener's signals to its stream until either end goes.
+func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
+	s.host.ConnManager().Protect(l.peer, listenerTag)
+	defer func() {
+		s.hub.leave(l)
+		if s.hub.listening(l.peer) == 0 {
+			s.host.ConnManager().Unprotect(l.peer, listenerTag)
+		}
+	}()
+	if err := st.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	gone := make(chan struct{})
+	s.wg.Go(func() {
+		// A listener says nothing more: whatever comes, its end or a byte, ends it.
+		_, _ = io.ReadFull(r, make([]byte, 1))
+		close(gone)
+	})
+	var frame []byte
+	for {
+		select {
+		case <-gone:
+			return nil
+		case <-s.done:
+			return nil
+		case <-l.evict:
+			return refuse(st, "a newer stream of the device took this one's place")
+		case sealed := <-l.queue:
+			frame = appendFrame(frame[:0], kindSignal, sealed)
+			if err := st.SetWriteDeadline(s.now().Add(writeTimeout)); err != nil {
+				return err
+			}
+			if _, err := st.Write(frame); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sweeper deletes what is over until ctx is done.
+func (s *service) sweeper(ctx context.Context, values *store) {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			s.hub.sweep(s.now())
+			values.sweep(s.now())
+		}
+	}
+}

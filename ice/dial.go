@@ -1,0 +1,232 @@
+package ice
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"peerlink/identity"
+	"peerlink/internal/trace"
+)
+
+// Dial makes a stream to the device. It blocks until the stream is proven to
+// end there, the device refuses (*RefusedError), ctx ends, or Config.Timeout
+// has passed (an error that matches ErrNoPath and os.ErrDeadlineExceeded and
+// tells what was tried). The connection is a complete net.Conn whose Path
+// method describes the way it takes. Milestones are noted on ctx.
+func (t *Transport) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
+	if err := t.mayDial(peer); err != nil {
+		return nil, identity.Peer{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+	defer cancel()
+	n, err := t.begin(ctx, peer)
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	// The losers are cleared away behind the caller's back: begin has reserved
+	// the goroutine for it.
+	defer func() { go t.finish(n) }()
+	c := call{t: t, n: n, order: t.cfg.Engines}
+	return c.run()
+}
+
+func (t *Transport) mayDial(peer identity.DeviceID) error {
+	switch {
+	case peer.IsZero():
+		return errors.New("ice: dial: no device id given")
+	case peer == t.cfg.Identity.DeviceID():
+		return errors.New("ice: dial: this device cannot dial itself")
+	case t.cfg.Trust != nil && t.cfg.Trust.Decision(peer) == identity.Banned:
+		return fmt.Errorf("ice: dial: %w: device %s is banned here", identity.ErrNotTrusted, peer)
+	}
+	return nil
+}
+
+// begin registers a negotiation, so that even a check that overtakes the
+// answer finds it. Each successful begin needs one finish.
+func (t *Transport) begin(ctx context.Context, peer identity.DeviceID) (*negotiation, error) {
+	n := newNegotiation(ctx, controlling, newRequestID(), peer)
+	rand.Read(n.key[:])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+		n.cancel(errClosed)
+		return nil, errClosed
+	case len(t.outgoing) >= t.cfg.MaxNegotiations:
+		n.cancel(errEnded)
+		return nil, fmt.Errorf("ice: dial %s: %d dials run already", peer.Short(), len(t.outgoing))
+	}
+	t.outgoing[n.id] = n
+	t.running.Add(1)
+	return n, nil
+}
+
+func (t *Transport) finish(n *negotiation) {
+	defer t.running.Done()
+	t.mu.Lock()
+	delete(t.outgoing, n.id)
+	t.mu.Unlock()
+	n.end()
+}
+
+// call is the caller's side of one negotiation.
+type call struct {
+	t     *Transport
+	n     *negotiation
+	order []string // engines that may still win, the preferred one first
+	sendc chan error
+	heard bool   // the device has answered, by a signal or by connecting
+	stage string // how far it came, for the error
+}
+
+func (c *call) run() (net.Conn, identity.Peer, error) {
+	defer context.AfterFunc(c.t.closing, func() { c.n.cancel(errClosed) })()
+	if err := c.offer(); err != nil {
+		return nil, identity.Peer{}, err
+	}
+	patient := c.t.cfg.Patience > 0
+	var patience <-chan time.Time // runs from the first path on
+	for {
+		if conn, peer, err := c.take(patient); conn != nil || err != nil {
+			return conn, peer, err
+		}
+		select {
+		case <-c.n.notify:
+			if patience == nil {
+				patience = time.After(c.t.cfg.Patience)
+			}
+		case <-patience:
+			patient = false
+		case m := <-c.n.answerc:
+			if err := c.answered(m); err != nil {
+				return nil, identity.Peer{}, err
+			}
+		case err := <-c.sendc:
+			if err != nil && c.n.ctx.Err() == nil {
+				return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: send the offer: %w", c.n.peer.Short(), err)
+			}
+			c.sent("")
+		case <-c.n.ctx.Done():
+			return nil, identity.Peer{}, c.n.failure(c.stage)
+		}
+	}
+}
+
+// offer makes the offer and has it sent.
+func (c *call) offer() error {
+	m := &message{kind: kindOffer, id: c.n.id}
+	if err := c.t.describe(c.n, m); err != nil {
+		return err
+	}
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	c.stage = "the offer could not be sent"
+	c.sendc = make(chan error, 1)
+	c.n.spawn(func(ctx context.Context) { c.sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, b) })
+	return nil
+}
+
+// describe puts every engine's part into m.
+func (t *Transport) describe(n *negotiation, m *message) error {
+	addrs, err := t.cfg.Addresses()
+	if err != nil {
+		return fmt.Errorf("ice: own addresses: %w", err)
+	}
+	for _, e := range t.engines {
+		if err := e.describe(n, m, addrs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sent notes, once, that the offer is under way. An answer may overtake the
+// return of Send.
+func (c *call) sent(how string) {
+	if c.sendc != nil {
+		c.sendc = nil
+		c.stage = "no answer"
+		trace.Note(c.n.ctx, trace.OfferSent, "request %x%s", c.n.id[:4], how)
+	}
+}
+
+func (c *call) answered(m *message) error {
+	c.sent(", its answer overtook the signaller's receipt")
+	if m.kind == kindRefuse {
+		return &RefusedError{Peer: c.n.peer, Reason: m.reason}
+	}
+	c.stage = "the answer came, but no candidate could be reached"
+	var common []string
+	for _, e := range c.t.engines {
+		if m.tcp != nil && e.name() == engineTCP || m.udp != nil && e.name() == engineUDP {
+			common = append(common, e.name())
+			e.start(c.n, m)
+		}
+	}
+	c.order = common
+	if !c.heard {
+		c.heard = true
+		trace.Note(c.n.ctx, trace.AnswerReceived, "engines %v, %d candidates", common, m.candidates())
+	}
+	if len(common) == 0 {
+		return fmt.Errorf("ice: dial %s: %w: the device answers for no engine that this one has (%v)", c.n.peer.Short(), ErrNoPath, c.t.cfg.Engines)
+	}
+	return nil
+}
+
+// take makes a stream of the best path, if there is one that need not wait for
+// a better one. Without a stream and without an error the call goes on.
+func (c *call) take(patient bool) (net.Conn, identity.Peer, error) {
+	order := c.order
+	if patient {
+		order = order[:1]
+	}
+	p := c.n.takePath(order)
+	if p == nil {
+		return nil, identity.Peer{}, nil
+	}
+	c.sent(", the device connected before the signaller's receipt")
+	if !c.heard {
+		c.heard = true
+		trace.Note(c.n.ctx, trace.AnswerReceived, "the device connected before its answer came")
+	}
+	trace.Note(c.n.ctx, trace.PairSelected, "%s", p.desc)
+	conn, peer, err := p.take(c.n.ctx)
+	if err == nil && peer.Device != c.n.peer {
+		conn.Close()
+		err = fmt.Errorf("device %s is at the other end", peer.Device)
+	}
+	switch {
+	case err == nil:
+		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.desc, peer)
+		return conn, peer, nil
+	case errors.Is(err, identity.ErrNotTrusted):
+		return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: %w", c.n.peer.Short(), err)
+	}
+	trace.Note(c.n.ctx, trace.AttemptFailed, "%s: %v", p.desc, err)
+	c.n.tried(p.engine, p.desc, err)
+	c.stage = "a path was found, but no stream could be made"
+	return nil, identity.Peer{}, nil
+}
+
+// pathName writes a path the way it is shown to people.
+func pathName(engine, typ string, local, remote net.Addr) string {
+	return fmt.Sprintf("%s %s %s→%s", engine, typ, plain(local), plain(remote))
+}
+
+// plain writes IPv4 addresses of a dual-stack socket as what they are.
+func plain(a net.Addr) string {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+}

@@ -1,0 +1,76 @@
+package ice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"peerlink/identity"
+)
+
+// ErrNoPath is matched by the error of a Dial that found no way to the device
+// in time. The error's text lists every attempt: engine, candidate and cause.
+var ErrNoPath = errors.New("no path to the device")
+
+// RefusedError says that the device was reached through the signaller and does
+// not want this connection.
+type RefusedError struct {
+	// Peer is the device that refused.
+	Peer identity.DeviceID
+	// Reason is what it said, at most 200 bytes of UTF-8. It is a stranger's
+	// text: quote it before showing it.
+	Reason string
+}
+
+// Error quotes the reason.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("ice: device %s refused the connection: %q", e.Peer.Short(), e.Reason)
+}
+
+// Refused returns the reason. A connection manager that races carriers knows by
+// this method that the device itself said no.
+func (e *RefusedError) Refused() string { return e.Reason }
+
+// attempt is one thing that was tried and did not lead to a stream.
+type attempt struct {
+	engine string
+	target string
+	cause  error
+	times  int
+}
+
+// noPathError is what a negotiation that ran out of time ends with.
+type noPathError struct {
+	peer     identity.DeviceID
+	stage    string // how far it came
+	attempts []attempt
+	cause    error // of the context
+}
+
+func (e *noPathError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ice: %v %s: %s (%v)", ErrNoPath, e.peer.Short(), e.stage, e.cause)
+	for i, a := range e.attempts {
+		sep := "; "
+		if i == 0 {
+			sep = "; tried "
+		}
+		fmt.Fprintf(&b, "%s%s %s (%d×): %v", sep, a.engine, a.target, a.times, a.cause)
+	}
+	return b.String()
+}
+
+// Unwrap makes a time-out match both the context's error and the standard
+// library's.
+func (e *noPathError) Unwrap() []error {
+	errs := []error{ErrNoPath, e.cause}
+	if errors.Is(e.cause, context.DeadlineExceeded) {
+		errs = append(errs, os.ErrDeadlineExceeded)
+	}
+	return errs
+}
+
+var errClosed = fmt.Errorf("ice: transport closed: %w", net.ErrClosed)

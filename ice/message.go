@@ -1,0 +1,353 @@
+package ice
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"peerlink/internal/packed"
+)
+
+// The signals of this package are msgpack maps with string keys, at most 8 KiB
+// long. The signaller encrypts and signs them; it does not look inside.
+//
+//	"k"    uint    1 offer, 2 answer, 3 refuse; a receiver ignores other kinds
+//	"i"    bin 16  request id, random, chosen by the caller
+//	"r"    str     refuse: the reason, at most 200 bytes
+//	"tcp"  map     the TCP engine, where its sender has one
+//	  "s"  bin 32  offer: key of the checks, random, for this request alone
+//	  "c"  array   candidates
+//	"udp"  map     the UDP engine, where its sender has one
+//	  "u"  str     ICE user name fragment, 4–32 ice-chars (RFC 8839)
+//	  "p"  str     ICE password, 22–64 ice-chars
+//	  "c"  array   candidates
+//
+// A candidate is [type uint, address str, port uint, …]: type 0 host, 1 server
+// reflexive, 2 mapped; an IP address literal; a port from 1 up. An engine's
+// list is cut after 16. Candidates of another type or with an address that
+// must not be dialled are passed over; keys and elements that a receiver does
+// not know are too. A key given twice, a wrong type or a missing "k" or "i"
+// makes the whole message invalid.
+const (
+	maxMessage    = 8 << 10
+	maxReason     = 200
+	maxListed     = 512 // candidates that are read over at all; 8 KiB hold no more
+	maxAddress    = 64  // an IPv6 address with its zone
+	minUfrag      = 4
+	maxUfrag      = 32
+	minPassword   = 22
+	maxPassword   = 64
+	maxMessageKey = 32
+)
+
+type kind uint8
+
+const (
+	kindOffer  kind = 1
+	kindAnswer kind = 2
+	kindRefuse kind = 3
+)
+
+func (k kind) String() string {
+	switch k {
+	case kindOffer:
+		return "offer"
+	case kindAnswer:
+		return "answer"
+	case kindRefuse:
+		return "refuse"
+	default:
+		return fmt.Sprintf("kind %d", uint8(k))
+	}
+}
+
+// requestID names one negotiation. It is random, so who knows it was told.
+type requestID [16]byte
+
+// checkKey is the secret that both sides of a TCP check must know.
+type checkKey [32]byte
+
+// message is an offer, an answer or a refusal.
+type message struct {
+	kind   kind
+	id     requestID
+	reason string
+	tcp    *tcpPart
+	udp    *udpPart
+}
+
+type tcpPart struct {
+	key        checkKey // of offers; zero in answers
+	candidates []candidate
+}
+
+type udpPart struct {
+	ufrag, password string
+	candidates      []candidate
+}
+
+func (m *message) tcpCandidates() []candidate {
+	if m.tcp == nil {
+		return nil
+	}
+	return m.tcp.candidates
+}
+
+func (m *message) udpCandidates() []candidate {
+	if m.udp == nil {
+		return nil
+	}
+	return m.udp.candidates
+}
+
+// candidates is the number of them.
+func (m *message) candidates() int { return len(m.tcpCandidates()) + len(m.udpCandidates()) }
+
+type wireMessage struct {
+	Kind   uint8    `msgpack:"k"`
+	ID     []byte   `msgpack:"i"`
+	Reason string   `msgpack:"r,omitempty"`
+	TCP    *wireTCP `msgpack:"tcp,omitempty"`
+	UDP    *wireUDP `msgpack:"udp,omitempty"`
+}
+
+type wireTCP struct {
+	Key        []byte  `msgpack:"s,omitempty"`
+	Candidates [][]any `msgpack:"c"`
+}
+
+type wireUDP struct {
+	Ufrag      string  `msgpack:"u"`
+	Password   string  `msgpack:"p"`
+	Candidates [][]any `msgpack:"c"`
+}
+
+// encode writes the message. It cannot grow past maxMessage: 32 candidates of
+// at most 64 bytes and the fields above take less than 3 KiB.
+func (m *message) encode() ([]byte, error) {
+	w := wireMessage{Kind: uint8(m.kind), ID: m.id[:], Reason: cutText(m.reason, maxReason)}
+	if m.tcp != nil {
+		w.TCP = &wireTCP{Candidates: encodeCandidates(m.tcp.candidates)}
+		if m.kind == kindOffer {
+			w.TCP.Key = m.tcp.key[:]
+		}
+	}
+	if m.udp != nil {
+		w.UDP = &wireUDP{m.udp.ufrag, m.udp.password, encodeCandidates(m.udp.candidates)}
+	}
+	var b strings.Builder
+	enc := msgpack.NewEncoder(&b)
+	enc.UseCompactInts(true)
+	if err := enc.Encode(w); err != nil {
+		return nil, fmt.Errorf("ice: encode %s: %w", m.kind, err)
+	}
+	return []byte(b.String()), nil
+}
+
+func encodeCandidates(cs []candidate) [][]any {
+	out := make([][]any, 0, len(cs))
+	for _, c := range cs[:min(len(cs), candidatesPerEngine)] {
+		out = append(out, []any{uint8(c.typ), c.addr.Addr().String(), c.addr.Port()})
+	}
+	return out
+}
+
+// cutText cuts s to at most n bytes of valid UTF-8.
+func cutText(s string, n int) string {
+	s = strings.ToValidUTF8(s, "�")
+	for len(s) > n || !utf8.ValidString(s) {
+		s = s[:min(n, len(s)-1)]
+	}
+	return s
+}
+
+// decode reads what a peer sent. It keeps loopback candidates only where
+// loopback says so.
+func decode(b []byte, loopback bool) (*message, error) {
+	if len(b) > maxMessage {
+		return nil, fmt.Errorf("ice: signal of %d bytes, at most %d are taken", len(b), maxMessage)
+	}
+	d := decoder{r: packed.NewReader(b), loopback: loopback}
+	m := &message{}
+	seen, err := d.fields(func(key string) error { return d.messageField(m, key) })
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("ice: signal: %w", err)
+	case !seen["k"] || !seen["i"]:
+		return nil, errors.New("ice: signal without a kind or a request id")
+	case d.r.Len() > 0:
+		return nil, fmt.Errorf("ice: %d bytes after the signal", d.r.Len())
+	case m.kind == kindOffer && m.tcp != nil && m.tcp.key == checkKey{}:
+		return nil, errors.New("ice: offer of TCP without a check key")
+	}
+	return m, nil
+}
+
+type decoder struct {
+	r        *packed.Reader
+	loopback bool
+}
+
+// fields reads a map, gives each key to read, and returns the keys.
+func (d *decoder) fields(read func(key string) error) (map[string]bool, error) {
+	n, err := d.r.Map(packed.MaxCount)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool, min(n, 8))
+	for range n {
+		key, err := d.r.String(maxMessageKey)
+		if err != nil {
+			return nil, err
+		}
+		if seen[key] {
+			return nil, fmt.Errorf("key %q given twice", key)
+		}
+		seen[key] = true
+		if err := read(key); err != nil {
+			return nil, fmt.Errorf("%q: %w", key, err)
+		}
+	}
+	return seen, nil
+}
+
+func (d *decoder) messageField(m *message, key string) (err error) {
+	switch key {
+	case "k":
+		var k uint64
+		k, err = d.r.Uint(255)
+		m.kind = kind(k)
+	case "i":
+		err = d.exactly(m.id[:])
+	case "r":
+		m.reason, err = d.r.String(maxReason)
+	case "tcp":
+		m.tcp, err = d.tcp()
+	case "udp":
+		m.udp, err = d.udp()
+	default:
+		err = d.r.Skip()
+	}
+	return err
+}
+
+func (d *decoder) exactly(dst []byte) error {
+	b, err := d.r.Bytes(len(dst))
+	if err == nil && len(b) != len(dst) {
+		err = fmt.Errorf("%d bytes, want %d", len(b), len(dst))
+	}
+	copy(dst, b)
+	return err
+}
+
+func (d *decoder) tcp() (*tcpPart, error) {
+	p := &tcpPart{}
+	_, err := d.fields(func(key string) (err error) {
+		switch key {
+		case "s":
+			err = d.exactly(p.key[:])
+		case "c":
+			p.candidates, err = d.candidates()
+		default:
+			err = d.r.Skip()
+		}
+		return err
+	})
+	return p, err
+}
+
+func (d *decoder) udp() (*udpPart, error) {
+	p := &udpPart{}
+	_, err := d.fields(func(key string) (err error) {
+		switch key {
+		case "u":
+			p.ufrag, err = d.r.String(maxUfrag)
+		case "p":
+			p.password, err = d.r.String(maxPassword)
+		case "c":
+			p.candidates, err = d.candidates()
+		default:
+			err = d.r.Skip()
+		}
+		return err
+	})
+	if err == nil && !(iceChars(p.ufrag, minUfrag) && iceChars(p.password, minPassword)) {
+		err = errors.New("malformed ICE credentials")
+	}
+	return p, err
+}
+
+// iceChars reports whether s is of at least least characters of the ice-char
+// production of RFC 8839. A colon in a fragment would break the user name.
+func iceChars(s string, least int) bool {
+	for _, c := range []byte(s) {
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '+', c == '/':
+		default:
+			return false
+		}
+	}
+	return len(s) >= least
+}
+
+func (d *decoder) candidates() ([]candidate, error) {
+	n, err := d.r.Array(maxListed)
+	if err != nil {
+		return nil, err
+	}
+	var out []candidate
+	for range n {
+		if len(out) == candidatesPerEngine {
+			if err := d.r.Skip(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		c, ok, err := d.candidate()
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// candidate reads one; ok tells whether it may be used.
+func (d *decoder) candidate() (c candidate, ok bool, err error) {
+	n, err := d.r.Array(packed.MaxCount)
+	if err != nil {
+		return c, false, err
+	}
+	if n < 3 {
+		return c, false, fmt.Errorf("candidate of %d elements, want 3", n)
+	}
+	typ, err := d.r.Uint(255)
+	if err != nil {
+		return c, false, err
+	}
+	text, err := d.r.String(maxAddress)
+	if err != nil {
+		return c, false, err
+	}
+	port, err := d.r.Uint(65535)
+	if err != nil {
+		return c, false, err
+	}
+	for range n - 3 {
+		if err := d.r.Skip(); err != nil {
+			return c, false, err
+		}
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return c, false, fmt.Errorf("candidate %.80q is not an address literal", text)
+	}
+	c = candidate{candidateType(typ), netip.AddrPortFrom(addr.Unmap(), uint16(port))}
+	return c, checkCandidate(c, d.loopback) == nil, nil
+}

@@ -1,0 +1,194 @@
+package ice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"peerlink/identity"
+)
+
+// path is a way that has been checked and may be taken.
+type path struct {
+	engine string
+	desc   string // "tcp host 127.0.0.1:4100→127.0.0.1:5200"
+	// take nominates the path and proves the device at its end.
+	take func(ctx context.Context) (net.Conn, identity.Peer, error)
+	// drop gives the path up.
+	drop func()
+}
+
+// attemptsKept bounds what a negotiation remembers for its error: every
+// candidate of both sides and engines once.
+const attemptsKept = 2 * maxCandidates
+
+// negotiation is one offer and what comes of it, on either side. It lives as
+// long as the Dial that made it, or until the device that was called has
+// delivered a stream or run out of time.
+type negotiation struct {
+	role role
+	id   requestID
+	peer identity.DeviceID
+	key  checkKey
+
+	// ctx ends with the negotiation: what engines start for it, including what
+	// comes in from outside, ends with it too.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	udp *udpSession // set by the UDP engine before its start
+
+	answerc chan *message // the one answer or refusal; holds 1
+	notify  chan struct{} // a path was added; holds 1
+	settled chan struct{} // closed when a stream was delivered (controlled)
+
+	mu       sync.Mutex
+	ended    bool
+	answered bool
+	won      bool
+	paths    []*path
+	attempts []attempt
+	running  sync.WaitGroup // Add only under mu and before ended
+}
+
+var errEnded = errors.New("the negotiation is over")
+
+func newNegotiation(ctx context.Context, r role, id requestID, peer identity.DeviceID) *negotiation {
+	n := &negotiation{
+		role: r, id: id, peer: peer,
+		answerc: make(chan *message, 1),
+		notify:  make(chan struct{}, 1),
+		settled: make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancelCause(ctx)
+	return n
+}
+
+// spawn runs f until the negotiation ends, which waits for it. It returns
+// false, and does not run f, where it has ended.
+func (n *negotiation) spawn(f func(ctx context.Context)) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		return false
+	}
+	n.running.Go(func() { f(n.ctx) })
+	return true
+}
+
+// end cancels everything that runs, waits for it and drops the paths that were
+// not taken.
+func (n *negotiation) end() {
+	n.mu.Lock()
+	n.ended = true
+	paths := n.paths
+	n.paths = nil
+	n.mu.Unlock()
+	n.cancel(errEnded)
+	for _, p := range paths {
+		p.drop()
+	}
+	n.running.Wait()
+}
+
+// addPath hands a checked path over; a negotiation that has ended drops it.
+func (n *negotiation) addPath(p *path) {
+	n.mu.Lock()
+	if n.ended || len(n.paths) == maxCandidates {
+		n.mu.Unlock()
+		p.drop()
+		return
+	}
+	n.paths = append(n.paths, p)
+	n.mu.Unlock()
+	select {
+	case n.notify <- struct{}{}:
+	default:
+	}
+}
+
+// takePath removes and returns the path of the engine that stands first in
+// order, or nil if there is none.
+func (n *negotiation) takePath(order []string) *path {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range order {
+		for i, p := range n.paths {
+			if p.engine == name {
+				n.paths = append(n.paths[:i], n.paths[i+1:]...)
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// answer hands the caller the device's answer. Only the first counts.
+func (n *negotiation) answer(m *message) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended || n.answered {
+		return false
+	}
+	n.answered = true
+	n.answerc <- m
+	return true
+}
+
+// win settles the controlled side on one stream; it returns false for any
+// further one.
+func (n *negotiation) win() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended || n.won {
+		return false
+	}
+	n.won = true
+	close(n.settled)
+	return true
+}
+
+// tried remembers why something did not work, for the error at the end.
+// What fails because the negotiation is over is no news.
+func (n *negotiation) tried(engine, target string, cause error) {
+	if n.ctx.Err() != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := range n.attempts {
+		if a := &n.attempts[i]; a.engine == engine && a.target == target {
+			a.cause, a.times = cause, a.times+1
+			return
+		}
+	}
+	if len(n.attempts) < attemptsKept {
+		n.attempts = append(n.attempts, attempt{engine, target, cause, 1})
+	}
+}
+
+// trying notes, once, what an attempt ends with unless it learns more.
+func (n *negotiation) trying(engine, target string, cause error) {
+	n.mu.Lock()
+	known := slices.ContainsFunc(n.attempts, func(a attempt) bool { return a.engine == engine && a.target == target })
+	n.mu.Unlock()
+	if !known {
+		n.tried(engine, target, cause)
+	}
+}
+
+// failure is the error of a negotiation whose context has ended.
+func (n *negotiation) failure(stage string) error {
+	cause := context.Cause(n.ctx)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e := &noPathError{n.peer, stage, append([]attempt(nil), n.attempts...), cause}
+	if errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
+		// Somebody changed his mind, so nothing is known about paths.
+		return fmt.Errorf("ice: dial %s given up: %s: %w", n.peer.Short(), stage, cause)
+	}
+	return e
+}

@@ -1,0 +1,227 @@
+package ice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Codes that end a QUIC connection.
+const (
+	codeDone    quic.ApplicationErrorCode = 0 // both sides have what they wanted
+	codeRefused quic.ApplicationErrorCode = 1 // no negotiation, or a failed greeting
+	codeGone    quic.ApplicationErrorCode = 2 // the transport was closed
+	codeLost    quic.ApplicationErrorCode = 3 // the other side did not take the rest in time
+)
+
+// Codes that end a stream.
+const (
+	streamUnread quic.StreamErrorCode = 0 // nobody reads any more
+	streamCut    quic.StreamErrorCode = 1 // closed in the middle of a write
+)
+
+const (
+	// lingerTimeout is how long a closed stream waits for the peer to have read
+	// what was written; lingerAfterClose is the same once the Transport closes.
+	lingerTimeout    = 5 * time.Second
+	lingerAfterClose = time.Second
+)
+
+// quicConn is a stream, alone on its QUIC connection, as a net.Conn.
+//
+// QUIC drops what was not read when a connection is closed, so the two sides
+// have to agree on the end. Whoever needs no more bytes of the other, because
+// it has read the end of the stream or was closed, says so by opening an empty
+// unidirectional stream. A side that is closed itself and hears this closes
+// the connection with codeDone.
+type quicConn struct {
+	t      *Transport
+	conn   *quic.Conn
+	stream *quic.Stream
+	path   string
+
+	sated   sync.Once // tells the peer that we need no more
+	closing sync.Once
+	closed  atomic.Bool
+	ended   atomic.Bool // io.EOF was read
+
+	deadlines sync.Mutex // keeps SetDeadline from undoing what Close set
+
+	writing sync.Mutex // held by Write and CloseWrite
+	halved  bool       // CloseWrite was called
+	cut     bool       // Close broke a Write
+}
+
+func newQUICConn(t *Transport, conn *quic.Conn, stream *quic.Stream, path string) *quicConn {
+	return &quicConn{t: t, conn: conn, stream: stream, path: path}
+}
+
+// Path describes the way of the bytes, for people.
+func (c *quicConn) Path() string { return c.path }
+
+func (c *quicConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
+func (c *quicConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+// Read returns io.EOF only after the peer's orderly end; any other end matches
+// io.ErrUnexpectedEOF.
+func (c *quicConn) Read(p []byte) (int, error) {
+	switch {
+	case c.closed.Load():
+		return 0, c.opError("read", net.ErrClosed)
+	case c.ended.Load():
+		return 0, io.EOF
+	}
+	n, err := c.stream.Read(p)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF:
+		c.ended.Store(true)
+		c.satisfied()
+		return n, io.EOF
+	default:
+		return n, c.explain("read", err)
+	}
+}
+
+// Write returns when all of p is on its way or in QUIC's buffer.
+func (c *quicConn) Write(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	switch {
+	case c.closed.Load():
+		return 0, c.opError("write", net.ErrClosed)
+	case c.halved:
+		return 0, c.opError("write", fmt.Errorf("after CloseWrite: %w", io.ErrClosedPipe))
+	}
+	n, err := c.stream.Write(p)
+	if err != nil {
+		c.cut = c.cut || c.closed.Load()
+		err = c.explain("write", err)
+	}
+	return n, err
+}
+
+// CloseWrite ends the stream for the peer's reader; ours goes on.
+func (c *quicConn) CloseWrite() error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.closed.Load() {
+		return c.opError("close", net.ErrClosed)
+	}
+	if c.halved {
+		return nil
+	}
+	c.halved = true
+	if err := c.stream.Close(); err != nil {
+		return c.explain("close", err)
+	}
+	return nil
+}
+
+// Close wakes readers and writers and returns at once. What was written before
+// still reaches the peer, within lingerTimeout; a Write that Close interrupts
+// makes the peer's reader fail, as its data are not whole.
+func (c *quicConn) Close() error {
+	c.closing.Do(func() {
+		c.deadlines.Lock()
+		c.closed.Store(true)
+		c.stream.SetWriteDeadline(time.Unix(1, 0))
+		c.deadlines.Unlock()
+		c.stream.CancelRead(streamUnread)
+
+		c.writing.Lock()
+		if c.cut {
+			c.stream.CancelWrite(streamCut)
+		} else {
+			// Its error tells that the peer does not read any more.
+			_ = c.stream.Close()
+		}
+		c.writing.Unlock()
+		c.satisfied()
+		if !c.t.spawn(c.linger) {
+			c.conn.CloseWithError(codeGone, "")
+		}
+	})
+	return nil
+}
+
+// satisfied tells the peer, once, that nothing more is needed of it.
+func (c *quicConn) satisfied() {
+	c.sated.Do(func() {
+		// It fails on a connection that has ended, where it is not needed.
+		if s, err := c.conn.OpenUniStream(); err == nil {
+			s.Close()
+		}
+	})
+}
+
+// linger ends the connection when the peer needs no more of it.
+func (c *quicConn) linger(closing context.Context) {
+	ctx, cancel := context.WithTimeout(context.Background(), lingerTimeout)
+	defer cancel()
+	defer context.AfterFunc(closing, func() {
+		timer := time.AfterFunc(lingerAfterClose, cancel)
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})()
+	if _, err := c.conn.AcceptUniStream(ctx); err != nil {
+		c.conn.CloseWithError(codeLost, "")
+		return
+	}
+	c.conn.CloseWithError(codeDone, "")
+}
+
+func (c *quicConn) SetDeadline(t time.Time) error { return c.setDeadline(t, c.stream.SetDeadline) }
+func (c *quicConn) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(t, c.stream.SetReadDeadline)
+}
+func (c *quicConn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(t, c.stream.SetWriteDeadline)
+}
+
+func (c *quicConn) setDeadline(t time.Time, set func(time.Time) error) error {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.closed.Load() {
+		return c.opError("set", net.ErrClosed)
+	}
+	return set(t)
+}
+
+// explain turns an error of QUIC into what callers of a net.Conn expect.
+// quic-go's own errors match net.ErrClosed even where the peer died.
+func (c *quicConn) explain(op string, err error) error {
+	var stream *quic.StreamError
+	var app *quic.ApplicationError
+	var timeout net.Error
+	switch {
+	case c.closed.Load():
+		return c.opError(op, net.ErrClosed)
+	case errors.As(err, &stream) && op == "read":
+		return c.opError(op, fmt.Errorf("the peer broke off: %w", io.ErrUnexpectedEOF))
+	case errors.As(err, &stream):
+		return c.opError(op, fmt.Errorf("the peer has closed the stream: %w", syscall.EPIPE))
+	case errors.As(err, &app) && !app.Remote:
+		return c.opError(op, errClosed)
+	case errors.As(err, &app) && app.ErrorCode == codeDone && op == "write":
+		return c.opError(op, fmt.Errorf("the peer has closed the connection: %w", syscall.EPIPE))
+	case errors.As(err, &app):
+		return c.opError(op, fmt.Errorf("the peer ended the connection (code %d): %w", app.ErrorCode, io.ErrUnexpectedEOF))
+	case errors.Is(err, net.ErrClosed) || !errors.As(err, &timeout):
+		return c.opError(op, fmt.Errorf("connection lost (%v): %w", err, io.ErrUnexpectedEOF))
+	default:
+		return c.opError(op, err) // a deadline
+	}
+}
+
+func (c *quicConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "quic", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}

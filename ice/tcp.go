@@ -1,0 +1,245 @@
+package ice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"peerlink/identity"
+)
+
+const (
+	// dialPacing is the time between the first dials to two candidates. RFC 6544
+	// has none for local networks; RFC 8305 waits 250 ms for servers. A host's
+	// wrong interfaces cost only a SYN each, so ours is short.
+	dialPacing = 10 * time.Millisecond
+	// dialTimeout bounds one SYN's life: a NAT's hole may open while it waits,
+	// but only a new SYN goes through it.
+	dialTimeout = 3 * time.Second
+	// redialPause is the first pause between dials to one candidate, doubled up
+	// to maxRedialPause.
+	redialPause    = 50 * time.Millisecond
+	maxRedialPause = time.Second
+	// acceptPause is the first pause after a failed accept, which means that
+	// descriptors have run out.
+	acceptPause    = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// tcpEngine is ICE over TCP: one port from which it listens and dials, checks
+// that prove knowledge of the offer's key, and the plain connection as result.
+type tcpEngine struct {
+	t     *Transport
+	ln    net.Listener
+	local *net.TCPAddr // of dials that share the listener's port
+	v6    bool
+	gate  gate
+}
+
+func newTCPEngine(t *Transport) (*tcpEngine, error) {
+	ln, err := listenShared(t.cfg.TCPPort)
+	if err != nil {
+		return nil, fmt.Errorf("ice: open TCP port %d: %w", t.cfg.TCPPort, err)
+	}
+	addr := ln.Addr().(*net.TCPAddr)
+	e := &tcpEngine{t: t, ln: ln, local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
+	t.spawn(e.accept)
+	return e, nil
+}
+
+// listenShared opens the port with SO_REUSEPORT. With that, a second process
+// of the same user could open the same port and the two would get each other's
+// connections by chance, so a chosen port is probed without it first.
+func listenShared(port uint16) (net.Listener, error) {
+	addr := ":" + strconv.Itoa(int(port))
+	if port != 0 && canSharePort {
+		probe, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		probe.Close()
+	}
+	lc := net.ListenConfig{Control: reusePort}
+	return lc.Listen(context.Background(), "tcp", addr)
+}
+
+func (e *tcpEngine) name() string { return engineTCP }
+
+func (e *tcpEngine) stop() { e.ln.Close() }
+
+func (e *tcpEngine) close() {}
+
+func (e *tcpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
+	m.tcp = &tcpPart{
+		key:        n.key,
+		candidates: hostCandidates(addrs, uint16(e.local.Port), e.t.cfg.Loopback, e.v6),
+	}
+	return nil
+}
+
+// accept takes connections until the listener is closed.
+func (e *tcpEngine) accept(ctx context.Context) {
+	pause := acceptPause
+	for {
+		conn, err := e.ln.Accept()
+		switch {
+		case err == nil:
+			pause = acceptPause
+			v := e.gate.admit(conn)
+			if !e.t.spawn(func(ctx context.Context) { e.serve(ctx, v) }) {
+				conn.Close()
+			}
+		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+			return
+		default:
+			e.t.log.Warn("ice: accept a connection", "err", err, "again in", pause)
+			if !wait(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, maxAcceptPause)
+		}
+	}
+}
+
+// serve checks an accepted connection and gives it to its negotiation.
+func (e *tcpEngine) serve(ctx context.Context, v *visitor) {
+	var n *negotiation
+	err := bounded(ctx, v.conn, checkTimeout, func() (err error) {
+		n, err = checkAccepted(v.conn, e.t.find)
+		return err
+	})
+	if !e.gate.leave(v) && err == nil {
+		err = errors.New("dropped for newer connections")
+	}
+	if err != nil {
+		e.t.failed.Add(1)
+		e.t.log.Debug("ice: check failed", "from", v.conn.RemoteAddr(), "err", err)
+		v.conn.Close()
+		return
+	}
+	e.checked(n, v.conn.(*net.TCPConn), hostCandidate)
+}
+
+// start dials every candidate of the peer, one shortly after the other.
+func (e *tcpEngine) start(n *negotiation, remote *message) {
+	candidates := remote.tcp.candidates
+	n.spawn(func(ctx context.Context) {
+		for i, c := range candidates {
+			if i > 0 && !wait(ctx, dialPacing) {
+				return
+			}
+			n.spawn(func(ctx context.Context) { e.pursue(ctx, n, c) })
+		}
+	})
+}
+
+// pursue dials a candidate until a connection has passed its check.
+func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
+	shared := canSharePort
+	for pause := redialPause; ctx.Err() == nil; pause = min(2*pause, maxRedialPause) {
+		conn, err := e.dial(ctx, n, c, shared)
+		switch {
+		case err == nil:
+			e.checked(n, conn, c.typ)
+			return
+		case shared && (portTaken(err) || errors.Is(err, errCrossed)):
+			// The addresses and ports of both listeners make one connection, no
+			// more. A further one needs a port of its own.
+			shared = false
+			continue
+		}
+		n.tried(engineTCP, c.String(), err)
+		if !wait(ctx, pause) {
+			return
+		}
+	}
+}
+
+// dial makes one connection and checks it.
+func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, shared bool) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	if shared {
+		d.LocalAddr, d.Control = e.local, reusePort
+	}
+	conn, err := d.DialContext(ctx, "tcp", c.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	if err := bounded(ctx, conn, checkTimeout, func() error {
+		return checkDialled(conn, n.role, n.id, n.key)
+	}); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("check: %w", err)
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// checked is where dialled and accepted connections meet. The controlling side
+// may nominate the connection, the controlled side waits for that.
+func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ candidateType) {
+	c := &tcpConn{conn, pathName(engineTCP, typ.String(), conn.LocalAddr(), conn.RemoteAddr())}
+	if n.role == controlled {
+		if !n.spawn(func(ctx context.Context) { e.await(ctx, n, c) }) {
+			conn.Close()
+		}
+		return
+	}
+	n.addPath(&path{
+		engine: engineTCP,
+		desc:   c.path,
+		drop:   func() { conn.Close() },
+		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
+			if err := bounded(ctx, conn, checkTimeout, func() error {
+				_, err := conn.Write([]byte{nominate})
+				return err
+			}); err != nil {
+				conn.Close()
+				return nil, identity.Peer{}, fmt.Errorf("nominate: %w", err)
+			}
+			s, err := e.t.tls.Client(ctx, c, n.peer)
+			if err != nil {
+				return nil, identity.Peer{}, err
+			}
+			return s, s.Peer(), nil
+		},
+	})
+}
+
+// await is the controlled side's: a connection is nominated, or closed by the
+// caller, or ends with the negotiation.
+func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) {
+	var b [1]byte
+	err := bounded(ctx, c, e.t.cfg.Timeout, func() error {
+		_, err := io.ReadFull(c, b[:])
+		return err
+	})
+	if err == nil && b[0] != nominate {
+		err = fmt.Errorf("0x%02x where a nomination was due", b[0])
+	}
+	if err != nil {
+		c.Close()
+		n.tried(engineTCP, c.path, fmt.Errorf("not nominated: %w", err))
+		return
+	}
+	s, err := e.t.tls.Server(ctx, c)
+	if err == nil {
+		err = e.t.deliver(n, s, s.Peer(), nil)
+	}
+	if err != nil {
+		n.tried(engineTCP, c.path, err)
+	}
+}
+
+// tcpConn is a checked connection that can say which way it goes.
+type tcpConn struct {
+	*net.TCPConn
+	path string
+}
+
+// Path describes the connection, for people.
+func (c *tcpConn) Path() string { return c.path }

@@ -1,0 +1,340 @@
+package ice
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peerlink/identity"
+	"peerlink/tlssock"
+)
+
+// The engines' names, for Config.Engines.
+const (
+	engineTCP = "tcp"
+	engineUDP = "udp"
+)
+
+// Defaults of Config.
+const (
+	defaultTimeout     = 10 * time.Second
+	defaultPatience    = 50 * time.Millisecond
+	defaultNegotations = 128
+	defaultPerPeer     = 64
+)
+
+// Signaller carries short messages between devices. It vouches for who sent a
+// message and keeps everybody else from reading it; it may lose, delay and
+// repeat. Both methods block until ctx ends at the latest and are called
+// concurrently. A Receive error that matches net.ErrClosed is final.
+type Signaller interface {
+	// Send hands msg, at most 8 KiB, to the device.
+	Send(ctx context.Context, to identity.DeviceID, msg []byte) error
+	// Receive returns the next message for this device and who sent it.
+	Receive(ctx context.Context) (from identity.Peer, msg []byte, err error)
+}
+
+// Config says who this device is and how it may be reached. It is copied by
+// New.
+type Config struct {
+	// Identity is this device. Required.
+	Identity *identity.Identity
+	// Trust is asked about each caller before its offer is answered, and again
+	// inside each handshake on both sides. Nil lets everybody in.
+	Trust *identity.Trust
+	// Signaller carries offers and answers. Required. The Transport is its only
+	// reader and does not close it.
+	Signaller Signaller
+	// Engines are "tcp", "udp" or both, the preferred one first. Empty means
+	// "tcp", "udp": a plain TCP connection moves three times the bytes of QUIC
+	// for the same processor time.
+	Engines []string
+	// Loopback offers this machine's loopback addresses and dials those of
+	// others. It is off by default, as between two machines they only waste
+	// time, and a stranger could have us dial services of our own. Both ends
+	// need it to meet on one machine without another network.
+	Loopback bool
+	// Addresses lists the addresses to offer as host candidates. Nil means
+	// those of the machine's interfaces at that time, except link-local ones.
+	Addresses func() ([]netip.Addr, error)
+	// TCPPort and UDPPort are the ports of the engines. 0 lets the system
+	// choose.
+	TCPPort, UDPPort uint16
+	// Timeout bounds one negotiation on either side, from the offer to the
+	// proven stream; the context of Dial may be shorter. 0 means 10 s: two
+	// round trips of signalling and five of connecting over the worst link we
+	// care for (600 ms) with a lost packet in each phase.
+	Timeout time.Duration
+	// Patience is how long a path of a less preferred engine waits for one of
+	// the preferred engine. 0 means 50 ms, which covers a round trip more
+	// within a continent; negative means not at all.
+	Patience time.Duration
+	// MaxNegotiations bounds the negotiations that run at once, counted apart
+	// for those begun here and those begun elsewhere; streams that wait for
+	// Accept count with the latter. 0 means 128 (about 100 KiB each).
+	MaxNegotiations int
+	// MaxPerPeer bounds those begun by one device. 0 means 64.
+	MaxPerPeer int
+	// Logger hears of refusals and failures that no caller is told, at level
+	// Debug, as strangers can cause them. Nil is silent.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Identity == nil:
+		return c, errors.New("ice: Config.Identity is missing")
+	case c.Signaller == nil:
+		return c, errors.New("ice: Config.Signaller is missing")
+	}
+	if len(c.Engines) == 0 {
+		c.Engines = []string{engineTCP, engineUDP}
+	}
+	c.Engines = slices.Clone(c.Engines)
+	for i, e := range c.Engines {
+		if e != engineTCP && e != engineUDP {
+			return c, fmt.Errorf("ice: Config.Engines: %q is no engine, want %q or %q", e, engineTCP, engineUDP)
+		}
+		if slices.Contains(c.Engines[:i], e) {
+			return c, fmt.Errorf("ice: Config.Engines: %q is given twice", e)
+		}
+	}
+	if c.Addresses == nil {
+		c.Addresses = hostAddresses
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
+	if c.MaxNegotiations <= 0 {
+		c.MaxNegotiations = defaultNegotations
+	}
+	if c.MaxPerPeer <= 0 {
+		c.MaxPerPeer = defaultPerPeer
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// Stats counts since New. A stranger can make each of them grow.
+type Stats struct {
+	// SignalsIgnored counts signals that were malformed, answered no running
+	// request, came twice or from another device than was asked.
+	SignalsIgnored uint64
+	// OffersRefused counts offers that were declined, for whatever reason.
+	OffersRefused uint64
+	// ChecksFailed counts accepted connections that did not pass their check.
+	ChecksFailed uint64
+	// Outgoing and Incoming are the negotiations that run now.
+	Outgoing, Incoming int
+}
+
+// accepted is a stream that waits for Accept.
+type accepted struct {
+	conn net.Conn
+	peer identity.Peer
+}
+
+// engine is one way to connect. Its methods are called from any goroutine.
+type engine interface {
+	name() string
+	// describe puts the engine's part into an offer or an answer for n.
+	describe(n *negotiation, m *message, addrs []netip.Addr) error
+	// start works towards a path to the peer that sent remote, on goroutines
+	// of n. It does not block.
+	start(n *negotiation, remote *message)
+	// stop ends the taking of connections.
+	stop()
+	// close ends the engine, and the streams that need it. It is called once
+	// nothing that the Transport has started is left.
+	close()
+}
+
+// Transport reaches devices and is reached by them. All methods may be called
+// concurrently. Make one with New.
+type Transport struct {
+	cfg     Config
+	tls     tlssock.Config
+	log     *slog.Logger
+	engines []engine // the preferred one first
+
+	acceptc chan accepted // never blocks: each sender holds one of MaxNegotiations slots
+	deafc   chan struct{} // closed when the signaller has ended
+	closing context.Context
+	cancel  context.CancelCauseFunc
+	refusec chan struct{} // slots for refusals being sent
+
+	ignored, refused, failed atomic.Uint64
+	decide                   atomic.Pointer[func(context.Context, identity.Peer) error]
+
+	mu       sync.Mutex
+	closed   bool
+	outgoing map[requestID]*negotiation
+	incoming map[requestID]*negotiation
+	slots    map[identity.DeviceID]int // per caller; total in taken
+	taken    int
+	seen     seenRequests
+	running  sync.WaitGroup // Add only under mu and before closed
+}
+
+// New opens the engines' sockets and starts to listen to the signaller. It
+// fails when a port is taken. Close the Transport when done.
+func New(cfg Config) (*Transport, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{
+		cfg:      cfg,
+		tls:      tlssock.Config{Identity: cfg.Identity, Trust: cfg.Trust, HandshakeTimeout: cfg.Timeout},
+		log:      cfg.Logger,
+		acceptc:  make(chan accepted, cfg.MaxNegotiations),
+		deafc:    make(chan struct{}),
+		refusec:  make(chan struct{}, maxRefusals),
+		outgoing: make(map[requestID]*negotiation),
+		incoming: make(map[requestID]*negotiation),
+		slots:    make(map[identity.DeviceID]int),
+	}
+	t.closing, t.cancel = context.WithCancelCause(context.Background())
+	for _, name := range cfg.Engines {
+		e, err := t.open(name)
+		if err != nil {
+			t.Close()
+			return nil, err
+		}
+		t.engines = append(t.engines, e)
+	}
+	t.spawn(t.listen)
+	return t, nil
+}
+
+func (t *Transport) open(name string) (engine, error) {
+	if name == engineUDP {
+		return newUDPEngine(t)
+	}
+	return newTCPEngine(t)
+}
+
+// Name returns "ice".
+func (t *Transport) Name() string { return "ice" }
+
+// Decide sets who decides about offers. f is asked, after the trust store and
+// possibly several times at once, before an offer is answered; an error
+// refuses, and its text, cut to 200 bytes, is what the caller is told. f must
+// return when its context ends; until it does, it takes up one of the caller's
+// negotiations. A nil f accepts every offer, as does a new Transport.
+func (t *Transport) Decide(f func(ctx context.Context, peer identity.Peer) error) {
+	if f == nil {
+		t.decide.Store(nil)
+		return
+	}
+	t.decide.Store(&f)
+}
+
+// Accept returns the next stream that another device has made. It blocks until
+// there is one, ctx ends, or the Transport or its signaller is closed
+// (net.ErrClosed).
+func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
+	if t.closing.Err() != nil {
+		return nil, identity.Peer{}, errClosed
+	}
+	select {
+	case a := <-t.acceptc:
+		t.release(a.peer.Device)
+		return a.conn, a.peer, nil
+	case <-ctx.Done():
+		return nil, identity.Peer{}, fmt.Errorf("ice: accept: %w", context.Cause(ctx))
+	case <-t.closing.Done():
+		return nil, identity.Peer{}, errClosed
+	case <-t.deafc:
+		return nil, identity.Peer{}, fmt.Errorf("ice: the signaller has ended: %w", net.ErrClosed)
+	}
+}
+
+// Stats returns the counters.
+func (t *Transport) Stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Stats{
+		SignalsIgnored: t.ignored.Load(),
+		OffersRefused:  t.refused.Load(),
+		ChecksFailed:   t.failed.Load(),
+		Outgoing:       len(t.outgoing),
+		Incoming:       len(t.incoming),
+	}
+}
+
+// Close ends all negotiations, closes the sockets and waits for everything the
+// Transport has started, about a second at most. Streams over TCP live on;
+// those over UDP end with it, as they share its socket.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel(errClosed)
+	for _, e := range t.engines {
+		e.stop()
+	}
+	t.drain()
+	t.running.Wait()
+	t.drain()
+	for _, e := range t.engines {
+		e.close()
+	}
+	return nil
+}
+
+// drain closes the streams that nobody has accepted.
+func (t *Transport) drain() {
+	for {
+		select {
+		case a := <-t.acceptc:
+			a.conn.Close()
+		default:
+			return
+		}
+	}
+}
+
+// has tells whether the engine is one of the Transport's.
+func (t *Transport) has(name string) bool { return slices.Contains(t.cfg.Engines, name) }
+
+// spawn runs f until the Transport is closed, which waits for it. It returns
+// false where it has been closed.
+func (t *Transport) spawn(f func(ctx context.Context)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.running.Go(func() { f(t.closing) })
+	return true
+}
+
+// find returns the running negotiation that a check from outside names.
+func (t *Transport) find(h hello) *negotiation {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h.role == controlling {
+		return t.incoming[h.id]
+	}
+	return t.outgoing[h.id]
+}
+
+// newRequestID makes an id that nobody can guess.
+func newRequestID() (id requestID) {
+	rand.Read(id[:])
+	return id
+}
