@@ -227,14 +227,18 @@ func (a *Account) SetTrust(who identity.Subject, d identity.Decision) error {
 	if a.closed {
 		return fmt.Errorf("account: %w", net.ErrClosed)
 	}
-	old := a.f.trust.Decision(who)
-	if err := a.f.trust.Set(who, d); err != nil {
-		return err
+	return a.f.setTrust(who, d)
+}
+
+// SetPolicy says whether devices about which nothing was decided are let in, on
+// disk first.
+func (a *Account) SetPolicy(p identity.Policy) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return fmt.Errorf("account: %w", net.ErrClosed)
 	}
-	if err := a.f.saveTrust(); err != nil {
-		return errors.Join(err, a.f.trust.Set(who, old))
-	}
-	return nil
+	return a.f.setPolicy(p)
 }
 
 // Close ends all links and everything that Start began, and gives the folder

@@ -1,242 +1,291 @@
 package account
 
 import (
-	"bytes"
-	"encoding"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 
 	"peerlink/identity"
 )
 
-// The files of an account.
-const (
-	identityFile = "identity.pem"
-	configFile   = "config.json"
-	trustFile    = "trust"
-	lockFile     = "lock"
-)
-
-// maxFile bounds what is read of any of them, in bytes.
-const maxFile = 32 << 20
-
 var (
-	// ErrNoAccount is matched when the folder has no account.
+	// ErrNoAccount is matched when the folder has no account, so that one can be
+	// made there.
 	ErrNoAccount = errors.New("no account here")
 	// ErrInUse is matched when another process uses the account.
 	ErrInUse = errors.New("another process uses the account")
 )
 
-// Config are an account's settings, as in config.json. The zero value of each
-// field is its default.
-type Config struct {
-	// Bootstrap are multiaddresses of nodes of the DHT to begin with. None: the
-	// device is reached over direct TCP only.
-	Bootstrap []string `json:"bootstrap,omitempty"`
-	// DHTListen are multiaddresses to serve the DHT on, for a device that is
-	// publicly reachable. None: it is a client.
-	DHTListen []string `json:"dht_listen,omitempty"`
-	// Listen are HOST:PORT to take direct TCP connections on. None: none.
-	Listen []string `json:"listen,omitempty"`
-	// Peers are the HOST:PORT under which devices take direct TCP connections.
-	Peers map[identity.DeviceID][]string `json:"peers,omitempty"`
-	// Engines are those of ICE, in order of preference: "tcp", "udp". None: both.
-	Engines []string `json:"engines,omitempty"`
-	// Loopback offers loopback addresses to peers too.
-	Loopback bool `json:"loopback,omitempty"`
-}
-
-// folder is an account on disk, locked.
+// folder is an account on disk, locked. dir, id and trust stay the same; id and
+// trust may be used concurrently, but trust is changed through the folder only,
+// which puts each change on disk first.
 type folder struct {
 	dir   string
-	lock  *flock.Flock
 	id    *identity.Identity
 	trust *identity.Trust
 	cfg   Config
+
+	disk   dirFiles
+	change files // disk, except in tests
+	lock   *flock.Flock
+	once   sync.Once
+
+	trustMu sync.Mutex // held while the trust file is written: one writer at a time
 }
 
-// createFolder makes an account in a folder that is empty or not there yet.
+// createFolder makes an account in a folder that is empty, not there yet, or
+// in which making one was interrupted.
 func createFolder(dir, name string, cfg Config) (*folder, error) {
+	return createIn(dir, dirFiles(dir), name, cfg)
+}
+
+func createIn(dir string, change files, name string, cfg Config) (*folder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f := &folder{dir: dir}
-	if err := f.acquire(); err != nil {
+	f := &folder{dir: dir, disk: dirFiles(dir), change: change}
+	if err := f.checkEmpty(); err != nil {
 		return nil, err
 	}
-	err := f.create(name, cfg)
-	if err != nil {
-		f.close()
+	// It is empty and ours, so closing it to others takes nothing from anybody.
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := f.begin(func() error { return f.create(name, cfg) }); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *folder) create(name string, cfg Config) error {
-	es, err := os.ReadDir(f.dir)
+// begin takes the lock and runs the rest under it; if that fails the lock is
+// given back.
+func (f *folder) begin(rest func() error) error {
+	if err := f.acquire(); err != nil {
+		return err
+	}
+	if err := rest(); err != nil {
+		f.close()
+		return err
+	}
+	return nil
+}
+
+// checkEmpty tells whether an account may be made here. A folder that holds
+// anything else is left alone: it may be another program's, or an account that
+// has lost its keys.
+func (f *folder) checkEmpty() error {
+	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return err
 	}
-	for _, e := range es {
-		if e.Name() != lockFile {
+	if f.disk.exists(identityFile) {
+		return errors.New("there is an account already: open it, or take another folder")
+	}
+	ours := []string{lockFile, creatingFile}
+	if f.disk.exists(creatingFile) {
+		ours = append(ours, trustFile, configFile)
+	}
+	for _, e := range entries {
+		if !slices.Contains(ours, e.Name()) && !isLeftover(e.Name()) {
 			return fmt.Errorf("the folder is not empty: it has %q, and an account is only made where nothing is", e.Name())
 		}
 	}
+	st, err := os.Stat(f.dir)
+	if err != nil {
+		return err
+	}
+	return checkOwner(f.dir, st)
+}
+
+// create writes the files. With identity.pem, the last, the account exists;
+// until then creatingFile says that what is there may be thrown away.
+func (f *folder) create(name string, cfg Config) error {
+	if err := errors.Join(f.checkEmpty(), f.disk.sweep()); err != nil { // now that nobody else can be at it
+		return err
+	}
+	var err error
 	if f.id, err = identity.Generate(name); err != nil {
 		return err
 	}
-	pem, err := f.id.Encode()
+	keys, err := f.id.Encode()
+	if err != nil {
+		return err
+	}
+	settings, err := cfg.encode()
 	if err != nil {
 		return err
 	}
 	f.trust, f.cfg = new(identity.Trust), cfg
-	if err := f.saveTrust(); err != nil {
+	trust, err := f.trust.MarshalText()
+	if err != nil {
 		return err
 	}
-	if err := f.saveConfig(); err != nil {
-		return err
+	for _, w := range []struct {
+		name string
+		b    []byte
+	}{{creatingFile, nil}, {trustFile, trust}, {configFile, settings}, {identityFile, keys}} {
+		if err := f.change.replace(w.name, w.b); err != nil {
+			return err
+		}
 	}
-	return f.write(identityFile, pem) // last: with it the account exists
+	return f.change.remove(creatingFile)
 }
 
 // openFolder opens the account in a folder.
 func openFolder(dir string) (*folder, error) {
-	if _, err := os.Stat(filepath.Join(dir, identityFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, missing(dir)
+	f := &folder{dir: dir, disk: dirFiles(dir), change: dirFiles(dir)}
+	st, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNoAccount
+	case err != nil:
+		return nil, err
+	case !st.IsDir():
+		return nil, errors.New("it is not a folder")
 	}
-	f := &folder{dir: dir}
-	if err := f.acquire(); err != nil {
+	if !f.disk.exists(identityFile) {
+		return nil, f.missing()
+	}
+	if err := checkOwner(dir, st); err != nil {
 		return nil, err
 	}
-	if err := f.load(); err != nil {
-		f.close()
+	if perm := st.Mode().Perm(); enforcePermissions && perm&0o077 != 0 {
+		return nil, fmt.Errorf("the folder has mode %04o, so others can get at it: chmod 700 it", perm)
+	}
+	if err := f.begin(f.load); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// missing tells a folder without an account from one that has lost its keys.
-func missing(dir string) error {
+// missing tells a folder in which there never was an account from one that has
+// lost its keys: over that no new one is ever made.
+func (f *folder) missing() error {
+	if f.disk.exists(creatingFile) {
+		return fmt.Errorf("%w: making it was interrupted; it can be made again", ErrNoAccount)
+	}
 	for _, name := range []string{trustFile, configFile} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return fmt.Errorf("%s is missing although %s is there: restore it from a copy, or move the folder away to begin anew", identityFile, name)
+		if f.disk.exists(name) {
+			return fmt.Errorf("%s is missing although %s is there: restore it from a copy, or move the folder away to begin anew", f.disk.path(identityFile), name)
 		}
 	}
 	return ErrNoAccount
 }
 
 func (f *folder) load() error {
-	pem, err := f.read(identityFile)
+	if err := f.disk.sweep(); err != nil {
+		return err
+	}
+	keys, err := f.read(identityFile, 0o077, "restore it from a copy; without one the account is lost, and a new one has to be made in another folder")
 	if err != nil {
 		return err
 	}
-	if err := f.checkSecret(identityFile); err != nil {
-		return err
+	if f.id, err = identity.Decode(keys); err != nil {
+		return fmt.Errorf("%s is damaged (restore it from a copy: it is never replaced by a new one): %w", f.disk.path(identityFile), err)
 	}
-	if f.id, err = identity.Decode(pem); err != nil {
-		return fmt.Errorf("%s is damaged (restore it from a copy; it is not replaced): %w", f.path(identityFile), err)
+	trust, err := f.read(trustFile, 0o022, "restore it from a copy, or bans are lost; to begin without any write the lines “policy allow” and “end” into it")
+	if err != nil {
+		return err
 	}
 	f.trust = new(identity.Trust)
-	for name, into := range map[string]encoding.TextUnmarshaler{trustFile: f.trust, configFile: &f.cfg} {
-		b, err := f.read(name)
-		if err != nil {
-			return err
-		}
-		if err := into.UnmarshalText(b); err != nil {
-			return fmt.Errorf("%s: %w", f.path(name), err)
-		}
+	if err := f.trust.UnmarshalText(trust); err != nil {
+		return fmt.Errorf("%s: %w", f.disk.path(trustFile), err)
 	}
-	return nil
-}
-
-// checkSecret refuses a key file that others can read.
-func (f *folder) checkSecret(name string) error {
-	st, err := os.Stat(f.path(name))
+	settings, err := f.read(configFile, 0o022, "restore it from a copy, or write {} into it for the defaults")
 	if err != nil {
 		return err
 	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s can be read by others (mode %04o): if nobody has, chmod 600 it; else make a new account", f.path(name), st.Mode().Perm())
+	if f.cfg, err = parseConfig(settings); err != nil {
+		return fmt.Errorf("%s: %w", f.disk.path(configFile), err)
 	}
-	return nil
+	return f.change.remove(creatingFile) // left where making it died at the last step
 }
 
-// UnmarshalText reads config.json. Unknown keys are errors with their line.
-func (c *Config) UnmarshalText(b []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	type plain Config
-	var p plain
-	if err := dec.Decode(&p); err != nil {
-		return fmt.Errorf("line %d: %w", 1+bytes.Count(b[:min(int(dec.InputOffset()), len(b))], []byte("\n")), err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("line %d: there is more after the settings", 1+bytes.Count(b[:dec.InputOffset()], []byte("\n")))
-	}
-	*c = Config(p)
-	return nil
-}
-
-func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
-
-func (f *folder) read(name string) ([]byte, error) {
-	file, err := os.Open(f.path(name))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", f.path(name), maxFile)
+// read is disk.read with advice for a file that is not there.
+func (f *folder) read(name string, mask fs.FileMode, advice string) ([]byte, error) {
+	b, err := f.disk.read(name, mask)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is missing: %s", f.disk.path(name), advice)
 	}
 	return b, err
 }
 
-// write replaces a file whole.
-func (f *folder) write(name string, b []byte) error {
-	if err := renameio.WriteFile(f.path(name), b, 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", f.path(name), err)
+// setTrust decides about a device, an account or an authority. It is on disk
+// when this returns; after an error nothing has changed.
+func (f *folder) setTrust(who identity.Subject, d identity.Decision) error {
+	return f.changeTrust(func(t *identity.Trust) error { return t.Set(who, d) })
+}
+
+// setPolicy says what becomes of strangers, with the same promise.
+func (f *folder) setPolicy(p identity.Policy) error {
+	return f.changeTrust(func(t *identity.Trust) error { t.SetPolicy(p); return nil })
+}
+
+// changeTrust makes a change on a copy, writes that, and then makes it for
+// good: a crash in between loses no decision that somebody was told of.
+func (f *folder) changeTrust(change func(*identity.Trust) error) error {
+	f.trustMu.Lock()
+	defer f.trustMu.Unlock()
+	text, err := f.trust.MarshalText()
+	if err != nil {
+		return err
 	}
+	var next identity.Trust
+	if err := next.UnmarshalText(text); err != nil {
+		return err
+	}
+	if err := change(&next); err != nil {
+		return err
+	}
+	if text, err = next.MarshalText(); err != nil {
+		return err
+	}
+	if err := f.change.replace(trustFile, text); err != nil {
+		return err
+	}
+	return change(f.trust)
+}
+
+// acquire takes the lock and notes this process in it, for the error of the
+// next one. The lock file is never removed: a process that waits on a removed
+// one would share the folder with a process that locked its successor.
+func (f *folder) acquire() error {
+	path := f.disk.path(lockFile)
+	f.lock = flock.New(path, flock.SetPermissions(0o600))
+	got, err := f.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	if !got {
+		return fmt.Errorf("%w: %s", ErrInUse, holder(f.disk))
+	}
+	// Only a help for people: on a full disk, and on systems where a locked file
+	// cannot be written, the lock holds without it.
+	_ = os.WriteFile(path, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
 	return nil
 }
 
-func (f *folder) saveTrust() error {
-	b, err := f.trust.MarshalText()
-	if err != nil {
-		return err
+// holder says which process holds the lock, if its file tells.
+func holder(d dirFiles) string {
+	b, err := d.read(lockFile, 0)
+	pid, numErr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || numErr != nil || pid <= 0 {
+		return "close it first"
 	}
-	return f.write(trustFile, b)
+	return fmt.Sprintf("process %d; close it first", pid)
 }
 
-func (f *folder) saveConfig() error {
-	b, err := json.MarshalIndent(f.cfg, "", "  ")
-	if err != nil {
-		return err
-	}
-	return f.write(configFile, append(b, '\n'))
+// close gives the folder free. It may be called more than once.
+func (f *folder) close() {
+	f.once.Do(func() {
+		_ = os.Truncate(f.disk.path(lockFile), 0) // or the note would outlive the process
+		_ = f.lock.Close()
+	})
 }
-
-// acquire takes the lock and notes this process in it.
-func (f *folder) acquire() error {
-	f.lock = flock.New(f.path(lockFile), flock.SetPermissions(0o600))
-	got, err := f.lock.TryLock()
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", f.path(lockFile), err)
-	}
-	if !got {
-		b, _ := f.read(lockFile)
-		return fmt.Errorf("%w: process %.20q", ErrInUse, strings.TrimSpace(string(b)))
-	}
-	return os.WriteFile(f.path(lockFile), fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
-}
-
-func (f *folder) close() { _ = f.lock.Close() }

@@ -1,0 +1,43 @@
+# What CI runs, and what to run before a commit. Tools are pinned; go run fetches them.
+GO           ?= go
+GOFUMPT      := mvdan.cc/gofumpt@v0.12.0
+GOLANGCI     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME     ?= 10s
+
+.PHONY: check format vet fix lint test race fuzz demo bench
+
+check: format vet fix lint race fuzz
+
+format:
+	@out=$$($(GO) run $(GOFUMPT) -l .); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+	GOOS=windows GOARCH=amd64 $(GO) vet ./...
+
+fix:
+	@out=$$($(GO) fix -diff ./... 2>&1); test -z "$$out" || { echo "go fix would change:"; echo "$$out"; exit 1; }
+
+lint:
+	$(GO) run $(GOLANGCI) run ./...
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+# each fuzz target for FUZZTIME
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; \
+	done
+
+demo:
+	$(GO) run ./cmd/peerchat demo
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...

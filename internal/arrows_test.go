@@ -1,0 +1,67 @@
+// Package internal holds small mechanisms that several rooms share; its one
+// test keeps the arrows between the rooms.
+package internal
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// arrows are what each room must never reach, directly or through another.
+var arrows = map[string]string{
+	"peerlink":                   `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|localipc|shm|account|tlssock|cmd)`,
+	"peerlink/identity":          `pion|libp2p|quic-go|msgpack|^peerlink/`,
+	"peerlink/channel":           `pion|libp2p|quic-go|msgpack|crypto/tls$|^peerlink/`,
+	"peerlink/multiplex":         `pion|libp2p|quic-go|crypto/tls$|^peerlink/(ice|dht|webrtc|localipc|shm|account|identity|tlssock)`,
+	"peerlink/tlssock":           `pion|libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice)`,
+	"peerlink/ice":               `libp2p|^peerlink/(multiplex|channel|account|dht)`,
+	"peerlink/dht":               `^peerlink/(multiplex|channel|account|ice|tlssock)`,
+	"peerlink/internal/packed":   `pion|libp2p|quic-go|^peerlink/`,
+	"peerlink/internal/trace":    `pion|libp2p|quic-go|^peerlink/`,
+	"peerlink/internal/transfer": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
+}
+
+func TestRoomsKeepTheirArrows(t *testing.T) {
+	for pkg, forbidden := range arrows {
+		out, err := exec.Command("go", "list", "-deps", pkg).Output()
+		if err != nil {
+			t.Errorf("%s: %v", pkg, err)
+			continue
+		}
+		never := regexp.MustCompile(forbidden)
+		for dep := range strings.Lines(string(out)) {
+			if dep = strings.TrimSpace(dep); dep != pkg && never.MatchString(dep) {
+				t.Errorf("%s reaches %s", pkg, dep)
+			}
+		}
+	}
+}
+
+// families are the rooms that may import a third party's packages themselves.
+var families = map[string]string{
+	`pion/`:                                 `^peerlink/(ice|webrtc)$`,
+	`libp2p/|multiformats/|ipfs/`:           `^peerlink/dht$`,
+	`quic-go/`:                              `^peerlink/ice$`,
+	`spf13/|vbauerster/|lmittmann/|dustin/`: `^peerlink/cmd/`,
+	// Nothing but the program stands above account.
+	`^peerlink/account$`: `^peerlink/cmd/`,
+}
+
+func TestThirdPartiesStayInTheirRooms(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "peerlink/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(string(out)) {
+		f := strings.Fields(l)
+		for _, imp := range f[1:] {
+			for family, rooms := range families {
+				if regexp.MustCompile(family).MatchString(imp) && !regexp.MustCompile(rooms).MatchString(f[0]) {
+					t.Errorf("%s imports %s", f[0], imp)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package connectionmanager_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"peerlink/channel"
+)
+
+func pattern(seed byte, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+// scaled is how many channels the rows with tens of thousands use here; the
+// full size is a load test.
+const scaled = 500
+
+func TestS10_EveryByteBeforeTheClose(t *testing.T) {
+	overCarriers(t, func(t *testing.T, w world) {
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		channels := bob.accepting(t, "*")
+		data := pattern(1, scaled)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range scaled {
+				b := <-channels
+				wg.Go(func() {
+					defer b.Close()
+					var i int
+					_, _ = fmt.Sscanf(b.URI(), "n://%d", &i)
+					if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, data[:i]) {
+						t.Errorf("channel %d: %d bytes, %v", i, len(got), err)
+					}
+				})
+			}
+		})
+		for i := range scaled {
+			a := connect(t, alice, bob, fmt.Sprintf("n://%d", i))
+			if n, err := a.Write(data[:i]); err != nil || n != i {
+				t.Errorf("channel %d: wrote %d, %v", i, n, err)
+			}
+			_ = a.Close()
+		}
+		wg.Wait()
+	})
+}
+
+func TestS22_InterleavedWritesKeepTheirChannels(t *testing.T) {
+	overCarriers(t, func(t *testing.T, w world) {
+		const writes, size = 300, 8000
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		channels := bob.accepting(t, "*")
+		var wg sync.WaitGroup
+		for i := range 3 {
+			a := connect(t, alice, bob, fmt.Sprint("n://", i))
+			b := <-channels
+			want := pattern(byte(i), writes*size)
+			wg.Go(func() {
+				defer a.Close()
+				for k := range writes {
+					if _, err := a.Write(want[k*size : (k+1)*size]); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			wg.Go(func() {
+				defer b.Close()
+				if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("channel %d: %d of %d bytes, %v", i, len(got), len(want), err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestS64_WouldBlockSendsNothing(t *testing.T) {
+	overCarriers(t, func(t *testing.T, w world) {
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		channels := bob.accepting(t, "*")
+		a := connect(t, alice, bob, "n://1")
+		b := <-channels
+		msg := pattern(7, 10_000)
+		sent := 0
+		for {
+			err := a.TrySend(msg)
+			if errors.Is(err, channel.ErrWouldBlock) && a.Stats().BytesSent >= 200_000 {
+				break // the peer's credit is used up, as nobody reads
+			}
+			if err == nil {
+				sent++
+			} else if !errors.Is(err, channel.ErrWouldBlock) {
+				t.Fatal(err)
+			}
+		}
+		go func() { _ = a.CloseWrite() }()
+		got, err := io.ReadAll(b)
+		if err != nil || !bytes.Equal(got, bytes.Repeat(msg, sent)) {
+			t.Errorf("%d messages sent, %d bytes arrived, %v", sent, len(got), err)
+		}
+	})
+}
+
+func TestS65_LargeMessageAndManySmallOnes(t *testing.T) {
+	overCarriers(t, func(t *testing.T, w world) {
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		bob.echoing(t, "*")
+		a := connect(t, alice, bob, "n://1")
+		want := pattern(9, 16<<20)
+		go func() {
+			half := len(want) / 2
+			_, _ = a.Write(want[:half])
+			for i := half; i < len(want); i += 4096 {
+				_, _ = a.Write(want[i : i+4096])
+			}
+			_ = a.CloseWrite()
+		}()
+		if got, err := io.ReadAll(a); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d of %d bytes, %v", len(got), len(want), err)
+		}
+	})
+}
