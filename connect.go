@@ -40,7 +40,7 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 		if err == nil {
 			return sock, nil
 		}
-		lost := l.mux.Err() != nil && ctx.Err() == nil
+		lost := l.mux.Ending() && ctx.Err() == nil // and so linkTo will not take it again
 		if !lost || try > 0 || opts.Mode == OnlyIfConnected {
 			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}

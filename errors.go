@@ -47,7 +47,7 @@ func (e *ConnectError) Error() string {
 		if a.Err == nil {
 			parts = append(parts, fmt.Sprintf("%s: still trying after %v", a.Carrier, a.Took.Round(time.Millisecond)))
 		} else {
-			parts = append(parts, fmt.Sprintf("%s: %v", a.Carrier, a.Err))
+			parts = append(parts, a.Carrier+": "+strings.TrimPrefix(a.Err.Error(), a.Carrier+": "))
 		}
 	}
 	if e.Err != nil {

@@ -142,12 +142,7 @@ type slotState struct {
 func (m *ConnectionManager) bestLinkLocked(device identity.DeviceID, carriers []string) *link {
 	var best *link
 	for _, l := range m.byDevice[device] {
-		select {
-		case <-l.mux.Done():
-			continue
-		default:
-		}
-		if !allowedCarrier(l.carrier, carriers) {
+		if l.mux.Ending() || !allowedCarrier(l.carrier, carriers) {
 			continue
 		}
 		if best == nil || m.preferred(l, best) {

@@ -45,8 +45,11 @@ func TestConfigRoundTrip(t *testing.T) {
 
 func TestConfigThatCouldNotBeReadBackIsNotWritten(t *testing.T) {
 	for _, c := range []Config{
-		{Listen: []string{"nonsense"}}, {Engines: []string{"pigeon"}}, {Bootstrap: []string{""}},
-		{Peers: map[identity.DeviceID][]string{{}: {"h:1"}}}, {Listen: []string{":1", ":1"}},
+		{Listen: []string{"nonsense"}},
+		{Engines: []string{"pigeon"}},
+		{Bootstrap: []string{""}},
+		{Peers: map[identity.DeviceID][]string{{}: {"h:1"}}},
+		{Listen: []string{":1", ":1"}},
 	} {
 		if b, err := c.encode(); err == nil {
 			t.Errorf("%+v was written as %s", c, b)

@@ -163,7 +163,7 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			}
 			continue
 		}
-		n += s.push(p[n:min(len(p), n+s.credit)])
+		n += s.push(p[n : n+min(len(p)-n, s.credit)])
 	}
 }
 

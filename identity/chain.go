@@ -69,7 +69,7 @@ func (p Peer) String() string { return fmt.Sprintf("%q (%s)", p.Name, p.Device.S
 
 // VerifyChain checks a chain of DER certificates that somebody presented, in
 // any order, and returns whose it is. Sizes and counts are checked before a
-// byte is parsed, key types before a signature is verified; at most three
+// byte is parsed, key types before a signature is verified; at most four
 // signatures are. An error matches ErrChain and says which certificate failed
 // and why; a certificate outside its validity names now too, as a wrong clock
 // is the usual cause. It does not block and may be called concurrently.
@@ -113,7 +113,7 @@ func verifyChain(der [][]byte, now time.Time) (Peer, error) {
 		p.CA = AccountID(keyID(certs[2].RawSubjectPublicKeyInfo))
 	}
 	for _, c := range certs {
-		p.chain = append(p.chain, c.Raw)
+		p.chain = append(p.chain, bytes.Clone(c.Raw))
 	}
 	return p, nil
 }
@@ -162,9 +162,7 @@ func arrange(certs []*x509.Certificate) ([]*x509.Certificate, error) {
 	rest := slices.Delete(slices.Clone(certs), i, i+1)
 	for len(rest) > 0 {
 		last := out[len(out)-1]
-		i := slices.IndexFunc(rest, func(c *x509.Certificate) bool {
-			return bytes.Equal(c.RawSubject, last.RawIssuer)
-		})
+		i := issuerOf(last, rest)
 		if i < 0 {
 			return nil, fmt.Errorf("the issuer of %.80q is not in the chain", last.Subject.CommonName)
 		}
@@ -172,6 +170,19 @@ func arrange(certs []*x509.Certificate) ([]*x509.Certificate, error) {
 		rest = slices.Delete(rest, i, i+1)
 	}
 	return out, nil
+}
+
+// issuerOf finds the one of at most two that bears the name of c's issuer, or
+// -1. An account may bear its authority's name; then a signature tells them
+// apart, and if neither made it, the later check says so.
+func issuerOf(c *x509.Certificate, among []*x509.Certificate) int {
+	named := func(i *x509.Certificate) bool { return bytes.Equal(i.RawSubject, c.RawIssuer) }
+	i := slices.IndexFunc(among, named)
+	if i == 0 && len(among) == 2 && named(among[1]) &&
+		among[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) != nil {
+		return 1
+	}
+	return i
 }
 
 func checkCert(c, issuer *x509.Certificate, r role, now time.Time) error {

@@ -71,24 +71,45 @@ func decode(b []byte) (*Identity, error) {
 	var chain [][]byte
 	keys := map[string][]byte{}
 	for {
-		blk, rest := pem.Decode(b)
-		if blk == nil {
-			break
+		b = bytes.TrimSpace(b)
+		if len(b) == 0 {
+			return assemble(chain, keys)
+		}
+		blk, rest, err := nextBlock(b)
+		if err != nil {
+			return nil, err
 		}
 		b = rest
-		if blk.Type == pemCert {
+		_, twice := keys[blk.Type]
+		switch {
+		case blk.Type == pemCert:
 			chain = append(chain, blk.Bytes)
-			continue
-		}
-		if _, twice := keys[blk.Type]; twice {
+		case twice:
 			return nil, fmt.Errorf("two %q blocks", blk.Type)
+		case blk.Type == pemDevice || blk.Type == pemAccount || blk.Type == pemHPKE:
+			keys[blk.Type] = blk.Bytes
+		default:
+			return nil, fmt.Errorf("unknown block %.60q", blk.Type)
 		}
-		keys[blk.Type] = blk.Bytes
 	}
-	if len(bytes.TrimSpace(b)) > 0 {
-		return nil, fmt.Errorf("%d bytes at the end are not PEM: damaged or truncated", len(b))
+}
+
+// nextBlock reads the block that b begins with. pem.Decode alone skips over
+// whatever is not a whole block: a damaged account key would be taken for none.
+func nextBlock(b []byte) (*pem.Block, []byte, error) {
+	begin := []byte("-----BEGIN ")
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	if !bytes.HasPrefix(b, begin) {
+		return nil, nil, fmt.Errorf("%.60q is not the beginning of a PEM block: damaged", line)
 	}
-	return assemble(chain, keys)
+	blk, rest := pem.Decode(b)
+	if blk == nil || bytes.Count(b[:len(b)-len(rest)], begin) != 1 {
+		return nil, nil, fmt.Errorf("the block after %.60q is damaged or truncated", bytes.TrimSpace(line))
+	}
+	if len(blk.Headers) > 0 {
+		return nil, nil, fmt.Errorf("%q block: PEM headers are not taken", blk.Type)
+	}
+	return blk, rest, nil
 }
 
 func assemble(chain [][]byte, keys map[string][]byte) (*Identity, error) {
@@ -130,6 +151,9 @@ func parseKey[ID DeviceID | AccountID](keys map[string][]byte, kind string, want
 	k, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("%q block: %w", kind, err)
+	}
+	if again, err := x509.MarshalPKCS8PrivateKey(k); err != nil || !bytes.Equal(again, der) {
+		return nil, fmt.Errorf("%q block: not as it was written: damaged", kind)
 	}
 	s, ok := k.(crypto.Signer)
 	if !ok {

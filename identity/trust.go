@@ -151,8 +151,8 @@ func (t *Trust) notify() {
 	}
 }
 
-// MarshalText returns the store as sorted lines: "policy allow" or "policy
-// refuse", then "allowed device HEX", "banned account HEX" and so on.
+// MarshalText returns the store as lines: "policy allow" or "policy refuse",
+// then sorted "allowed device HEX", "banned account HEX" and so on, then "end".
 func (t *Trust) MarshalText() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -165,26 +165,31 @@ func (t *Trust) MarshalText() ([]byte, error) {
 	if t.policy == RefuseUndecided {
 		policy = "refuse"
 	}
-	return []byte(strings.Join(append([]string{"policy " + policy}, lines...), "\n") + "\n"), nil
+	return []byte(strings.Join(append([]string{"policy " + policy}, lines...), "\n") + "\n" + trustEnd + "\n"), nil
 }
 
-// UnmarshalText replaces the store by what MarshalText wrote. Anything else is
-// an error that names its line, and then the store is as it was: a ban must
-// never be lost over a typing error.
+// trustEnd is the last line: without it a file that lost its last lines, and
+// with them its bans, would look whole.
+const trustEnd = "end"
+
+// UnmarshalText replaces the store by what MarshalText wrote; empty lines and
+// lines that begin with # are skipped. Anything else is an error that names its
+// line, and then the store is as it was: a ban must never be lost over a typing
+// error or a cut-off file.
 func (t *Trust) UnmarshalText(b []byte) error {
-	var in Trust
-	if len(b) == 0 || b[len(b)-1] != '\n' {
-		return errors.New("identity: trust store: the last line is cut off")
-	}
+	in := trustReader{entries: make(map[subject]Decision)}
 	sc, n := bufio.NewScanner(bytes.NewReader(b)), 0
 	for sc.Scan() {
 		n++
-		if err := in.parseLine(sc.Text()); err != nil {
+		if err := in.line(sc.Text()); err != nil {
 			return fmt.Errorf("identity: trust store: line %d: %w", n, err)
 		}
 	}
 	if err := sc.Err(); err != nil {
 		return fmt.Errorf("identity: trust store: line %d: %w", n+1, err)
+	}
+	if !in.ended {
+		return fmt.Errorf("identity: trust store: line %d: the rest is cut off: want %q as the last line", n+1, trustEnd)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -193,27 +198,66 @@ func (t *Trust) UnmarshalText(b []byte) error {
 	return nil
 }
 
-func (t *Trust) parseLine(line string) error {
-	f := strings.Fields(line)
+// trustReader takes the lines of a stored trust store one by one.
+type trustReader struct {
+	begun, ended bool
+	policy       Policy
+	entries      map[subject]Decision
+}
+
+func (r *trustReader) line(s string) error {
+	f := strings.Fields(s)
 	switch {
-	case len(f) == 0 || strings.HasPrefix(line, "#"):
+	case len(f) == 0 || strings.HasPrefix(f[0], "#"):
 		return nil
-	case len(f) == 2 && f[0] == "policy" && f[1] == "allow":
-		t.policy = AllowUndecided
-		return nil
-	case len(f) == 2 && f[0] == "policy" && f[1] == "refuse":
-		t.policy = RefuseUndecided
+	case r.ended:
+		return fmt.Errorf("%.100q stands after the end", s)
+	case f[0] == "policy" || !r.begun:
+		return r.setPolicy(s, f)
+	case len(f) == 1 && f[0] == trustEnd:
+		r.ended = true
 		return nil
 	case len(f) != 3 || (f[1] != "device" && f[1] != "account"):
-		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id", line)
+		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id", s)
+	default:
+		return r.decide(f[0], f[1], f[2])
 	}
-	d, ok := map[string]Decision{"allowed": Allowed, "banned": Banned}[f[0]]
+}
+
+// setPolicy reads the first line. A store that lost it must not fall back to
+// letting everybody in.
+func (r *trustReader) setPolicy(s string, f []string) error {
+	policies := map[string]Policy{"allow": AllowUndecided, "refuse": RefuseUndecided}
+	if r.begun {
+		return fmt.Errorf("%.100q: the policy was set before", s)
+	}
+	if len(f) != 2 || f[0] != "policy" {
+		return fmt.Errorf("%.100q: want “policy allow” or “policy refuse” first", s)
+	}
+	p, ok := policies[f[1]]
 	if !ok {
-		return fmt.Errorf("%.100q: unknown decision %.20q", line, f[0])
+		return fmt.Errorf("%.100q: unknown policy %.20q, want “allow” or “refuse”", s, f[1])
 	}
-	id, err := parseID(f[1], f[2])
+	r.begun, r.policy = true, p
+	return nil
+}
+
+func (r *trustReader) decide(decision, kind, hex string) error {
+	d, ok := map[string]Decision{"allowed": Allowed, "banned": Banned}[decision]
+	if !ok {
+		return fmt.Errorf("unknown decision %.20q, want “allowed” or “banned”", decision)
+	}
+	id, err := parseID(kind, hex)
 	if err != nil {
 		return err
 	}
-	return t.set(subject{f[1], id}, d)
+	s := subject{kind, id}
+	if _, twice := r.entries[s]; twice {
+		return fmt.Errorf("%s %x was decided before: which one holds?", kind, id)
+	}
+	if len(r.entries) >= maxDecisions {
+		return fmt.Errorf("more than %d decisions", maxDecisions)
+	}
+	r.entries[s] = d
+	return nil
 }

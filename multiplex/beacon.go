@@ -10,12 +10,14 @@ import (
 // maxBeacons bounds the beacons under way; Ping waits for none beyond it.
 const maxBeacons = 16
 
-// beacons keep the link's liveness and its round-trip time. Their timer is
-// their own: no blocked write delays it. Socket.mu guards all of it.
+// idleTick is how often the clock ticks on links without beacons.
+const idleTick = 10 * time.Second
+
+// beacons keep the link's liveness and its round-trip time. Socket.mu guards
+// all of it.
 type beacons struct {
-	timer *time.Timer
-	sent  map[uint64]*beacon
-	rtt   time.Duration // smoothed; 0 until the first answer
+	sent map[uint64]*beacon
+	rtt  time.Duration // smoothed; 0 until the first answer
 }
 
 type beacon struct {
@@ -24,27 +26,82 @@ type beacon struct {
 	rtt  time.Duration
 }
 
-func (b *beacons) stop() {
-	if b.timer != nil {
-		b.timer.Stop()
+// oldest returns how long the first unanswered beacon has waited.
+func (b *beacons) oldest(now time.Time) (wait time.Duration) {
+	for _, b := range b.sent {
+		wait = max(wait, now.Sub(b.at))
 	}
+	return wait
+}
+
+// startClock starts the timer behind liveness. It is a timer of its own: no
+// blocked write delays it.
+func (s *Socket) startClock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock = time.AfterFunc(s.cfg.BeaconTimeout, s.tick)
+}
+
+// tick ends the link if a beacon is overdue, and sends the next one when it is
+// time. While a beacon is under way it runs when that is due, and else once per
+// interval.
+func (s *Socket) tick() {
+	now := time.Now()
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return
+	}
+	if err := s.deadLocked(now); err != nil {
+		s.mu.Unlock()
+		s.fail(err)
+		return
+	}
+	if len(s.beacons.sent) == 0 && s.cfg.BeaconInterval > 0 && s.version.Load() >= version2 {
+		s.sendBeaconLocked()
+	}
+	s.windLocked(now)
+	s.mu.Unlock()
+}
+
+// windLocked sets the clock to the next thing to do, and does what has no hour
+// of its own. s.mu is held.
+func (s *Socket) windLocked(now time.Time) {
+	s.sweepLocked(now)
+	s.line.trim()
+	switch {
+	case len(s.beacons.sent) > 0:
+		s.clock.Reset(s.cfg.BeaconTimeout - s.beacons.oldest(now))
+	case s.cfg.BeaconInterval > 0:
+		s.clock.Reset(s.cfg.BeaconInterval)
+	default:
+		s.clock.Reset(idleTick)
+	}
+}
+
+// deadLocked says why the peer counts as dead, if it does. s.mu is held.
+func (s *Socket) deadLocked(now time.Time) error {
+	if wait := s.beacons.oldest(now); wait >= s.cfg.BeaconTimeout {
+		return fmt.Errorf("%w: no answer to a beacon in %v", ErrDead, wait.Round(time.Millisecond))
+	}
+	if s.version.Load() == 0 && s.cfg.MinVersion >= version2 { // a peer of version 1 may well be silent
+		return fmt.Errorf("%w: no hello in %v", ErrDead, s.cfg.BeaconTimeout)
+	}
+	return nil
 }
 
 // startBeacons sends the first beacon, so that a round-trip time is known soon.
 func (s *Socket) startBeacons() {
-	if s.cfg.BeaconInterval < 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cause != nil {
-		return
+	if s.cause == nil && s.cfg.BeaconInterval > 0 {
+		s.sendBeaconLocked()
+		s.windLocked(time.Now())
 	}
-	s.sendBeaconLocked()
-	s.beacons.timer = time.AfterFunc(s.cfg.BeaconTimeout, s.tick)
 }
 
 // sendBeaconLocked sends a beacon, or returns nil if enough are under way.
+// s.mu is held.
 func (s *Socket) sendBeaconLocked() *beacon {
 	if len(s.beacons.sent) >= maxBeacons {
 		return nil
@@ -59,42 +116,14 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	return b
 }
 
-// tick ends the link if a beacon is overdue, and else sends the next one when
-// it is time. It runs at least once per time-out while one is under way.
-func (s *Socket) tick() {
-	s.mu.Lock()
-	if s.cause != nil {
-		s.mu.Unlock()
-		return
-	}
-	now := time.Now()
-	oldest := now
-	for _, b := range s.beacons.sent {
-		if b.at.Before(oldest) {
-			oldest = b.at
-		}
-	}
-	if wait := now.Sub(oldest); wait >= s.cfg.BeaconTimeout {
-		s.mu.Unlock()
-		s.fail(fmt.Errorf("%w: no answer to a beacon in %v", ErrDead, wait.Round(time.Millisecond)))
-		return
-	}
-	next := s.cfg.BeaconInterval
-	if len(s.beacons.sent) > 0 {
-		next = s.cfg.BeaconTimeout - now.Sub(oldest)
-	} else {
-		s.sendBeaconLocked()
-		next = s.cfg.BeaconTimeout
-	}
-	s.beacons.timer.Reset(next)
-	s.mu.Unlock()
-}
-
 // handleBeacon answers a beacon, or takes an answer. An answer that nobody
-// asked for changes nothing.
+// asked for is counted and changes nothing. Our answer stands behind our
+// resets: it is the sign that an id may be used again (see ids).
 func (s *Socket) handleBeacon(m message) error {
 	if !m.answer {
-		return s.reply(protocolID, encodeBeacon(m.nonce, true))
+		body := encodeBeacon(m.nonce, true)
+		s.line.afterResets(protocolID, body)
+		return s.owed(headerLen + len(body))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,15 +135,16 @@ func (s *Socket) handleBeacon(m message) error {
 		return s.strayLocked("answer to a beacon that was not sent")
 	}
 	delete(s.beacons.sent, m.nonce)
-	b.rtt = time.Since(b.at)
+	now := time.Now()
+	b.rtt = max(now.Sub(b.at), 1) // 0 would mean that none is known
 	if s.beacons.rtt == 0 {
 		s.beacons.rtt = b.rtt
 	} else { // RFC 6298, section 2: alpha = 1/8
 		s.beacons.rtt += (b.rtt - s.beacons.rtt) / 8
 	}
 	close(b.done)
-	if len(s.beacons.sent) == 0 && s.beacons.timer != nil {
-		s.beacons.timer.Reset(s.cfg.BeaconInterval)
+	if s.cause == nil {
+		s.windLocked(now)
 	}
 	return nil
 }
@@ -133,28 +163,10 @@ func (s *Socket) Ping(ctx context.Context) (time.Duration, error) {
 	if err := s.Ready(ctx); err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	switch {
-	case s.cause != nil:
-		defer s.mu.Unlock()
-		return 0, s.cause
-	case s.closing:
-		defer s.mu.Unlock()
-		return 0, net.ErrClosed
-	case s.version.Load() < version2:
-		defer s.mu.Unlock()
-		return 0, fmt.Errorf("multiplex: the peer speaks version 1, which has no beacons")
+	b, err := s.ping()
+	if err != nil {
+		return 0, err
 	}
-	b := s.sendBeaconLocked()
-	if b == nil {
-		for _, b = range s.beacons.sent {
-			break // any that is under way tells as much
-		}
-	}
-	if s.beacons.timer != nil {
-		s.beacons.timer.Reset(s.cfg.BeaconTimeout)
-	}
-	s.mu.Unlock()
 	select {
 	case <-b.done:
 		return b.rtt, nil
@@ -163,4 +175,26 @@ func (s *Socket) Ping(ctx context.Context) (time.Duration, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+}
+
+// ping sends a beacon, or returns one that is under way and tells as much.
+func (s *Socket) ping() (*beacon, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.cause != nil:
+		return nil, s.cause
+	case s.closing:
+		return nil, net.ErrClosed
+	case s.version.Load() < version2:
+		return nil, fmt.Errorf("multiplex: the peer speaks version 1, which has no beacons")
+	}
+	b := s.sendBeaconLocked()
+	if b == nil {
+		for _, b = range s.beacons.sent {
+			break
+		}
+	}
+	s.windLocked(time.Now())
+	return b, nil
 }

@@ -55,7 +55,7 @@ func (p *packer) Write(b []byte) (int, error) {
 
 // encode returns what f encodes. Encoding to memory cannot fail.
 func encode(f func(*msgpack.Encoder) error) []byte {
-	var p packer
+	p := packer{make([]byte, 0, 32)}
 	enc := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(enc)
 	enc.Reset(&p)

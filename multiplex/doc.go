@@ -21,11 +21,18 @@
 // never waits for an application. Memory is bounded whatever the peer does: by
 // the window of each channel, by Config.MaxBuffered over all of them, by the
 // number of channels and of undecided requests, and by the queue of control
-// messages. Data of channels that wait is sent in turns of one frame.
+// messages. Data of channels that wait is sent in turns of one frame. A link
+// that was busy gives its write buffers back; idle, it holds 64 KiB to read into
+// and about 600 bytes per channel.
+//
+// A peer that breaks the protocol ends the link and is told why; one that sends
+// past its credit loses that channel alone. Errors of the transport are never
+// io.EOF.
 //
 // # Goroutines and locks
 //
-// A Socket has a reader and a writer; beacons run on timers. Lock order:
+// A Socket has a reader, a writer and one timer, which no blocked write delays.
+// Lock order:
 // channel.Socket.mu, then Socket.mu (the table of channels), then line.mu (what
 // waits to be written). No lock is held during I/O, and none while a Port is
 // called, except that a channel's own lock is held when it calls its Link.

@@ -49,11 +49,10 @@ func appendFrames(b []byte, id channel.ID, p []byte) []byte {
 	return b
 }
 
-// framedLen is how long n bytes become when they are cut into frames.
-func framedLen(n int) int { return n + (n+cutBody-1)/cutBody*headerLen }
-
-// fitting is how many bytes of payload fit into room bytes of frames.
+// fitting is how many bytes of payload fit into room bytes of frames. Ends may
+// have overfilled the line: less than no room is none.
 func fitting(room int) int {
+	room = max(room, 0)
 	full := room / (cutBody + headerLen)
 	rest := max(room%(cutBody+headerLen)-headerLen, 0)
 	return full*cutBody + rest

@@ -12,11 +12,15 @@ const (
 	// lineCap is how much data may wait: 16 frames, what 200 µs take at 1.3 GB/s.
 	// Writers of channels wait for more, in turns.
 	lineCap = 256 << 10
-	// maxReplies bounds what a peer can make us owe it while it reads nothing:
-	// answers, credit and ends, 10–20 bytes each.
+	// maxReplies bounds what a peer can make us owe it while it reads nothing.
+	// Answers to requests are the largest, 270 bytes or less; an honest opener
+	// waits for 256 of them at most (maxAsked).
 	maxReplies = 256 << 10
-	// mergeLen is up to which length control frames and data go out in one write.
+	// mergeLen is up to which length control frames and data go out in one
+	// write, which costs copying them together.
 	mergeLen = 16 << 10
+	// maxTurns is for how many waiting channels an idle line keeps room.
+	maxTurns = 256
 )
 
 // turn is where a channel with waiting data stands.
@@ -37,7 +41,9 @@ type line struct {
 	wake    sync.Cond // on mu: there is something to write, or the line closes
 	urgent  []byte
 	data    []byte
-	replies int // bytes of urgent and data that the peer provoked
+	spare   []byte // what data was written from last, while the writer waits
+	resets  bool   // there are resets in data
+	replies int    // bytes of urgent and data that the peer provoked
 	ready   []*entry
 	closing bool // write what there is, then stop
 	cut     bool // stop at once
@@ -51,21 +57,30 @@ func (l *line) control(id channel.ID, body []byte) {
 	l.wake.Signal()
 }
 
-// reply is control for what the peer provoked; false says that too much of
-// that waits already.
-func (l *line) reply(id channel.ID, body []byte) bool {
-	l.control(id, body)
-	return l.owe(headerLen + len(body))
-}
-
 // inOrder queues a frame behind the data that waits, whether there is room or not.
 func (l *line) inOrder(id channel.ID, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.data = append(appendHeader(l.data, id, len(body)), body...)
+	l.resets = l.resets || id == protocolID
 	l.wake.Signal()
 }
 
+// afterResets queues a frame ahead of the data, but behind the resets that
+// wait: then behind all that waits.
+func (l *line) afterResets(id channel.ID, body []byte) {
+	l.mu.Lock()
+	resets := l.resets // once set, only the writer clears it, by taking them
+	l.mu.Unlock()
+	if resets {
+		l.inOrder(id, body)
+	} else {
+		l.control(id, body)
+	}
+}
+
+// owe accounts for n bytes of frames that the peer provoked; false says that
+// too much of that waits already.
 func (l *line) owe(n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +116,7 @@ func (l *line) push(e *entry, p []byte) (n int) {
 func (l *line) tryPush(e *entry, p []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.turn != idle || len(l.ready) > 0 || framedLen(len(p)) > lineCap-len(l.data) {
+	if e.turn != idle || len(l.ready) > 0 || len(p) > fitting(lineCap-len(l.data)) {
 		return false
 	}
 	l.data = appendFrames(l.data, e.id, p)
@@ -109,8 +124,7 @@ func (l *line) tryPush(e *entry, p []byte) bool {
 	return true
 }
 
-// batch is what the writer writes next. Its slices belong to the writer and
-// are swapped with the line's.
+// batch is what the writer writes next. Its slices are swapped with the line's.
 type batch struct {
 	urgent, data []byte
 	turns        []*entry
@@ -120,22 +134,33 @@ type batch struct {
 func (l *line) take(b *batch) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.urgent)+len(l.data)+len(l.ready) == 0 && !l.closing && !l.cut {
+	l.spare, b.data = b.data[:0], nil
+	for l.emptyLocked() && !l.closing && !l.cut {
 		l.wake.Wait()
 	}
-	if l.cut || len(l.urgent)+len(l.data)+len(l.ready) == 0 {
+	if l.cut || l.emptyLocked() {
 		return false
 	}
 	b.urgent, l.urgent = l.urgent, b.urgent[:0]
-	b.data, l.data = l.data, b.data[:0]
-	l.replies = 0
-	for _, e := range l.ready {
+	b.data, l.data, l.spare = l.data, l.spare, nil
+	l.resets, l.replies = false, 0
+	b.turns, l.ready = l.ready, b.turns[:0]
+	for _, e := range b.turns {
 		e.turn = taken
-		b.turns = append(b.turns, e)
 	}
-	clear(l.ready)
-	l.ready = l.ready[:0]
 	return true
+}
+
+func (l *line) emptyLocked() bool { return len(l.urgent)+len(l.data)+len(l.ready) == 0 }
+
+// trim lets go of the buffers of a line that has nothing to write, so that a
+// link that was busy once holds no memory for it.
+func (l *line) trim() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.emptyLocked() {
+		l.urgent, l.data, l.spare, l.ready = nil, nil, nil, nil
+	}
 }
 
 // settle notes the outcome of one pull: the channel waits on, or is done
@@ -161,7 +186,7 @@ func (l *line) putBack(es []*entry) {
 	for _, e := range es {
 		e.turn = queued
 	}
-	l.ready = append(append(make([]*entry, 0, len(es)+len(l.ready)), es...), l.ready...)
+	l.ready = slices.Insert(l.ready, 0, es...)
 }
 
 // end stops the writer: when all is written, or at once.
@@ -201,6 +226,7 @@ func (l *line) pull(b *batch) {
 		}
 	}
 	l.putBack(turns)
-	clear(b.turns)
-	b.turns = b.turns[:0]
+	if clear(b.turns[:cap(b.turns)]); cap(b.turns) > maxTurns {
+		b.turns = nil
+	}
 }

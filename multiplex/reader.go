@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"peerlink/channel"
 	"peerlink/internal/packed"
@@ -13,10 +14,13 @@ import (
 // readBuf holds the longest frame, so that control frames are parsed in place.
 const readBuf = headerLen + maxBody + 1
 
-// lateFrames is how many messages about channels that do not exist are let
-// pass, beside four for each channel that has ended: those may have been under
-// way when it did.
-const lateFrames = 100
+// Messages about channels that do not exist may have been under way when the
+// channel ended: so many are let pass beside so many for each channel that has
+// ended (a reset and the credit of a window, told in quarters).
+const (
+	lateFrames     = 100
+	latePerChannel = 5
+)
 
 // limitV1 is what a peer without credit may have unread per channel.
 const limitV1 = 4 << 20
@@ -55,7 +59,7 @@ func (s *Socket) readFrames(br *bufio.Reader) error {
 		s.stats.framesIn.Add(1)
 		s.stats.bytesIn.Add(uint64(headerLen + n))
 		if first && id != protocolID {
-			if err := s.hello(version1, 0); err != nil {
+			if err := s.hello(version1); err != nil {
 				return err
 			}
 		}
@@ -68,7 +72,7 @@ func (s *Socket) readFrames(br *bufio.Reader) error {
 			return err
 		}
 		if first && s.version.Load() == 0 { // of the protocol channel, but no hello
-			if err := s.hello(version1, 0); err != nil {
+			if err := s.hello(version1); err != nil {
 				return err
 			}
 		}
@@ -115,7 +119,7 @@ func unexpected(err error) error {
 
 // readData hands a data frame to its channel, in pieces as they arrive.
 func (s *Socket) readData(br *bufio.Reader, id channel.ID, n int) error {
-	e, err := s.find(id)
+	e, drop, err := s.receiver(id)
 	if err != nil {
 		return err
 	}
@@ -128,11 +132,7 @@ func (s *Socket) readData(br *bufio.Reader, id channel.ID, n int) error {
 		}
 		k := min(n, br.Buffered())
 		b, _ := br.Peek(k)
-		if e != nil {
-			if err := s.deliver(e, b); err != nil {
-				return err
-			}
-		}
+		drop = drop || !s.deliver(e, b)
 		_, _ = br.Discard(k)
 		n -= k
 	}
@@ -144,40 +144,52 @@ func (s *Socket) readData(br *bufio.Reader, id channel.ID, n int) error {
 func (s *Socket) find(id channel.ID) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.findLocked(id)
+}
+
+func (s *Socket) findLocked(id channel.ID) (*entry, error) {
 	if e := s.table[id]; e != nil {
 		return e, nil
 	}
-	return nil, s.strayLocked("frame for channel %d, which does not exist", id)
+	return nil, s.strayLocked("message about channel %d, which does not exist", id)
+}
+
+// receiver is find for a data frame or an end. drop says that data is to be
+// dropped.
+func (s *Socket) receiver(id channel.ID) (e *entry, drop bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err = s.findLocked(id)
+	switch {
+	case e == nil:
+		return nil, true, err
+	case e.gotEnd:
+		return nil, true, violation("frame of channel %d after its end", id)
+	}
+	return e, e.condemned, nil
 }
 
 // strayLocked counts a message about a channel that does not exist. s.mu is held.
 func (s *Socket) strayLocked(format string, args ...any) error {
 	s.strays++
-	if s.strays > lateFrames+4*s.ended {
+	if s.strays > lateFrames+latePerChannel*s.ended {
 		return violation("%d late messages, the last: %s", s.strays, fmt.Sprintf(format, args...))
 	}
 	return nil
 }
 
-// deliver hands data to a channel that exists. A channel whose peer breaks its
-// bounds is reset; the link lives.
-func (s *Socket) deliver(e *entry, b []byte) error {
-	s.mu.Lock()
-	ended, condemned := e.gotEnd, e.condemned
-	s.mu.Unlock()
-	switch {
-	case ended:
-		return violation("data on channel %d after its end", e.id)
-	case condemned:
-		return nil
-	case s.buffered.Load()+int64(len(b)) > int64(s.cfg.MaxBuffered):
+// deliver hands data to a channel. If the peer breaks the channel's bounds, the
+// channel is reset, the link lives, and the answer is false: no more of that.
+func (s *Socket) deliver(e *entry, b []byte) bool {
+	if s.buffered.Load()+int64(len(b)) > int64(s.cfg.MaxBuffered) {
 		s.condemn(e, channel.CodeResource)
-		return nil
+		return false
 	}
 	if err := e.port.Deliver(b); err != nil {
 		s.condemn(e, channel.CodeFlowControl)
+		return false
 	}
-	return nil
+	return true
 }
 
 // condemn resets a channel because of what the peer did on it.
@@ -186,6 +198,7 @@ func (s *Socket) condemn(e *entry, code channel.Code) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.condemned = true
+	e.withdrawLocked()
 	e.stopLocked(code)
 }
 
@@ -194,12 +207,6 @@ func (s *Socket) handleEnd(e *entry) error {
 	if e == nil {
 		return nil
 	}
-	s.mu.Lock()
-	if e.gotEnd {
-		s.mu.Unlock()
-		return violation("channel %d ended twice", e.id)
-	}
-	s.mu.Unlock()
 	e.port.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,53 +217,53 @@ func (s *Socket) handleEnd(e *entry) error {
 // handleReset takes the peer's reset: it reads no more, and sends no more
 // unless it had ended cleanly before. It is answered by this side's end.
 func (s *Socket) handleReset(m message) error {
-	e, err := s.find(m.id)
-	if e == nil {
-		return err
-	}
 	cause := &channel.ResetError{Code: m.code, Remote: true}
 	s.mu.Lock()
-	ended := e.gotEnd
-	s.withdrawLocked(e)
+	e, err := s.findLocked(m.id)
+	if e == nil {
+		s.mu.Unlock()
+		return err
+	}
+	r, ended := e.undecided, e.gotEnd
+	switch {
+	case !ended:
+		e.withdrawLocked()
+		err = s.floodLocked(e)
+	case r != nil:
+		r.left = true // what it wrote is still to be seen: the answer comes with the decision
+	}
 	s.mu.Unlock()
-	if ended {
+	switch {
+	case ended:
 		e.port.Stop(cause)
-	} else {
+	case r != nil:
+		e.discard(cause)
+	default:
 		e.port.Fail(cause)
 	}
 	s.answer(e, cause)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e.gotEnd = true
-	if e.sentEnd {
-		e.settleLocked()
+	if err != nil || ended && r != nil {
+		return err
+	}
+	return s.gaveUp(e)
+}
+
+// floodLocked counts a channel that its opener cut off within a second, and
+// reports more of those than an honest peer has: each may have cost us a
+// handler that is still at work, though its id is free. s.mu is held.
+func (s *Socket) floodLocked(e *entry) error {
+	now, most := time.Now(), 4*maxAsked
+	if s.ours(e.id) || now.Sub(e.asked) >= time.Second || !s.cancels.over(now, most) {
 		return nil
 	}
-	e.endLocked()
-	return s.owedLocked(headerLen)
-}
-
-// owedLocked accounts for a reply in the data's order. s.mu is held.
-func (s *Socket) owedLocked(n int) error {
-	if !s.line.owe(n) {
-		return violation("more than %d bytes of replies wait, and the peer reads nothing", maxReplies)
-	}
-	return nil
-}
-
-// reply queues what the peer provoked, within bounds.
-func (s *Socket) reply(id channel.ID, body []byte) error {
-	if !s.line.reply(id, body) {
-		return violation("more than %d bytes of replies wait, and the peer reads nothing", maxReplies)
-	}
-	return nil
+	return violation("more than %d channels in a second opened and cut off", most)
 }
 
 // handleMessage calls one handler per kind of protocol message.
 func (s *Socket) handleMessage(m message) error {
 	switch m.kind {
 	case 'v':
-		return s.hello(m.version, m.features)
+		return s.hello(m.version)
 	case 'p':
 		return s.handleBeacon(m)
 	case 'w':
@@ -277,14 +284,13 @@ func (s *Socket) handleMessage(m message) error {
 }
 
 // hello notes the peer's version; only the first counts.
-func (s *Socket) hello(version int, features uint64) error {
+func (s *Socket) hello(version int) error {
 	if s.version.Load() != 0 {
 		return nil
 	}
 	if version < s.cfg.MinVersion {
 		return violation("the peer speaks version %d, and here the lowest allowed is %d", version, s.cfg.MinVersion)
 	}
-	s.features.Store(features)
 	s.version.Store(int32(min(version, s.cfg.Version)))
 	close(s.ready)
 	if s.version.Load() >= version2 {

@@ -5,9 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"peerlink/channel"
 )
+
+// maxAsked is how many requests of this side wait for the peer's answer at
+// once: what every acceptor must hold (docs/protocol.md, "Channel requests").
+// So a burst of opens waits here and is not declined there.
+const maxAsked = 256
 
 // Request is a peer's wish for a channel. It must be decided by Accept or
 // Decline; only the first decision counts. Methods may be called concurrently
@@ -15,16 +21,17 @@ import (
 type Request struct {
 	e       *entry
 	decided bool // guarded by Socket.mu
-	gone    bool // the peer took it back; guarded by Socket.mu
+	gone    bool // it is too late to decide; guarded by Socket.mu
+	left    bool // the peer has ended and reads no more, but wrote before; guarded by Socket.mu
 }
 
 // errGone is the cause when a request is decided too late or twice.
 var errGone = errors.New("multiplex: the request was withdrawn or is decided already")
 
 // Open asks for a channel under name, 1 to 255 bytes of UTF-8 without control
-// characters, and waits for the answer, at most until ctx ends. The error
-// matches ErrDeclined, ErrBadName, ErrTooMany, ctx's cause, or is why the link
-// ended.
+// characters, and waits for the answer, at most until ctx ends. It asks for 256
+// channels at once and waits with further ones. The error matches ErrDeclined,
+// ErrBadName, ErrTooMany, ctx's cause, or is why the link ended.
 func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error) {
 	e, err := s.request(ctx, name)
 	if err != nil {
@@ -52,7 +59,8 @@ func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error)
 // OpenEarly is Open without waiting for the answer: up to 64 KiB may be
 // written at once, which saves a round trip. If the peer declines, what was
 // written is lost, and Reads and Writes fail with an error that matches
-// ErrDeclined.
+// ErrDeclined. It waits only while 256 requests are unanswered, and for an id
+// that is about to be free.
 func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, error) {
 	e, err := s.request(ctx, name)
 	if err != nil {
@@ -66,17 +74,30 @@ func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
+	select {
+	case s.asking <- struct{}{}:
+	case <-s.done:
+		return nil, s.Err()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("multiplex: %d requests before channel %q are unanswered: %w", maxAsked, name, context.Cause(ctx))
+	}
 	for {
 		e, freed, err := s.tryRequest(name)
-		if freed == nil {
-			return e, err
+		if err == nil && freed != nil {
+			select {
+			case <-freed:
+				continue
+			case <-s.done:
+				err = s.Err()
+			case <-ctx.Done():
+				err = fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
+			}
 		}
-		select {
-		case <-freed:
-		case <-s.done:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
+		if err != nil {
+			<-s.asking
+			return nil, err
 		}
+		return e, nil
 	}
 }
 
@@ -144,9 +165,14 @@ func (s *Socket) handleRequest(q request) error {
 	if q.answer {
 		return s.handleAnswer(q)
 	}
+	if err := s.owed(0); err != nil { // of what the application has answered
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.cause != nil:
+		return s.cause
 	case q.id == controlID || q.id == protocolID || s.ours(q.id):
 		return violation("request for channel %d, which is not the peer's to open", q.id)
 	case s.table[q.id] != nil:
@@ -168,6 +194,7 @@ func (s *Socket) handleRequest(q request) error {
 		window = 0
 	}
 	e := s.addLocked(q.id, q.name, q.window, window)
+	e.asked = time.Now()
 	if no != "" {
 		return s.declineLocked(e, no)
 	}
@@ -181,10 +208,25 @@ func (s *Socket) handleRequest(q request) error {
 // when the peer has heard, and its early bytes are dropped until then. s.mu is
 // held. It returns an error if too many replies wait.
 func (s *Socket) declineLocked(e *entry, reason string) error {
-	e.sentEnd, e.condemned = true, true
-	err := s.reply(controlID, request{name: e.name, id: e.id, answer: true, reason: cutReason(reason)}.encode())
+	e.sentEnd, e.condemned, e.left = true, true, time.Now()
+	err := s.reply(request{name: e.name, id: e.id, answer: true, reason: cutReason(reason)})
 	e.settleLocked()
 	return err
+}
+
+// reply queues an answer to a request.
+func (s *Socket) reply(q request) error {
+	body := q.encode()
+	s.line.control(controlID, body)
+	return s.owed(headerLen + len(body))
+}
+
+// owed accounts for n bytes of frames that the peer provoked.
+func (s *Socket) owed(n int) error {
+	if !s.line.owe(n) {
+		return violation("more than %d bytes of replies wait, and the peer reads nothing", maxReplies)
+	}
+	return nil
 }
 
 // handleAnswer takes the peer's decision. One for a channel that does not
@@ -201,17 +243,10 @@ func (s *Socket) handleAnswer(q request) error {
 		no := &DeclinedError{Name: e.name, Reason: q.reason}
 		e.port.Fail(no)
 		s.answer(e, no)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		e.gotEnd = true
-		if e.sentEnd {
-			e.settleLocked()
-			return nil
-		}
-		e.endLocked()
-		return s.owedLocked(headerLen)
+		return s.gaveUp(e)
 	}
 	switch {
+	case s.cfg.Version < version2: // has no use for credit
 	case q.window == 0:
 		e.port.WithoutCredit(limitV1)
 	case q.window > earlyCredit:
@@ -221,6 +256,20 @@ func (s *Socket) handleAnswer(q request) error {
 	}
 	s.answer(e, nil)
 	return nil
+}
+
+// gaveUp notes that the peer has nothing to do with a channel any more: it is
+// answered by this side's end.
+func (s *Socket) gaveUp(e *entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.gotEnd = true
+	if e.sentEnd {
+		e.settleLocked()
+		return nil
+	}
+	e.endLocked()
+	return s.owed(headerLen)
 }
 
 // waitsLocked reports whether the channel waits for the peer's answer.
@@ -240,9 +289,15 @@ func (e *entry) waitsLocked() bool {
 func (s *Socket) answer(e *entry, refused error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	e.answerLocked(refused)
+}
+
+// answerLocked is answer while s.mu is held.
+func (e *entry) answerLocked(refused error) {
 	if e.waitsLocked() {
 		e.refused = refused
 		close(e.answered)
+		<-e.s.asking
 	}
 }
 
@@ -251,10 +306,9 @@ func (s *Socket) Accept(ctx context.Context) (*Request, error) {
 	for {
 		select {
 		case r := <-s.requests:
-			if s.withdrawn(r) {
-				continue
+			if s.open(r) {
+				return r, nil
 			}
-			return r, nil
 		case <-s.done:
 			return nil, s.Err()
 		case <-ctx.Done():
@@ -263,23 +317,22 @@ func (s *Socket) Accept(ctx context.Context) (*Request, error) {
 	}
 }
 
-// withdrawn reports whether the peer took a request back before anybody saw
-// it, and frees its place then.
-func (s *Socket) withdrawn(r *Request) bool {
+// open reports whether there is anything to decide. If the peer took the
+// request back before anybody saw it, its place is freed.
+func (s *Socket) open(r *Request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.gone && !r.decided {
 		r.decided = true
 		s.pending--
-		return true
 	}
-	return false
+	return !r.decided && s.cause == nil
 }
 
-// withdrawLocked notes that the peer took its request back. Its place is freed
-// only when it is decided: what bounds a flood of opens and cancels is the
-// number of deciders. s.mu is held.
-func (s *Socket) withdrawLocked(e *entry) {
+// withdrawLocked makes a request one that cannot be decided any more. Its place
+// is freed only when somebody has looked at it: what bounds a flood of opens
+// and cancels is the pace of the deciders. s.mu is held.
+func (e *entry) withdrawLocked() {
 	if e.undecided != nil {
 		e.undecided.gone = true
 	}
@@ -317,7 +370,11 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	if err := r.decideLocked(); err != nil {
 		return nil, err
 	}
-	s.line.control(controlID, request{name: r.e.name, id: r.e.id, answer: true, accepted: true, window: s.window()}.encode())
+	// Its error would be that the peer reads nothing: the reader will find out.
+	_ = s.reply(request{name: r.e.name, id: r.e.id, answer: true, accepted: true, window: s.window()})
+	if r.left {
+		r.e.endLocked()
+	}
 	return r.e.port.Socket(), nil
 }
 
@@ -329,11 +386,14 @@ func (r *Request) Decline(reason string) error {
 		s.mu.Unlock()
 		return err
 	}
-	err := s.declineLocked(r.e, reason)
+	_ = s.declineLocked(r.e, reason) // as with Accept
 	s.mu.Unlock()
-	r.e.port.Fail(&DeclinedError{Name: r.e.name, Reason: reason})
-	if err != nil {
-		s.fail(err)
-	}
+	r.e.discard(&DeclinedError{Name: r.e.name, Reason: reason})
 	return nil
+}
+
+// discard ends a channel of which no application has the Socket.
+func (e *entry) discard(cause error) {
+	e.port.Fail(cause)
+	_ = e.port.Socket().Close() // drops what has arrived
 }

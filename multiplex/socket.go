@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,22 +26,29 @@ type Config struct {
 	// Window is how many bytes of a channel wait unread at most: 256 KiB.
 	// Values below 64 KiB are raised to it.
 	Window int
-	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB.
-	// The channel whose bytes would exceed it is reset with CodeResource.
+	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB,
+	// and never less than Window. The channel whose bytes would exceed it is
+	// reset with CodeResource.
 	MaxBuffered int
 	// MaxChannels is how many channels there may be, of both sides: 65 534,
-	// which is all that ids allow.
+	// which is all that ids allow. Negative: none.
 	MaxChannels int
-	// MaxPending is how many requests of the peer wait for a decision: 256.
-	// Further ones are declined.
+	// MaxPending is how many requests of the peer wait for a decision: 256,
+	// what an opener of this package asks at once. Further ones are declined.
+	// Negative: all are.
 	MaxPending int
-	// BeaconInterval is the time between beacons: 10 s. Negative: none.
+	// BeaconInterval is the time between beacons: 10 s. Negative: none but
+	// those of Ping.
 	BeaconInterval time.Duration
 	// BeaconTimeout is how long an answer may take until the peer counts as
 	// dead: 5 s.
 	BeaconTimeout time.Duration
 	// CloseTimeout bounds Close: 1 s.
 	CloseTimeout time.Duration
+	// LingerTimeout is how long the peer may take to end its half of a channel
+	// that is closed or declined here, until the channel is forgotten: 5 min.
+	// It is looked at once per beacon interval. Negative: for ever.
+	LingerTimeout time.Duration
 	// LocalAddr and RemoteAddr are what channels report as their addresses:
 	// those of the conn.
 	LocalAddr, RemoteAddr net.Addr
@@ -50,13 +59,14 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.Window = max(or(c.Window, 256<<10), earlyCredit)
-	c.MaxBuffered = or(c.MaxBuffered, 16<<20)
+	c.Window = min(max(or(c.Window, 256<<10), earlyCredit), maxWindow)
+	c.MaxBuffered = max(or(c.MaxBuffered, 16<<20), c.Window)
 	c.MaxChannels = or(c.MaxChannels, 65534)
-	c.MaxPending = or(c.MaxPending, 256)
+	c.MaxPending = max(or(c.MaxPending, maxAsked), 0)
 	c.BeaconInterval = or(c.BeaconInterval, 10*time.Second)
 	c.BeaconTimeout = or(c.BeaconTimeout, 5*time.Second)
 	c.CloseTimeout = or(c.CloseTimeout, time.Second)
+	c.LingerTimeout = or(c.LingerTimeout, 5*time.Minute)
 	c.Version = or(c.Version, version2)
 	c.MinVersion = or(c.MinVersion, version1)
 	return c
@@ -79,10 +89,10 @@ type Socket struct {
 	line     line
 	buffered atomic.Int64
 	version  atomic.Int32 // the peer's; 0 until its first frame
-	features atomic.Uint64
 	stats    counters
 
 	requests   chan *Request
+	asking     chan struct{} // holds a place for each unanswered request of this side
 	ready      chan struct{} // closed at the peer's first frame
 	done       chan struct{} // closed when the link has ended
 	writerDone chan struct{}
@@ -94,11 +104,13 @@ type Socket struct {
 	pending   int   // requests of the peer without a decision
 	ended     int   // channels forgotten so far
 	strays    int   // messages about channels that do not exist
+	cancels   rate  // requests of the peer that it took back
 	closing   bool  // Close was called
 	cause     error // why the link ended; set once, before done is closed
 	goingAway error // the peer said that it closes the link
 	writeErr  error // why the writer stopped
 	verdict   error // the cause to be, where the end takes a while
+	clock     *time.Timer
 	beacons   beacons
 }
 
@@ -115,6 +127,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	s := &Socket{
 		conn: conn, cfg: cfg, isClient: isClient,
 		requests:   make(chan *Request, cfg.MaxPending),
+		asking:     make(chan struct{}, maxAsked),
 		ready:      make(chan struct{}),
 		done:       make(chan struct{}),
 		writerDone: make(chan struct{}),
@@ -130,6 +143,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, 0))
 	}
+	s.startClock()
 	go s.writeLoop()
 	go s.readLoop()
 	return s
@@ -174,6 +188,14 @@ func (s *Socket) Err() error {
 	}
 }
 
+// Ending reports whether the link has ended or is about to, because either
+// side closes it: it opens no more channels.
+func (s *Socket) Ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause != nil || s.verdict != nil || s.goingAway != nil
+}
+
 // Close ends the link and all its channels. What their Writes have returned is
 // still sent, the peer is told, and Close waits until it has heard, at most
 // Config.CloseTimeout. It always closes the conn and waits for the Socket's
@@ -199,37 +221,45 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 }
 
 // goAway tells the peer, drains the line, waits for the peer to close, and
-// ends the link.
+// ends the link. When the time is up, fail closes the conn, which wakes whoever
+// still reads or writes it.
 func (s *Socket) goAway(code channel.Code, reason string) {
-	deadline := time.Now().Add(s.cfg.CloseTimeout)
-	_ = s.conn.SetWriteDeadline(deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
+	defer cancel()
 	for _, e := range s.entries() {
 		e.port.Fail(net.ErrClosed) // its writers stop, so that the line runs dry
+		s.answer(e, net.ErrClosed)
 	}
 	if s.cfg.Version >= version2 {
 		s.line.inOrder(protocolID, encodeGoingAway(code, reason))
 	}
 	s.line.end(drained)
-	timeout := time.NewTimer(time.Until(deadline))
-	defer timeout.Stop()
 	select {
 	case <-s.writerDone:
-	case <-timeout.C:
-	}
-	// The peer closes when it has read all. Closing first could make a TCP
-	// reset overtake what was just sent.
-	if cw, ok := s.conn.(interface{ CloseWrite() error }); ok {
-		_ = cw.CloseWrite()
-	}
-	select {
-	case <-s.readerDone:
-	case <-timeout.C:
+		// Closing before the peer has read all could make a TCP reset overtake
+		// what was just sent. It closes when it has read the going away.
+		if s.basic() && !s.endStream() {
+			break // it cannot know
+		}
+		select {
+		case <-s.readerDone:
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
 	}
 	s.fail(net.ErrClosed)
 }
 
+// endStream tells a peer of version 1 that nothing more comes, where the
+// carrier can.
+func (s *Socket) endStream() bool {
+	cw, ok := s.conn.(interface{ CloseWrite() error })
+	return ok && cw.CloseWrite() == nil
+}
+
 // fail ends the link at once. Only the first cause counts, and a verdict
-// reached before, or the peer's own word, more than what it led to.
+// reached before, or the peer's own word, more than what it led to. The
+// channels learn of it before the conn is closed, which may take a while.
 func (s *Socket) fail(cause error) {
 	s.mu.Lock()
 	if s.cause != nil {
@@ -243,29 +273,38 @@ func (s *Socket) fail(cause error) {
 		cause = s.goingAway
 	}
 	s.cause = cause
-	s.beacons.stop()
+	s.clock.Stop()
+	es := slices.Collect(maps.Values(s.table))
+	clear(s.table)
 	s.mu.Unlock()
 	s.line.end(cutOff)
-	_ = s.conn.Close()
-	for _, e := range s.entries() {
+	for _, e := range es {
 		e.port.Fail(cause)
 		s.answer(e, cause)
 	}
+	_ = s.conn.Close()
 	close(s.done)
 }
 
+// lastWords is how long a peer that broke the protocol may take to read so.
+const lastWords = 100 * time.Millisecond
+
 // violate ends the link because the peer broke the protocol, and says so to it
-// if that can be done at once.
+// if that can be done in no time. What it still sends is read: closing a TCP
+// connection on unread bytes could take the last words back.
 func (s *Socket) violate(err error) {
 	s.mu.Lock()
 	if s.verdict == nil {
 		s.verdict = err
 	}
 	s.mu.Unlock()
-	s.line.inOrder(protocolID, encodeGoingAway(channel.CodeProtocol, err.Error()))
-	s.line.end(drained)
-	_ = s.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-	<-s.writerDone
+	defer time.AfterFunc(lastWords, func() { s.fail(err) }).Stop()
+	if !s.basic() {
+		s.line.inOrder(protocolID, encodeGoingAway(channel.CodeProtocol, err.Error()))
+		s.line.end(drained)
+		<-s.writerDone
+		_, _ = io.Copy(io.Discard, s.conn)
+	}
 	s.fail(err)
 }
 
@@ -273,11 +312,7 @@ func (s *Socket) violate(err error) {
 func (s *Socket) entries() []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	es := make([]*entry, 0, len(s.table))
-	for _, e := range s.table {
-		es = append(es, e)
-	}
-	return es
+	return slices.Collect(maps.Values(s.table))
 }
 
 // writeLoop is the writer: it owns conn's writing side.
@@ -286,26 +321,41 @@ func (s *Socket) writeLoop() {
 	var b batch
 	for s.line.take(&b) {
 		s.line.pull(&b)
-		if len(b.urgent)+len(b.data) <= mergeLen {
-			b.urgent, b.data = append(b.urgent, b.data...), b.data[:0]
+		if err := s.writeBatch(&b); err != nil {
+			s.writeFailed(transportError("write", err))
+			return
 		}
-		for _, p := range [][]byte{b.urgent, b.data} {
-			if len(p) == 0 {
-				continue
-			}
-			s.stats.bytesOut.Add(uint64(len(p)))
-			if _, err := s.conn.Write(p); err != nil {
-				s.writeFailed(transportError("write", err))
-				return
-			}
-		}
-		if cap(b.data) > 2*lineCap { // a burst of ends: do not keep its memory
+		if cap(b.data) > 2*lineCap { // grown by a burst of ends
 			b.data = nil
 		}
-		if cap(b.urgent) > 2*lineCap {
+		if cap(b.urgent) > 2*mergeLen {
 			b.urgent = nil
 		}
 	}
+}
+
+// writeBatch writes the control frames and then the data.
+func (s *Socket) writeBatch(b *batch) error {
+	if len(b.urgent)+len(b.data) <= mergeLen {
+		b.urgent = append(b.urgent, b.data...)
+		return s.write(b.urgent)
+	}
+	if err := s.write(b.urgent); err != nil {
+		return err
+	}
+	return s.write(b.data)
+}
+
+func (s *Socket) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	n, err := s.conn.Write(p)
+	s.stats.bytesOut.Add(uint64(max(n, 0)))
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
 }
 
 // writeFailed leaves the end to the reader, for a while: what the peer sent
@@ -314,7 +364,7 @@ func (s *Socket) writeFailed(err error) {
 	s.mu.Lock()
 	s.writeErr = err
 	s.mu.Unlock()
-	_ = s.conn.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
+	time.AfterFunc(s.cfg.CloseTimeout, func() { s.fail(err) })
 }
 
 // basic reports whether the link is limited to version 1, as far as is known.
@@ -322,9 +372,9 @@ func (s *Socket) basic() bool {
 	return s.cfg.Version < version2 || s.version.Load() == version1
 }
 
-// window is what this side announces for a new channel.
+// window is what this side announces for a new channel; 0 without credit.
 func (s *Socket) window() int {
-	if s.cfg.Version < version2 {
+	if s.basic() {
 		return 0
 	}
 	return s.cfg.Window

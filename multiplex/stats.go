@@ -16,7 +16,7 @@ type counters struct {
 
 // Stats are a link's numbers since it began.
 type Stats struct {
-	BytesSent, BytesReceived uint64 // frames' headers included
+	BytesSent, BytesReceived uint64 // with the headers of frames; what the conn took and gave
 	FramesReceived           uint64
 	Unread                   int64 // bytes that wait for Reads, over all channels
 	Channels                 int   // open, or not yet ended on both sides

@@ -1,6 +1,9 @@
 package multiplex
 
 import (
+	"fmt"
+	"time"
+
 	"peerlink/channel"
 )
 
@@ -17,7 +20,9 @@ type entry struct {
 	answered        chan struct{} // closed with the answer to our request; nil on the acceptor's side
 	refused         error         // the answer was no
 	undecided       *Request      // the peer's request, until it is decided
-	condemned       bool          // the peer broke a rule: its data is dropped unseen
+	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
+	asked           time.Time     // when the peer asked for the channel
+	left            time.Time     // since when this side has nothing to do with it any more
 }
 
 // ids hands out the ids of this side's half. An id is used again only after
@@ -98,6 +103,7 @@ func (e *entry) stopLocked(code channel.Code) {
 	if e.sentEnd && e.gotEnd {
 		return
 	}
+	e.left = time.Now()
 	if e.s.basic() { // knows no reset
 		e.endLocked()
 		return
@@ -115,15 +121,10 @@ func (e *entry) gotEndLocked() {
 
 // settleLocked forgets the channel once both directions have ended. s.mu is held.
 func (e *entry) settleLocked() {
-	if !e.sentEnd || !e.gotEnd {
+	if !e.sentEnd || !e.gotEnd || !e.forgetLocked() {
 		return
 	}
 	s := e.s
-	if s.table[e.id] != e {
-		return
-	}
-	delete(s.table, e.id)
-	s.ended++
 	switch {
 	case !s.ours(e.id):
 	case s.basic(): // has no beacons; requests go in order instead
@@ -131,6 +132,51 @@ func (e *entry) settleLocked() {
 	default:
 		s.ids.retired = append(s.ids.retired, e.id)
 	}
+}
+
+// forgetLocked takes the channel out of the table; false if it is not there.
+// s.mu is held.
+func (e *entry) forgetLocked() bool {
+	s := e.s
+	if s.table[e.id] != e {
+		return false
+	}
+	delete(s.table, e.id)
+	s.ended++
+	e.answerLocked(errUnanswered)
+	return true
+}
+
+// errUnanswered is why a request failed that the peer ended without an answer.
+var errUnanswered = fmt.Errorf("%w: it ended the channel without an answer to the request", ErrProtocol)
+
+// sweepLocked forgets the channels whose peer has not ended its half long after
+// this side was done with them. An id of ours is lost then: what the peer might
+// still send on it must not be taken for the data of another channel. s.mu is held.
+func (s *Socket) sweepLocked(now time.Time) {
+	if s.cfg.LingerTimeout < 0 {
+		return
+	}
+	for _, e := range s.table {
+		if !e.left.IsZero() && now.Sub(e.left) >= s.cfg.LingerTimeout {
+			e.forgetLocked()
+		}
+	}
+}
+
+// rate counts events per second.
+type rate struct {
+	n     int
+	since time.Time
+}
+
+// over counts one more and reports whether this second has had more than most.
+func (r *rate) over(now time.Time, most int) bool {
+	if now.Sub(r.since) >= time.Second {
+		r.n, r.since = 0, now
+	}
+	r.n++
+	return r.n > most
 }
 
 // ours reports whether an id is of this side's half.

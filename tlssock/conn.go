@@ -57,7 +57,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n > 0 && !c.heard.Load() {
 		c.heard.Store(true)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = c.explain(err)
 	}
 	return n, err
@@ -97,7 +97,7 @@ func isAlert(err error) bool {
 func (c *Conn) Close() error {
 	c.closing.Do(func() {
 		c.closed.Store(true)
-		cut := time.AfterFunc(closeTimeout, func() { c.carrier.Close() })
+		cut := time.AfterFunc(closeTimeout, func() { _ = c.carrier.Close() })
 		defer cut.Stop()
 		// Its error says whether close_notify could be sent, which is no news
 		// to anybody who closes.
@@ -127,6 +127,7 @@ type carrier struct {
 	closeErr error
 }
 
+// Read reads, until the peer is proven, no more than maxHandshakeBytes in all.
 func (c *carrier) Read(p []byte) (int, error) {
 	if !c.proven {
 		left := maxHandshakeBytes - c.read
@@ -139,12 +140,13 @@ func (c *carrier) Read(p []byte) (int, error) {
 	if !c.proven {
 		c.read += n
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = errTruncated
 	}
 	return n, err
 }
 
+// Close closes the connection once and returns what that returned.
 func (c *carrier) Close() error {
 	c.closing.Do(func() { c.closeErr = c.Conn.Close() })
 	return c.closeErr

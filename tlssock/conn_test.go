@@ -133,7 +133,7 @@ func TestHalfCloseLetsTheOtherDirectionLive(t *testing.T) {
 	if err := caller.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := callee.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := callee.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("read after CloseWrite: %v, want io.EOF", err)
 	}
 	if _, err := callee.Write([]byte("answer")); err != nil {

@@ -145,6 +145,7 @@ func race(ctx context.Context, addrs []string, try func(context.Context, string)
 // attempts is the error of a race that nobody won.
 type attempts []attempt
 
+// Error lists each address with its cause.
 func (as attempts) Error() string {
 	var b strings.Builder
 	for i, a := range as {

@@ -106,7 +106,7 @@ const (
 // alert: the peer would read "connection reset" where we told it why. So what
 // an eager peer sent meanwhile is read and dropped, for a moment.
 func linger(under *carrier) {
-	defer under.Close()
+	defer func() { _ = under.Close() }()
 	half, ok := under.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || under.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return

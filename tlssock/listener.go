@@ -78,7 +78,7 @@ func Listen(ctx context.Context, cfg Config, addrs ...string) (*Listener, error)
 		s, err := lc.Listen(ctx, "tcp", a)
 		if err != nil {
 			for _, s := range socks {
-				s.Close()
+				_ = s.Close()
 			}
 			return nil, fmt.Errorf("tlssock: listen on %q: %w", a, err)
 		}
@@ -242,7 +242,7 @@ func (l *Listener) serve(s *slot) {
 	case <-s.quitc: // counted by whoever took the place
 	case <-l.ctx.Done():
 	}
-	conn.Close()
+	_ = conn.Close()
 }
 
 func (l *Listener) log(msg string, args ...any) {

@@ -297,7 +297,9 @@ func TestStalledCallersGiveWay(t *testing.T) {
 	})
 }
 
-// More callers at once than there are places, all honest: each is served.
+// More callers at once than there are places, all honest: each is served. On a
+// machine so slow that a handshake outlives its grace a caller may lose its
+// place; it then comes again, as whoever has not heard a byte has no link.
 //
 // fault: C8, J6
 func TestRushOfHonestCallersIsServedInTurn(t *testing.T) {
@@ -307,26 +309,43 @@ func TestRushOfHonestCallersIsServedInTurn(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d := &Dialer{Config: Config{Identity: alice, HandshakeTimeout: time.Minute}}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for range callers {
-		wg.Go(func() {
-			conn, _, err := d.DialAddr(ctx, l.Addrs()[0].String(), bob.DeviceID())
+	call := func() error {
+		conn, _, err := d.DialAddr(ctx, l.Addrs()[0].String(), bob.DeviceID())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+		return err
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, _, err := l.Accept(context.Background())
 			if err != nil {
-				t.Error(err)
-				cancel()
 				return
 			}
-			defer conn.Close()
-			conn.Read(make([]byte, 1))
+			_, _ = conn.Write([]byte("x"))
+			_ = conn.Close()
+		}
+	})
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			err := call()
+			for err != nil && ctx.Err() == nil {
+				err = call()
+			}
+			if err != nil {
+				t.Errorf("never served: %v", err)
+			}
 		})
 	}
-	for i := range callers {
-		conn, _, err := l.Accept(ctx)
-		if err != nil {
-			t.Fatalf("after %d: %v", i, err)
-		}
-		conn.Close()
+	calling.Wait()
+	l.Close()
+	accepting.Wait()
+	if s := l.Stats(); s.Proven < callers {
+		t.Errorf("counters %+v", s)
 	}
 }
 
@@ -342,7 +361,7 @@ func TestProvenCallersThatNobodyAcceptsAreClosed(t *testing.T) {
 		}
 		defer conn.Close()
 		start := time.Now()
-		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want a clean end", err)
 		}
 		if d := time.Since(start); d != acceptTimeout {

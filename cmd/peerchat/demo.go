@@ -53,7 +53,7 @@ type demo struct {
 
 // run does the steps in turn. The last line it prints is the summary.
 func (d *demo) run(ctx context.Context) (err error) {
-	var s summary
+	s := summary{Files: []fileReport{}}
 	defer func() {
 		if ctx.Err() != nil && context.Cause(ctx) != nil {
 			err = context.Cause(ctx)

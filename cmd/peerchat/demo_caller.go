@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -156,7 +157,7 @@ func (c *caller) send(ctx context.Context, name string) (r fileReport, open time
 		return r, 0, 0, err
 	}
 	if took := last.Sub(began); took > 0 { // of the content alone: not bob's fsync
-		speed = float64(st.Size()) / 1e6 / took.Seconds()
+		speed = math.Round(float64(st.Size())/1e5/took.Seconds()) / 10
 	}
 	return fileReport{Name: base, Bytes: st.Size(), SHA256: fmt.Sprintf("%x", sum)}, open, speed, nil
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// start is a command of the scripts: it runs a program in the background, its
+// standard output in a file, until the script ends, and then checks that
+// SIGTERM ended it as documented.
+//
+//	start FILE PROGRAM ARG...
+func start(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start FILE PROGRAM ARG...")
+	}
+	out, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	exe, err := exec.LookPath(args[1])
+	if err != nil {
+		exe = filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], args[1])
+	}
+	cmd := exec.Command(exe, args[2:]...)
+	cmd.Dir, cmd.Stdout, cmd.Env = ts.MkAbs("."), out, []string{
+		"XDG_DATA_HOME=" + ts.Getenv("XDG_DATA_HOME"), "PEERCHAT_BOOTSTRAP=" + ts.Getenv("PEERCHAT_BOOTSTRAP"),
+	}
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		err := cmd.Wait()
+		kill.Stop()
+		_ = out.Close()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != exitSignal+int(syscall.SIGTERM) {
+			ts.Logf("%s ended with %v, want status %d", args, err, exitSignal+int(syscall.SIGTERM))
+			panic("a background process did not end as it should")
+		}
+	})
+}
+
+// awaitLine is a command of the scripts: it waits until a file, which a process
+// in the background writes, has its first whole line, and sets a variable to
+// it, or to a field of the JSON object that it is.
+//
+//	awaitline FILE VARIABLE [FIELD]
+func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: awaitline FILE VARIABLE [FIELD]")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		b, _ := os.ReadFile(ts.MkAbs(args[0]))
+		if first, _, whole := strings.Cut(string(b), "\n"); whole {
+			ts.Setenv(args[1], value(ts, first, args[2:]))
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no line in %s", args[0])
+		}
+		time.Sleep(5 * time.Millisecond) // another process writes it: there is nothing to wait on
+	}
+}
+
+func value(ts *testscript.TestScript, line string, field []string) string {
+	if len(field) == 0 {
+		return line
+	}
+	var obj map[string]any
+	ts.Check(json.Unmarshal([]byte(line), &obj))
+	switch v := obj[field[0]].(type) {
+	case string:
+		return v
+	case []any:
+		return v[0].(string)
+	}
+	ts.Fatalf("no %s in %s", field[0], line)
+	return ""
+}
