@@ -113,8 +113,7 @@ func (a *Account) Start(ctx context.Context) error {
 		return errors.New("account: started already")
 	}
 	if err := a.start(ctx); err != nil {
-		a.stop()
-		return fmt.Errorf("start account %s: %w", a.f.dir, err)
+		return errors.Join(fmt.Errorf("start account %s: %w", a.f.dir, err), a.stop())
 	}
 	return nil
 }
