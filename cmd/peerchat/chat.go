@@ -24,7 +24,7 @@ func newChat(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			acc, err := o.start(cmd, peerlink.Config{})
+			acc, err := o.start(cmd)
 			if err != nil {
 				return err
 			}

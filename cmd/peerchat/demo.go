@@ -95,8 +95,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 	d.done("device %s", device)
 
 	d.begin("alice up")
-	alice, err := startChild(ctx, append([]string{"demo", "caller", "--json", "--loopback", "--account", d.path("alice"),
-		"--bootstrap", node.Addrs()[0], device}, d.sources()...)...)
+	alice, err := startChild(ctx, append([]string{
+		"demo", "caller", "--json", "--loopback", "--account", d.path("alice"),
+		"--bootstrap", node.Addrs()[0], device,
+	}, d.sources()...)...)
 	if err != nil {
 		return err
 	}

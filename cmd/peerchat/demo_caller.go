@@ -36,7 +36,7 @@ func newDemoCaller(o *options) *cobra.Command {
 			}
 			c := &caller{timeline: newTimeline(cmd.OutOrStdout(), true), bob: device}
 			c.begin("alice up")
-			acc, err := o.start(cmd, peerlink.Config{})
+			acc, err := o.start(cmd)
 			if err == nil {
 				defer acc.Close()
 				c.m = acc.ConnectionManager()

@@ -43,7 +43,7 @@ func listen(cmd *cobra.Command, o *options, into, reply string) error {
 		return err
 	}
 	defer folder.Close()
-	acc, err := o.start(cmd, peerlink.Config{})
+	acc, err := o.start(cmd)
 	if err != nil {
 		return err
 	}

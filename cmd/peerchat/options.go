@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"peerlink"
 	"peerlink/account"
 	"peerlink/identity"
 )
@@ -51,7 +50,7 @@ func (o *options) logger(w io.Writer) *slog.Logger {
 	if !o.verbose {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{Level: slog.LevelDebug, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(w)}))
+	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: slog.LevelDebug, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(w)}))
 }
 
 // bootstrapNodes returns the nodes of the flag or the environment; nil leaves
@@ -70,12 +69,11 @@ func (o *options) bootstrapNodes() []string {
 }
 
 // start opens the account, creating it on first use, and starts it.
-func (o *options) start(cmd *cobra.Command, manager peerlink.Config) (*account.Account, error) {
+func (o *options) start(cmd *cobra.Command) (*account.Account, error) {
 	opts := account.Options{
 		Bootstrap: o.bootstrapNodes(),
 		Listen:    o.listen,
 		Loopback:  o.loopback,
-		Manager:   manager,
 		Logger:    o.logger(cmd.ErrOrStderr()),
 	}
 	acc, err := account.Open(o.account, opts)

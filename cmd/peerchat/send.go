@@ -38,7 +38,7 @@ func newSend(o *options) *cobra.Command {
 					return err
 				}
 			}
-			acc, err := o.start(cmd, peerlink.Config{})
+			acc, err := o.start(cmd)
 			if err != nil {
 				return err
 			}
