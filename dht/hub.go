@@ -55,7 +55,7 @@ type letter struct {
 }
 
 // listener is one stream of a listening device. Its owner takes signals from
-// queue until done is closed.
+// queue until it leaves or is evicted.
 type listener struct {
 	key   identity.DeviceID
 	peer  peer.ID

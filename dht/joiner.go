@@ -38,11 +38,12 @@ type joiner struct {
 	kickc chan struct{} // asks for an attempt soon
 
 	mu      sync.Mutex
-	joinedc chan struct{} // closed and replaced at each change to a table with entries
+	empty   bool          // the table was, when it was last looked at
+	joinedc chan struct{} // closed and replaced when it is not any more
 }
 
 func newJoiner(h host.Host, d *kad.IpfsDHT, nodes []peer.AddrInfo, log *slog.Logger) *joiner {
-	j := &joiner{host: h, kad: d, log: log, kickc: make(chan struct{}, 1), joinedc: make(chan struct{})}
+	j := &joiner{host: h, kad: d, log: log, kickc: make(chan struct{}, 1), empty: true, joinedc: make(chan struct{})}
 	for _, ai := range nodes {
 		if ai.ID != h.ID() {
 			j.nodes = append(j.nodes, ai)
@@ -51,8 +52,23 @@ func newJoiner(h host.Host, d *kad.IpfsDHT, nodes []peer.AddrInfo, log *slog.Log
 	return j
 }
 
+// populated reports whether the routing table has an entry, and tells those who
+// wait for it. The library adds entries on its own and tells nobody, so whoever
+// looks at the table looks through this.
+func (j *joiner) populated() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	was := !j.empty
+	j.empty = j.kad.RoutingTable().Size() == 0
+	if !j.empty && !was {
+		close(j.joinedc)
+		j.joinedc = make(chan struct{})
+	}
+	return !j.empty
+}
+
 // alone reports whether the node knows nobody and was told of nobody to ask.
-func (j *joiner) alone() bool { return len(j.nodes) == 0 && j.kad.RoutingTable().Size() == 0 }
+func (j *joiner) alone() bool { return len(j.nodes) == 0 && !j.populated() }
 
 // joined returns a channel that is closed at the next time the table gets its
 // first entry.
@@ -67,7 +83,7 @@ func (j *joiner) joined() <-chan struct{} {
 func (j *joiner) wait(ctx context.Context) error {
 	for {
 		c := j.joined()
-		if j.kad.RoutingTable().Size() > 0 || j.alone() {
+		if j.populated() || j.alone() {
 			return nil
 		}
 		j.kick()
@@ -93,19 +109,14 @@ func (j *joiner) admit(p peer.ID) bool {
 	if ok, err := j.host.Peerstore().SupportsProtocols(p, kadProtocol); err != nil || len(ok) == 0 {
 		return false
 	}
-	rt := j.kad.RoutingTable()
-	if rt.Size() > 0 {
+	if j.populated() {
 		return true
 	}
-	if _, err := rt.TryAddPeer(p, true, true); err != nil {
+	if _, err := j.kad.RoutingTable().TryAddPeer(p, true, true); err != nil {
 		return false
 	}
-	j.mu.Lock()
-	close(j.joinedc)
-	j.joinedc = make(chan struct{})
-	j.mu.Unlock()
 	_ = j.kad.Bootstrap(context.Background()) // asks for a refresh, does not wait
-	return true
+	return j.populated()
 }
 
 // run tries until ctx is done.
@@ -115,7 +126,7 @@ func (j *joiner) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		j.connect(ctx)
 		delay := jittered(joinedDelay)
-		if len(j.nodes) > 0 && (j.kad.RoutingTable().Size() == 0 || len(j.host.Network().Peers()) == 0) {
+		if len(j.nodes) > 0 && (!j.populated() || len(j.host.Network().Peers()) == 0) {
 			delay = bo.NextBackOff()
 		} else {
 			bo.Reset()
@@ -150,7 +161,7 @@ func (j *joiner) connect(ctx context.Context) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, ai := range j.nodes {
-		if j.host.Network().Connectedness(ai.ID) == network.Connected && j.kad.RoutingTable().Size() > 0 {
+		if j.host.Network().Connectedness(ai.ID) == network.Connected && j.populated() {
 			continue
 		}
 		wg.Go(func() {

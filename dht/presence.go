@@ -1,10 +1,8 @@
 package dht
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -47,7 +45,8 @@ type presence struct {
 	subs      map[peer.ID]*subscription
 	failed    map[peer.ID]failure
 	timer     *time.Timer
-	next      time.Time
+	next      time.Time // when it fires
+	armed     bool      // it has not fired yet
 
 	pub          publication
 	publishing   bool
@@ -87,7 +86,7 @@ func (p *presence) run(ctx context.Context) {
 	if p.n.cfg.Mode == Server {
 		p.listenHere(ctx)
 	}
-	p.timer = time.NewTimer(0) // the first look, as soon as the table has an entry
+	p.timer, p.armed, p.next = time.NewTimer(0), true, time.Now()
 	defer p.timer.Stop()
 	joined := p.n.joiner.joined() // held on to until it fires, or one would be missed
 	for {
@@ -103,6 +102,7 @@ func (p *presence) run(ctx context.Context) {
 		case id := <-p.metc:
 			p.met(id)
 		case <-p.timer.C:
+			p.armed = false
 			p.look(ctx)
 			p.schedule(jittered(checkEvery))
 		}
@@ -120,10 +120,10 @@ func (p *presence) report(ctx context.Context, f func()) {
 // schedule sets the next look, if that is sooner than what was set.
 func (p *presence) schedule(d time.Duration) {
 	at := time.Now().Add(d)
-	if now := time.Now(); p.next.After(now) && p.next.Before(at) {
+	if p.armed && p.next.Before(at) {
 		return
 	}
-	p.next = at
+	p.armed, p.next = true, at
 	p.timer.Reset(d)
 }
 
@@ -156,7 +156,7 @@ func (p *presence) look(ctx context.Context) {
 	p.looking, p.lookAgain = true, false
 	p.n.spawn(func() {
 		var near []peer.ID
-		if p.n.kad.RoutingTable().Size() > 0 {
+		if p.n.joiner.populated() {
 			near, _ = p.n.closest(ctx, p.key) // what was found in time will do
 		}
 		p.report(ctx, func() { p.looked(ctx, near) })
@@ -252,85 +252,6 @@ func (p *presence) lost(ctx context.Context, id peer.ID, s *subscription, err er
 	p.log.Debug("dht: subscription lost", "node", id.String(), "err", err)
 	p.reconcile(ctx)                                // the next nearest takes its place at once
 	p.schedule(time.Until(f.until) + time.Second/8) // and who is nearest may have changed
-}
-
-// listen listens at one node until ctx is done or the stream ends. accepted is
-// called when the node took the proof.
-func (p *presence) listen(ctx context.Context, node peer.ID, accepted func()) error {
-	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	s, err := p.n.host.NewStream(hctx, node, pushProtocol)
-	if err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	defer func() { _ = s.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	defer stop()
-	if err := s.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
-	}
-	r := bufio.NewReader(s)
-	me := p.me.DeviceID()
-	if _, err := s.Write(appendFrame(nil, kindListen, me[:])); err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	nonce, err := readKind(r, kindChallenge, nonceLen)
-	if err == nil && len(nonce) != nonceLen {
-		err = fmt.Errorf("push: a nonce of %d bytes, want %d", len(nonce), nonceLen)
-	}
-	if err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	proof, err := encodeProof(p.me, listenStatement(nonce, me, node, p.n.host.ID()))
-	if err != nil {
-		return err
-	}
-	if _, err := s.Write(appendFrame(nil, kindProof, proof)); err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	if _, err := readKind(r, kindListening, 0); err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	if err := s.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
-	p.n.host.ConnManager().Protect(node, subscriberTag)
-	defer p.n.host.ConnManager().Unprotect(node, subscriberTag)
-	accepted()
-	for {
-		sealed, err := readKind(r, kindSignal, maxSealedLen)
-		if errors.Is(err, errOversize) {
-			p.n.drops.add(dropOversize)
-		}
-		if err != nil {
-			return errors.Join(ctx.Err(), err)
-		}
-		p.inbox.take(node, sealed)
-	}
-}
-
-// listenHere takes the signals that are put to this node itself: as a server it
-// may be among the nearest, and nobody else would tell it.
-func (p *presence) listenHere(ctx context.Context) {
-	self := p.n.host.ID()
-	p.n.spawn(func() {
-		l, err := p.n.hub.listen(time.Now(), p.me.DeviceID(), self)
-		if err != nil {
-			p.log.Error("dht: this node does not serve its own device", "err", err)
-			return
-		}
-		defer p.n.hub.leave(l)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-l.evict:
-				return
-			case sealed := <-l.queue:
-				p.inbox.take(self, sealed)
-			}
-		}
-	})
 }
 
 // checkReady opens ready once the record is held somewhere and at least half of

@@ -316,7 +316,11 @@ func TestNodeDoesNotSeeWhoSignals(t *testing.T) {
 	exchange(t, alice, bob, "a secret offer")
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
-	for _, m := range n.hub.boxes[bob.id()].letters {
+	letters := n.hub.boxes[bob.id()].letters
+	if len(letters) != 1 {
+		t.Fatalf("%d letters are kept", len(letters))
+	}
+	for _, m := range letters {
 		from := alice.id()
 		if bytes.Contains(m.sealed, from[:]) || bytes.Contains(m.sealed, []byte("secret")) || bytes.Contains(m.sealed, alice.cfg.Identity.Peer().Chain()[0][100:200]) {
 			t.Error("the sealed signal shows its sender or its body")

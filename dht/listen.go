@@ -1,0 +1,105 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/identity"
+)
+
+// listen has one node push this device's signals, and hands them to the inbox,
+// until ctx is done or the stream ends. accepted is called when the node took
+// the proof. The error matches ctx's where that is the reason.
+func (p *presence) listen(ctx context.Context, node peer.ID, accepted func()) error {
+	err := p.follow(ctx, node, accepted)
+	return errors.Join(ctx.Err(), err)
+}
+
+func (p *presence) follow(ctx context.Context, node peer.ID, accepted func()) error {
+	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	s, err := p.n.host.NewStream(hctx, node, pushProtocol)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Reset() }()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	r := bufio.NewReader(s)
+	if err := introduce(s, r, p.me, node, p.n.host.ID()); err != nil {
+		return err
+	}
+	p.n.host.ConnManager().Protect(node, subscriberTag)
+	defer p.n.host.ConnManager().Unprotect(node, subscriberTag)
+	accepted()
+	for {
+		sealed, err := readKind(r, kindSignal, maxSealedLen)
+		if errors.Is(err, errOversize) {
+			p.n.drops.add(dropOversize)
+		}
+		if err != nil {
+			return err
+		}
+		p.inbox.take(node, sealed)
+	}
+}
+
+// introduce proves to node that this host listens for me.
+func introduce(s network.Stream, r io.Reader, me *identity.Identity, node, self peer.ID) error {
+	if err := s.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return err
+	}
+	device := me.DeviceID()
+	if _, err := s.Write(appendFrame(nil, kindListen, device[:])); err != nil {
+		return err
+	}
+	nonce, err := readKind(r, kindChallenge, nonceLen)
+	if err != nil {
+		return err
+	}
+	if len(nonce) != nonceLen {
+		return fmt.Errorf("push: a nonce of %d bytes, want %d", len(nonce), nonceLen)
+	}
+	proof, err := encodeProof(me, listenStatement(nonce, device, node, self))
+	if err != nil {
+		return err
+	}
+	if _, err := s.Write(appendFrame(nil, kindProof, proof)); err != nil {
+		return err
+	}
+	if _, err := readKind(r, kindListening, 0); err != nil {
+		return err
+	}
+	return s.SetDeadline(time.Time{})
+}
+
+// listenHere takes the signals that are put to this node itself: as a server it
+// may be among the nearest, and nobody else would tell it.
+func (p *presence) listenHere(ctx context.Context) {
+	self := p.n.host.ID()
+	p.n.spawn(func() {
+		l, err := p.n.hub.listen(time.Now(), p.me.DeviceID(), self)
+		if err != nil {
+			p.log.Error("dht: this node does not serve its own device", "err", err)
+			return
+		}
+		defer p.n.hub.leave(l)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.evict:
+				return
+			case sealed := <-l.queue:
+				p.inbox.take(self, sealed)
+			}
+		}
+	})
+}
