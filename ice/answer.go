@@ -277,8 +277,8 @@ func (t *Transport) connect(n *negotiation, offer *message) error {
 }
 
 // deliver hands a proven stream to Accept, unless the negotiation has another
-// one or the device is not the one that made the offer. greet, where it is not
-// nil, is what the caller waits for.
+// one or the device is not the one that made the offer. greet sends what the
+// caller's Dial waits for.
 func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, greet func() error) error {
 	switch {
 	case peer.Device != n.peer:
@@ -288,12 +288,10 @@ func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, g
 		conn.Close()
 		return errEnded
 	}
-	if greet != nil {
-		if err := greet(); err != nil {
-			conn.Close()
-			t.release(n.peer)
-			return err
-		}
+	if err := greet(); err != nil {
+		conn.Close()
+		t.release(n.peer)
+		return err
 	}
 	t.acceptc <- accepted{conn, peer} // the negotiation's slot is room for it
 	return nil

@@ -23,7 +23,9 @@ import (
 // with simultaneous open both have dialled and both say hello. After both
 // proofs the controlling side sends one byte, 'N', on the connection it
 // chooses, and TLS starts on it: the controlling side is the TLS client,
-// whoever dialled. On the others it closes.
+// whoever dialled. On the others it closes. Within TLS, the controlled side's
+// first byte is 'N' too: it says that this is the stream it has taken, and Dial
+// returns. Everything after it is the application's.
 //
 // The check is no authentication of a device, which TLS does: it finds the
 // negotiation that a connection belongs to, and keeps everybody who was not
@@ -33,6 +35,7 @@ const (
 	checkLabel   = "peerlink/ice-tcp/1\x00"
 	helloLen     = len(checkMagic) + 1 + 16 + 16
 	nominate     = 'N'
+	greeting     = 'N'
 	checkTimeout = 5 * time.Second // two round trips and a lost SYN of a bad link
 )
 

@@ -129,8 +129,9 @@ func (c *call) offer() error {
 		return err
 	}
 	c.stage = "the offer could not be sent"
-	c.sendc = make(chan error, 1)
-	c.n.spawn(func(ctx context.Context) { c.sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, b) })
+	sendc := make(chan error, 1)
+	c.n.spawn(func(ctx context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, b) })
+	c.sendc = sendc
 	return nil
 }
 

@@ -327,3 +327,27 @@ func TestACallerOfAnotherDeviceIsNotAccepted(t *testing.T) {
 		}
 	})
 }
+
+// A TLS 1.3 client is done before the server has judged it: Dial waits until
+// the device has taken the stream.
+func TestDialDoesNotSucceedWithAStreamThatTheDeviceGivesUp(t *testing.T) {
+	singleEngines(t, func(t *testing.T, name string) {
+		x := newExchange()
+		a := x.newDevice(t, "a", engines(name), func(c *Config) { c.Timeout = time.Second })
+		b := x.newDevice(t, "b", engines(name))
+		b.Decide(func(context.Context, identity.Peer) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, n := range b.incoming {
+				n.mu.Lock()
+				n.won = true // as if it had taken another one
+				n.mu.Unlock()
+			}
+			return nil
+		})
+		conn, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
+		if !errors.Is(err, ErrNoPath) {
+			t.Errorf("dialled %v, %v", conn, err)
+		}
+	})
+}

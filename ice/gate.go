@@ -12,7 +12,7 @@ import (
 // that connections which only sit there (slow writers) are what goes.
 const (
 	maxUnchecked      = 256
-	maxUncheckedOfOne = 32 // of one IPv4 address or IPv6 /64
+	maxUncheckedOfOne = 64 // of one IPv4 address or IPv6 /64
 )
 
 // gate holds the accepted connections whose check is still running.

@@ -67,7 +67,7 @@ func TestTCPStreamsKeepReadingAfterADeadline(t *testing.T) {
 func bulk() int64 {
 	switch {
 	case raceEnabled:
-		return 32 << 20
+		return 8 << 20
 	case testing.Short():
 		return 64 << 20
 	default:
@@ -174,7 +174,7 @@ func TestCloseDuringABlockedWriteIsNoCleanEndForTheReader(t *testing.T) {
 		ca, cb := connect(t, a, b)
 		wrote := make(chan error, 1)
 		go func() {
-			_, err := ca.Write(make([]byte, 256<<20))
+			_, err := ca.Write(make([]byte, 64<<20))
 			wrote <- err
 		}()
 		// The reader takes a little, so the writer is in the middle of its piece.
@@ -340,40 +340,47 @@ func victim(engine string) error {
 	return err
 }
 
+// startVictim starts the process and reads who it is.
+func startVictim(t *testing.T, name string) (*exec.Cmd, io.Writer, *bufio.Reader, letter) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(slices.Clone(os.Environ()), victimEnv+"="+name)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := readLetter(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, in, lines, first
+}
+
 // fault: C3, F2
 func TestAKilledPeerIsNoticedWithinThreeSeconds(t *testing.T) {
 	singleEngines(t, func(t *testing.T, name string) {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(slices.Clone(os.Environ()), victimEnv+"="+name)
-		cmd.Stderr = os.Stderr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { cmd.Process.Kill(); cmd.Wait() }()
-		lines := bufio.NewReader(out)
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, err := readLetter(line)
-		if err != nil {
-			t.Fatal(err)
-		}
-
+		cmd, in, lines, first := startVictim(t, name)
 		a := newExchange().newDevice(t, "a", engines(name))
 		a.box.alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
 			return nil, writeLetter(in, a.id.Peer(), msg)
 		}
 		var wg sync.WaitGroup
 		defer wg.Wait()
+		defer cmd.Process.Kill() // ends the goroutine below on every path
 		wg.Go(func() {
 			for {
 				line, err := lines.ReadString('\n')

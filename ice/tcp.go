@@ -138,22 +138,27 @@ func (e *tcpEngine) start(n *negotiation, remote *message) {
 	})
 }
 
-// pursue dials a candidate until a connection has passed its check.
+// pursue dials a candidate until the negotiation ends. A connection that has
+// passed its check is kept, and replaced only if it comes to nothing: the other
+// side may have dropped it for newer ones, or died and come back.
 func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 	shared := canSharePort
 	for pause := redialPause; ctx.Err() == nil; pause = min(2*pause, maxRedialPause) {
 		conn, err := e.dial(ctx, n, c, shared)
 		switch {
 		case err == nil:
-			e.checked(n, conn, c.typ)
-			return
+			select {
+			case <-e.checked(n, conn, c.typ):
+			case <-ctx.Done():
+			}
 		case shared && (portTaken(err) || errors.Is(err, errCrossed)):
 			// The addresses and ports of both listeners make one connection, no
 			// more. A further one needs a port of its own.
 			shared = false
 			continue
+		default:
+			n.tried(engineTCP, c.String(), err)
 		}
-		n.tried(engineTCP, c.String(), err)
 		if !wait(ctx, pause) {
 			return
 		}
@@ -180,39 +185,74 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 }
 
 // checked is where dialled and accepted connections meet. The controlling side
-// may nominate the connection, the controlled side waits for that.
-func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ candidateType) {
+// may nominate the connection, the controlled side waits for that. The result
+// is closed when the connection has come to nothing.
+func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ candidateType) <-chan struct{} {
+	lost := make(chan struct{})
 	c := &tcpConn{conn, pathName(engineTCP, typ.String(), conn.LocalAddr(), conn.RemoteAddr())}
-	if n.role == controlled {
-		if !n.spawn(func(ctx context.Context) { e.await(ctx, n, c) }) {
-			conn.Close()
-		}
-		return
+	if n.role == controlling {
+		n.addPath(&path{
+			engine: engineTCP,
+			desc:   c.path,
+			drop:   func() { conn.Close() },
+			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
+				s, peer, err := e.nominate(ctx, n, c)
+				if err != nil {
+					close(lost)
+				}
+				return s, peer, err
+			},
+		})
+		return lost
 	}
-	n.addPath(&path{
-		engine: engineTCP,
-		desc:   c.path,
-		drop:   func() { conn.Close() },
-		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-			if err := bounded(ctx, conn, checkTimeout, func() error {
-				_, err := conn.Write([]byte{nominate})
-				return err
-			}); err != nil {
-				conn.Close()
-				return nil, identity.Peer{}, fmt.Errorf("nominate: %w", err)
-			}
-			s, err := e.t.tls.Client(ctx, c, n.peer)
-			if err != nil {
-				return nil, identity.Peer{}, err
-			}
-			return s, s.Peer(), nil
-		},
-	})
+	if !n.spawn(func(ctx context.Context) {
+		if err := e.await(ctx, n, c); err != nil {
+			n.tried(engineTCP, c.path, err)
+			close(lost)
+		}
+	}) {
+		conn.Close()
+	}
+	return lost
 }
 
-// await is the controlled side's: a connection is nominated, or closed by the
-// caller, or ends with the negotiation.
-func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) {
+// nominate is the controlling side's: the byte that decides, then TLS.
+func (e *tcpEngine) nominate(ctx context.Context, n *negotiation, c *tcpConn) (net.Conn, identity.Peer, error) {
+	if err := bounded(ctx, c, checkTimeout, func() error {
+		_, err := c.Write([]byte{nominate})
+		return err
+	}); err != nil {
+		c.Close()
+		return nil, identity.Peer{}, fmt.Errorf("nominate: %w", err)
+	}
+	s, err := e.t.tls.Client(ctx, c, n.peer)
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	// A TLS 1.3 client is done before the server has judged it, and before the
+	// device has decided to keep this connection.
+	if err := bounded(ctx, s, checkTimeout, func() error { return readGreeting(s) }); err != nil {
+		s.Close()
+		return nil, identity.Peer{}, fmt.Errorf("greeting: %w", err)
+	}
+	return s, s.Peer(), nil
+}
+
+// readGreeting reads the byte with which the device takes the stream.
+func readGreeting(r io.Reader) error {
+	var b [1]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return err
+	}
+	if b[0] != greeting {
+		return fmt.Errorf("0x%02x where a greeting was due", b[0])
+	}
+	return nil
+}
+
+// await is the controlled side's: a connection is nominated and proven, or
+// closed by the caller, or ends with the negotiation.
+func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) error {
 	var b [1]byte
 	err := bounded(ctx, c, e.t.cfg.Timeout, func() error {
 		_, err := io.ReadFull(c, b[:])
@@ -223,16 +263,18 @@ func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) {
 	}
 	if err != nil {
 		c.Close()
-		n.tried(engineTCP, c.path, fmt.Errorf("not nominated: %w", err))
-		return
+		return fmt.Errorf("not nominated: %w", err)
 	}
 	s, err := e.t.tls.Server(ctx, c)
-	if err == nil {
-		err = e.t.deliver(n, s, s.Peer(), nil)
-	}
 	if err != nil {
-		n.tried(engineTCP, c.path, err)
+		return err
 	}
+	return e.t.deliver(n, s, s.Peer(), func() error {
+		return bounded(e.t.closing, s, checkTimeout, func() error {
+			_, err := s.Write([]byte{greeting})
+			return err
+		})
+	})
 }
 
 // tcpConn is a checked connection that can say which way it goes.

@@ -137,7 +137,7 @@ func TestAPanickingDecisionRefusesAndNothingElse(t *testing.T) {
 func TestADecisionThatNeverComesTakesUpOneSlotAndIsRefusedInTime(t *testing.T) {
 	x := newExchange()
 	a := x.newDevice(t, "a")
-	b := x.newDevice(t, "b", func(c *Config) { c.Timeout, c.MaxPerPeer = 200*time.Millisecond, 1 })
+	b := x.newDevice(t, "b", func(c *Config) { c.Timeout, c.MaxPerPeer = 2*time.Second, 1 })
 	hold := make(chan struct{})
 	b.Decide(func(context.Context, identity.Peer) error { <-hold; return nil })
 	for _, want := range []string{"no decision", "busy"} {
@@ -285,10 +285,10 @@ func TestDialsBeyondTheBoundAreRefusedAndOthersServed(t *testing.T) {
 	conn.Close()
 }
 
-// fault: C10
-func TestCloseEndsEveryStateAtOnce(t *testing.T) {
-	ready := make(chan struct{}, 1)
-	states := map[string]func(t *testing.T, x *exchange) (a, b *device){
+// dialStates makes pairs of devices whose dial gets stuck somewhere, and tells
+// ready when it has.
+func dialStates(ready chan struct{}) map[string]func(t *testing.T, x *exchange) (a, b *device) {
+	return map[string]func(t *testing.T, x *exchange) (a, b *device){
 		"no answer": func(t *testing.T, x *exchange) (a, b *device) {
 			a, b = x.newDevice(t, "a"), x.newDevice(t, "b")
 			a.box.alter = func(identity.DeviceID, []byte) ([]byte, error) { ready <- struct{}{}; return nil, nil }
@@ -318,7 +318,12 @@ func TestCloseEndsEveryStateAtOnce(t *testing.T) {
 			return a, b
 		},
 	}
-	for name, prepare := range states {
+}
+
+// fault: C10
+func TestCloseEndsEveryStateAtOnce(t *testing.T) {
+	ready := make(chan struct{}, 1)
+	for name, prepare := range dialStates(ready) {
 		for _, who := range []string{"caller", "callee"} {
 			t.Run(name+", the "+who+" closes", func(t *testing.T) {
 				a, b := prepare(t, newExchange())

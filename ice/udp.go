@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	pion "github.com/pion/ice/v3"
-	"github.com/pion/logging"
 	"github.com/pion/transport/v3"
 	"github.com/pion/transport/v3/stdnet"
 	"github.com/quic-go/quic-go"
@@ -24,21 +22,20 @@ import (
 const (
 	// headStart is what TCP has before the agent of the same negotiation starts,
 	// unless the peer's agent is heard. On a local network TCP is then done and
-	// the agent is never made, which saves both sides about 2 ms of processor
-	// time; elsewhere 20 ms are lost in hundreds.
+	// the agent is never made; elsewhere 20 ms are lost in hundreds.
 	headStart = 20 * time.Millisecond
 	// checkInterval is between two rounds of checks. pion nominates on a round,
 	// so half of it is the mean delay on top of the round trips.
 	checkInterval = 20 * time.Millisecond
 	// quicPreface opens the stream, followed by the request id.
-	quicPreface = "PLQ1"
-	quicGreeted = 'N' // the called side's first byte
-	greetTimout = 5 * time.Second
+	quicPreface  = "PLQ1"
+	greetTimeout = 5 * time.Second
 
 	// A peer that dies is noticed at most keepAlive + idleTimeout = 2.8 s later:
 	// the idle time-out starts again with the first packet sent into silence.
-	quicKeepAlive   = 800 * time.Millisecond
-	quicIdleTimeout = 2 * time.Second
+	// (1 s and 3 s would make it 4 s.)
+	quicKeepAlive   = 500 * time.Millisecond
+	quicIdleTimeout = 2300 * time.Millisecond
 
 	// A window must hold what is under way: 16 MiB are 1 Gbit/s at 130 ms.
 	quicFirstWindow  = 2 << 20
@@ -90,7 +87,7 @@ func newUDPEngine(t *Transport) (*udpEngine, error) {
 
 func (e *udpEngine) config() *quic.Config {
 	return &quic.Config{
-		HandshakeIdleTimeout:           greetTimout,
+		HandshakeIdleTimeout:           greetTimeout,
 		KeepAlivePeriod:                quicKeepAlive,
 		MaxIdleTimeout:                 quicIdleTimeout,
 		MaxIncomingStreams:             1,
@@ -156,16 +153,6 @@ func (e *udpEngine) connContext(ctx context.Context, info *quic.ClientInfo) (con
 	return ctx, nil
 }
 
-// udpSession is a negotiation's agent, or the wish for one.
-type udpSession struct {
-	e        *udpEngine
-	n        *negotiation
-	ufrag    string
-	password string
-	stun     *stunSession
-	remotec  chan *message // holds 1
-}
-
 // describe opens a session: from now on requests of the peer's agent are kept.
 func (e *udpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
 	s := &udpSession{e: e, n: n, ufrag: rand.Text()[:16], password: rand.Text(), remotec: make(chan *message, 1)}
@@ -185,161 +172,6 @@ func (e *udpEngine) start(n *negotiation, remote *message) {
 	case n.udp.remotec <- remote:
 	default:
 	}
-}
-
-func (s *udpSession) run(ctx context.Context) {
-	defer s.e.mux.RemoveConnByUfrag(s.ufrag)
-	var remote *message
-	select {
-	case remote = <-s.remotec:
-	case <-ctx.Done():
-		return
-	}
-	if remote.tcp != nil && s.e.t.has(engineTCP) {
-		timer := time.NewTimer(headStart)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-s.stun.touched:
-		case <-ctx.Done():
-			return
-		}
-	}
-	if err := s.check(ctx, remote.udp); err != nil {
-		s.n.tried(engineUDP, "checks", err)
-	}
-}
-
-// check runs an agent until the negotiation ends; a path that it finds goes to
-// the controlling side's list.
-func (s *udpSession) check(ctx context.Context, remote *udpPart) error {
-	agent, err := pion.NewAgent(s.agentConfig())
-	if err != nil {
-		return fmt.Errorf("make an agent: %w", err)
-	}
-	defer agent.GracefulClose()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := s.prepare(agent, remote, cancel); err != nil {
-		return err
-	}
-	for _, c := range remote.candidates {
-		s.n.trying(engineUDP, c.String(), errNoCheck)
-	}
-	connect := agent.Dial
-	if s.n.role == controlled {
-		connect = agent.Accept
-	}
-	if _, err := connect(ctx, remote.ufrag, remote.password); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return err
-	}
-	if s.n.role == controlling {
-		pair, err := agent.GetSelectedCandidatePair()
-		if err != nil || pair == nil {
-			return fmt.Errorf("no selected pair: %w", err)
-		}
-		if err := s.selected(pair); err != nil {
-			return err
-		}
-	}
-	// The agent answers checks for as long as the other side may need it.
-	<-ctx.Done()
-	return context.Cause(ctx)
-}
-
-var (
-	errNoCheck     = errors.New("no answer to checks")
-	errAgentFailed = errors.New("the agent gave up")
-)
-
-// prepare gives the agent its candidates. pion does nothing by itself once it
-// has failed, so that is watched.
-func (s *udpSession) prepare(agent *pion.Agent, remote *udpPart, cancel context.CancelCauseFunc) error {
-	if err := agent.OnConnectionStateChange(func(state pion.ConnectionState) {
-		if state == pion.ConnectionStateFailed {
-			cancel(errAgentFailed)
-		}
-	}); err != nil {
-		return err
-	}
-	if err := agent.OnCandidate(func(pion.Candidate) {}); err != nil {
-		return err
-	}
-	if err := agent.GatherCandidates(); err != nil {
-		return fmt.Errorf("gather candidates: %w", err)
-	}
-	for _, c := range remote.candidates {
-		p, err := pionCandidate(c)
-		if err == nil {
-			err = agent.AddRemoteCandidate(p)
-		}
-		if err != nil {
-			s.n.tried(engineUDP, c.String(), err)
-		}
-	}
-	return nil
-}
-
-func pionCandidate(c candidate) (pion.Candidate, error) {
-	addr, port := c.addr.Addr().String(), int(c.addr.Port())
-	if c.typ == hostCandidate {
-		return pion.NewCandidateHost(&pion.CandidateHostConfig{Network: "udp", Address: addr, Port: port, Component: pion.ComponentRTP})
-	}
-	return pion.NewCandidateServerReflexive(&pion.CandidateServerReflexiveConfig{Network: "udp", Address: addr, Port: port, Component: pion.ComponentRTP, RelAddr: "0.0.0.0", RelPort: 0})
-}
-
-// agentConfig: no waiting for better candidates, as every one that will come
-// is known when the agent starts; checks go on for as long as the negotiation
-// (pion's own limit, 7 of them, would be over after 140 ms).
-func (s *udpSession) agentConfig() *pion.AgentConfig {
-	log := logging.NewDefaultLoggerFactory()
-	log.DefaultLogLevel = logging.LogLevelDisabled
-	networks := []pion.NetworkType{pion.NetworkTypeUDP4}
-	if s.e.v6 {
-		networks = append(networks, pion.NetworkTypeUDP6)
-	}
-	var now time.Duration
-	relay, interval, timeout, checks := 300*time.Millisecond, checkInterval, s.e.t.cfg.Timeout, uint16(1<<15)
-	return &pion.AgentConfig{
-		NetworkTypes:           networks,
-		CandidateTypes:         []pion.CandidateType{pion.CandidateTypeHost},
-		MulticastDNSMode:       pion.MulticastDNSModeDisabled,
-		IncludeLoopback:        true, // the mux's handles are loopback addresses
-		LocalUfrag:             s.ufrag,
-		LocalPwd:               s.password,
-		UDPMux:                 s.e.mux,
-		Net:                    s.e.net,
-		LoggerFactory:          log,
-		CheckInterval:          &interval,
-		MaxBindingRequests:     &checks,
-		FailedTimeout:          &timeout,
-		HostAcceptanceMinWait:  &now,
-		SrflxAcceptanceMinWait: &now,
-		PrflxAcceptanceMinWait: &now,
-		RelayAcceptanceMinWait: &relay,
-	}
-}
-
-// selected offers the pair that the agents have agreed on.
-func (s *udpSession) selected(pair *pion.CandidatePair) error {
-	ip, err := netip.ParseAddr(pair.Remote.Address())
-	if err != nil {
-		return fmt.Errorf("selected pair: %w", err)
-	}
-	remote := net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(pair.Remote.Port())))
-	desc := s.e.describePath(pair.Remote.Type().String(), remote)
-	s.n.addPath(&path{
-		engine: engineUDP,
-		desc:   desc,
-		drop:   func() {},
-		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-			return s.e.dial(ctx, s.n, remote, desc)
-		},
-	})
-	return nil
 }
 
 // describePath names the address from which the system sends to remote, which
@@ -385,14 +217,7 @@ func (e *udpEngine) greet(ctx context.Context, conn *quic.Conn, n *negotiation) 
 		if _, err := stream.Write(append([]byte(quicPreface), n.id[:]...)); err != nil {
 			return err
 		}
-		var b [1]byte
-		if _, err := io.ReadFull(stream, b[:]); err != nil {
-			return err
-		}
-		if b[0] != quicGreeted {
-			return fmt.Errorf("0x%02x where a greeting was due", b[0])
-		}
-		return nil
+		return readGreeting(stream)
 	})
 	if err != nil {
 		return nil, identity.Peer{}, fmt.Errorf("quic: greeting: %w", err)
@@ -416,7 +241,7 @@ func (e *udpEngine) accept(ctx context.Context) {
 // serve finds the negotiation of an incoming connection: it must be one with
 // the device that the handshake has proven.
 func (e *udpEngine) serve(ctx context.Context, conn *quic.Conn) {
-	ctx, cancel := context.WithTimeout(ctx, greetTimout)
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	if err := e.welcome(ctx, conn); err != nil {
 		e.t.failed.Add(1)
@@ -451,15 +276,15 @@ func (e *udpEngine) welcome(ctx context.Context, conn *quic.Conn) error {
 	}
 	return e.t.deliver(n, newQUICConn(e.t, conn, stream, desc), peer, func() error {
 		return quicBounded(ctx, stream, func() error {
-			_, err := stream.Write([]byte{quicGreeted})
+			_, err := stream.Write([]byte{greeting})
 			return err
 		})
 	})
 }
 
-// quicBounded is bounded for a stream, within greetTimout.
+// quicBounded is bounded for a stream, within greetTimeout.
 func quicBounded(ctx context.Context, stream *quic.Stream, f func() error) error {
-	if err := stream.SetDeadline(time.Now().Add(greetTimout)); err != nil {
+	if err := stream.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) })
