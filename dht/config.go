@@ -64,11 +64,11 @@ type Config struct {
 	// after about a quarter of that. 0: 2 h. At most 24 h.
 	RecordLife time.Duration
 	// SignalRate is how many signals a second are opened, duplicates not
-	// counted; four seconds' worth may come at once. 0: 50 (one costs about
+	// counted; four seconds' worth may come at once. 0: 100 (one costs about
 	// 0.7 ms of CPU).
 	SignalRate int
 	// SenderRate is how many signals a second one sender may deliver; four
-	// seconds' worth may come at once. 0: 5.
+	// seconds' worth may come at once. 0: 20.
 	SenderRate int
 	// QueueLen is how many signals wait for Receive; further ones are dropped
 	// and counted. 0: 256.
@@ -83,8 +83,8 @@ type Config struct {
 // Defaults of Config; their fields tell the units.
 const (
 	defaultRecordLife   = 2 * time.Hour
-	defaultSignalRate   = 50
-	defaultSenderRate   = 5
+	defaultSignalRate   = 100
+	defaultSenderRate   = 20
 	defaultQueueLen     = 256
 	defaultMaxListeners = 2048
 	defaultMaxStored    = 16 << 20

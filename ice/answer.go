@@ -143,6 +143,9 @@ func (t *Transport) admit(from identity.Peer, m *message) (*negotiation, error) 
 	case from.Device == t.cfg.Identity.DeviceID():
 		return nil, errors.New("it is from this device")
 	case !t.seen.add(m.id):
+		if n := t.incoming[m.id]; n != nil && n.peer == from.Device {
+			n.repeated()
+		}
 		return nil, errors.New("repeated request")
 	case t.taken >= t.cfg.MaxNegotiations:
 		return nil, &busyError{"too many calls"}
@@ -260,19 +263,31 @@ func (t *Transport) connect(n *negotiation, offer *message) error {
 	if err != nil {
 		return err
 	}
-	if err := t.cfg.Signaller.Send(n.ctx, n.peer, b); err != nil {
-		n.tried("signaller", "answer", err)
-	}
-	select {
-	case <-n.settled:
-		return nil
-	case <-n.ctx.Done():
+	for {
+		if err := t.cfg.Signaller.Send(n.ctx, n.peer, b); err != nil {
+			n.tried("signaller", "answer", err)
+		}
 		select {
 		case <-n.settled:
 			return nil
-		default:
-			return n.failure("the caller reached no candidate and was not reached")
+		case <-n.again: // the answer may have been lost
+		case <-n.ctx.Done():
+			select {
+			case <-n.settled:
+				return nil
+			default:
+				return n.failure("the caller reached no candidate and was not reached")
+			}
 		}
+	}
+}
+
+// repeated has the answer sent once more. An offer that comes before the first
+// answer is out costs one more; further ones meanwhile cost nothing.
+func (n *negotiation) repeated() {
+	select {
+	case n.again <- struct{}{}:
+	default:
 	}
 }
 

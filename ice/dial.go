@@ -75,18 +75,30 @@ func (t *Transport) finish(n *negotiation) {
 	n.end()
 }
 
+// repeatAfter is when an offer that nothing came of is sent once more, for the
+// first time; then after twice as long, and so on. It is what a signal needs
+// there and back on the worst link we care for (600 ms), and some. Signals do
+// get lost: at a node that dies, or at the callee's limit of them.
+const repeatAfter = 1500 * time.Millisecond
+
 // call is the caller's side of one negotiation.
 type call struct {
-	t     *Transport
-	n     *negotiation
-	order []string // engines that may still win, the preferred one first
-	sendc chan error
-	heard bool   // the device has answered, by a signal or by connecting
-	stage string // how far it came, for the error
+	t       *Transport
+	n       *negotiation
+	order   []string      // engines that may still win, the preferred one first
+	again   *time.Timer   // when to repeat the offer
+	repeats time.Duration // how long the timer was set to last
+	body    []byte        // the offer
+	sendc   chan error
+	offered bool   // the offer has been sent
+	heard   bool   // the device has answered, by a signal or by connecting
+	stage   string // how far it came, for the error
 }
 
 func (c *call) run() (net.Conn, identity.Peer, error) {
 	defer context.AfterFunc(c.t.closing, func() { c.n.cancel(errClosed) })()
+	c.again, c.repeats = time.NewTimer(repeatAfter), repeatAfter
+	defer c.again.Stop()
 	if err := c.offer(); err != nil {
 		return nil, identity.Peer{}, err
 	}
@@ -108,10 +120,12 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 				return nil, identity.Peer{}, err
 			}
 		case err := <-c.sendc:
-			if err != nil && c.n.ctx.Err() == nil {
+			if err != nil && !c.offered && c.n.ctx.Err() == nil {
 				return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: send the offer: %w", c.n.peer.Short(), err)
 			}
 			c.sent("")
+		case <-c.again.C:
+			c.repeat()
 		case <-c.n.ctx.Done():
 			return nil, identity.Peer{}, c.n.failure(c.stage)
 		}
@@ -128,11 +142,26 @@ func (c *call) offer() error {
 	if err != nil {
 		return err
 	}
+	c.body = b
 	c.stage = "the offer could not be sent"
-	sendc := make(chan error, 1)
-	c.n.spawn(func(ctx context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, b) })
-	c.sendc = sendc
+	c.send()
 	return nil
+}
+
+// send has the offer sent; sendc tells the outcome.
+func (c *call) send() {
+	sendc, body := make(chan error, 1), c.body
+	c.n.spawn(func(ctx context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, body) })
+	c.sendc = sendc
+}
+
+// repeat sends the offer once more, if it has been sent and nothing was heard.
+func (c *call) repeat() {
+	c.repeats *= 2
+	c.again.Reset(c.repeats)
+	if !c.heard && c.sendc == nil { // else the signaller has not even taken the last one
+		c.send()
+	}
 }
 
 // describe puts every engine's part into m.
@@ -155,7 +184,10 @@ func (c *call) sent(how string) {
 	if c.sendc != nil {
 		c.sendc = nil
 		c.stage = "no answer"
-		trace.Note(c.n.ctx, trace.OfferSent, "request %x%s", c.n.id[:4], how)
+		if !c.offered {
+			c.offered = true
+			trace.Note(c.n.ctx, trace.OfferSent, "request %x%s", c.n.id[:4], how)
+		}
 	}
 }
 

@@ -351,3 +351,39 @@ func TestDialDoesNotSucceedWithAStreamThatTheDeviceGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// fault: E3
+func TestLostSignalsAreSentAgain(t *testing.T) {
+	for _, c := range []struct{ lost, engine string }{
+		{"offer", "tcp"},
+		{"answer", "udp"}, // over TCP the callee's connection would do for the answer
+	} {
+		t.Run(c.lost, func(t *testing.T) {
+			t.Parallel()
+			x := newExchange()
+			a, b := x.newDevice(t, "alice", engines(c.engine)), x.newDevice(t, "bob", engines(c.engine))
+			loser := a
+			if c.lost == "answer" {
+				loser = b
+			}
+			var mu sync.Mutex
+			sent := 0
+			loser.box.alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if sent++; sent == 1 {
+					return nil, nil
+				}
+				return msg, nil
+			}
+			ca, cb := connect(t, a, b)
+			defer ca.Close()
+			defer cb.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			if sent < 2 {
+				t.Errorf("%d signals were sent, want the lost one and another", sent)
+			}
+		})
+	}
+}

@@ -43,6 +43,7 @@ type negotiation struct {
 
 	answerc chan *message // the one answer or refusal; holds 1
 	notify  chan struct{} // a path was added; holds 1
+	again   chan struct{} // the offer came once more (controlled); holds 1
 	settled chan struct{} // closed when a stream was delivered (controlled)
 
 	mu       sync.Mutex
@@ -61,6 +62,7 @@ func newNegotiation(ctx context.Context, r role, id requestID, peer identity.Dev
 		role: r, id: id, peer: peer,
 		answerc: make(chan *message, 1),
 		notify:  make(chan struct{}, 1),
+		again:   make(chan struct{}, 1),
 		settled: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(ctx)
