@@ -76,8 +76,11 @@ func (e *ConnectError) Unwrap() []error {
 // refusal is the error of a device that said no; it matches ErrRefused.
 type refusal struct{ error }
 
+// Is reports that the error matches ErrRefused.
 func (r refusal) Is(target error) bool { return target == ErrRefused }
-func (r refusal) Unwrap() error        { return r.error }
+
+// Unwrap returns the Dialer's error.
+func (r refusal) Unwrap() error { return r.error }
 
 // asRefusal recognizes a Dialer's error that says that the device refused.
 func asRefusal(err error) (error, bool) {

@@ -95,8 +95,11 @@ func (l *listener) Addr() net.Addr { return patternAddr(l.pattern) }
 
 type patternAddr string
 
+// Network returns "peerlink".
 func (a patternAddr) Network() string { return "peerlink" }
-func (a patternAddr) String() string  { return string(a) }
+
+// String returns the pattern.
+func (a patternAddr) String() string { return string(a) }
 
 var (
 	errBacklog = errors.New("too many channels wait to be accepted")

@@ -131,6 +131,7 @@ func (t *Transport) handleOffer(from identity.Peer, m *message) {
 // busyError refuses an offer for lack of room.
 type busyError struct{ what string }
 
+// Error is what the caller is told.
 func (e *busyError) Error() string { return "busy: " + e.what }
 
 // admit takes a slot and registers the negotiation of an offer.

@@ -25,6 +25,7 @@ const (
 	mappedCandidate candidateType = 2 // a router's port mapping
 )
 
+// String writes the type or the candidate for people.
 func (t candidateType) String() string {
 	switch t {
 	case hostCandidate:
@@ -44,6 +45,7 @@ type candidate struct {
 	addr netip.AddrPort
 }
 
+// String writes the type or the candidate for people.
 func (c candidate) String() string { return c.typ.String() + " " + c.addr.String() }
 
 // checkCandidate refuses what must not be dialled on a stranger's word:

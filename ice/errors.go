@@ -50,6 +50,7 @@ type noPathError struct {
 	cause    error // of the context
 }
 
+// Error lists what was tried.
 func (e *noPathError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ice: %v %s: %s (%v)", ErrNoPath, e.peer.Short(), e.stage, e.cause)

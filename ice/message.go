@@ -52,6 +52,7 @@ const (
 	kindRefuse kind = 3
 )
 
+// String names the kind.
 func (k kind) String() string {
 	switch k {
 	case kindOffer:

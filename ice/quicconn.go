@@ -67,7 +67,10 @@ func newQUICConn(t *Transport, conn *quic.Conn, stream *quic.Stream, path string
 // Path describes the way of the bytes, for people.
 func (c *quicConn) Path() string { return c.path }
 
-func (c *quicConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
+// LocalAddr returns the UDP socket's address.
+func (c *quicConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+
+// RemoteAddr returns the selected address.
 func (c *quicConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 
 // Read returns io.EOF only after the peer's orderly end; any other end matches
@@ -179,10 +182,15 @@ func (c *quicConn) linger(closing context.Context) {
 	c.conn.CloseWithError(codeDone, "")
 }
 
+// SetDeadline bounds reads and writes.
 func (c *quicConn) SetDeadline(t time.Time) error { return c.setDeadline(t, c.stream.SetDeadline) }
+
+// SetReadDeadline bounds reads, also those under way.
 func (c *quicConn) SetReadDeadline(t time.Time) error {
 	return c.setDeadline(t, c.stream.SetReadDeadline)
 }
+
+// SetWriteDeadline bounds writes, also those under way.
 func (c *quicConn) SetWriteDeadline(t time.Time) error {
 	return c.setDeadline(t, c.stream.SetWriteDeadline)
 }

@@ -218,6 +218,7 @@ type stunConn struct {
 	read *deadline.Deadline
 }
 
+// ReadFrom implements net.PacketConn.
 func (c *stunConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case <-c.done:
@@ -234,20 +235,28 @@ func (c *stunConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
+// WriteTo implements net.PacketConn.
 func (c *stunConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	c.s.sent(c, b, addrPort(to))
 	return c.s.mux.write(b, to)
 }
 
+// Close implements net.PacketConn.
 func (c *stunConn) Close() error {
 	c.once.Do(func() { close(c.done) })
 	return nil
 }
 
+// LocalAddr implements net.PacketConn.
 func (c *stunConn) LocalAddr() net.Addr { return c.s.mux.locals[0] }
 
-func (c *stunConn) SetDeadline(t time.Time) error      { return c.SetReadDeadline(t) }
-func (c *stunConn) SetReadDeadline(t time.Time) error  { c.read.Set(t); return nil }
+// SetDeadline implements net.PacketConn.
+func (c *stunConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadDeadline implements net.PacketConn.
+func (c *stunConn) SetReadDeadline(t time.Time) error { c.read.Set(t); return nil }
+
+// SetWriteDeadline implements net.PacketConn.
 func (c *stunConn) SetWriteDeadline(_ time.Time) error { return nil }
 
 // The part of STUN (RFC 8489, sections 5 and 14) that tells packets apart:

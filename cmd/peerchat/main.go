@@ -38,6 +38,7 @@ type usageError struct{ error }
 // caught is the cause of a context that a signal ended.
 type caught struct{ sig syscall.Signal }
 
+// Error names the signal.
 func (c caught) Error() string { return "stopped by " + c.sig.String() }
 
 // run is main without the process around it.
