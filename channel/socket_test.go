@@ -149,6 +149,11 @@ func TestAbortedWriteTellsExactlyWhatWasTaken(t *testing.T) {
 			synctest.Wait()
 			_, _ = port.Pull(make([]byte, 4))
 			want := abort(s, port)
+			if want != os.ErrDeadlineExceeded { // an end may be queued now, before the Write has noticed
+				if n, more := port.Pull(make([]byte, 4)); n != 0 || more {
+					t.Errorf("%s: %d bytes were pulled behind it", name, n)
+				}
+			}
 			n := <-done
 			if op, ok := errors.AsType[*OpError](err); n != 7 || !errors.Is(err, want) || !ok || op.Op != "write" || op.Timeout() != (want == os.ErrDeadlineExceeded) {
 				t.Errorf("%s: wrote %d, %v", name, n, err)
@@ -317,4 +322,22 @@ func TestTrySendNeedsCreditAndRoom(t *testing.T) {
 	if err := s.TrySend([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("past the deadline: %v", err)
 	}
+}
+
+// Bytes that one reader leaves wake the next one.
+func TestWhatOneReaderLeavesWakesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, port, _ := pair(ample, 0)
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				if n, err := s.Read(make([]byte, 1)); n != 1 || err != nil {
+					t.Error(n, err)
+				}
+			})
+		}
+		synctest.Wait()
+		_ = port.Deliver(make([]byte, 5))
+		wg.Wait()
+	})
 }

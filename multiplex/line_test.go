@@ -361,3 +361,22 @@ func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
 		t.Errorf("pushed %d, turn %v, onto a line of %d bytes", n, e.turn, len(l.data))
 	}
 }
+
+// A channel that asks while the writer has just emptied it must be asked again.
+func TestTurnIsNotLostWhileTheWriterPulls(t *testing.T) {
+	var l line
+	l.wake.L = &l.mu
+	e := &entry{id: 1, turn: taken}
+	if n := l.push(e, fill(10)); n != 0 || e.turn != again {
+		t.Fatalf("pushed %d past the writer, turn %v", n, e.turn)
+	}
+	if !l.settle(e, false) || e.turn != taken {
+		t.Errorf("the writer was not told, turn %v", e.turn)
+	}
+	if l.settle(e, false) || e.turn != idle {
+		t.Errorf("asked for ever, turn %v", e.turn)
+	}
+	if n := l.push(e, fill(10)); n != 10 || e.turn != idle {
+		t.Errorf("pushed %d, turn %v", n, e.turn)
+	}
+}

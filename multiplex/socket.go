@@ -171,29 +171,17 @@ func (s *Socket) Ready(ctx context.Context) error {
 // means that the peer has not said hello yet.
 func (s *Socket) Version() int { return int(s.version.Load()) }
 
-// Done is closed when the link has ended; Err then tells why.
+// Done is closed when the link has ended and its conn is closed; Err then tells
+// why.
 func (s *Socket) Done() <-chan struct{} { return s.done }
 
 // Err returns why the link ended: net.ErrClosed after Close here, a
 // *GoingAwayError after Close there, what matches ErrDead or ErrProtocol, or
 // the transport's error, which is never io.EOF. nil while the link lives.
 func (s *Socket) Err() error {
-	select {
-	case <-s.done:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.cause
-	default:
-		return nil
-	}
-}
-
-// Ending reports whether the link has ended or is about to, because either
-// side closes it: it opens no more channels.
-func (s *Socket) Ending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cause != nil || s.verdict != nil || s.goingAway != nil
+	return s.cause
 }
 
 // Close ends the link and all its channels. What their Writes have returned is
@@ -245,6 +233,7 @@ func (s *Socket) goAway(code channel.Code, reason string) {
 		case <-s.readerDone:
 		case <-ctx.Done():
 		}
+	case <-s.readerDone: // it closes too, or is gone, and has no use for the rest
 	case <-ctx.Done():
 	}
 	s.fail(net.ErrClosed)

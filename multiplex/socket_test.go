@@ -309,8 +309,59 @@ func TestEndedLinkListsNoChannels(t *testing.T) {
 		}
 		_ = h.conn.Close()
 		<-h.s.Done()
+		_ = h.s.handleRequest(request{name: "late", id: 3}) // the reader had it in its buffer
 		if cs := h.s.Channels(); len(cs) != 0 {
 			t.Errorf("channels %v", cs)
+		}
+	})
+}
+
+func TestOpenReturnsAtOnceWhenTheLinkIsClosed(t *testing.T) {
+	facing(t, Config{}, func(t *testing.T, h *hostile) { // whose far end does not answer the going away
+		errc := make(chan error)
+		go func() {
+			_, err := h.s.Open(context.Background(), "x")
+			errc <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		go h.s.Close()
+		if err := <-errc; !errors.Is(err, net.ErrClosed) || time.Since(start) != 0 {
+			t.Errorf("open: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestWhatHappensDuringCloseIsNotItsCause(t *testing.T) {
+	for name, f := range map[string]func(*hostile){
+		"a beacon stays unanswered": func(*hostile) {},
+		"the transport breaks":      func(h *hostile) { _ = h.conn.Close() },
+		"the peer goes away too":    func(h *hostile) { h.send(frame{protocolID, encodeGoingAway(0, "me first")}) },
+		"the peer breaks the rules": func(h *hostile) { h.send(frame{controlID, []byte{0xc1}}) },
+	} {
+		facing(t, Config{CloseTimeout: time.Minute}, func(t *testing.T, h *hostile) {
+			go h.s.Close()
+			synctest.Wait()
+			f(h)
+			if <-h.s.Done(); !errors.Is(h.s.Err(), net.ErrClosed) {
+				t.Errorf("%s: ended by %v", name, h.s.Err())
+			}
+		})
+	}
+}
+
+func TestPeerOfVersion1IsToldOfNoWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHostile(t, Config{}, Server)
+		go h.listen()
+		h.accepted(1)
+		if _, err := h.s.OpenEarly(t.Context(), "y"); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range h.requests() {
+			if q.window != 0 {
+				t.Errorf("told %+v", q)
+			}
 		}
 	})
 }

@@ -43,3 +43,12 @@ func (s *Socket) Channels() []*channel.Socket {
 	slices.SortFunc(cs, func(a, b *channel.Socket) int { return cmp.Compare(a.ID(), b.ID()) })
 	return cs
 }
+
+// Ending reports whether the link has ended or is about to, because either
+// side closes it: it opens no more channels. The connection manager asks this
+// before it gives a link to a caller, so that none gets one that is dying.
+func (s *Socket) Ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause != nil || s.verdict != nil || s.goingAway != nil
+}

@@ -159,6 +159,10 @@ func TestIDIsReusedOnlyBehindABeacon(t *testing.T) {
 			t.Fatalf("beacons %+v, requests %+v", fence, h.requests())
 		}
 		h.send(frame{protocolID, encodeGrant(1, 1<<20)}, frame{protocolID, encodeReset(1, 0)}) // of the old one
+		h.send(frame{protocolID, encodeBeacon(fence[0].nonce+1, true)})                        // of nothing
+		if len(h.requests()) != 1 {
+			t.Fatal("another beacon's answer freed the id")
+		}
 		h.send(frame{protocolID, encodeBeacon(fence[0].nonce, true)})
 		c = <-opened
 		if c.ID() != 1 || len(h.requests()) != 2 {
