@@ -2,6 +2,7 @@ package peerlink
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,10 +157,5 @@ func allowedCarrier(name string, carriers []string) bool {
 	if carriers == nil {
 		return true
 	}
-	for _, c := range carriers {
-		if c == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(carriers, name)
 }

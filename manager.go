@@ -73,11 +73,9 @@ func (m *ConnectionManager) goFunc(f func()) bool {
 	if m.closing {
 		return false
 	}
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
+	m.wg.Go(func() {
 		f()
-	}()
+	})
 	return true
 }
 

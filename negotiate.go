@@ -52,9 +52,7 @@ func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.Device
 	} else {
 		m.negotiations[peer] = n
 	}
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
+	m.wg.Go(func() {
 		stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
 		defer stop()
 		defer cancel(nil)
@@ -70,7 +68,7 @@ func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.Device
 		}
 		m.mu.Unlock()
 		close(n.done)
-	}()
+	})
 	return n
 }
 
@@ -137,15 +135,13 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	running := 0
 	defer func() { // losers: stop them, and close what they still bring
 		cancel()
-		m.wg.Add(1) // the negotiation's own goroutine keeps the count above 0
-		go func() {
-			defer m.wg.Done()
+		m.wg.Go(func() {
 			for ; running > 0; running-- {
 				if r := <-results; r.link != nil {
 					_ = r.link.mux.Close()
 				}
 			}
-		}()
+		})
 	}()
 	headStart := time.NewTimer(0)
 	defer headStart.Stop()

@@ -98,7 +98,7 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 	t.Run("letters of a key", func(t *testing.T) {
 		h := testHub()
 		for i := range 1000 {
-			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, []byte(fmt.Sprint(i)))
+			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, fmt.Append(nil, i))
 		}
 		if n := len(h.boxes[bobKey].letters); n != maxLettersPerKey {
 			t.Errorf("%d letters", n)
@@ -169,7 +169,7 @@ func TestFloodDisplacesItselfFirst(t *testing.T) {
 	h := testHub()
 	h.put(t0, "alice", bobKey, []byte("from alice"))
 	for i := range 10 * maxLettersPerKey {
-		h.put(t0, "eve", bobKey, []byte(fmt.Sprint("flood ", i)))
+		h.put(t0, "eve", bobKey, fmt.Append(nil, "flood ", i))
 	}
 	l := mustListen(t, h, bobKey, "bob")
 	if got := string(<-l.queue); got != "from alice" {

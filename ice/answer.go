@@ -217,7 +217,7 @@ func (t *Transport) verdict(ctx context.Context, from identity.Peer) (err error,
 		return err, true
 	case <-ctx.Done():
 		go func() {
-			<-verdictc
+			<-verdictc //nolint:errcheck // too late to count
 			t.release(from.Device)
 		}()
 		return errors.New("no decision in time"), false

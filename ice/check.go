@@ -100,7 +100,7 @@ func readHello(conn net.Conn) (hello, error) {
 // prove computes the proof of prover towards verifier.
 func (k checkKey) prove(prover, verifier hello) []byte {
 	mac := hmac.New(sha256.New, k[:])
-	io.WriteString(mac, checkLabel)
+	mac.Write([]byte(checkLabel))
 	mac.Write([]byte{byte(prover.role)})
 	mac.Write(prover.id[:])
 	mac.Write(verifier.nonce[:])

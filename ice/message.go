@@ -276,7 +276,7 @@ func (d *decoder) udp() (*udpPart, error) {
 		}
 		return err
 	})
-	if err == nil && !(iceChars(p.ufrag, minUfrag) && iceChars(p.password, minPassword)) {
+	if err == nil && (!iceChars(p.ufrag, minUfrag) || !iceChars(p.password, minPassword)) {
 		err = errors.New("malformed ICE credentials")
 	}
 	return p, err

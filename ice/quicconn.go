@@ -83,10 +83,10 @@ func (c *quicConn) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := c.stream.Read(p)
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		return n, nil
-	case err == io.EOF:
+	case io.EOF:
 		c.ended.Store(true)
 		c.satisfied()
 		return n, io.EOF
@@ -224,7 +224,8 @@ func (c *quicConn) explain(op string, err error) error {
 	case errors.As(err, &app):
 		return c.opError(op, fmt.Errorf("the peer ended the connection (code %d): %w", app.ErrorCode, io.ErrUnexpectedEOF))
 	case errors.Is(err, net.ErrClosed) || !errors.As(err, &timeout):
-		return c.opError(op, fmt.Errorf("connection lost (%v): %w", err, io.ErrUnexpectedEOF))
+		// quic-go's error is not wrapped: it matches net.ErrClosed, which this is not.
+		return c.opError(op, fmt.Errorf("connection lost (%v): %w", err, io.ErrUnexpectedEOF)) //nolint:errorlint // see above
 	default:
 		return c.opError(op, err) // a deadline
 	}

@@ -258,14 +258,7 @@ func TestClosingTheTransportEndsItsUDPStreamsOnBothSides(t *testing.T) {
 // victimEnv makes the test binary a device that is there to be killed.
 const victimEnv = "PEERLINK_ICE_VICTIM"
 
-// pipeSignaller talks to the test over standard input and output: lines of
-// "hex chain,… hex message".
-type pipeSignaller struct {
-	self identity.Peer
-	in   chan []string
-	mu   sync.Mutex
-	out  io.Writer
-}
+// Letters to and from it are lines of "hex chain,… hex message".
 
 func writeLetter(w io.Writer, from identity.Peer, msg []byte) error {
 	var chain []string

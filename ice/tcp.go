@@ -58,7 +58,7 @@ func newTCPEngine(t *Transport) (*tcpEngine, error) {
 func listenShared(port uint16) (net.Listener, error) {
 	addr := ":" + strconv.Itoa(int(port))
 	if port != 0 && canSharePort {
-		probe, err := net.Listen("tcp", addr)
+		probe, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 		if err != nil {
 			return nil, err
 		}

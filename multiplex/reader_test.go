@@ -194,7 +194,7 @@ func stream() (b []byte, want []byte) {
 // fault: A3
 func TestTransportCutAtAnyByteIsNotACleanEnd(t *testing.T) {
 	b, want := stream()
-	for cut := range len(b) {
+	for cut := range b {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHostile(t, Config{}, Server)
 			go h.listen()

@@ -48,7 +48,7 @@ func childrenOf(t *testing.T, pid int) map[int]string {
 	}
 	for _, f := range tasks {
 		b, _ := os.ReadFile(f)
-		for _, s := range strings.Fields(string(b)) {
+		for s := range strings.FieldsSeq(string(b)) {
 			child, _ := strconv.Atoi(s)
 			args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
 			found[child] = string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))

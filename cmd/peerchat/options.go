@@ -60,7 +60,7 @@ func (o *options) bootstrapNodes() []string {
 		return o.bootstrap
 	}
 	var nodes []string
-	for _, s := range strings.Split(os.Getenv(bootstrapEnv), ",") {
+	for s := range strings.SplitSeq(os.Getenv(bootstrapEnv), ",") {
 		if s = strings.TrimSpace(s); s != "" {
 			nodes = append(nodes, s)
 		}
