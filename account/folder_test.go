@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"peerlink/identity"
@@ -178,7 +177,7 @@ func TestDamagedAccountIsRefusedAndLeftAlone(t *testing.T) {
 		"keys for everybody":         {chmod(identityFile, 0o644), []string{"0644", "chmod 600"}},
 		"keys for the group":         {chmod(identityFile, 0o640), []string{"0640", "chmod 600"}},
 		"keys writable by others":    {chmod(identityFile, 0o602), []string{"0602", "chmod 600"}},
-		"keys a pipe":                {instead(identityFile, func(p string) error { return syscall.Mkfifo(p, 0o600) }), []string{"not a regular file"}},
+		"keys a pipe":                {instead(identityFile, makePipe), []string{"not a regular file"}},
 		"keys a folder":              {instead(identityFile, func(p string) error { return os.Mkdir(p, 0o700) }), []string{"not a regular file"}},
 		"keys a dangling link":       {instead(identityFile, func(p string) error { return os.Symlink("/nonexistent", p) }), []string{"not a regular file"}},
 		"keys a link":                {instead(identityFile, func(p string) error { return os.Symlink("trust", p) }), []string{"not a regular file"}},
