@@ -43,6 +43,7 @@ type Account struct {
 	closed  bool
 	node    *dht.Node // nil without bootstrap nodes
 	dialer  *tlssock.Dialer
+	direct  *tlssock.Listener           // nil without an address to listen on
 	manager *peerlink.ConnectionManager // nil before Start
 	closers []func() error              // in the order of Start
 }
@@ -135,6 +136,7 @@ func (a *Account) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		a.direct = l
 		a.closers = append(a.closers, l.Close)
 		cfg.Listeners = append(cfg.Listeners, l)
 	}
@@ -202,6 +204,21 @@ func (a *Account) Ready(ctx context.Context) error {
 		return nil
 	}
 	return node.Ready(ctx)
+}
+
+// Addrs returns the HOST:PORT on which the account takes direct TCP connections,
+// with the ports that the system chose; none before Start.
+func (a *Account) Addrs() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.direct == nil {
+		return nil
+	}
+	var addrs []string
+	for _, addr := range a.direct.Addrs() {
+		addrs = append(addrs, addr.String())
+	}
+	return addrs
 }
 
 // Learn tells under which HOST:PORT a device takes direct TCP connections, for

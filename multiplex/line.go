@@ -134,7 +134,9 @@ type batch struct {
 func (l *line) take(b *batch) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.spare, b.data = b.data[:0], nil
+	if b.data != nil {
+		l.spare, b.data = b.data[:0], nil
+	}
 	for l.emptyLocked() && !l.closing && !l.cut {
 		l.wake.Wait()
 	}
@@ -142,7 +144,9 @@ func (l *line) take(b *batch) bool {
 		return false
 	}
 	b.urgent, l.urgent = l.urgent, b.urgent[:0]
-	b.data, l.data, l.spare = l.data, l.spare, nil
+	if len(l.data)+len(l.ready) > 0 { // else the buffers stay here, for trim
+		b.data, l.data, l.spare = l.data, l.spare, nil
+	}
 	l.resets, l.replies = false, 0
 	b.turns, l.ready = l.ready, b.turns[:0]
 	for _, e := range b.turns {
@@ -153,13 +157,13 @@ func (l *line) take(b *batch) bool {
 
 func (l *line) emptyLocked() bool { return len(l.urgent)+len(l.data)+len(l.ready) == 0 }
 
-// trim lets go of the buffers of a line that has nothing to write, so that a
+// trim lets go of the buffers of a line that has no data to write, so that a
 // link that was busy once holds no memory for it.
 func (l *line) trim() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.emptyLocked() {
-		l.urgent, l.data, l.spare, l.ready = nil, nil, nil, nil
+	if len(l.data)+len(l.ready) == 0 {
+		l.data, l.spare, l.ready = nil, nil, nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -20,7 +21,7 @@ func TestConfigIsMadeSafe(t *testing.T) {
 	if c.Window != 64<<10 || c.MaxBuffered != 64<<10 || c.MaxPending != 0 {
 		t.Errorf("%+v", c)
 	}
-	if c := (Config{Window: 1 << 40}).withDefaults(); c.Window != maxWindow || c.MaxBuffered != maxWindow {
+	if c := (Config{Window: math.MaxInt}).withDefaults(); c.Window != maxWindow || c.MaxBuffered != maxWindow {
 		t.Errorf("%+v", c)
 	}
 }

@@ -15,21 +15,21 @@ import (
 // newChat is the command for a conversation of lines.
 func newChat(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "chat DEVICE",
+		Use:   "chat DEVICE[@HOST:PORT]",
 		Short: "Chat with a device: lines in, lines out",
-		Long:  "Chat with a device. What is typed goes there, what comes is printed. The end of the\ninput ends one direction; the command ends when the other side does too.",
+		Long:  "Chat with a device. What is typed goes there, what comes is printed. The end of the\ninput ends one direction; the command ends when the other side does too. With an address the\ndevice is tried there first, by direct TCP.",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			device, err := parseDevice(args[0])
+			to, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
-			acc, err := o.start(cmd)
+			acc, err := o.startFor(cmd, to)
 			if err != nil {
 				return err
 			}
 			defer acc.Close()
-			c, err := acc.ConnectionManager().ConnectDevice(cmd.Context(), device, "chat://"+device.Short(), peerlink.ConnectOptions{})
+			c, err := acc.ConnectionManager().ConnectDevice(cmd.Context(), to.device, "chat://"+to.device.Short(), peerlink.ConnectOptions{})
 			if err != nil {
 				return err
 			}

@@ -30,11 +30,11 @@ func newDemoCaller(o *options) *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			device, err := parseDevice(args[0])
+			to, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
-			c := &caller{timeline: newTimeline(cmd.OutOrStdout(), true), bob: device}
+			c := &caller{timeline: newTimeline(cmd.OutOrStdout(), true), bob: to.device}
 			c.begin("alice up")
 			acc, err := o.start(cmd)
 			if err == nil {

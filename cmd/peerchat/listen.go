@@ -59,9 +59,12 @@ func listen(cmd *cobra.Command, o *options, into, reply string) error {
 	case o.json && err != nil:
 		h.p.json(map[string]any{"step": "ready", "ok": false, "device": acc.Identity().DeviceID(), "error": err.Error()})
 	case o.json:
-		h.p.json(map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID()})
+		h.p.json(map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID(), "tcp": acc.Addrs()})
 	default:
 		h.p.print(acc.Identity().DeviceID().String())
+		for _, addr := range acc.Addrs() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "direct TCP on %s\n", addr)
+		}
 		if err != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
 		}

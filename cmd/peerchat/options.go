@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,10 +101,33 @@ func awaitReady(ctx context.Context, acc *account.Account) error {
 	return acc.Ready(ctx)
 }
 
-func parseDevice(s string) (identity.DeviceID, error) {
-	id, err := identity.ParseDeviceID(s)
-	if err != nil {
-		return id, usageError{err}
+// target is a device to connect to, as given on the command line.
+type target struct {
+	device identity.DeviceID
+	addr   string // HOST:PORT for direct TCP; may be empty
+}
+
+// parseTarget reads DEVICE or DEVICE@HOST:PORT.
+func parseTarget(s string) (target, error) {
+	id, addr, at := strings.Cut(s, "@")
+	device, err := identity.ParseDeviceID(id)
+	if err == nil && at {
+		_, _, err = net.SplitHostPort(addr)
 	}
-	return id, nil
+	if err != nil {
+		return target{}, usageError{err}
+	}
+	return target{device, addr}, nil
+}
+
+// startFor is start, for a command that connects to a device.
+func (o *options) startFor(cmd *cobra.Command, t target) (*account.Account, error) {
+	acc, err := o.start(cmd)
+	if err != nil || t.addr == "" {
+		return acc, err
+	}
+	if err := acc.Learn(t.device, t.addr); err != nil {
+		return nil, errors.Join(usageError{err}, acc.Close())
+	}
+	return acc, nil
 }

@@ -24,12 +24,12 @@ const maxAtOnce = 4
 // newSend is the command that sends files.
 func newSend(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "send DEVICE FILE...",
+		Use:   "send DEVICE[@HOST:PORT] FILE...",
 		Short: "Send files to a device",
 		Long:  "Send files to a device, several at once over one connection. It ends when the\nreceiver has verified and kept them all.",
 		Args:  usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			device, err := parseDevice(args[0])
+			to, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ func newSend(o *options) *cobra.Command {
 					return err
 				}
 			}
-			acc, err := o.start(cmd)
+			acc, err := o.startFor(cmd, to)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func newSend(o *options) *cobra.Command {
 			if !o.json && isTerminal(cmd.ErrOrStderr()) {
 				bars = cmd.ErrOrStderr()
 			}
-			return sendFiles(cmd.Context(), acc.ConnectionManager(), device, args[1:], bars, &printer{out: cmd.OutOrStdout()}, o.json)
+			return sendFiles(cmd.Context(), acc.ConnectionManager(), to.device, args[1:], bars, &printer{out: cmd.OutOrStdout()}, o.json)
 		},
 	}
 }
