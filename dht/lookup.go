@@ -71,7 +71,7 @@ func (n *Node) find(ctx context.Context, id identity.DeviceID) (found, error) {
 	}
 	f.until = time.Now().Add(cacheLife)
 	n.cache.Add(id, f)
-	trace.Note(ctx, trace.RecordFound, "seq %d, asked %d nodes", f.rec.Seq, f.asked)
+	trace.Note(ctx, trace.RecordFound, "seq %d, nodes asked: %d", f.rec.Seq, f.asked)
 	return f, nil
 }
 
@@ -112,10 +112,10 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID) (found, error) 
 	cancel()
 	<-collected
 	if best == nil && gaveUp != nil {
-		return found{}, fmt.Errorf("%d nodes were asked: %w", seen.asked, gaveUp)
+		return found{}, fmt.Errorf("nodes asked: %d: %w", seen.asked, gaveUp)
 	}
 	if best == nil {
-		return found{}, fmt.Errorf("%w (%d nodes were asked)", ErrNotFound, seen.asked)
+		return found{}, fmt.Errorf("%w (nodes asked: %d)", ErrNotFound, seen.asked)
 	}
 	rec, err := decodeRecord(best, id, time.Now())
 	if err != nil {

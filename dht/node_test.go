@@ -319,7 +319,7 @@ func TestLookupIsNotedAndCached(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(notes) != 2 || !strings.Contains(notes[0], "record found: seq") || !strings.Contains(notes[0], "asked 1 nodes") || !strings.Contains(notes[1], "known for") {
+	if len(notes) != 2 || !strings.Contains(notes[0], "record found: seq") || !strings.Contains(notes[0], "nodes asked: 1") || !strings.Contains(notes[1], "known for") {
 		t.Errorf("%q", notes)
 	}
 }
