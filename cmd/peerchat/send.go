@@ -66,7 +66,7 @@ func sendable(name string) error {
 // sendFiles sends all files, a few at once, and reports each.
 func sendFiles(ctx context.Context, m *peerlink.ConnectionManager, device identity.DeviceID, names []string, bars io.Writer, p *printer, asJSON bool) error {
 	progress := mpb.NewWithContext(ctx, mpb.WithOutput(bars))
-	errs := make([]error, len(names))
+	errs, reports := make([]error, len(names)), make([]fileReport, len(names))
 	places := make(chan struct{}, maxAtOnce)
 	var wg sync.WaitGroup
 	for i, name := range names {
@@ -81,13 +81,17 @@ func sendFiles(ctx context.Context, m *peerlink.ConnectionManager, device identi
 			}
 			if asJSON {
 				p.json(e)
-			} else if err == nil && bars == nil {
-				p.print(fmt.Sprintf("%s  %s", r.SHA256, name))
 			}
+			reports[i] = r
 		})
 	}
 	wg.Wait()
 	progress.Wait()
+	for i, r := range reports { // as sha256sum does; not among the bars
+		if r.OK && !asJSON {
+			p.print(fmt.Sprintf("%s  %s", r.SHA256, names[i]))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -114,7 +118,7 @@ func sendFile(ctx context.Context, m *peerlink.ConnectionManager, device identit
 	defer stop()
 	bar := progress.AddBar(r.Bytes,
 		mpb.PrependDecorators(decor.Name(base, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.EwmaSpeed(decor.SizeB1024(0), " % .1f", 30), decor.OnComplete(decor.EwmaETA(decor.ET_STYLE_GO, 30), " done")))
+		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.AverageSpeed(decor.SizeB1024(0), " % .1f"), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), " verified")))
 	sum, err := transfer.Send(c, base, r.Bytes, f, bar.IncrBy)
 	if err != nil {
 		bar.Abort(false)
