@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -116,10 +119,14 @@ func sendFile(ctx context.Context, m *peerlink.ConnectionManager, device identit
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
+	speed := speedometer{began: time.Now()}
 	bar := progress.AddBar(r.Bytes,
 		mpb.PrependDecorators(decor.Name(base, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.AverageSpeed(decor.SizeB1024(0), " % .1f"), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), " verified")))
-	sum, err := transfer.Send(c, base, r.Bytes, f, bar.IncrBy)
+		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.Any(speed.show, decor.WCSyncSpace), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), " verified")))
+	sum, err := transfer.Send(c, base, r.Bytes, f, func(n int) {
+		speed.last.Store(int64(time.Since(speed.began)))
+		bar.IncrBy(n)
+	})
 	if err != nil {
 		bar.Abort(false)
 		return r, err
@@ -127,4 +134,19 @@ func sendFile(ctx context.Context, m *peerlink.ConnectionManager, device identit
 	bar.SetTotal(r.Bytes, true)
 	r.SHA256, r.OK = fmt.Sprintf("%x", sum), true
 	return r, nil
+}
+
+// speedometer shows a file's mean speed, up to its last byte. The bars'
+// library has one that stays empty for a file that is done before it is drawn.
+type speedometer struct {
+	began time.Time
+	last  atomic.Int64 // nanoseconds from began to the last bytes
+}
+
+func (m *speedometer) show(s decor.Statistics) string {
+	took := time.Duration(m.last.Load())
+	if took == 0 || s.Current == 0 {
+		return ""
+	}
+	return humanize.IBytes(uint64(float64(s.Current)/took.Seconds())) + "/s"
 }
