@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -196,15 +195,8 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, peer identity.De
 	}
 	l, err := m.raise(ctx, d.Name(), conn, proven, Outbound)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", describe(conn), err)
+		return nil, fmt.Errorf("%s: %w", pathOf(d.Name(), conn), err)
 	}
 	trace.Note(ctx, trace.LinkUp, "%s", l.path)
 	return l, nil
-}
-
-func describe(conn net.Conn) string {
-	if p, ok := conn.(interface{ Path() string }); ok {
-		return p.Path()
-	}
-	return conn.RemoteAddr().String()
 }

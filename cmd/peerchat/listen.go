@@ -49,7 +49,7 @@ func listen(cmd *cobra.Command, o *options, into, reply string) error {
 	}
 	defer acc.Close()
 	h := &host{o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, reply: reply, chats: map[net.Conn]identity.Peer{}}
-	if err := h.serve(ctx, acc); err != nil {
+	if err := h.serve(acc); err != nil {
 		return err
 	}
 	err = awaitReady(ctx, acc)
@@ -98,7 +98,7 @@ type host struct {
 }
 
 // serve takes chats and files until the manager closes.
-func (h *host) serve(_ context.Context, acc *account.Account) error {
+func (h *host) serve(acc *account.Account) error {
 	for pattern, handle := range map[string]func(net.Conn, identity.Peer){"chat://*": h.chat, "file://*": h.file} {
 		l, err := acc.ConnectionManager().Listen(pattern)
 		if err != nil {
