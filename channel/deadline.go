@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// deadline wakes a condition when its time comes. The condition's lock guards
-// it, and expired is only ever read and written under that lock.
+// deadline wakes those who wait when its time comes. All of it is guarded by
+// the lock that set is given.
 type deadline struct {
 	timer   *time.Timer
 	expired bool
 	gen     uint64 // tells a timer that was stopped too late from the one that counts
 }
 
-// set replaces the deadline; the zero time removes it. wake's lock is held.
-func (d *deadline) set(t time.Time, wake *sync.Cond) {
+// set replaces the deadline; the zero time removes it. mu is held, now and when
+// wake is called.
+func (d *deadline) set(t time.Time, mu *sync.Mutex, wake func()) {
 	d.gen++
 	if d.timer != nil {
 		d.timer.Stop()
@@ -27,16 +28,16 @@ func (d *deadline) set(t time.Time, wake *sync.Cond) {
 	wait := time.Until(t)
 	if wait <= 0 {
 		d.expired = true
-		wake.Broadcast()
+		wake()
 		return
 	}
 	gen := d.gen
 	d.timer = time.AfterFunc(wait, func() {
-		wake.L.Lock()
-		defer wake.L.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
 		if d.gen == gen {
 			d.expired = true
-			wake.Broadcast()
+			wake()
 		}
 	})
 }

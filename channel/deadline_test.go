@@ -31,7 +31,7 @@ func TestDeadlineMayBeMovedAndClearedDuringACall(t *testing.T) {
 		synctest.Wait()
 		_ = s.SetReadDeadline(time.Time{})
 		time.Sleep(time.Hour)
-		_ = port.Deliver([]byte("x"))
+		_, _ = port.Deliver([]byte("x"))
 		if err := <-done; err != nil {
 			t.Errorf("cleared: %v", err)
 		}
@@ -44,7 +44,7 @@ func TestDeadlineMayBeMovedAndClearedDuringACall(t *testing.T) {
 			}
 		}
 		_ = s.SetDeadline(time.Time{})
-		_ = port.Deliver([]byte("y"))
+		_, _ = port.Deliver([]byte("y"))
 		if n, err := s.Read(make([]byte, 1)); n != 1 || err != nil {
 			t.Errorf("usable: %d, %v", n, err)
 		}

@@ -28,6 +28,14 @@ func (printer) Tell(p *channel.Port, n channel.Notice) {
 	}
 }
 
+func (printer) Flush() {}
+
+func (printer) Lead(*channel.Port) bool { return false }
+
+func (printer) Interrupt() {}
+
+func (printer) Expect(int) {}
+
 // A channel has two ends: the application's and the multiplexer's.
 func Example() {
 	sock, port := channel.New(channel.Params{ID: 1, URI: "chat://bob", Link: printer{}, Credit: 64 << 10, Window: 64 << 10})
@@ -35,7 +43,7 @@ func Example() {
 	fmt.Fprint(sock, "hello")
 	_ = sock.CloseWrite()
 
-	_ = port.Deliver([]byte("good day"))
+	_, _ = port.Deliver([]byte("good day"))
 	port.End()
 	b, err := io.ReadAll(sock)
 	fmt.Printf("%s, %v\n", b, err)

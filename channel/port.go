@@ -14,7 +14,8 @@ import (
 type ID uint16
 
 // Link is what a channel asks of the multiplexed socket it lives on. The
-// channel's lock is held during each call: none may block or call a Port.
+// channel's lock is held during each call but Flush and Lead: none of the
+// others may block or call a Port.
 type Link interface {
 	// Push queues as much of p as there is room for, for sending as data of
 	// the port's channel, and returns how much that was. Unless that was all,
@@ -24,6 +25,18 @@ type Link interface {
 	TryPush(port *Port, p []byte) bool
 	// Tell queues a notice for the peer, behind all data queued so far.
 	Tell(port *Port, n Notice)
+	// Flush sends what was queued, or sees to it that it will be sent. It is
+	// called after any of the above, without the channel's lock, and does not
+	// block.
+	Flush()
+	// Lead has the caller, a Read, receive for the whole link as long as
+	// port.Waits. False says that somebody else does that already.
+	Lead(port *Port) bool
+	// Interrupt makes a Lead ask port.Waits again.
+	Interrupt()
+	// Expect says that n more (or, if negative, fewer) goroutines wait for what
+	// the peer sends, beside those in Lead.
+	Expect(n int)
 }
 
 // Kind says what a Notice is about.
@@ -84,27 +97,47 @@ func (p *Port) ID() ID { return p.s.id }
 // Socket returns the application's end.
 func (p *Port) Socket() *Socket { return p.s }
 
-// Deliver hands over bytes from the peer; they are copied. It returns an error
-// that matches ErrFlowControl, and takes nothing, if the peer had no credit
-// for them. What arrives after the local end was closed is dropped.
-func (p *Port) Deliver(b []byte) error {
+// Deliver hands over bytes from the peer; they are copied. woke says that a
+// Read waited for them. It returns an error that matches ErrFlowControl, and
+// takes nothing, if the peer had no credit for them. What arrives after the
+// local end was closed is dropped.
+func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(b) > s.allowed {
-		return fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
+		return false, fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
 	}
 	s.allowed -= len(b)
 	s.received += uint64(len(b))
 	s.framesIn++
 	s.lastActive = time.Now()
 	if s.rerr != nil {
-		return nil
+		return false, nil
 	}
-	s.in.write(b)
-	s.buffered.Add(int64(len(b)))
-	s.rwake.Signal()
-	return nil
+	if s.in.n == 0 && len(s.want) > 0 {
+		n := copy(s.want, b)
+		s.want = s.want[n:]
+		b = b[n:]
+		woke = s.got == 0
+		s.got += n
+		s.unfollow()
+	}
+	if len(b) > 0 {
+		s.in.write(b)
+		s.buffered.Add(int64(len(b)))
+	}
+	if s.reading > 0 {
+		s.rwake.Broadcast()
+	}
+	return woke, nil
+}
+
+// Waits reports whether the Read that leads still has to wait.
+func (p *Port) Waits() bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.s.leading && !p.s.readable()
 }
 
 // End says that the peer sends no more: after what is buffered, io.EOF.

@@ -10,10 +10,10 @@ import (
 
 func TestDeliverTakesNoMoreThanTheWindow(t *testing.T) {
 	s, port, _ := pair(Params{Credit: 1, Window: 10}, 0)
-	if err := port.Deliver(make([]byte, 10)); err != nil {
+	if _, err := port.Deliver(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
-	if err := port.Deliver([]byte{1}); !errors.Is(err, ErrFlowControl) {
+	if _, err := port.Deliver([]byte{1}); !errors.Is(err, ErrFlowControl) {
 		t.Errorf("a byte too many: %v", err)
 	}
 	if n := s.Stats().Unread; n != 10 {
@@ -26,12 +26,12 @@ func TestPeerWithoutCreditIsBoundedByTheLimit(t *testing.T) {
 	if n, err := s.Write(make([]byte, 1<<20)); n != 1<<20 || err != nil {
 		t.Errorf("write: %d, %v", n, err)
 	}
-	_ = port.Deliver(make([]byte, 10))
-	if err := port.Deliver([]byte{1}); !errors.Is(err, ErrFlowControl) {
+	_, _ = port.Deliver(make([]byte, 10))
+	if _, err := port.Deliver([]byte{1}); !errors.Is(err, ErrFlowControl) {
 		t.Errorf("past the limit: %v", err)
 	}
 	_, _ = s.Read(make([]byte, 4))
-	if err := port.Deliver(make([]byte, 4)); err != nil || len(q.told()) != 0 {
+	if _, err := port.Deliver(make([]byte, 4)); err != nil || len(q.told()) != 0 {
 		t.Errorf("what was read makes room: %v, told %v", err, q.told())
 	}
 	s2, port2, _ := pair(Params{Credit: 5, Window: 100}, 1<<30)
@@ -39,7 +39,7 @@ func TestPeerWithoutCreditIsBoundedByTheLimit(t *testing.T) {
 	if n, err := s2.Write(make([]byte, 1000)); n != 1000 || err != nil {
 		t.Errorf("write: %d, %v", n, err)
 	}
-	if err := port2.Deliver(make([]byte, 4)); !errors.Is(err, ErrFlowControl) {
+	if _, err := port2.Deliver(make([]byte, 4)); !errors.Is(err, ErrFlowControl) {
 		t.Errorf("past the limit: %v", err)
 	}
 }
@@ -96,9 +96,9 @@ func TestBytesBeforeAnEndAreReadable(t *testing.T) {
 		"end after fail": {func(p *Port) { p.Fail(cause); p.End() }, cause},
 	} {
 		s, port, _ := pair(ample, 0)
-		_ = port.Deliver([]byte("rest"))
+		_, _ = port.Deliver([]byte("rest"))
 		c.end(port)
-		_ = port.Deliver([]byte("late"))
+		_, _ = port.Deliver([]byte("late"))
 		buf := make([]byte, 9)
 		if n, err := s.Read(buf); string(buf[:n]) != "rest" || err != nil {
 			t.Errorf("%s: %q, %v", name, buf[:n], err)
@@ -122,14 +122,14 @@ func TestSharedCountOfUnreadBytesReturnsToZero(t *testing.T) {
 		p.Buffered = &count
 		s, port, _ := pair(p, 0)
 		for range 50 {
-			_ = port.Deliver(make([]byte, 1000))
+			_, _ = port.Deliver(make([]byte, 1000))
 		}
 		if count.Load() != 50_000 {
 			t.Errorf("%s: %d bytes are counted", name, count.Load())
 		}
 		end(s)
 		_ = s.Close()
-		_ = port.Deliver(make([]byte, 10))
+		_, _ = port.Deliver(make([]byte, 10))
 		if count.Load() != 0 {
 			t.Errorf("%s: %d bytes are still counted", name, count.Load())
 		}

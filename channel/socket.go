@@ -24,11 +24,16 @@ type Socket struct {
 	rwake, wwake sync.Cond // on mu: something changed for readers, for writers
 	rdead, wdead deadline
 
-	in      buffer
-	window  int   // announced size; 0 for a peer that knows no credit
-	allowed int   // what the peer may still send
-	owed    int   // read, but not yet granted again
-	rerr    error // why no more will arrive; nil while the direction lives
+	in        buffer
+	want      []byte // where the Read under way wants what comes
+	got       int    // what it has got
+	reading   int    // Reads that wait
+	leading   bool   // one of them may be in Link.Lead
+	following bool   // it waits for somebody else to receive
+	window    int    // announced size; 0 for a peer that knows no credit
+	allowed   int    // what the peer may still send
+	owed      int    // read, but not yet granted again
+	rerr      error  // why no more will arrive; nil while the direction lives
 
 	writing bool   // a Write is under way
 	pending []byte // what the Write under way waits to have pulled
@@ -37,10 +42,12 @@ type Socket struct {
 	unlimited bool  // the peer knows no credit
 	werr      error // why nothing more can be sent; nil while the direction lives
 
+	told   bool // something was queued on the link that is not flushed yet
+	closed bool
+
 	received, transmitted uint64
 	framesIn, stalls      uint64
 	lastActive            time.Time
-	closed                bool
 }
 
 var _ net.Conn = (*Socket)(nil)
@@ -78,14 +85,31 @@ func (s *Socket) Stats() Stats {
 	return st
 }
 
+// tell queues a notice for the peer. s.mu is held, and unlock must follow.
+func (s *Socket) tell(n Notice) {
+	s.link.Tell(&s.port, n)
+	s.told = true
+}
+
+// unlock lets go of s.mu and sends what was queued while it was held.
+func (s *Socket) unlock() {
+	told := s.told
+	s.told = false
+	s.mu.Unlock()
+	if told {
+		s.link.Flush()
+	}
+}
+
 func (s *Socket) fail(op string, err error) error { return &OpError{Op: op, URI: s.uri, Err: err} }
 
 // Read waits for at least one byte, until the read deadline. It returns a bare
 // io.EOF after the last byte of a peer that ended cleanly, and an *OpError in
-// any other case.
+// any other case. While it waits it may receive for the other channels of the
+// link, too.
 func (s *Socket) Read(p []byte) (int, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for {
 		switch {
 		case s.closed:
@@ -93,7 +117,10 @@ func (s *Socket) Read(p []byte) (int, error) {
 		case s.rdead.expired:
 			return 0, s.fail("read", os.ErrDeadlineExceeded)
 		case s.in.n > 0 && len(p) > 0:
-			return s.take(p), nil
+			n := s.in.read(p)
+			s.buffered.Add(-int64(n))
+			s.consumed(n)
+			return n, nil
 		case s.rerr == io.EOF && s.in.n == 0:
 			return 0, io.EOF
 		case s.rerr != nil && s.in.n == 0:
@@ -101,32 +128,76 @@ func (s *Socket) Read(p []byte) (int, error) {
 		case len(p) == 0:
 			return 0, nil
 		}
-		s.rwake.Wait()
+		if n := s.await(p); n > 0 {
+			s.consumed(n)
+			return n, nil
+		}
 	}
 }
 
-// take copies buffered bytes out and, once half a window has been read, grants
-// it again. s.mu is held.
-func (s *Socket) take(p []byte) int {
-	n := s.in.read(p)
-	s.buffered.Add(-int64(n))
-	if s.in.n > 0 {
-		s.rwake.Signal()
+// readable reports whether a Read has no reason to wait. s.mu is held.
+func (s *Socket) readable() bool {
+	return s.got > 0 || s.in.n > 0 || s.rerr != nil || s.closed || s.rdead.expired
+}
+
+// await waits until a Read has no reason to wait any more. One Read at a time
+// gets what comes straight into p; n is how much. s.mu is held, but not while
+// it waits.
+func (s *Socket) await(p []byte) (n int) {
+	if s.reading > 0 {
+		s.link.Expect(1)
+		s.reading++
+		s.rwake.Wait()
+		s.reading--
+		s.link.Expect(-1)
+		return 0
 	}
+	s.want, s.got, s.reading, s.leading = p, 0, 1, true
+	s.unlock()
+	led := s.link.Lead(&s.port)
+	s.mu.Lock()
+	s.leading = false
+	if !led && !s.readable() {
+		s.following = true
+		s.link.Expect(1)
+		for !s.readable() {
+			s.rwake.Wait()
+		}
+		s.unfollow()
+	}
+	n = s.got
+	s.want, s.got = nil, 0
+	if s.reading--; s.reading > 0 {
+		s.rwake.Broadcast()
+	}
+	return n
+}
+
+// unfollow notes that the Read that waits for somebody else to receive does not
+// any more. s.mu is held.
+func (s *Socket) unfollow() {
+	if s.following {
+		s.following = false
+		s.link.Expect(-1)
+	}
+}
+
+// consumed notes that the application has n bytes more and, once half a window
+// has been read, grants it again. s.mu is held.
+func (s *Socket) consumed(n int) {
 	if s.rerr != nil {
-		return n
+		return
 	}
 	if s.window == 0 {
 		s.allowed += n
-		return n
+		return
 	}
 	s.owed += n
 	if s.owed >= s.window/2 {
 		s.allowed += s.owed
-		s.link.Tell(&s.port, Notice{Kind: Granted, N: s.owed})
+		s.tell(Notice{Kind: Granted, N: s.owed})
 		s.owed = 0
 	}
-	return n
 }
 
 // Write sends all of p, waiting for credit and for room on the link until the
@@ -134,7 +205,7 @@ func (s *Socket) take(p []byte) int {
 // write of nothing does nothing.
 func (s *Socket) Write(p []byte) (n int, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for s.writing {
 		if err := s.writable(); err != nil {
 			return 0, s.fail("write", err)
@@ -158,9 +229,11 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 		}
 		if s.credit == 0 {
 			s.stalls++
+			s.link.Expect(1)
 			for s.credit == 0 && s.writable() == nil {
 				s.wwake.Wait()
 			}
+			s.link.Expect(-1)
 			continue
 		}
 		n += s.push(p[n : n+min(len(p)-n, s.credit)])
@@ -173,10 +246,10 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 func (s *Socket) push(p []byte) int {
 	n := s.link.Push(&s.port, p)
 	s.sent(n)
-	if n == len(p) {
-		return n
-	}
 	s.pending = p[n:]
+	s.told = true
+	s.unlock()
+	s.mu.Lock()
 	for len(s.pending) > 0 && s.writable() == nil {
 		s.wwake.Wait()
 	}
@@ -213,7 +286,7 @@ func (s *Socket) writable() error {
 // be sent so.
 func (s *Socket) TrySend(p []byte) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if err := s.writable(); err != nil {
 		return s.fail("send", err)
 	}
@@ -224,6 +297,7 @@ func (s *Socket) TrySend(p []byte) error {
 		return s.fail("send", ErrWouldBlock)
 	}
 	s.sent(len(p))
+	s.told = true
 	return nil
 }
 
@@ -236,7 +310,7 @@ func (s *Socket) SendUnreliable(p []byte) error { return s.TrySend(p) }
 // it had sent. It does not block; the second call does nothing.
 func (s *Socket) CloseWrite() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.finish()
 	return nil
 }
@@ -244,7 +318,7 @@ func (s *Socket) CloseWrite() error {
 // finish ends this side's sending cleanly, once. s.mu is held.
 func (s *Socket) finish() {
 	if s.werr == nil {
-		s.link.Tell(&s.port, Notice{Kind: Ended})
+		s.tell(Notice{Kind: Ended})
 		s.endWrite(net.ErrClosed)
 	}
 }
@@ -254,7 +328,7 @@ func (s *Socket) finish() {
 // the peer's writes fail. It does not block; the second call does nothing.
 func (s *Socket) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed {
 		return nil
 	}
@@ -267,7 +341,7 @@ func (s *Socket) Close() error {
 // fails with a *ResetError of this code, as its writes do. It does not block.
 func (s *Socket) Reset(code Code) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed {
 		return nil
 	}
@@ -279,14 +353,14 @@ func (s *Socket) Reset(code Code) error {
 // been told so already. s.mu is held.
 func (s *Socket) stop(code Code) {
 	if s.rerr == nil || s.werr == nil {
-		s.link.Tell(&s.port, Notice{Kind: Stopped, Code: code})
+		s.tell(Notice{Kind: Stopped, Code: code})
 	}
 	s.closed = true
 	s.endRead(net.ErrClosed)
 	s.endWrite(net.ErrClosed)
 	s.buffered.Add(-int64(s.in.reset()))
-	s.rdead.set(time.Time{}, &s.rwake)
-	s.wdead.set(time.Time{}, &s.wwake)
+	s.rdead.set(time.Time{}, &s.mu, nil)
+	s.wdead.set(time.Time{}, &s.mu, nil)
 }
 
 // endRead notes why nothing more will arrive. s.mu is held.
@@ -294,7 +368,15 @@ func (s *Socket) endRead(cause error) {
 	if s.rerr == nil {
 		s.rerr = cause
 	}
+	s.wakeReads()
+}
+
+// wakeReads has Reads look again. s.mu is held.
+func (s *Socket) wakeReads() {
 	s.rwake.Broadcast()
+	if s.leading {
+		s.link.Interrupt()
+	}
 }
 
 // endWrite notes why nothing more can be sent. s.mu is held.
@@ -321,7 +403,7 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 	if s.closed {
 		return s.fail("set deadline", net.ErrClosed)
 	}
-	s.rdead.set(t, &s.rwake)
+	s.rdead.set(t, &s.mu, s.wakeReads)
 	return nil
 }
 
@@ -333,6 +415,6 @@ func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s.closed {
 		return s.fail("set deadline", net.ErrClosed)
 	}
-	s.wdead.set(t, &s.wwake)
+	s.wdead.set(t, &s.mu, s.wwake.Broadcast)
 	return nil
 }

@@ -44,6 +44,14 @@ func (q *queue) TryPush(_ *Port, p []byte) bool {
 	return true
 }
 
+func (q *queue) Flush() {}
+
+func (q *queue) Lead(*Port) bool { return false }
+
+func (q *queue) Interrupt() {}
+
+func (q *queue) Expect(int) {}
+
 func (q *queue) Tell(_ *Port, n Notice) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -72,7 +80,7 @@ var ample = Params{Credit: 1 << 20, Window: 1 << 20}
 
 func TestCreditIsGrantedByHalfWindows(t *testing.T) {
 	s, port, q := pair(Params{Credit: 1, Window: 100}, 0)
-	_ = port.Deliver(make([]byte, 100))
+	_, _ = port.Deliver(make([]byte, 100))
 	for range 49 {
 		_, _ = s.Read(make([]byte, 1))
 	}
@@ -83,10 +91,10 @@ func TestCreditIsGrantedByHalfWindows(t *testing.T) {
 	if n := q.told(); len(n) != 1 || n[0] != (Notice{Kind: Granted, N: 50}) {
 		t.Errorf("told %v", n)
 	}
-	if err := port.Deliver(make([]byte, 50)); err != nil {
+	if _, err := port.Deliver(make([]byte, 50)); err != nil {
 		t.Errorf("what was granted: %v", err)
 	}
-	if err := port.Deliver(make([]byte, 1)); !errors.Is(err, ErrFlowControl) {
+	if _, err := port.Deliver(make([]byte, 1)); !errors.Is(err, ErrFlowControl) {
 		t.Errorf("and a byte more: %v", err)
 	}
 	port.End() // no credit for who sends no more
@@ -189,7 +197,7 @@ func TestNoticesAreSaidOnce(t *testing.T) {
 		"failed, all":         {func(s *Socket, p *Port) { p.Fail(io.ErrNoProgress); _ = s.CloseWrite(); _ = s.Reset(1); _ = s.Close() }, nil},
 		"peer stopped, close": {func(s *Socket, p *Port) { p.Stop(io.ErrNoProgress); _ = s.Close() }, []Notice{closed}},
 		"read after it closed": {func(s *Socket, p *Port) {
-			_ = p.Deliver(make([]byte, 1<<20))
+			_, _ = p.Deliver(make([]byte, 1<<20))
 			_ = s.Close()
 			_, _ = s.Read(make([]byte, 1<<20))
 		}, []Notice{ended, closed}},
@@ -206,7 +214,7 @@ func TestNoticesAreSaidOnce(t *testing.T) {
 
 func TestClosedSocketSaysSo(t *testing.T) {
 	s, port, _ := pair(ample, 100)
-	_ = port.Deliver([]byte("unread"))
+	_, _ = port.Deliver([]byte("unread"))
 	_ = s.Close()
 	_, rerr := s.Read(make([]byte, 1))
 	_, werr := s.Write([]byte("x"))
@@ -250,7 +258,7 @@ func TestEveryByteFindsOneOfManyReaders(t *testing.T) {
 		for i := range 256 {
 			p := bytes.Repeat([]byte{byte(i)}, 1+i%3)
 			want = append(want, p...)
-			_ = port.Deliver(p)
+			_, _ = port.Deliver(p)
 			synctest.Wait()
 			if n := s.Stats().Unread; n != 0 {
 				t.Fatalf("%d bytes wait although readers do", n)
@@ -337,7 +345,7 @@ func TestWhatOneReaderLeavesWakesAnother(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		_ = port.Deliver(make([]byte, 5))
+		_, _ = port.Deliver(make([]byte, 5))
 		wg.Wait()
 	})
 }

@@ -62,6 +62,7 @@ func (s *Socket) tick() {
 	}
 	s.windLocked(now)
 	s.mu.Unlock()
+	s.flush()
 }
 
 // windLocked sets the clock to the next thing to do, and does what has no hour
@@ -179,6 +180,7 @@ func (s *Socket) Ping(ctx context.Context) (time.Duration, error) {
 
 // ping sends a beacon, or returns one that is under way and tells as much.
 func (s *Socket) ping() (*beacon, error) {
+	defer s.flush()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

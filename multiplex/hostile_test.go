@@ -59,7 +59,7 @@ func newHostile(t *testing.T, cfg Config, side func(net.Conn, Config) *Socket) *
 }
 
 func (h *hostile) listen() {
-	br := bufio.NewReaderSize(h.conn, readBuf)
+	br := bufio.NewReaderSize(h.conn, bigBuf)
 	for {
 		head := make([]byte, headerLen)
 		if _, err := io.ReadFull(br, head); err != nil {

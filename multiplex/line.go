@@ -3,6 +3,7 @@ package multiplex
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"peerlink/channel"
 )
@@ -19,6 +20,9 @@ const (
 	// mergeLen is up to which length control frames and data go out in one
 	// write, which costs copying them together.
 	mergeLen = 16 << 10
+	// gatherLen is from how many bytes on it does not pay to wait for more before
+	// sending: one record.
+	gatherLen = 16 << 10
 	// maxTurns is for how many waiting channels an idle line keeps room.
 	maxTurns = 256
 )
@@ -35,18 +39,25 @@ const (
 
 // line is what waits to be written. Control frames go first. Data, ends and
 // resets keep their order: that an end stands behind all data of its channel is
-// what makes ids safe to use again.
+// what makes ids safe to use again. To queue is not to send: whoever queues
+// calls Socket.flush when it has let go of its locks.
 type line struct {
+	eager bool        // the conn can be written to without waiting
+	heard atomic.Bool // data has come since the last flush: the peer may wait for an answer
+
 	mu      sync.Mutex
-	wake    sync.Cond // on mu: there is something to write, or the line closes
+	wake    sync.Cond // on mu: there is something for the writer
 	urgent  []byte
 	data    []byte
-	spare   []byte // what data was written from last, while the writer waits
+	spare   []byte // what data was written from last
 	resets  bool   // there are resets in data
 	replies int    // bytes of urgent and data that the peer provoked
 	ready   []*entry
-	closing bool // write what there is, then stop
-	cut     bool // stop at once
+	busy    bool  // somebody writes: it owns batch
+	left    bool  // the writer is to go on where another stopped
+	batch   batch // what is being written
+	closing bool  // write what there is, then stop
+	cut     bool  // stop at once
 }
 
 // control queues a frame ahead of all data.
@@ -54,7 +65,6 @@ func (l *line) control(id channel.ID, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.urgent = append(appendHeader(l.urgent, id, len(body)), body...)
-	l.wake.Signal()
 }
 
 // inOrder queues a frame behind the data that waits, whether there is room or not.
@@ -63,14 +73,13 @@ func (l *line) inOrder(id channel.ID, body []byte) {
 	defer l.mu.Unlock()
 	l.data = append(appendHeader(l.data, id, len(body)), body...)
 	l.resets = l.resets || id == protocolID
-	l.wake.Signal()
 }
 
 // afterResets queues a frame ahead of the data, but behind the resets that
 // wait: then behind all that waits.
 func (l *line) afterResets(id channel.ID, body []byte) {
 	l.mu.Lock()
-	resets := l.resets // once set, only the writer clears it, by taking them
+	resets := l.resets // once set, only who writes clears it, by taking them
 	l.mu.Unlock()
 	if resets {
 		l.inOrder(id, body)
@@ -108,7 +117,6 @@ func (l *line) push(e *entry, p []byte) (n int) {
 		e.turn = queued
 		l.ready = append(l.ready, e)
 	}
-	l.wake.Signal()
 	return n
 }
 
@@ -120,27 +128,63 @@ func (l *line) tryPush(e *entry, p []byte) bool {
 		return false
 	}
 	l.data = appendFrames(l.data, e.id, p)
-	l.wake.Signal()
 	return true
 }
 
-// batch is what the writer writes next. Its slices are swapped with the line's.
+// batch is what is written at once. Its slices are swapped with the line's.
 type batch struct {
 	urgent, data []byte
 	turns        []*entry
+	rest         [2][]byte // of urgent and data, what is not written yet
 }
 
-// take waits for something to write and moves it into b; false ends the writer.
-func (l *line) take(b *batch) bool {
+// claim makes the caller the one who writes, if it should be: there is
+// something to write, nobody does, and it is better sent now than gathered.
+// Otherwise it sees to it that somebody will.
+func (l *line) claim() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if b.data != nil {
-		l.spare, b.data = b.data[:0], nil
+	switch {
+	case l.busy || l.emptyLocked():
+		return false
+	case !l.eager || l.cut || !l.heard.Load() && len(l.data) < gatherLen:
+		l.wake.Signal()
+		return false
 	}
-	for l.emptyLocked() && !l.closing && !l.cut {
+	l.busy = true
+	l.heard.Store(false)
+	return true
+}
+
+// await waits until there is something for the writer, makes it the one who
+// writes, and reports whether it is to go on where another stopped. ok false
+// ends the writer.
+func (l *line) await() (left, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.left && !l.cut && (l.busy || l.emptyLocked() && !l.closing) {
 		l.wake.Wait()
 	}
+	if l.cut || !l.left && l.emptyLocked() {
+		return false, false
+	}
+	left = l.left
+	l.busy, l.left = true, false
+	return left, true
+}
+
+// take moves what waits into the batch. If nothing does, the caller writes no
+// more. Only who writes may call it.
+func (l *line) take() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := &l.batch
+	l.recycleLocked(b)
 	if l.cut || l.emptyLocked() {
+		l.busy = false
+		if l.closing || l.cut {
+			l.wake.Signal()
+		}
 		return false
 	}
 	b.urgent, l.urgent = l.urgent, b.urgent[:0]
@@ -155,6 +199,27 @@ func (l *line) take(b *batch) bool {
 	return true
 }
 
+// recycleLocked forgets what was written. A link that is to survive its conn
+// would keep it here until the peer has said that it has it ({"a":bytes}).
+// l.mu is held.
+func (l *line) recycleLocked(b *batch) {
+	if b.data != nil && cap(b.data) <= 2*lineCap { // more: grown by a burst of ends
+		l.spare = b.data[:0]
+	}
+	b.data = nil
+	if cap(b.urgent) > 2*mergeLen {
+		b.urgent = nil
+	}
+}
+
+// handOver has the writer go on with the batch.
+func (l *line) handOver() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = true
+	l.wake.Signal()
+}
+
 func (l *line) emptyLocked() bool { return len(l.urgent)+len(l.data)+len(l.ready) == 0 }
 
 // trim lets go of the buffers of a line that has no data to write, so that a
@@ -162,7 +227,7 @@ func (l *line) emptyLocked() bool { return len(l.urgent)+len(l.data)+len(l.ready
 func (l *line) trim() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.data)+len(l.ready) == 0 {
+	if !l.busy && len(l.data)+len(l.ready) == 0 {
 		l.data, l.spare, l.ready = nil, nil, nil
 	}
 }
@@ -193,7 +258,7 @@ func (l *line) putBack(es []*entry) {
 	l.ready = slices.Insert(l.ready, 0, es...)
 }
 
-// end stops the writer: when all is written, or at once.
+// end stops the writer: when all is written, or at once. It needs no flush.
 func (l *line) end(how endKind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,9 +274,10 @@ const (
 	cutOff
 )
 
-// pull fills b.data from the channels whose turn it is, a frame each, until it
-// is full or nobody waits, and puts the others back.
-func (l *line) pull(b *batch) {
+// pull fills the batch from the channels whose turn it is, a frame each, until
+// it is full or nobody waits, and puts the others back.
+func (l *line) pull() {
+	b := &l.batch
 	turns := b.turns
 	for len(turns) > 0 && len(b.data) < lineCap {
 		e := turns[0]
@@ -232,5 +298,10 @@ func (l *line) pull(b *batch) {
 	l.putBack(turns)
 	if clear(b.turns[:cap(b.turns)]); cap(b.turns) > maxTurns {
 		b.turns = nil
+	}
+	b.rest = [2][]byte{b.urgent, b.data}
+	if len(b.urgent)+len(b.data) <= mergeLen {
+		b.urgent = append(b.urgent, b.data...)
+		b.rest = [2][]byte{b.urgent, nil}
 	}
 }

@@ -1,18 +1,23 @@
 package multiplex
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
+	"net"
+	"sync"
 	"time"
 
 	"peerlink/channel"
 	"peerlink/internal/packed"
 )
 
-// readBuf holds the longest frame, so that control frames are parsed in place.
-const readBuf = headerLen + maxBody + 1
+// A link reads into a small buffer while little comes, and into a large one,
+// which holds the longest frame, while there is more.
+const (
+	smallBuf = 2 << 10
+	bigBuf   = headerLen + maxBody + 1
+)
+
+var bigPool = sync.Pool{New: func() any { return new([bigBuf]byte) }}
 
 // Messages about channels that do not exist may have been under way when the
 // channel ended: so many are let pass beside so many for each channel that has
@@ -25,67 +30,121 @@ const (
 // limitV1 is what a peer without credit may have unread per channel.
 const limitV1 = 4 << 20
 
-// readLoop is the reader: it owns conn's reading side and never waits for an
-// application.
-func (s *Socket) readLoop() {
-	defer close(s.readerDone)
-	err := s.readFrames(bufio.NewReaderSize(s.conn, readBuf))
-	s.mu.Lock()
-	closing, writeErr := s.closing, s.writeErr
-	s.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrProtocol):
-		s.violate(err)
-	case closing: // Close ends the link
-	case writeErr != nil:
-		s.fail(writeErr)
-	default:
-		s.fail(transportError("read", err))
+// intake is what has been read and not handled yet. It belongs to whoever reads
+// (see baton).
+type intake struct {
+	buf   []byte
+	r, w  int  // buf[r:w] is not handled yet
+	need  int  // bytes that must be there at once, to go on
+	full  bool // the last read filled the buffer: there is more
+	begun bool // the first frame has been seen
+	msgs  *packed.Reader
+
+	// The data frame under way: its channel, how much of it is still to come, and
+	// whether it is dropped.
+	e    *entry
+	left int
+	drop bool
+}
+
+// room returns where to read to.
+func (in *intake) room() []byte {
+	if in.r == in.w {
+		in.r, in.w = 0, 0
+		switch {
+		case in.full && len(in.buf) < bigBuf:
+			in.buf = bigPool.Get().(*[bigBuf]byte)[:]
+		case !in.full && len(in.buf) == bigBuf:
+			bigPool.Put((*[bigBuf]byte)(in.buf))
+			in.buf = nil
+		}
+	}
+	if len(in.buf) == 0 {
+		in.buf = make([]byte, smallBuf)
+	}
+	if in.need > len(in.buf) {
+		big := bigPool.Get().(*[bigBuf]byte)[:]
+		in.w = copy(big, in.buf[in.r:in.w])
+		in.r, in.buf = 0, big
+	}
+	if in.r > 0 && len(in.buf)-in.r < max(in.need, headerLen) {
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
+	}
+	return in.buf[in.w:]
+}
+
+// read reads from the conn once.
+func (in *intake) read(conn net.Conn) error {
+	p := in.room()
+	n, err := conn.Read(p)
+	in.w += n
+	in.full = n == len(p)
+	if n > 0 {
+		return nil // an error beside bytes comes again
+	}
+	return err
+}
+
+// handle handles what is in the intake: control frames that are complete, and
+// data as it comes.
+func (s *Socket) handle(in *intake) error {
+	for {
+		b := in.buf[in.r:in.w]
+		if in.left > 0 {
+			if len(b) == 0 {
+				return nil
+			}
+			k := min(in.left, len(b))
+			in.drop = in.drop || !s.deliver(in.e, b[:k])
+			in.left -= k
+			in.r += k
+			continue
+		}
+		if in.need = headerLen; len(b) < in.need {
+			return nil
+		}
+		id, n := parseHeader(b)
+		messages := id == controlID || id == protocolID
+		if messages {
+			if in.need += n; len(b) < in.need {
+				return nil
+			}
+		}
+		in.r += headerLen
+		if err := s.handleFrame(in, id, n, messages); err != nil {
+			return err
+		}
 	}
 }
 
-func (s *Socket) readFrames(br *bufio.Reader) error {
-	msgs := packed.NewReader(nil)
-	for first := true; ; first = false {
-		h, err := br.Peek(headerLen)
-		if err != nil {
-			if len(h) > 0 && err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
+// handleFrame handles a frame of messages, or begins one of data.
+func (s *Socket) handleFrame(in *intake, id channel.ID, n int, messages bool) error {
+	s.stats.framesIn.Add(1)
+	s.stats.bytesIn.Add(uint64(headerLen + n))
+	first := !in.begun
+	in.begun = true
+	if first && id != protocolID {
+		if err := s.hello(version1); err != nil {
 			return err
-		}
-		id, n := parseHeader(h)
-		_, _ = br.Discard(headerLen)
-		s.stats.framesIn.Add(1)
-		s.stats.bytesIn.Add(uint64(headerLen + n))
-		if first && id != protocolID {
-			if err := s.hello(version1); err != nil {
-				return err
-			}
-		}
-		if id == controlID || id == protocolID {
-			err = s.readMessages(br, msgs, id, n)
-		} else {
-			err = s.readData(br, id, n)
-		}
-		if err != nil {
-			return err
-		}
-		if first && s.version.Load() == 0 { // of the protocol channel, but no hello
-			if err := s.hello(version1); err != nil {
-				return err
-			}
 		}
 	}
+	if !messages {
+		return s.beginData(in, id, n)
+	}
+	body := in.buf[in.r : in.r+n]
+	in.r += n
+	if err := s.handleMessages(in.msgs, id, body); err != nil {
+		return err
+	}
+	if first && s.version.Load() == 0 { // of the protocol channel, but no hello
+		return s.hello(version1)
+	}
+	return nil
 }
 
-// readMessages parses a frame of the control or the protocol channel.
-func (s *Socket) readMessages(br *bufio.Reader, r *packed.Reader, id channel.ID, n int) error {
-	body, err := br.Peek(n)
-	if err != nil {
-		return unexpected(err)
-	}
-	defer func() { _, _ = br.Discard(n) }()
+// handleMessages parses a frame of the control or the protocol channel.
+func (s *Socket) handleMessages(r *packed.Reader, id channel.ID, body []byte) error {
 	r.Reset(body)
 	for r.Len() > 0 {
 		if id == controlID {
@@ -93,8 +152,7 @@ func (s *Socket) readMessages(br *bufio.Reader, r *packed.Reader, id channel.ID,
 			if err != nil {
 				return violation("control frame: %w", err)
 			}
-			err = s.handleRequest(q)
-			if err != nil {
+			if err := s.handleRequest(q); err != nil {
 				return err
 			}
 			continue
@@ -110,32 +168,17 @@ func (s *Socket) readMessages(br *bufio.Reader, r *packed.Reader, id channel.ID,
 	return nil
 }
 
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// readData hands a data frame to its channel, in pieces as they arrive.
-func (s *Socket) readData(br *bufio.Reader, id channel.ID, n int) error {
+// beginData finds the channel of a data frame, or takes an end.
+func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	e, drop, err := s.receiver(id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if n == 0 {
+	case n == 0:
 		return s.handleEnd(e)
 	}
-	for n > 0 {
-		if _, err := br.Peek(1); err != nil {
-			return unexpected(err)
-		}
-		k := min(n, br.Buffered())
-		b, _ := br.Peek(k)
-		drop = drop || !s.deliver(e, b)
-		_, _ = br.Discard(k)
-		n -= k
-	}
+	s.line.heard.Store(true)
+	in.e, in.left, in.drop = e, n, drop
 	return nil
 }
 
@@ -185,10 +228,12 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 		s.condemn(e, channel.CodeResource)
 		return false
 	}
-	if err := e.port.Deliver(b); err != nil {
+	woke, err := e.port.Deliver(b)
+	if err != nil {
 		s.condemn(e, channel.CodeFlowControl)
 		return false
 	}
+	s.baton.saw(e.port, woke)
 	return true
 }
 

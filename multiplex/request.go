@@ -83,6 +83,7 @@ func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
 	}
 	for {
 		e, freed, err := s.tryRequest(name)
+		s.flush()
 		if err == nil && freed != nil {
 			select {
 			case <-freed:
@@ -365,6 +366,7 @@ func (r *Request) decideLocked() error {
 // are there already.
 func (r *Request) Accept() (*channel.Socket, error) {
 	s := r.e.s
+	defer s.flush()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := r.decideLocked(); err != nil {
@@ -388,6 +390,7 @@ func (r *Request) Decline(reason string) error {
 	}
 	_ = s.declineLocked(r.e, reason) // as with Accept
 	s.mu.Unlock()
+	s.flush()
 	r.e.discard(&DeclinedError{Name: r.e.name, Reason: reason})
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/internal/packed"
 )
 
 // earlyCredit is what an opener may send before the answer, in bytes; so no
@@ -84,9 +85,12 @@ func or[T comparable](v, def T) T {
 // owns. All methods may be called concurrently.
 type Socket struct {
 	conn     net.Conn
+	eager    eagerConn // conn, if it can do that
 	cfg      Config
 	isClient bool
 	line     line
+	baton    baton
+	intake   intake
 	buffered atomic.Int64
 	version  atomic.Int32 // the peer's; 0 until its first frame
 	stats    counters
@@ -139,13 +143,17 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 		s.ids = ids{next: firstClientID, last: lastClientID}
 	}
 	s.line.wake.L = &s.line.mu
+	s.eager, s.line.eager = conn.(eagerConn)
 	s.stats.created = time.Now()
 	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, 0))
 	}
+	s.intake.msgs = packed.NewReader(nil)
+	s.baton.patrol = time.AfterFunc(time.Hour, s.look)
+	s.baton.patrol.Stop()
 	s.startClock()
 	go s.writeLoop()
-	go s.readLoop()
+	s.callWatch()
 	return s
 }
 
@@ -200,6 +208,7 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 	}
 	s.mu.Unlock()
 	if first {
+		s.expect(1) // the peer's last words, for ever
 		s.goAway(code, reason)
 	}
 	<-s.done
@@ -273,6 +282,7 @@ func (s *Socket) fail(cause error) {
 	}
 	_ = s.conn.Close()
 	close(s.done)
+	s.callWatch() // sees that the conn is closed
 }
 
 // lastWords is how long a peer that broke the protocol may take to read so.
@@ -302,58 +312,6 @@ func (s *Socket) entries() []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.table))
-}
-
-// writeLoop is the writer: it owns conn's writing side.
-func (s *Socket) writeLoop() {
-	defer close(s.writerDone)
-	var b batch
-	for s.line.take(&b) {
-		s.line.pull(&b)
-		if err := s.writeBatch(&b); err != nil {
-			s.writeFailed(transportError("write", err))
-			return
-		}
-		if cap(b.data) > 2*lineCap { // grown by a burst of ends
-			b.data = nil
-		}
-		if cap(b.urgent) > 2*mergeLen {
-			b.urgent = nil
-		}
-	}
-}
-
-// writeBatch writes the control frames and then the data.
-func (s *Socket) writeBatch(b *batch) error {
-	if len(b.urgent)+len(b.data) <= mergeLen {
-		b.urgent = append(b.urgent, b.data...)
-		return s.write(b.urgent)
-	}
-	if err := s.write(b.urgent); err != nil {
-		return err
-	}
-	return s.write(b.data)
-}
-
-func (s *Socket) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	n, err := s.conn.Write(p)
-	s.stats.bytesOut.Add(uint64(max(n, 0)))
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
-	}
-	return err
-}
-
-// writeFailed leaves the end to the reader, for a while: what the peer sent
-// before the connection broke, its reason perhaps, is still to be read.
-func (s *Socket) writeFailed(err error) {
-	s.mu.Lock()
-	s.writeErr = err
-	s.mu.Unlock()
-	time.AfterFunc(s.cfg.CloseTimeout, func() { s.fail(err) })
 }
 
 // basic reports whether the link is limited to version 1, as far as is known.

@@ -71,6 +71,9 @@ func (e *entry) Push(_ *channel.Port, p []byte) int { return e.s.line.push(e, p)
 // TryPush implements channel.Link.
 func (e *entry) TryPush(_ *channel.Port, p []byte) bool { return e.s.line.tryPush(e, p) }
 
+// Flush implements channel.Link.
+func (e *entry) Flush() { e.s.flush() }
+
 // Tell implements channel.Link.
 func (e *entry) Tell(_ *channel.Port, n channel.Notice) {
 	switch n.Kind {

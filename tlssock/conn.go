@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"peerlink/identity"
@@ -63,11 +64,39 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write encrypts and sends p, in records of 16 KiB. It blocks while the
-// carrier does.
+// Write encrypts p in records of 16 KiB and sends up to 16 of them with one
+// system call. It blocks until the carrier has taken all of it. On an error n
+// is what surely went out.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.carrier.out.gather()
 	n, err := c.Conn.Write(p)
+	if ferr := c.carrier.out.send(); err == nil && ferr != nil {
+		n, err = 0, ferr
+	}
 	if err != nil {
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+// WriteNow encrypts as much of p as may go out at once, 256 KiB at most, hands
+// the carrier what it takes without waiting, and returns how much was
+// encrypted. It never blocks. If something has to wait, the error is
+// syscall.EAGAIN: then Write must be called next, with the rest of p or with
+// nothing, and waits until all is sent. Over a carrier that is not a socket of
+// the system that is always so, with n = 0. Calls of Write and WriteNow must
+// not run at once.
+func (c *Conn) WriteNow(p []byte) (int, error) {
+	out := &c.carrier.out
+	if !out.gatherEager() {
+		return 0, syscall.EAGAIN
+	}
+	p = p[:min(len(p), outCap)]
+	n, err := c.Conn.Write(p)
+	if err == nil {
+		err = out.trySend()
+	}
+	if err != nil && err != syscall.EAGAIN {
 		err = c.explain(err)
 	}
 	return n, err
@@ -99,55 +128,11 @@ func (c *Conn) Close() error {
 		c.closed.Store(true)
 		cut := time.AfterFunc(closeTimeout, func() { _ = c.carrier.Close() })
 		defer cut.Stop()
-		// Its error says whether close_notify could be sent, which is no news
-		// to anybody who closes.
-		_ = c.Conn.Close()
+		if c.carrier.out.idle() {
+			// Its error says whether close_notify could be sent, which is no news
+			// to anybody who closes.
+			_ = c.Conn.Close()
+		}
 	})
 	return c.carrier.Close()
-}
-
-// maxHandshakeBytes is what a peer may send until the handshake is complete: an
-// honest one needs three certificates of at most 2 KiB and about 2 KiB for the
-// rest. crypto/tls alone would take, and parse, 256 KiB of certificates from
-// anybody. quic-go has the same bound of its own.
-const maxHandshakeBytes = 16 << 10
-
-// errTruncated must not be io.ErrUnexpectedEOF itself: crypto/tls turns that,
-// at the end of a record, into a clean io.EOF.
-var errTruncated = fmt.Errorf("connection ended without close_notify: %w", io.ErrUnexpectedEOF)
-
-// carrier is the connection beneath TLS, with the bound on what an unproven
-// peer may send and with an end that cannot be mistaken for a clean one.
-type carrier struct {
-	net.Conn
-	proven bool // set by the handshaking goroutine before the Conn exists
-	read   int  // bytes read until then
-
-	closing  sync.Once
-	closeErr error
-}
-
-// Read reads, until the peer is proven, no more than maxHandshakeBytes in all.
-func (c *carrier) Read(p []byte) (int, error) {
-	if !c.proven {
-		left := maxHandshakeBytes - c.read
-		if left <= 0 {
-			return 0, fmt.Errorf("more than %d bytes before the handshake was complete", maxHandshakeBytes)
-		}
-		p = p[:min(len(p), left)]
-	}
-	n, err := c.Conn.Read(p)
-	if !c.proven {
-		c.read += n
-	}
-	if errors.Is(err, io.EOF) {
-		err = errTruncated
-	}
-	return n, err
-}
-
-// Close closes the connection once and returns what that returned.
-func (c *carrier) Close() error {
-	c.closing.Do(func() { c.closeErr = c.Conn.Close() })
-	return c.closeErr
 }

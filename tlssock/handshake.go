@@ -43,7 +43,7 @@ func (c Config) Server(ctx context.Context, conn net.Conn) (*Conn, error) {
 func (c Config) handshake(ctx context.Context, conn net.Conn, role func(net.Conn, *tls.Config) *tls.Conn,
 	check func(tls.ConnectionState) (identity.Peer, error),
 ) (*Conn, error) {
-	under := &carrier{Conn: conn}
+	under := newCarrier(conn)
 	out := &Conn{carrier: under}
 	out.Conn = role(under, c.base(func(cs tls.ConnectionState) (err error) {
 		out.peer, err = check(cs) // a claim; out leaves here only when it is proven

@@ -1,0 +1,101 @@
+package multiplex
+
+import (
+	"io"
+	"time"
+)
+
+// eagerConn is a conn that can be written to without waiting. WriteNow returns
+// how much it has taken. If that is less than all, or the error is
+// syscall.EAGAIN, a part has to wait: then Write is called with the rest of p,
+// which may be nothing, and waits until all is sent.
+type eagerConn interface {
+	WriteNow(p []byte) (int, error)
+}
+
+// maxRounds is how many batches a flush writes before the writer takes over: it
+// sends what others have queued meanwhile, but is not captured by them.
+const maxRounds = 4
+
+// flush sends what is queued, or sees to it that it will be sent. It never
+// waits: where the conn has no room, the writer goes on. No lock may be held.
+func (s *Socket) flush() {
+	if !s.line.claim() {
+		return
+	}
+	for range maxRounds {
+		if !s.line.take() {
+			return
+		}
+		s.line.pull()
+		if !s.writeNow(&s.line.batch) {
+			break
+		}
+	}
+	s.line.handOver()
+}
+
+// writeNow writes as much of the batch as the conn takes at once, and reports
+// whether that was all.
+func (s *Socket) writeNow(b *batch) bool {
+	for i, p := range b.rest {
+		if len(p) == 0 {
+			continue
+		}
+		n, err := s.eager.WriteNow(p)
+		s.stats.bytesOut.Add(uint64(max(n, 0)))
+		b.rest[i] = p[n:]
+		if err != nil || n < len(p) {
+			return false // a lasting error comes again when the writer writes
+		}
+	}
+	return true
+}
+
+// writeLoop is the writer: it writes where that may have to wait.
+func (s *Socket) writeLoop() {
+	defer close(s.writerDone)
+	for {
+		left, ok := s.line.await()
+		if !ok {
+			return
+		}
+		for left || s.line.take() {
+			if !left {
+				s.line.pull()
+			}
+			if err := s.writeBatch(&s.line.batch, left); err != nil {
+				s.writeFailed(transportError("write", err))
+				return
+			}
+			left = false
+		}
+	}
+}
+
+// writeBatch writes what is left of the batch.
+func (s *Socket) writeBatch(b *batch, left bool) error {
+	for _, p := range b.rest {
+		if len(p) == 0 && !left {
+			continue
+		}
+		n, err := s.conn.Write(p)
+		s.stats.bytesOut.Add(uint64(max(n, 0)))
+		if err == nil && n < len(p) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFailed leaves the end to the reader, for a while: what the peer sent
+// before the connection broke, its reason perhaps, is still to be read.
+func (s *Socket) writeFailed(err error) {
+	s.mu.Lock()
+	s.writeErr = err
+	s.mu.Unlock()
+	time.AfterFunc(s.cfg.CloseTimeout, func() { s.fail(err) })
+}
