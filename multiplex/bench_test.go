@@ -20,7 +20,7 @@ func benchLink(b *testing.B) (client, server *multiplex.Socket, rawClient, rawSe
 	if err != nil {
 		b.Fatal(err)
 	}
-	a2, b2, err := overTLS()
+	a2, b2, err := overCryptoTLS()
 	if err != nil {
 		b.Fatal(err)
 	}

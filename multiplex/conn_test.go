@@ -2,11 +2,7 @@ package multiplex_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net"
 	"sync"
 	"testing"
@@ -15,7 +11,9 @@ import (
 	"golang.org/x/net/nettest"
 
 	"peerlink/channel"
+	"peerlink/identity"
 	"peerlink/multiplex"
+	"peerlink/tlssock"
 )
 
 // open opens one channel and returns both ends.
@@ -31,38 +29,58 @@ func open(from, to *multiplex.Socket, name string) (opener, acceptor *channel.So
 	return opener, acceptor, err
 }
 
-// certificate makes a key and a certificate that this test alone believes.
-var certificate = sync.OnceValue(func() tls.Certificate {
-	pub, key, err := ed25519.GenerateKey(nil)
+// device makes an identity that this test alone knows.
+var device = sync.OnceValue(func() *identity.Identity {
+	id, err := identity.Generate("test")
 	if err != nil {
 		panic(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(nil, tmpl, tmpl, pub, key)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return id
 })
 
-// overTLS returns the two ends of a TLS connection over loopback TCP, set up as
-// tlssock does: TLS 1.3, records of full size.
+// overTLS returns the two ends of a mutual TLS connection over loopback TCP.
 func overTLS() (client, server net.Conn, err error) {
+	a, b, err := overTCP()
+	if err != nil {
+		return nil, nil, err
+	}
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	served := make(chan result, 1)
+	go func() {
+		conn, err := tlssock.Server(context.Background(), b, device(), nil)
+		served <- result{conn, err}
+	}()
+	if client, err = tlssock.Client(context.Background(), a, device(), device().DeviceID()); err != nil {
+		return nil, nil, err
+	}
+	r := <-served
+	return client, r.conn, r.err
+}
+
+func overTCP() (client, server net.Conn, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	server, err = l.Accept()
+	return client, server, err
+}
+
+// overCryptoTLS is the yardstick: the same, but by crypto/tls alone.
+func overCryptoTLS() (client, server net.Conn, err error) {
+	a, b, err := overTCP()
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := l.Accept()
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg := &tls.Config{Certificates: []tls.Certificate{certificate()}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}
-	c, s := tls.Client(a, cfg), tls.Server(b, cfg)
+	cfg := tlssock.Config{Identity: device()}
+	c, s := tls.Client(a, cfg.ClientTLS(device().DeviceID())), tls.Server(b, cfg.ServerTLS())
 	errc := make(chan error, 1)
 	go func() { errc <- s.Handshake() }()
 	if err := c.Handshake(); err != nil {

@@ -14,6 +14,7 @@ import (
 // which holds the longest frame, while there is more.
 const (
 	smallBuf = 2 << 10
+	maxQuiet = 16 // reads of less than smallBuf, after which the large one is given back
 	bigBuf   = headerLen + maxBody + 1
 )
 
@@ -36,7 +37,7 @@ type intake struct {
 	buf   []byte
 	r, w  int  // buf[r:w] is not handled yet
 	need  int  // bytes that must be there at once, to go on
-	full  bool // the last read filled the buffer: there is more
+	quiet int  // how many reads in a row have brought little
 	begun bool // the first frame has been seen
 	msgs  *packed.Reader
 
@@ -52,15 +53,15 @@ func (in *intake) room() []byte {
 	if in.r == in.w {
 		in.r, in.w = 0, 0
 		switch {
-		case in.full && len(in.buf) < bigBuf:
+		case in.quiet == 0 && len(in.buf) < bigBuf:
 			in.buf = bigPool.Get().(*[bigBuf]byte)[:]
-		case !in.full && len(in.buf) == bigBuf:
+		case in.quiet >= maxQuiet && len(in.buf) == bigBuf:
 			bigPool.Put((*[bigBuf]byte)(in.buf))
 			in.buf = nil
 		}
 	}
-	if len(in.buf) == 0 {
-		in.buf = make([]byte, smallBuf)
+	if in.buf == nil {
+		in.buf, in.quiet = make([]byte, smallBuf), max(in.quiet, 1)
 	}
 	if in.need > len(in.buf) {
 		big := bigPool.Get().(*[bigBuf]byte)[:]
@@ -79,7 +80,9 @@ func (in *intake) read(conn net.Conn) error {
 	p := in.room()
 	n, err := conn.Read(p)
 	in.w += n
-	in.full = n == len(p)
+	if in.quiet++; n >= min(smallBuf, len(p)) {
+		in.quiet = 0
+	}
 	if n > 0 {
 		return nil // an error beside bytes comes again
 	}

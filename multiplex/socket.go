@@ -148,7 +148,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, 0))
 	}
-	s.intake.msgs = packed.NewReader(nil)
+	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
 	s.baton.patrol = time.AfterFunc(time.Hour, s.look)
 	s.baton.patrol.Stop()
 	s.startClock()

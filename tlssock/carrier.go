@@ -19,7 +19,8 @@ const maxHandshakeBytes = 16 << 10
 var errTruncated = fmt.Errorf("connection ended without close_notify: %w", io.ErrUnexpectedEOF)
 
 func newCarrier(conn net.Conn) *carrier {
-	return &carrier{Conn: conn, in: intake{conn: conn}, out: outlet{conn: conn, raw: newRawWriter(conn)}}
+	raw := newRawSocket(conn)
+	return &carrier{Conn: conn, in: intake{conn: conn, raw: raw}, out: outlet{conn: conn, raw: raw}}
 }
 
 // carrier is the connection beneath TLS, with the bound on what an unproven

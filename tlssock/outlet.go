@@ -28,7 +28,7 @@ const (
 // answered.
 type outlet struct {
 	conn net.Conn
-	raw  *rawWriter // nil where the carrier cannot be written to without waiting
+	raw  *rawSocket // nil where the carrier cannot be written to without waiting
 
 	mu   sync.Mutex
 	mode gathering

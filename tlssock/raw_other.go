@@ -4,10 +4,11 @@ package tlssock
 
 import "net"
 
-// rawWriter does not exist here: connections always write from a goroutine that
-// may wait.
-type rawWriter struct{}
+// rawSocket does not exist here: reads and writes always may wait.
+type rawSocket struct{}
 
-func newRawWriter(net.Conn) *rawWriter { return nil }
+func newRawSocket(net.Conn) *rawSocket { return nil }
 
-func (*rawWriter) write([]byte) (int, error) { return 0, nil }
+func (*rawSocket) write([]byte) (int, error) { return 0, nil }
+
+func (*rawSocket) read([]byte) int { return 0 }

@@ -9,17 +9,31 @@ import (
 	"syscall"
 )
 
-// rawWriter writes to a socket without ever waiting for room.
-type rawWriter struct {
-	conn syscall.RawConn
-	once func(fd uintptr) bool // made once, so that a write allocates nothing
+// rawSocket reads from and writes to a socket of the system without ever
+// waiting. The two directions may be used at once.
+type rawSocket struct {
+	conn    syscall.RawConn
+	in, out rawCall
+}
+
+// rawCall is one direction. Its functions are made once, so that a call
+// allocates nothing.
+type rawCall struct {
+	once func(fd uintptr) bool
 	p    []byte
 	n    int
 	err  error
 }
 
-// newRawWriter returns nil if conn is not a socket of the system.
-func newRawWriter(conn net.Conn) *rawWriter {
+func (c *rawCall) bind(op func(fd int, p []byte) (int, error)) {
+	c.once = func(fd uintptr) bool {
+		c.n, c.err = op(int(fd), c.p)
+		return c.err != syscall.EINTR // true: done, however it went
+	}
+}
+
+// newRawSocket returns nil if conn is not a socket of the system.
+func newRawSocket(conn net.Conn) *rawSocket {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
@@ -28,28 +42,40 @@ func newRawWriter(conn net.Conn) *rawWriter {
 	if err != nil {
 		return nil
 	}
-	w := &rawWriter{conn: raw}
-	w.once = func(fd uintptr) bool {
-		w.n, w.err = syscall.Write(int(fd), w.p)
-		return w.err != syscall.EINTR // true: done, however it went
-	}
-	return w
+	s := &rawSocket{conn: raw}
+	s.in.bind(syscall.Read)
+	s.out.bind(syscall.Write)
+	return s
 }
 
 // write returns how much the socket took at once; less than all is no error.
-func (w *rawWriter) write(p []byte) (int, error) {
-	w.p = p
-	err := w.conn.Write(w.once)
-	w.p = nil
+func (s *rawSocket) write(p []byte) (int, error) {
+	c := &s.out
+	c.p = p
+	err := s.conn.Write(c.once)
+	c.p = nil
 	switch {
 	case err != nil:
 		return 0, err
-	case w.err == syscall.EAGAIN:
+	case c.err == syscall.EAGAIN:
 		return 0, nil
-	case w.err != nil:
-		return 0, &net.OpError{Op: "write", Net: "socket", Err: os.NewSyscallError("write", w.err)}
-	case w.n == 0:
+	case c.err != nil:
+		return 0, &net.OpError{Op: "write", Net: "socket", Err: os.NewSyscallError("write", c.err)}
+	case c.n == 0:
 		return 0, io.ErrUnexpectedEOF
 	}
-	return w.n, nil
+	return c.n, nil
+}
+
+// read returns what has come, or 0 if nothing has or if there is an error,
+// which a read that waits will find, too.
+func (s *rawSocket) read(p []byte) int {
+	c := &s.in
+	c.p = p
+	err := s.conn.Read(c.once)
+	c.p = nil
+	if err != nil || c.err != nil {
+		return 0
+	}
+	return c.n
 }
