@@ -56,6 +56,7 @@ func (e *entry) Lead(port *channel.Port) bool {
 		return false
 	}
 	s.baton.epoch.Add(1)
+	s.flush()
 	for port.Waits() {
 		if err := s.intake.read(s.conn); err != nil && !s.interrupted(err) {
 			go s.endRead(err)

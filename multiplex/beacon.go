@@ -113,7 +113,7 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	n := nonce()
 	b := &beacon{at: time.Now(), done: make(chan struct{})}
 	s.beacons.sent[n] = b
-	s.line.control(protocolID, encodeBeacon(n, false))
+	s.line.control(protocolID, encodeBeacon(n, false), prompt)
 	return b
 }
 

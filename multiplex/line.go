@@ -23,6 +23,10 @@ const (
 	// gatherLen is from how many bytes on it does not pay to wait for more before
 	// sending: one record.
 	gatherLen = 16 << 10
+	// expressLen is up to which length a write goes ahead of bulk, while not more
+	// than expressCap does.
+	expressLen = 1 << 10
+	expressCap = 16 << 10
 	// maxTurns is for how many waiting channels an idle line keeps room.
 	maxTurns = 256
 )
@@ -43,36 +47,51 @@ const (
 // calls Socket.flush when it has let go of its locks.
 type line struct {
 	eager bool        // the conn can be written to without waiting
-	heard atomic.Bool // data has come since the last flush: the peer may wait for an answer
+	heard atomic.Bool // data has come since the last push: the peer may wait for an answer
 
-	mu      sync.Mutex
-	wake    sync.Cond // on mu: there is something for the writer
-	urgent  []byte
-	data    []byte
-	spare   []byte // what data was written from last
-	resets  bool   // there are resets in data
-	replies int    // bytes of urgent and data that the peer provoked
-	ready   []*entry
-	busy    bool  // somebody writes: it owns batch
-	left    bool  // the writer is to go on where another stopped
-	batch   batch // what is being written
-	closing bool  // write what there is, then stop
-	cut     bool  // stop at once
+	mu       sync.Mutex
+	wake     sync.Cond // on mu: there is something for the writer
+	urgent   []byte
+	data     []byte
+	spare    []byte // what data was written from last
+	resets   bool   // there are resets in data
+	replies  int    // bytes of urgent and data that the peer provoked
+	ready    []*entry
+	round    uint64     // counts the batches taken, from 1: see entry.round
+	busy     bool       // somebody writes: it owns batch
+	left     bool       // the writer is to go on where another stopped
+	batch    batch      // what is being written
+	last     channel.ID // that pushed
+	streams  bool       // it pushes again, and nothing has come meanwhile
+	prompt   bool       // something that waits is to be sent at once
+	deferred bool       // a timer will flush
+	closing  bool       // write what there is, then stop
+	cut      bool       // stop at once
 }
 
+// pace says when a frame is to be sent.
+type pace int
+
+const (
+	prompt pace = iota // at the next flush
+	lazy               // with others, or a moment later
+)
+
 // control queues a frame ahead of all data.
-func (l *line) control(id channel.ID, body []byte) {
+func (l *line) control(id channel.ID, body []byte, p pace) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.urgent = append(appendHeader(l.urgent, id, len(body)), body...)
+	l.prompt = l.prompt || p == prompt
 }
 
 // inOrder queues a frame behind the data that waits, whether there is room or not.
-func (l *line) inOrder(id channel.ID, body []byte) {
+func (l *line) inOrder(id channel.ID, body []byte, p pace) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.data = append(appendHeader(l.data, id, len(body)), body...)
 	l.resets = l.resets || id == protocolID
+	l.prompt = l.prompt || p == prompt
 }
 
 // afterResets queues a frame ahead of the data, but behind the resets that
@@ -82,9 +101,9 @@ func (l *line) afterResets(id channel.ID, body []byte) {
 	resets := l.resets // once set, only who writes clears it, by taking them
 	l.mu.Unlock()
 	if resets {
-		l.inOrder(id, body)
+		l.inOrder(id, body, prompt)
 	} else {
-		l.control(id, body)
+		l.control(id, body, prompt)
 	}
 }
 
@@ -109,9 +128,10 @@ func (l *line) push(e *entry, p []byte) (n int) {
 	case queued, again:
 		return 0
 	}
-	if len(l.ready) == 0 {
-		n = min(len(p), fitting(lineCap-len(l.data)))
-		l.data = appendFrames(l.data, e.id, p[:n])
+	l.streams = l.last == e.id && !l.heard.Swap(false)
+	l.last, l.prompt = e.id, true
+	if len(l.ready) == 0 || len(p) <= expressLen {
+		n = l.appendLocked(e, p)
 	}
 	if n < len(p) {
 		e.turn = queued
@@ -127,8 +147,28 @@ func (l *line) tryPush(e *entry, p []byte) bool {
 	if e.turn != idle || len(l.ready) > 0 || len(p) > fitting(lineCap-len(l.data)) {
 		return false
 	}
-	l.data = appendFrames(l.data, e.id, p)
+	l.appendLocked(e, p)
+	l.prompt = true
 	return true
+}
+
+// appendLocked queues as much of p as there is room for. A small frame goes
+// ahead of the bulk of other channels, but never of what waits of its own.
+// l.mu is held.
+func (l *line) appendLocked(e *entry, p []byte) (n int) {
+	if len(p) <= expressLen && e.round != l.round && len(l.urgent) < expressCap {
+		l.urgent = append(appendHeader(l.urgent, e.id, len(p)), p...)
+		return len(p)
+	}
+	if len(l.ready) > 0 {
+		return 0
+	}
+	n = min(len(p), fitting(lineCap-len(l.data)))
+	if n > 0 {
+		e.round = l.round
+	}
+	l.data = appendFrames(l.data, e.id, p[:n])
+	return n
 }
 
 // batch is what is written at once. Its slices are swapped with the line's.
@@ -138,22 +178,44 @@ type batch struct {
 	rest         [2][]byte // of urgent and data, what is not written yet
 }
 
-// claim makes the caller the one who writes, if it should be: there is
-// something to write, nobody does, and it is better sent now than gathered.
-// Otherwise it sees to it that somebody will.
-func (l *line) claim() bool {
+// verdict is who sends what waits.
+type verdict int
+
+const (
+	sendOthers verdict = iota // somebody else does, or there is nothing
+	sendNow                   // the caller, who is the one who writes now
+	sendLater                 // a timer that the caller has to set
+)
+
+// claim settles who sends what waits. The caller does where few use the link,
+// but the writer gathers a stream of small writes and what many have to say.
+func (l *line) claim(few bool) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.busy || l.emptyLocked():
-		return false
-	case !l.eager || l.cut || !l.heard.Load() && len(l.data) < gatherLen:
+		return sendOthers
+	case !l.eager || l.cut:
 		l.wake.Signal()
-		return false
+		return sendOthers
+	case !l.prompt && l.deferred:
+		return sendOthers
+	case !l.prompt:
+		l.deferred = true
+		return sendLater
+	case len(l.data) < gatherLen && (l.streams || !few):
+		l.wake.Signal()
+		return sendOthers
 	}
 	l.busy = true
-	l.heard.Store(false)
-	return true
+	return sendNow
+}
+
+// hurry makes what waits prompt.
+func (l *line) hurry() {
+	l.mu.Lock()
+	l.prompt, l.deferred = true, false
+	l.mu.Unlock()
 }
 
 // await waits until there is something for the writer, makes it the one who
@@ -191,7 +253,8 @@ func (l *line) take() bool {
 	if len(l.data)+len(l.ready) > 0 { // else the buffers stay here, for trim
 		b.data, l.data, l.spare = l.data, l.spare, nil
 	}
-	l.resets, l.replies = false, 0
+	l.resets, l.replies, l.prompt = false, 0, false
+	l.round++
 	b.turns, l.ready = l.ready, b.turns[:0]
 	for _, e := range b.turns {
 		e.turn = taken

@@ -354,7 +354,7 @@ func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
 	var l line
 	l.wake.L = &l.mu
 	for id := range channel.ID(30_000) {
-		l.inOrder(id, encodeReset(id, 0))
+		l.inOrder(id, encodeReset(id, 0), prompt)
 	}
 	e := &entry{id: 1}
 	if n := l.push(e, fill(100)); n != 0 || e.turn != queued || l.tryPush(e, fill(1)) {

@@ -33,7 +33,7 @@ var errGone = errors.New("multiplex: the request was withdrawn or is decided alr
 // channels at once and waits with further ones. The error matches ErrDeclined,
 // ErrBadName, ErrTooMany, ctx's cause, or is why the link ended.
 func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error) {
-	e, err := s.request(ctx, name)
+	e, err := s.request(ctx, name, prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error)
 // ErrDeclined. It waits only while 256 requests are unanswered, and for an id
 // that is about to be free.
 func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, error) {
-	e, err := s.request(ctx, name)
+	e, err := s.request(ctx, name, lazy)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, e
 }
 
 // request makes a channel of this side and asks the peer for it.
-func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
+func (s *Socket) request(ctx context.Context, name string, how pace) (*entry, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
 		return nil, fmt.Errorf("multiplex: %d requests before channel %q are unanswered: %w", maxAsked, name, context.Cause(ctx))
 	}
 	for {
-		e, freed, err := s.tryRequest(name)
+		e, freed, err := s.tryRequest(name, how)
 		s.flush()
 		if err == nil && freed != nil {
 			select {
@@ -103,7 +103,7 @@ func (s *Socket) request(ctx context.Context, name string) (*entry, error) {
 }
 
 // tryRequest makes the channel, or returns what to wait for.
-func (s *Socket) tryRequest(name string) (e *entry, freed <-chan struct{}, err error) {
+func (s *Socket) tryRequest(name string, how pace) (e *entry, freed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -127,9 +127,9 @@ func (s *Socket) tryRequest(name string) (e *entry, freed <-chan struct{}, err e
 	e.answered = make(chan struct{})
 	body := request{name: name, id: id, window: s.window()}.encode()
 	if s.basic() {
-		s.line.inOrder(controlID, body)
+		s.line.inOrder(controlID, body, how)
 	} else {
-		s.line.control(controlID, body)
+		s.line.control(controlID, body, how)
 	}
 	return e, nil, nil
 }
@@ -144,7 +144,7 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 		s.ids.fenced, s.ids.retired = s.ids.retired, nil
 		s.ids.freed = make(chan struct{})
 		s.ids.fence = nonce()
-		s.line.inOrder(protocolID, encodeBeacon(s.ids.fence, false))
+		s.line.inOrder(protocolID, encodeBeacon(s.ids.fence, false), prompt)
 	}
 	return s.ids.freed
 }
@@ -218,7 +218,11 @@ func (s *Socket) declineLocked(e *entry, reason string) error {
 // reply queues an answer to a request.
 func (s *Socket) reply(q request) error {
 	body := q.encode()
-	s.line.control(controlID, body)
+	p := prompt
+	if q.accepted {
+		p = lazy // the application's own bytes follow, or its Read flushes
+	}
+	s.line.control(controlID, body, p)
 	return s.owed(headerLen + len(body))
 }
 
@@ -269,7 +273,7 @@ func (s *Socket) gaveUp(e *entry) error {
 		e.settleLocked()
 		return nil
 	}
-	e.endLocked()
+	e.endLocked(lazy) // the peer has left
 	return s.owed(headerLen)
 }
 
@@ -375,7 +379,7 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	// Its error would be that the peer reads nothing: the reader will find out.
 	_ = s.reply(request{name: r.e.name, id: r.e.id, answer: true, accepted: true, window: s.window()})
 	if r.left {
-		r.e.endLocked()
+		r.e.endLocked(lazy)
 	}
 	return r.e.port.Socket(), nil
 }

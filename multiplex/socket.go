@@ -89,6 +89,7 @@ type Socket struct {
 	cfg      Config
 	isClient bool
 	line     line
+	later    *time.Timer // for what is lazy
 	baton    baton
 	intake   intake
 	buffered atomic.Int64
@@ -142,13 +143,15 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	if isClient {
 		s.ids = ids{next: firstClientID, last: lastClientID}
 	}
-	s.line.wake.L = &s.line.mu
+	s.line.wake.L, s.line.round = &s.line.mu, 1
 	s.eager, s.line.eager = conn.(eagerConn)
 	s.stats.created = time.Now()
 	if cfg.Version >= version2 {
-		s.line.control(protocolID, encodeHello(cfg.Version, 0))
+		s.line.control(protocolID, encodeHello(cfg.Version, 0), prompt)
 	}
 	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
+	s.later = time.AfterFunc(time.Hour, s.flushNow)
+	s.later.Stop()
 	s.baton.patrol = time.AfterFunc(time.Hour, s.look)
 	s.baton.patrol.Stop()
 	s.startClock()
@@ -228,7 +231,7 @@ func (s *Socket) goAway(code channel.Code, reason string) {
 		s.answer(e, net.ErrClosed)
 	}
 	if s.cfg.Version >= version2 {
-		s.line.inOrder(protocolID, encodeGoingAway(code, reason))
+		s.line.inOrder(protocolID, encodeGoingAway(code, reason), prompt)
 	}
 	s.line.end(drained)
 	select {
@@ -299,7 +302,7 @@ func (s *Socket) violate(err error) {
 	s.mu.Unlock()
 	defer time.AfterFunc(lastWords, func() { s.fail(err) }).Stop()
 	if !s.basic() {
-		s.line.inOrder(protocolID, encodeGoingAway(channel.CodeProtocol, err.Error()))
+		s.line.inOrder(protocolID, encodeGoingAway(channel.CodeProtocol, err.Error()), prompt)
 		s.line.end(drained)
 		<-s.writerDone
 		_, _ = io.Copy(io.Discard, s.conn)

@@ -9,11 +9,12 @@ import (
 
 // entry is one channel in the table, and its Link.
 type entry struct {
-	s    *Socket
-	id   channel.ID
-	name string
-	port *channel.Port
-	turn turn // guarded by line.mu
+	s     *Socket
+	id    channel.ID
+	name  string
+	port  *channel.Port
+	turn  turn   // guarded by line.mu
+	round uint64 // line.round when it put data behind that of others; guarded by line.mu
 
 	// Guarded by Socket.mu:
 	sentEnd, gotEnd bool          // each direction has ended
@@ -78,11 +79,11 @@ func (e *entry) Flush() { e.s.flush() }
 func (e *entry) Tell(_ *channel.Port, n channel.Notice) {
 	switch n.Kind {
 	case channel.Granted:
-		e.s.line.control(protocolID, encodeGrant(e.id, n.N))
+		e.s.line.control(protocolID, encodeGrant(e.id, n.N), prompt)
 	case channel.Ended:
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
-		e.endLocked()
+		e.endLocked(prompt)
 	case channel.Stopped:
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
@@ -91,12 +92,12 @@ func (e *entry) Tell(_ *channel.Port, n channel.Notice) {
 }
 
 // endLocked sends the end of this direction, once. s.mu is held.
-func (e *entry) endLocked() {
+func (e *entry) endLocked(p pace) {
 	if e.sentEnd {
 		return
 	}
 	e.sentEnd = true
-	e.s.line.inOrder(e.id, nil)
+	e.s.line.inOrder(e.id, nil, p)
 	e.settleLocked()
 }
 
@@ -108,10 +109,10 @@ func (e *entry) stopLocked(code channel.Code) {
 	}
 	e.left = time.Now()
 	if e.s.basic() { // knows no reset
-		e.endLocked()
+		e.endLocked(prompt)
 		return
 	}
-	e.s.line.inOrder(protocolID, encodeReset(e.id, code))
+	e.s.line.inOrder(protocolID, encodeReset(e.id, code), prompt)
 	e.sentEnd = true
 	e.settleLocked()
 }

@@ -13,16 +13,37 @@ type eagerConn interface {
 	WriteNow(p []byte) (int, error)
 }
 
+// lateness is how long frames that nobody waits for, or that an application's
+// own bytes are likely to follow at once, wait for company.
+const lateness = time.Millisecond
+
 // maxRounds is how many batches a flush writes before the writer takes over: it
 // sends what others have queued meanwhile, but is not captured by them.
 const maxRounds = 4
 
+// maxInline is how many goroutines may wait for the peer where each that writes
+// still sends by itself. Where there are more, their frames go together.
+const maxInline = 2
+
 // flush sends what is queued, or sees to it that it will be sent. It never
 // waits: where the conn has no room, the writer goes on. No lock may be held.
 func (s *Socket) flush() {
-	if !s.line.claim() {
-		return
+	switch s.line.claim(s.baton.expected.Load() <= maxInline) {
+	case sendNow:
+		s.send()
+	case sendLater:
+		s.later.Reset(lateness)
 	}
+}
+
+// flushNow is flush when it has become late.
+func (s *Socket) flushNow() {
+	s.line.hurry()
+	s.flush()
+}
+
+// send writes batches as long as the conn takes them without waiting.
+func (s *Socket) send() {
 	for range maxRounds {
 		if !s.line.take() {
 			return
