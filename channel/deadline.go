@@ -9,8 +9,8 @@ import (
 // the lock that set is given.
 type deadline struct {
 	timer   *time.Timer
+	gen     uint32 // tells a timer that was stopped too late from the one that counts
 	expired bool
-	gen     uint64 // tells a timer that was stopped too late from the one that counts
 }
 
 // set replaces the deadline; the zero time removes it. mu is held, now and when

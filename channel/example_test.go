@@ -3,6 +3,8 @@ package channel_test
 import (
 	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"peerlink/channel"
 )
@@ -35,6 +37,12 @@ func (printer) Lead(*channel.Port) bool { return false }
 func (printer) Interrupt() {}
 
 func (printer) Expect(int) {}
+
+func (printer) Hold(int) {}
+
+func (printer) Widen(*channel.Port, int, time.Duration) int { return 0 }
+
+func (printer) Addrs() (local, remote net.Addr) { return nil, nil }
 
 // A channel has two ends: the application's and the multiplexer's.
 func Example() {

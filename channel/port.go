@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +36,13 @@ type Link interface {
 	// Expect says that n more (or, if negative, fewer) goroutines wait for what
 	// the peer sends, beside those in Lead.
 	Expect(n int)
+	// Hold says that the channel holds n more (or, if negative, fewer) unread bytes.
+	Hold(n int)
+	// Widen says that half of the port's window, of so many bytes, was read
+	// within so much time, and returns by how many bytes the window may grow.
+	Widen(port *Port, window int, within time.Duration) int
+	// Addrs returns what the Socket reports as its addresses.
+	Addrs() (local, remote net.Addr)
 }
 
 // Kind says what a Notice is about.
@@ -61,48 +67,42 @@ type Params struct {
 	ID   ID
 	URI  string
 	Link Link
-	// Local and Remote are what the Socket reports as its addresses.
-	Local, Remote net.Addr
 	// Credit is how many bytes may be sent before the peer grants more.
 	Credit int
 	// Window is how many unread bytes are held at most; the peer must have
 	// been told. 0 means that the peer knows no credit: see WithoutCredit,
 	// with a limit of Limit bytes.
 	Window, Limit int
-	// Buffered counts the unread bytes of all channels that share it; may be nil.
-	Buffered *atomic.Int64
 }
 
 // Port is the multiplexer's end of a channel. Its methods never block and may
 // be called concurrently, except Pull, which only the link's writer calls.
-type Port struct{ s *Socket }
+type Port Socket
+
+func (p *Port) socket() *Socket { return (*Socket)(p) }
 
 // New makes a channel and returns its two ends.
 func New(p Params) (*Socket, *Port) {
-	s := &Socket{id: p.ID, uri: p.URI, link: p.Link, local: p.Local, remote: p.Remote, buffered: p.Buffered, credit: p.Credit, window: p.Window, allowed: p.Window, created: time.Now()}
-	if s.buffered == nil {
-		s.buffered = new(atomic.Int64)
-	}
+	s := &Socket{id: p.ID, uri: p.URI, link: p.Link, credit: p.Credit, window: p.Window, allowed: p.Window, created: now()}
+	s.granted = s.created
 	if p.Window == 0 {
 		s.unlimited, s.credit, s.allowed = true, math.MaxInt32, p.Limit
 	}
-	s.rwake.L, s.wwake.L = &s.mu, &s.mu
-	s.port = Port{s}
-	return s, &s.port
+	return s, s.port()
 }
 
 // ID returns the channel's number on its link.
-func (p *Port) ID() ID { return p.s.id }
+func (p *Port) ID() ID { return p.socket().id }
 
 // Socket returns the application's end.
-func (p *Port) Socket() *Socket { return p.s }
+func (p *Port) Socket() *Socket { return p.socket() }
 
 // Deliver hands over bytes from the peer; they are copied. woke says that a
 // Read waited for them. It returns an error that matches ErrFlowControl, and
 // takes nothing, if the peer had no credit for them. What arrives after the
 // local end was closed is dropped.
 func (p *Port) Deliver(b []byte) (woke bool, err error) {
-	s := p.s
+	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(b) > s.allowed {
@@ -111,7 +111,7 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	s.allowed -= len(b)
 	s.received += uint64(len(b))
 	s.framesIn++
-	s.lastActive = time.Now()
+	s.lastActive = now()
 	if s.rerr != nil {
 		return false, nil
 	}
@@ -125,73 +125,98 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	}
 	if len(b) > 0 {
 		s.in.write(b)
-		s.buffered.Add(int64(len(b)))
+		s.link.Hold(len(b))
 	}
 	if s.reading > 0 {
-		s.rwake.Broadcast()
+		s.wakes.readers()
 	}
 	return woke, nil
 }
 
 // Waits reports whether the Read that leads still has to wait.
 func (p *Port) Waits() bool {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	return p.s.leading && !p.s.readable()
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	return p.socket().leading && !p.socket().readable()
 }
 
 // End says that the peer sends no more: after what is buffered, io.EOF.
 func (p *Port) End() {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	p.s.endRead(io.EOF)
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	p.socket().endRead(io.EOF)
 }
 
 // Stop says that the peer reads no more: writes fail with cause from now on.
 func (p *Port) Stop(cause error) {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	p.s.endWrite(cause)
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	p.socket().endWrite(cause)
+}
+
+// Widen adds n bytes to the window that the peer is about to be told.
+func (p *Port) Widen(n int) {
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	p.socket().window += n
+	p.socket().allowed += n
+}
+
+// Stale returns how many bytes wait unread, and for how long the application
+// has not read half a window.
+func (p *Port) Stale() (unread int, age time.Duration) {
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	return p.socket().in.n, time.Duration(now() - p.socket().granted)
+}
+
+// Drop is Fail, but what waits unread is dropped.
+func (p *Port) Drop(cause error) {
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	p.socket().link.Hold(-p.socket().in.reset())
+	p.socket().endRead(cause)
+	p.socket().endWrite(cause)
 }
 
 // Fail ends both directions with cause, which must not be io.EOF. Whatever
 // ended before keeps its own reason, and buffered bytes remain readable.
 func (p *Port) Fail(cause error) {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	p.s.endRead(cause)
-	p.s.endWrite(cause)
+	p.socket().mu.Lock()
+	defer p.socket().mu.Unlock()
+	p.socket().endRead(cause)
+	p.socket().endWrite(cause)
 }
 
 // Grant adds to what may be sent. n must be positive; a sum past 2³¹-1 is an
 // error that matches ErrFlowControl.
 func (p *Port) Grant(n int) error {
-	s := p.s
+	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n <= 0 || n > math.MaxInt32-s.credit {
 		return fmt.Errorf("%w: %d granted on top of %d", ErrFlowControl, n, s.credit)
 	}
 	s.credit += n
-	s.wwake.Broadcast()
+	s.wakes.writers()
 	return nil
 }
 
 // WithoutCredit tells that the peer knows no credit: what is sent is bounded by
 // the link alone, and the peer may have limit bytes unread.
 func (p *Port) WithoutCredit(limit int) {
-	s := p.s
+	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unlimited, s.credit = true, math.MaxInt32
 	s.window, s.allowed = 0, limit
-	s.wwake.Broadcast()
+	s.wakes.writers()
 }
 
 // Pull moves waiting data into dst, as much as fits, and reports whether more
 // waits. 0, false means that the writer has given up meanwhile.
 func (p *Port) Pull(dst []byte) (n int, more bool) {
-	s := p.s
+	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.werr != nil {
@@ -204,7 +229,7 @@ func (p *Port) Pull(dst []byte) (n int, more bool) {
 	s.sent(n)
 	s.pending = s.pending[n:]
 	if len(s.pending) == 0 {
-		s.wwake.Broadcast()
+		s.wakes.writers()
 	}
 	return n, len(s.pending) > 0
 }

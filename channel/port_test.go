@@ -3,7 +3,6 @@ package channel
 import (
 	"errors"
 	"io"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -117,10 +116,8 @@ func TestSharedCountOfUnreadBytesReturnsToZero(t *testing.T) {
 		"close": func(s *Socket) { _, _ = s.Read(make([]byte, 7)); _ = s.Close() },
 		"reset": func(s *Socket) { _ = s.Reset(1) },
 	} {
-		var count atomic.Int64
-		p := ample
-		p.Buffered = &count
-		s, port, _ := pair(p, 0)
+		s, port, q := pair(ample, 0)
+		count := &q.held
 		for range 50 {
 			_, _ = port.Deliver(make([]byte, 1000))
 		}

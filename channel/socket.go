@@ -5,49 +5,46 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Socket is an application's end of a channel: a net.Conn with half-close. All
 // methods may be called concurrently; concurrent Writes are not mixed.
 type Socket struct {
-	id            ID
-	uri           string
-	link          Link
-	local, remote net.Addr
-	created       time.Time
-	port          Port
-	buffered      *atomic.Int64 // shared with the link's other channels
+	// The fields are in an order that wastes no room: most channels are idle, and
+	// there may be many.
+	uri  string
+	link Link
+	id   ID
 
-	mu           sync.Mutex
-	rwake, wwake sync.Cond // on mu: something changed for readers, for writers
+	// mu guards all that follows.
+	leading   bool // a Read may be in Link.Lead
+	following bool // a Read waits for somebody else to receive
+	writing   bool // a Write is under way
+	unlimited bool // the peer knows no credit
+	told      bool // something was queued on the link that is not flushed yet
+	closed    bool
+	mu        sync.Mutex
+
+	wakes        wakes
 	rdead, wdead deadline
 
-	in        buffer
-	want      []byte // where the Read under way wants what comes
-	got       int    // what it has got
-	reading   int    // Reads that wait
-	leading   bool   // one of them may be in Link.Lead
-	following bool   // it waits for somebody else to receive
-	window    int    // announced size; 0 for a peer that knows no credit
-	allowed   int    // what the peer may still send
-	owed      int    // read, but not yet granted again
-	rerr      error  // why no more will arrive; nil while the direction lives
+	in      buffer
+	want    []byte // where the Read under way wants what comes
+	got     int    // what it has got
+	window  int    // announced size; 0 for a peer that knows no credit
+	allowed int    // what the peer may still send
+	owed    int    // read, but not yet granted again
+	rerr    error  // why no more will arrive; nil while the direction lives
 
-	writing bool   // a Write is under way
 	pending []byte // what the Write under way waits to have pulled
 	credit  int    // what the peer will still take
+	werr    error  // why nothing more can be sent; nil while the direction lives
 
-	unlimited bool  // the peer knows no credit
-	werr      error // why nothing more can be sent; nil while the direction lives
-
-	told   bool // something was queued on the link that is not flushed yet
-	closed bool
-
-	received, transmitted uint64
-	framesIn, stalls      uint64
-	lastActive            time.Time
+	received, transmitted        uint64
+	created, lastActive, granted int64 // Unix times in ns; granted: when credit was given last
+	framesIn, stalls             uint32
+	reading                      int32 // Reads that wait
 }
 
 var _ net.Conn = (*Socket)(nil)
@@ -55,11 +52,13 @@ var _ net.Conn = (*Socket)(nil)
 // Stats are a channel's numbers since it was opened.
 type Stats struct {
 	BytesSent, BytesReceived uint64
-	FramesReceived           uint64
-	Stalls                   uint64 // times that a Write had to wait for credit
+	FramesReceived           uint64 // modulo 2³²
+	Stalls                   uint64 // times that a Write had to wait for credit, modulo 2³²
 	Unread                   int    // bytes that wait for a Read
 	Created, LastActivity    time.Time
 }
+
+func (s *Socket) port() *Port { return (*Port)(s) }
 
 // ID returns the channel's number, unique on its link while the channel lives.
 func (s *Socket) ID() ID { return s.id }
@@ -69,25 +68,28 @@ func (s *Socket) ID() ID { return s.id }
 func (s *Socket) URI() string { return s.uri }
 
 // LocalAddr returns the link's local address.
-func (s *Socket) LocalAddr() net.Addr { return s.local }
+func (s *Socket) LocalAddr() net.Addr {
+	a, _ := s.link.Addrs()
+	return a
+}
 
 // RemoteAddr returns the link's remote address.
-func (s *Socket) RemoteAddr() net.Addr { return s.remote }
+func (s *Socket) RemoteAddr() net.Addr {
+	_, a := s.link.Addrs()
+	return a
+}
 
 // Stats returns the channel's numbers.
 func (s *Socket) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{BytesSent: s.transmitted, BytesReceived: s.received, FramesReceived: s.framesIn, Stalls: s.stalls, Unread: s.in.n, Created: s.created, LastActivity: s.lastActive}
-	if st.LastActivity.IsZero() {
-		st.LastActivity = s.created
-	}
+	st := Stats{BytesSent: s.transmitted, BytesReceived: s.received, FramesReceived: uint64(s.framesIn), Stalls: uint64(s.stalls), Unread: s.in.n, Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created))}
 	return st
 }
 
 // tell queues a notice for the peer. s.mu is held, and unlock must follow.
 func (s *Socket) tell(n Notice) {
-	s.link.Tell(&s.port, n)
+	s.link.Tell(s.port(), n)
 	s.told = true
 }
 
@@ -118,7 +120,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 			return 0, s.fail("read", os.ErrDeadlineExceeded)
 		case s.in.n > 0 && len(p) > 0:
 			n := s.in.read(p)
-			s.buffered.Add(-int64(n))
+			s.link.Hold(-n)
 			s.consumed(n)
 			return n, nil
 		case s.rerr == io.EOF && s.in.n == 0:
@@ -147,28 +149,28 @@ func (s *Socket) await(p []byte) (n int) {
 	if s.reading > 0 {
 		s.link.Expect(1)
 		s.reading++
-		s.rwake.Wait()
+		s.wakes.waitRead(&s.mu)
 		s.reading--
 		s.link.Expect(-1)
 		return 0
 	}
 	s.want, s.got, s.reading, s.leading = p, 0, 1, true
 	s.unlock()
-	led := s.link.Lead(&s.port)
+	led := s.link.Lead(s.port())
 	s.mu.Lock()
 	s.leading = false
 	if !led && !s.readable() {
 		s.following = true
 		s.link.Expect(1)
 		for !s.readable() {
-			s.rwake.Wait()
+			s.wakes.waitRead(&s.mu)
 		}
 		s.unfollow()
 	}
 	n = s.got
 	s.want, s.got = nil, 0
 	if s.reading--; s.reading > 0 {
-		s.rwake.Broadcast()
+		s.wakes.readers()
 	}
 	return n
 }
@@ -194,9 +196,12 @@ func (s *Socket) consumed(n int) {
 	}
 	s.owed += n
 	if s.owed >= s.window/2 {
-		s.allowed += s.owed
-		s.tell(Notice{Kind: Granted, N: s.owed})
-		s.owed = 0
+		at := now()
+		more := s.link.Widen(s.port(), s.window, time.Duration(at-s.granted))
+		s.window += more
+		s.allowed += s.owed + more
+		s.tell(Notice{Kind: Granted, N: s.owed + more})
+		s.owed, s.granted = 0, at
 	}
 }
 
@@ -210,12 +215,12 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 		if err := s.writable(); err != nil {
 			return 0, s.fail("write", err)
 		}
-		s.wwake.Wait()
+		s.wakes.waitWrite(&s.mu)
 	}
 	s.writing = true
 	defer func() {
 		s.writing = false
-		s.wwake.Broadcast()
+		s.wakes.writers()
 	}()
 	for {
 		if n > 0 && n == len(p) {
@@ -231,7 +236,7 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			s.stalls++
 			s.link.Expect(1)
 			for s.credit == 0 && s.writable() == nil {
-				s.wwake.Wait()
+				s.wakes.waitWrite(&s.mu)
 			}
 			s.link.Expect(-1)
 			continue
@@ -244,14 +249,14 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 // it. It returns how much was taken; short means that writable will say why.
 // s.mu is held.
 func (s *Socket) push(p []byte) int {
-	n := s.link.Push(&s.port, p)
+	n := s.link.Push(s.port(), p)
 	s.sent(n)
 	s.pending = p[n:]
 	s.told = true
 	s.unlock()
 	s.mu.Lock()
 	for len(s.pending) > 0 && s.writable() == nil {
-		s.wwake.Wait()
+		s.wakes.waitWrite(&s.mu)
 	}
 	n = len(p) - len(s.pending)
 	s.pending = nil
@@ -264,7 +269,7 @@ func (s *Socket) sent(n int) {
 		s.credit -= n
 	}
 	s.transmitted += uint64(n)
-	s.lastActive = time.Now()
+	s.lastActive = now()
 }
 
 // writable says why nothing can be written now, if so. s.mu is held.
@@ -293,7 +298,7 @@ func (s *Socket) TrySend(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if s.writing || len(p) > s.credit || !s.link.TryPush(&s.port, p) {
+	if s.writing || len(p) > s.credit || !s.link.TryPush(s.port(), p) {
 		return s.fail("send", ErrWouldBlock)
 	}
 	s.sent(len(p))
@@ -358,7 +363,7 @@ func (s *Socket) stop(code Code) {
 	s.closed = true
 	s.endRead(net.ErrClosed)
 	s.endWrite(net.ErrClosed)
-	s.buffered.Add(-int64(s.in.reset()))
+	s.link.Hold(-s.in.reset())
 	s.rdead.set(time.Time{}, &s.mu, nil)
 	s.wdead.set(time.Time{}, &s.mu, nil)
 }
@@ -373,7 +378,7 @@ func (s *Socket) endRead(cause error) {
 
 // wakeReads has Reads look again. s.mu is held.
 func (s *Socket) wakeReads() {
-	s.rwake.Broadcast()
+	s.wakes.readers()
 	if s.leading {
 		s.link.Interrupt()
 	}
@@ -384,7 +389,7 @@ func (s *Socket) endWrite(cause error) {
 	if s.werr == nil {
 		s.werr = cause
 	}
-	s.wwake.Broadcast()
+	s.wakes.writers()
 }
 
 // SetDeadline sets both deadlines; the zero time removes them.
@@ -415,6 +420,6 @@ func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s.closed {
 		return s.fail("set deadline", net.ErrClosed)
 	}
-	s.wdead.set(t, &s.mu, s.wwake.Broadcast)
+	s.wdead.set(t, &s.mu, s.wakes.writers)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ type queue struct {
 	data    []byte
 	waiting bool // the port wants to be pulled
 	notices []Notice
+	held    atomic.Int64 // unread bytes
 }
 
 func (q *queue) Push(_ *Port, p []byte) int {
@@ -51,6 +53,12 @@ func (q *queue) Lead(*Port) bool { return false }
 func (q *queue) Interrupt() {}
 
 func (q *queue) Expect(int) {}
+
+func (q *queue) Hold(n int) { q.held.Add(int64(n)) }
+
+func (q *queue) Widen(*Port, int, time.Duration) int { return 0 }
+
+func (q *queue) Addrs() (local, remote net.Addr) { return nil, nil }
 
 func (q *queue) Tell(_ *Port, n Notice) {
 	q.mu.Lock()

@@ -143,6 +143,13 @@ func (s *Socket) handleBeacon(m message) error {
 	} else { // RFC 6298, section 2: alpha = 1/8
 		s.beacons.rtt += (b.rtt - s.beacons.rtt) / 8
 	}
+	low := time.Duration(s.quickest.Load())
+	if low == 0 || b.rtt < low {
+		low = b.rtt
+	} else {
+		low += (b.rtt - low) / 8 // the path may have become longer
+	}
+	s.quickest.Store(int64(low))
 	close(b.done)
 	if s.cause == nil {
 		s.windLocked(now)
@@ -168,6 +175,8 @@ func (s *Socket) Ping(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.expect(1)
+	defer s.expect(-1)
 	select {
 	case <-b.done:
 		return b.rtt, nil

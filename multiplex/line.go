@@ -32,7 +32,7 @@ const (
 )
 
 // turn is where a channel with waiting data stands.
-type turn int
+type turn uint8
 
 const (
 	idle   turn = iota // nothing waits

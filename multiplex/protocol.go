@@ -37,6 +37,7 @@ type message struct {
 	id       channel.ID   // x
 	code     channel.Code // x, g
 	reason   string       // g
+	draining bool         // of going away: channels may still end
 }
 
 type grant struct {
@@ -91,9 +92,17 @@ func encodeReset(id channel.ID, code channel.Code) []byte {
 }
 
 func encodeGoingAway(code channel.Code, reason string) []byte {
-	return encodeMap("g", func(e *msgpack.Encoder) error {
+	return encodeMap("g", goingAway(code, reason))
+}
+
+func encodeDraining(code channel.Code, reason string) []byte {
+	return encodePair("g", goingAway(code, reason), "d", func(e *msgpack.Encoder) error { return e.EncodeBool(true) })
+}
+
+func goingAway(code channel.Code, reason string) func(*msgpack.Encoder) error {
+	return func(e *msgpack.Encoder) error {
 		return errors.Join(e.EncodeArrayLen(2), e.EncodeUint(uint64(code)), e.EncodeString(cutReason(reason)))
-	})
+	}
 }
 
 // decodeMessage reads one message.
@@ -139,6 +148,8 @@ func (m *message) read(r *packed.Reader, key string, first bool) (err error) {
 		err = m.readReset(r)
 	case first && m.kind == 'g':
 		err = m.readGoingAway(r)
+	case m.kind == 'g' && key == "d":
+		m.draining, err = r.Bool()
 	default:
 		err = r.Skip()
 	}

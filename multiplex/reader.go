@@ -227,8 +227,7 @@ func (s *Socket) strayLocked(format string, args ...any) error {
 // deliver hands data to a channel. If the peer breaks the channel's bounds, the
 // channel is reset, the link lives, and the answer is false: no more of that.
 func (s *Socket) deliver(e *entry, b []byte) bool {
-	if s.buffered.Load()+int64(len(b)) > int64(s.cfg.MaxBuffered) {
-		s.condemn(e, channel.CodeResource)
+	if s.full(len(b)) && !s.relieve(e, len(b)) {
 		return false
 	}
 	woke, err := e.port.Deliver(b)
@@ -301,7 +300,7 @@ func (s *Socket) handleReset(m message) error {
 // handler that is still at work, though its id is free. s.mu is held.
 func (s *Socket) floodLocked(e *entry) error {
 	now, most := time.Now(), 4*maxAsked
-	if s.ours(e.id) || now.Sub(e.asked) >= time.Second || !s.cancels.over(now, most) {
+	if s.ours(e.id) || now.Sub(time.Unix(0, e.asked)) >= time.Second || !s.cancels.over(now, most) {
 		return nil
 	}
 	return violation("more than %d channels in a second opened and cut off", most)
@@ -323,6 +322,9 @@ func (s *Socket) handleMessage(m message) error {
 		defer s.mu.Unlock()
 		if s.goingAway == nil {
 			s.goingAway = &GoingAwayError{Code: m.code, Reason: m.reason}
+		}
+		if m.draining {
+			return nil
 		}
 		// Nothing follows it: the reader ends the link, behind all that was read.
 		return s.goingAway

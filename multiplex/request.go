@@ -33,15 +33,18 @@ var errGone = errors.New("multiplex: the request was withdrawn or is decided alr
 // channels at once and waits with further ones. The error matches ErrDeclined,
 // ErrBadName, ErrTooMany, ctx's cause, or is why the link ended.
 func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error) {
-	e, err := s.request(ctx, name, prompt)
+	answered := make(chan struct{})
+	e, err := s.request(ctx, name, answered)
 	if err != nil {
 		return nil, err
 	}
+	s.expect(1)
+	defer s.expect(-1)
 	select {
-	case <-e.answered:
+	case <-answered:
 	case <-ctx.Done():
 		select {
-		case <-e.answered: // both at once: the answer counts
+		case <-answered: // both at once: the answer counts
 		default:
 			_ = e.port.Socket().Reset(channel.CodeCancelled)
 			return nil, fmt.Errorf("multiplex: no answer to the request for channel %q: %w", name, context.Cause(ctx))
@@ -62,15 +65,16 @@ func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error)
 // ErrDeclined. It waits only while 256 requests are unanswered, and for an id
 // that is about to be free.
 func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, error) {
-	e, err := s.request(ctx, name, lazy)
+	e, err := s.request(ctx, name, nil)
 	if err != nil {
 		return nil, err
 	}
 	return e.port.Socket(), nil
 }
 
-// request makes a channel of this side and asks the peer for it.
-func (s *Socket) request(ctx context.Context, name string, how pace) (*entry, error) {
+// request makes a channel of this side and asks the peer for it: at once if
+// somebody waits until answered is closed, else with the first bytes.
+func (s *Socket) request(ctx context.Context, name string, answered chan struct{}) (*entry, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -82,16 +86,11 @@ func (s *Socket) request(ctx context.Context, name string, how pace) (*entry, er
 		return nil, fmt.Errorf("multiplex: %d requests before channel %q are unanswered: %w", maxAsked, name, context.Cause(ctx))
 	}
 	for {
-		e, freed, err := s.tryRequest(name, how)
+		e, freed, err := s.tryRequest(name, answered)
 		s.flush()
 		if err == nil && freed != nil {
-			select {
-			case <-freed:
+			if err = s.waitFor(ctx, freed); err == nil {
 				continue
-			case <-s.done:
-				err = s.Err()
-			case <-ctx.Done():
-				err = fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
 			}
 		}
 		if err != nil {
@@ -102,14 +101,28 @@ func (s *Socket) request(ctx context.Context, name string, how pace) (*entry, er
 	}
 }
 
+// waitFor waits for a channel id to be free.
+func (s *Socket) waitFor(ctx context.Context, freed <-chan struct{}) error {
+	s.expect(1)
+	defer s.expect(-1)
+	select {
+	case <-freed:
+		return nil
+	case <-s.done:
+		return s.Err()
+	case <-ctx.Done():
+		return fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
+	}
+}
+
 // tryRequest makes the channel, or returns what to wait for.
-func (s *Socket) tryRequest(name string, how pace) (e *entry, freed <-chan struct{}, err error) {
+func (s *Socket) tryRequest(name string, answered chan struct{}) (e *entry, freed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.cause != nil:
 		return nil, nil, s.cause
-	case s.closing:
+	case s.closing || s.draining:
 		return nil, nil, net.ErrClosed
 	case s.goingAway != nil:
 		return nil, nil, s.goingAway
@@ -124,8 +137,12 @@ func (s *Socket) tryRequest(name string, how pace) (e *entry, freed <-chan struc
 		return nil, nil, fmt.Errorf("%w: all %d ids of this side are in use", ErrTooMany, int(lastClientID))
 	}
 	e = s.addLocked(id, name, earlyCredit, s.window())
-	e.answered = make(chan struct{})
-	body := request{name: name, id: id, window: s.window()}.encode()
+	e.waits, e.answered = true, answered
+	how := lazy
+	if answered != nil {
+		how = prompt
+	}
+	body := request{name: name, id: id, window: e.windowLocked()}.encode()
 	if s.basic() {
 		s.line.inOrder(controlID, body, how)
 	} else {
@@ -151,12 +168,11 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 
 // addLocked makes a channel and puts it into the table. s.mu is held.
 func (s *Socket) addLocked(id channel.ID, name string, credit, window int) *entry {
-	e := &entry{s: s, id: id, name: name}
-	_, e.port = channel.New(channel.Params{
-		ID: id, URI: name, Link: e,
-		Local: s.cfg.LocalAddr, Remote: s.cfg.RemoteAddr,
-		Credit: credit, Window: window, Limit: limitV1, Buffered: &s.buffered,
-	})
+	e := &entry{s: s, id: id, basic: window == 0}
+	if !e.basic && s.ours(id) { // the peer's: when it is accepted
+		window += s.promiseLocked(e, s.wider(), newShare)
+	}
+	_, e.port = channel.New(channel.Params{ID: id, URI: name, Link: e, Credit: credit, Window: window, Limit: limitV1})
 	s.table[id] = e
 	return e
 }
@@ -187,15 +203,17 @@ func (s *Socket) handleRequest(q request) error {
 		no = fmt.Sprintf("no more than %d channels", s.cfg.MaxChannels)
 	case s.pending >= s.cfg.MaxPending:
 		no = fmt.Sprintf("%d requests wait already", s.pending)
-	case s.closing:
+	case s.closing || s.draining:
 		no = "closing"
+	case s.cfg.Budget.tight():
+		no = "out of memory"
 	}
 	window := s.window()
 	if q.window == 0 {
 		window = 0
 	}
 	e := s.addLocked(q.id, q.name, q.window, window)
-	e.asked = time.Now()
+	e.asked = time.Now().UnixNano()
 	if no != "" {
 		return s.declineLocked(e, no)
 	}
@@ -209,8 +227,8 @@ func (s *Socket) handleRequest(q request) error {
 // when the peer has heard, and its early bytes are dropped until then. s.mu is
 // held. It returns an error if too many replies wait.
 func (s *Socket) declineLocked(e *entry, reason string) error {
-	e.sentEnd, e.condemned, e.left = true, true, time.Now()
-	err := s.reply(request{name: e.name, id: e.id, answer: true, reason: cutReason(reason)})
+	e.sentEnd, e.condemned, e.left = true, true, time.Now().UnixNano()
+	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: cutReason(reason)})
 	e.settleLocked()
 	return err
 }
@@ -239,13 +257,13 @@ func (s *Socket) owed(n int) error {
 func (s *Socket) handleAnswer(q request) error {
 	s.mu.Lock()
 	e := s.table[q.id]
-	if e == nil || !e.waitsLocked() {
+	if e == nil || !e.waits {
 		defer s.mu.Unlock()
 		return s.strayLocked("answer for channel %d, which asked for none", q.id)
 	}
 	s.mu.Unlock()
 	if !q.accepted {
-		no := &DeclinedError{Name: e.name, Reason: q.reason}
+		no := &DeclinedError{Name: e.port.Socket().URI(), Reason: q.reason}
 		e.port.Fail(no)
 		s.answer(e, no)
 		return s.gaveUp(e)
@@ -277,19 +295,6 @@ func (s *Socket) gaveUp(e *entry) error {
 	return s.owed(headerLen)
 }
 
-// waitsLocked reports whether the channel waits for the peer's answer.
-func (e *entry) waitsLocked() bool {
-	if e.answered == nil {
-		return false
-	}
-	select {
-	case <-e.answered:
-		return false
-	default:
-		return true
-	}
-}
-
 // answer wakes the opener of a channel, once.
 func (s *Socket) answer(e *entry, refused error) {
 	s.mu.Lock()
@@ -299,9 +304,12 @@ func (s *Socket) answer(e *entry, refused error) {
 
 // answerLocked is answer while s.mu is held.
 func (e *entry) answerLocked(refused error) {
-	if e.waitsLocked() {
-		e.refused = refused
-		close(e.answered)
+	if e.waits {
+		e.waits, e.refused = false, refused
+		if e.answered != nil {
+			close(e.answered)
+			e.answered = nil
+		}
 		<-e.s.asking
 	}
 }
@@ -345,7 +353,7 @@ func (e *entry) withdrawLocked() {
 
 // Name returns the name that the peer asked for, at most 255 bytes of UTF-8
 // without control characters.
-func (r *Request) Name() string { return r.e.name }
+func (r *Request) Name() string { return r.e.port.Socket().URI() }
 
 // decideLocked claims the decision; it fails if there is nothing to decide any more.
 // Socket.mu is held.
@@ -372,12 +380,19 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	s := r.e.s
 	defer s.flush()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := r.decideLocked(); err != nil {
+	err, more := r.decideLocked(), 0
+	if err == nil && !r.e.basic {
+		more = s.promiseLocked(r.e, s.wider(), newShare)
+	}
+	s.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
+	r.e.port.Widen(more) // before the peer hears of it
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	// Its error would be that the peer reads nothing: the reader will find out.
-	_ = s.reply(request{name: r.e.name, id: r.e.id, answer: true, accepted: true, window: s.window()})
+	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: r.e.windowLocked()})
 	if r.left {
 		r.e.endLocked(lazy)
 	}
@@ -395,7 +410,7 @@ func (r *Request) Decline(reason string) error {
 	_ = s.declineLocked(r.e, reason) // as with Accept
 	s.mu.Unlock()
 	s.flush()
-	r.e.discard(&DeclinedError{Name: r.e.name, Reason: reason})
+	r.e.discard(&DeclinedError{Name: r.Name(), Reason: reason})
 	return nil
 }
 

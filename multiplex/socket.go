@@ -24,13 +24,17 @@ const earlyCredit = 64 << 10
 // Config are the bounds and times of a Socket. The zero value of each field is
 // its default.
 type Config struct {
-	// Window is how many bytes of a channel wait unread at most: 256 KiB.
-	// Values below 64 KiB are raised to it.
+	// Window is how many bytes of a channel wait unread at most, at first: 256
+	// KiB. Values below 64 KiB are raised to it. It is less for a new channel
+	// while others hold much, and grows where a channel needs more to fill its
+	// path (the bandwidth-delay product), within MaxBuffered.
 	Window int
 	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB,
-	// and never less than Window. The channel whose bytes would exceed it is
-	// reset with CodeResource.
+	// and never less than Window. Where more come, the channel that has held most
+	// for longest is reset with CodeResource.
 	MaxBuffered int
+	// Budget bounds the unread bytes of several links together: none.
+	Budget *Budget
 	// MaxChannels is how many channels there may be, of both sides: 65 534,
 	// which is all that ids allow. Negative: none.
 	MaxChannels int
@@ -93,6 +97,7 @@ type Socket struct {
 	baton    baton
 	intake   intake
 	buffered atomic.Int64
+	quickest atomic.Int64 // lowest round-trip time of late, in ns
 	version  atomic.Int32 // the peer's; 0 until its first frame
 	stats    counters
 
@@ -106,15 +111,18 @@ type Socket struct {
 	mu        sync.Mutex
 	table     map[channel.ID]*entry
 	ids       ids
-	pending   int   // requests of the peer without a decision
-	ended     int   // channels forgotten so far
-	strays    int   // messages about channels that do not exist
-	cancels   rate  // requests of the peer that it took back
-	closing   bool  // Close was called
-	cause     error // why the link ended; set once, before done is closed
-	goingAway error // the peer said that it closes the link
-	writeErr  error // why the writer stopped
-	verdict   error // the cause to be, where the end takes a while
+	pending   int           // requests of the peer without a decision
+	ended     int           // channels forgotten so far
+	strays    int           // messages about channels that do not exist
+	cancels   rate          // requests of the peer that it took back
+	closing   bool          // Close was called
+	draining  bool          // Drain was called
+	drained   chan struct{} // closed when no channel is left; nil unless somebody waits for it
+	extra     int           // bytes that windows promise beyond earlyCredit
+	cause     error         // why the link ended; set once, before done is closed
+	goingAway error         // the peer said that it closes the link
+	writeErr  error         // why the writer stopped
+	verdict   error         // the cause to be, where the end takes a while
 	clock     *time.Timer
 	beacons   beacons
 }
@@ -220,6 +228,53 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 	return nil
 }
 
+// Drain ends the link when its channels have ended: it refuses new ones on both
+// sides, tells the peer why, waits until the last channel is gone or ctx ends,
+// and closes the link as CloseWith does. The error says how many channels were
+// cut off, or why the link ended by itself.
+func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) error {
+	left, err := s.drain(code, reason)
+	if err != nil {
+		return err
+	}
+	s.flush()
+	select {
+	case <-left:
+	case <-s.done:
+		return s.Err()
+	case <-ctx.Done():
+		s.mu.Lock()
+		if n := len(s.table); n > 0 {
+			err = fmt.Errorf("multiplex: %d channels cut off: %w", n, context.Cause(ctx))
+		}
+		s.mu.Unlock()
+	}
+	return errors.Join(err, s.CloseWith(code, reason))
+}
+
+// drain tells the peer and returns what is closed when no channel is left.
+func (s *Socket) drain(code channel.Code, reason string) (<-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil {
+		return nil, s.cause
+	}
+	if !s.draining && s.version.Load() >= version2 {
+		s.line.inOrder(protocolID, encodeDraining(code, reason), prompt)
+	}
+	s.draining = true
+	left := s.drained
+	if left == nil {
+		left = make(chan struct{})
+		s.drained = left
+	}
+	if len(s.table) == 0 {
+		close(s.drained)
+		s.drained = nil
+	}
+	return left, nil
+}
+
 // goAway tells the peer, drains the line, waits for the peer to close, and
 // ends the link. When the time is up, fail closes the conn, which wakes whoever
 // still reads or writes it.
@@ -277,6 +332,9 @@ func (s *Socket) fail(cause error) {
 	s.clock.Stop()
 	es := slices.Collect(maps.Values(s.table))
 	clear(s.table)
+	for _, e := range es {
+		s.releaseLocked(e)
+	}
 	s.mu.Unlock()
 	s.line.end(cutOff)
 	for _, e := range es {
@@ -322,12 +380,24 @@ func (s *Socket) basic() bool {
 	return s.cfg.Version < version2 || s.version.Load() == version1
 }
 
-// window is what this side announces for a new channel; 0 without credit.
+// window is the least that this side announces for a new channel; 0 without
+// credit.
 func (s *Socket) window() int {
 	if s.basic() {
 		return 0
 	}
-	return s.cfg.Window
+	return earlyCredit
+}
+
+// wider is how much more it announces where there is memory.
+func (s *Socket) wider() int { return s.cfg.Window - earlyCredit }
+
+// windowLocked is what the channel's window is announced as. Socket.mu is held.
+func (e *entry) windowLocked() int {
+	if e.basic {
+		return 0
+	}
+	return earlyCredit + e.extra
 }
 
 // transportError makes an error that is never io.EOF.

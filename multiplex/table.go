@@ -9,21 +9,24 @@ import (
 
 // entry is one channel in the table, and its Link.
 type entry struct {
-	s     *Socket
-	id    channel.ID
-	name  string
-	port  *channel.Port
+	s    *Socket
+	port *channel.Port
+	id   channel.ID
+
 	turn  turn   // guarded by line.mu
 	round uint64 // line.round when it put data behind that of others; guarded by line.mu
 
 	// Guarded by Socket.mu:
 	sentEnd, gotEnd bool          // each direction has ended
-	answered        chan struct{} // closed with the answer to our request; nil on the acceptor's side
+	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
+	basic           bool          // the peer knows no credit
+	waits           bool          // for the answer to our request
+	extra           int           // how much its window is above earlyCredit
+	answered        chan struct{} // closed with it, where somebody waits for that
 	refused         error         // the answer was no
 	undecided       *Request      // the peer's request, until it is decided
-	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
-	asked           time.Time     // when the peer asked for the channel
-	left            time.Time     // since when this side has nothing to do with it any more
+	asked           int64         // when the peer asked for the channel: Unix time in ns, as left
+	left            int64         // since when this side has nothing to do with it any more; 0: it has
 }
 
 // ids hands out the ids of this side's half. An id is used again only after
@@ -107,7 +110,7 @@ func (e *entry) stopLocked(code channel.Code) {
 	if e.sentEnd && e.gotEnd {
 		return
 	}
-	e.left = time.Now()
+	e.left = time.Now().UnixNano()
 	if e.s.basic() { // knows no reset
 		e.endLocked(prompt)
 		return
@@ -147,6 +150,11 @@ func (e *entry) forgetLocked() bool {
 	}
 	delete(s.table, e.id)
 	s.ended++
+	s.releaseLocked(e)
+	if s.drained != nil && len(s.table) == 0 {
+		close(s.drained)
+		s.drained = nil
+	}
 	e.answerLocked(errUnanswered)
 	return true
 }
@@ -162,7 +170,7 @@ func (s *Socket) sweepLocked(now time.Time) {
 		return
 	}
 	for _, e := range s.table {
-		if !e.left.IsZero() && now.Sub(e.left) >= s.cfg.LingerTimeout {
+		if e.left != 0 && now.Sub(time.Unix(0, e.left)) >= s.cfg.LingerTimeout {
 			e.forgetLocked()
 		}
 	}

@@ -1,0 +1,149 @@
+package multiplex
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+
+	"peerlink/channel"
+)
+
+// Shares of the bounds on unread bytes.
+const (
+	// A link's windows beyond the first 64 KiB of each channel may promise three
+	// quarters of Config.MaxBuffered, half of that to new channels, the rest to
+	// those that grow. The last quarter is for the first 64 KiB.
+	growShare, newShare = 3. / 4, 3. / 8
+	// A process's links share half of a Budget in the same way.
+	budgetShare = 1. / 2
+	// From this part of a Budget on, the peers' requests are declined.
+	refuseShare = 3. / 4
+	// Up to this round-trip time 256 KiB are enough for 850 MB/s, and a wider
+	// window only makes other channels wait behind the bulk of one.
+	shortRTT = 300 * time.Microsecond
+	// A link with so few unread bytes is not asked to give any back.
+	linkFloor = 256 << 10
+)
+
+// Budget bounds the unread bytes of all links that share it. While they grow
+// towards it, windows stop to grow, new channels get 64 KiB, then the peers'
+// requests are declined; where it is reached, the channel that has held most
+// for longest is reset with CodeResource. Each link may hold 256 KiB all the
+// same. Its methods may be called concurrently.
+type Budget struct {
+	limit         int64
+	unread, extra atomic.Int64
+}
+
+// NewBudget makes a budget of so many bytes, 1 MiB at least.
+func NewBudget(limit int) *Budget { return &Budget{limit: max(int64(limit), 1<<20)} }
+
+// Unread returns how many bytes wait for Reads on all links.
+func (b *Budget) Unread() int64 { return b.unread.Load() }
+
+// promise takes n bytes of the budget's share for wider windows.
+func (b *Budget) promise(n int) bool {
+	if b == nil {
+		return true
+	}
+	if b.extra.Add(int64(n)) > int64(float64(b.limit)*budgetShare) {
+		b.extra.Add(int64(-n))
+		return false
+	}
+	return true
+}
+
+func (b *Budget) release(n int) {
+	if b != nil {
+		b.extra.Add(int64(-n))
+	}
+}
+
+// tight reports whether the peers' requests are to be declined.
+func (b *Budget) tight() bool {
+	return b != nil && b.unread.Load() > int64(float64(b.limit)*refuseShare)
+}
+
+// Hold implements channel.Link.
+func (e *entry) Hold(n int) { e.s.hold(n) }
+
+func (s *Socket) hold(n int) {
+	s.buffered.Add(int64(n))
+	if s.cfg.Budget != nil {
+		s.cfg.Budget.unread.Add(int64(n))
+	}
+}
+
+// promiseLocked takes n bytes for the window of a channel, within a share of
+// the link's bound. s.mu is held.
+func (s *Socket) promiseLocked(e *entry, n int, share float64) int {
+	if n <= 0 || float64(s.extra+n) > float64(s.cfg.MaxBuffered)*share || !s.cfg.Budget.promise(n) {
+		return 0
+	}
+	s.extra += n
+	e.extra += n
+	return n
+}
+
+// releaseLocked gives back what the channel's window had. s.mu is held.
+func (s *Socket) releaseLocked(e *entry) {
+	s.extra -= e.extra
+	s.cfg.Budget.release(e.extra)
+	e.extra = 0
+}
+
+// Widen implements channel.Link. The window is too small if half of it was
+// read within two round trips: then the sender has waited for credit, not for
+// its path or the reader. It doubles until that is no longer so, which is at
+// four times the bandwidth-delay product at most.
+func (e *entry) Widen(_ *channel.Port, window int, within time.Duration) int {
+	s := e.s
+	if rtt := time.Duration(s.quickest.Load()); rtt < shortRTT || within < 0 || within >= 2*rtt {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table[e.id] != e {
+		return 0
+	}
+	room := int(float64(s.cfg.MaxBuffered)*growShare) - s.extra
+	n := min(window, room)
+	if n < window/8 {
+		return 0 // not worth the while
+	}
+	return s.promiseLocked(e, n, growShare)
+}
+
+// Addrs implements channel.Link.
+func (e *entry) Addrs() (local, remote net.Addr) { return e.s.cfg.LocalAddr, e.s.cfg.RemoteAddr }
+
+// full reports whether n more unread bytes are too many.
+func (s *Socket) full(n int) bool {
+	held := s.buffered.Load() + int64(n)
+	if held > int64(s.cfg.MaxBuffered) {
+		return true
+	}
+	b := s.cfg.Budget
+	return b != nil && held > linkFloor && b.unread.Load()+int64(n) > b.limit
+}
+
+// relieve makes room for n more bytes of e: the channel that has held most for
+// longest is reset. It reports whether e may have them.
+func (s *Socket) relieve(e *entry, n int) bool {
+	for s.full(n) {
+		worst, unread := e, 0
+		var most float64
+		for _, other := range s.entries() {
+			held, age := other.port.Stale()
+			if score := float64(held) * float64(max(age, 1)); score > most {
+				worst, unread, most = other, held, score
+			}
+		}
+		s.condemn(worst, channel.CodeResource)
+		if worst == e || unread == 0 {
+			return false
+		}
+		worst.port.Drop(&channel.ResetError{Code: channel.CodeResource})
+	}
+	return true
+}
