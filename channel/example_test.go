@@ -40,7 +40,7 @@ func (printer) Expect(int) {}
 
 func (printer) Hold(int) {}
 
-func (printer) Widen(*channel.Port, int, time.Duration) int { return 0 }
+func (printer) Widen(*channel.Port, int, int, time.Duration) int { return 0 }
 
 func (printer) Addrs() (local, remote net.Addr) { return nil, nil }
 

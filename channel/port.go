@@ -38,9 +38,9 @@ type Link interface {
 	Expect(n int)
 	// Hold says that the channel holds n more (or, if negative, fewer) unread bytes.
 	Hold(n int)
-	// Widen says that half of the port's window, of so many bytes, was read
-	// within so much time, and returns by how many bytes the window may grow.
-	Widen(port *Port, window int, within time.Duration) int
+	// Widen says that so many bytes were read within so much time on a port with
+	// such a window, and returns by how many bytes the window may grow.
+	Widen(port *Port, window, read int, within time.Duration) int
 	// Addrs returns what the Socket reports as its addresses.
 	Addrs() (local, remote net.Addr)
 }
@@ -163,7 +163,7 @@ func (p *Port) Widen(n int) {
 }
 
 // Stale returns how many bytes wait unread, and for how long the application
-// has not read half a window.
+// has not read so much that it was granted again.
 func (p *Port) Stale() (unread int, age time.Duration) {
 	p.socket().mu.Lock()
 	defer p.socket().mu.Unlock()

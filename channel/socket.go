@@ -184,8 +184,13 @@ func (s *Socket) unfollow() {
 	}
 }
 
-// consumed notes that the application has n bytes more and, once half a window
-// has been read, grants it again. s.mu is held.
+// grantLen is after how many bytes read credit is given again, where that is no
+// more than half the window and no less than an eighth: seldom enough to cost
+// nothing, and soon enough for a window that just fills a long path.
+const grantLen = 128 << 10
+
+// consumed notes that the application has n bytes more and, once a part of the
+// window has been read, grants it again. s.mu is held.
 func (s *Socket) consumed(n int) {
 	if s.rerr != nil {
 		return
@@ -195,9 +200,9 @@ func (s *Socket) consumed(n int) {
 		return
 	}
 	s.owed += n
-	if s.owed >= s.window/2 {
+	if s.owed >= min(s.window/2, max(s.window/8, grantLen)) {
 		at := now()
-		more := s.link.Widen(s.port(), s.window, time.Duration(at-s.granted))
+		more := s.link.Widen(s.port(), s.window, s.owed, time.Duration(at-s.granted))
 		s.window += more
 		s.allowed += s.owed + more
 		s.tell(Notice{Kind: Granted, N: s.owed + more})

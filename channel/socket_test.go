@@ -56,7 +56,7 @@ func (q *queue) Expect(int) {}
 
 func (q *queue) Hold(n int) { q.held.Add(int64(n)) }
 
-func (q *queue) Widen(*Port, int, time.Duration) int { return 0 }
+func (q *queue) Widen(*Port, int, int, time.Duration) int { return 0 }
 
 func (q *queue) Addrs() (local, remote net.Addr) { return nil, nil }
 

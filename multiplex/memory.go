@@ -92,13 +92,13 @@ func (s *Socket) releaseLocked(e *entry) {
 	e.extra = 0
 }
 
-// Widen implements channel.Link. The window is too small if half of it was
-// read within two round trips: then the sender has waited for credit, not for
-// its path or the reader. It doubles until that is no longer so, which is at
-// four times the bandwidth-delay product at most.
-func (e *entry) Widen(_ *channel.Port, window int, within time.Duration) int {
+// Widen implements channel.Link. The window doubles until it is twice what is
+// read in a round trip: then the sender never waits for credit alone, but for
+// its path or the reader.
+func (e *entry) Widen(_ *channel.Port, window, read int, within time.Duration) int {
 	s := e.s
-	if rtt := time.Duration(s.quickest.Load()); rtt < shortRTT || within < 0 || within >= 2*rtt {
+	rtt := time.Duration(s.quickest.Load())
+	if rtt < shortRTT || within < 0 || float64(window)*float64(within) >= 2*float64(read)*float64(rtt) {
 		return 0
 	}
 	s.mu.Lock()

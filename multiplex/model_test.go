@@ -202,6 +202,7 @@ func (m *model) stop(e *end) {
 
 // check holds after every step.
 func (m *model) check(t *rapid.T) {
+	time.Sleep(2 * lateness)
 	synctest.Wait()
 	open := 0
 	for _, pair := range m.ends {
@@ -233,11 +234,24 @@ func (m *model) check(t *rapid.T) {
 func over(h *half) bool { return h.ended || h.cut || h.stoped }
 
 // TestChannelsFollowTheModel runs random schedules of everything that both
-// applications can do, and compares with queues of bytes.
+// applications can do, and compares with queues of bytes: over a conn whose
+// writes wait, and over one that takes at once what it has room for.
 func TestChannelsFollowTheModel(t *testing.T) {
+	for name, conns := range map[string]func() (a, b net.Conn){
+		"pipe": net.Pipe,
+		"eager": func() (net.Conn, net.Conn) {
+			a, b := memPipe(20_000, 0, 0)
+			return eagerMemConn{a}, eagerMemConn{b}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { followTheModel(t, conns) })
+	}
+}
+
+func followTheModel(t *testing.T, conns func() (a, b net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) { // a *testing.T would be asked for its deadline, which a bubble lacks
-			a, b := net.Pipe()
+			a, b := conns()
 			cfg := Config{Window: modelWindow}
 			m := &model{t: rt, sides: [2]*Socket{Client(a, cfg), Server(b, cfg)}}
 			for _, s := range m.sides {

@@ -414,6 +414,14 @@ func (r *Request) Decline(reason string) error {
 	return nil
 }
 
+// orphaned reports whether the link has ended before the request was decided, so
+// that no application will ever have the channel.
+func (e *entry) orphaned() bool {
+	e.s.mu.Lock()
+	defer e.s.mu.Unlock()
+	return e.undecided != nil && e.s.cause != nil
+}
+
 // discard ends a channel of which no application has the Socket.
 func (e *entry) discard(cause error) {
 	e.port.Fail(cause)

@@ -338,7 +338,11 @@ func (s *Socket) fail(cause error) {
 	s.mu.Unlock()
 	s.line.end(cutOff)
 	for _, e := range es {
-		e.port.Fail(cause)
+		if e.orphaned() {
+			e.discard(cause)
+		} else {
+			e.port.Fail(cause)
+		}
 		s.answer(e, cause)
 	}
 	_ = s.conn.Close()

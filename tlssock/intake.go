@@ -15,7 +15,7 @@ const (
 	// bulkReads is after how many reads that brought less that ends.
 	bulkReads = 4
 	// maxLooks is how often a read looks, amid a lot of data, until it sleeps:
-	// about 10 µs, which gave 15 % more than not to look (BenchmarkConn).
+	// about 10 µs, which gave 15 % more than not to look (BenchmarkBulk).
 	maxLooks = 20
 )
 

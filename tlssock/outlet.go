@@ -7,7 +7,7 @@ import (
 )
 
 // outCap is how many bytes of records wait for one system call: 16 records.
-// More gain nothing (BenchmarkConn).
+// More gain nothing (BenchmarkBulk).
 const outCap = 256 << 10
 
 // outPool keeps the buffers that no connection needs at the moment.

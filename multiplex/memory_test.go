@@ -1,0 +1,190 @@
+package multiplex
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink/channel"
+)
+
+// On a path of 100 ms a channel reaches 90 % of what the path carries.
+func TestWindowGrowsToFillALongPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, total = 50e6, 300 << 20
+		a, b := memPipe(1<<30, rate, 50*time.Millisecond)
+		client, server := Client(a, Config{}), Server(b, Config{})
+		defer client.Close()
+		defer server.Close()
+		x, y := between(t, client, server, "x")
+		go func() { _, _ = x.Write(make([]byte, total)) }()
+		if _, err := io.CopyN(io.Discard, y, total/3); err != nil { // until it has grown
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := io.CopyN(io.Discard, y, total/3); err != nil {
+			t.Fatal(err)
+		}
+		got := float64(total/3) / time.Since(start).Seconds()
+		if got < 0.9*rate {
+			t.Errorf("%.1f MB/s of %.1f", got/1e6, rate/1e6)
+		}
+		if n := server.Stats().Unread; n > 16<<20 {
+			t.Errorf("%d bytes unread", n)
+		}
+		_ = x.Reset(1)
+	})
+}
+
+func TestWindowDoesNotGrowForAReaderThatIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := memPipe(1<<30, 50e6, 50*time.Millisecond)
+		client, server := Client(a, Config{}), Server(b, Config{})
+		defer client.Close()
+		defer server.Close()
+		x, y := between(t, client, server, "x")
+		go func() { _, _ = x.Write(make([]byte, 64<<20)) }()
+		buf := make([]byte, 10_000)
+		for range 400 { // 1 MB/s
+			if _, err := y.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := server.extra; n > 1<<20 {
+			t.Errorf("the window has grown by %d", n)
+		}
+		_ = x.Reset(1)
+	})
+}
+
+// fault: J1
+func TestBudgetIsSharedByLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := NewBudget(2 << 20)
+		cfg := Config{Budget: budget}
+		type link struct{ client, server *Socket }
+		var links []link
+		for range 8 {
+			c, s := pipe(t, cfg)
+			links = append(links, link{c, s})
+		}
+		most := int64(0)
+		refused := 0
+		var socks []*channel.Socket
+		for i := range 4 { // 32 channels, each would hold 256 KiB: 8 MiB
+			for _, l := range links {
+				x, err := l.client.OpenEarly(t.Context(), "x")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = x.SetWriteDeadline(time.Now().Add(time.Second))
+				go func() { _, _ = x.Write(make([]byte, 1<<20)) }()
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				if r, err := l.server.Accept(ctx); err != nil {
+					refused++
+				} else if i < 3 { // the last round's wait for a decision for ever
+					y, _ := r.Accept()
+					socks = append(socks, y)
+				}
+				cancel()
+				synctest.Wait()
+				most = max(most, budget.Unread())
+			}
+		}
+		time.Sleep(2 * time.Second)
+		if bound := int64(2<<20 + 8*linkFloor); most > bound || most < 1<<20 {
+			t.Errorf("%d bytes were unread, the bound is %d", most, bound)
+		}
+		if refused == 0 {
+			t.Error("no request was declined")
+		}
+		for _, l := range links {
+			_ = l.client.Close()
+			_ = l.server.Close()
+		}
+		for _, y := range socks {
+			_ = y.Close()
+		}
+		if budget.Unread() != 0 || budget.extra.Load() != 0 {
+			t.Errorf("%d bytes unread and %d promised after all has ended", budget.Unread(), budget.extra.Load())
+		}
+	})
+}
+
+// fault: C1
+func TestStalledReadersTakeNothingFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server, _, _ := eagerPipe(t, Config{})
+		for range 64 {
+			x, _ := between(t, client, server, "stalled")
+			go func() { _, _ = x.Write(make([]byte, 1<<20)) }()
+		}
+		synctest.Wait()
+		if n := server.Stats().Unread; n > 16<<20 || n < 4<<20 {
+			t.Errorf("%d bytes unread", n)
+		}
+		a, b := between(t, client, server, "busy")
+		go func() { _, _ = a.Write(make([]byte, 32<<20)) }()
+		if _, err := io.CopyN(io.Discard, b, 32<<20); err != nil {
+			t.Errorf("the channel that is read: %v", err)
+		}
+		if n := len(server.Channels()); n != 65 {
+			t.Errorf("%d channels live", n)
+		}
+	})
+}
+
+func TestDrainWaitsForChannelsAndRefusesNewOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pipe(t, Config{})
+		a, b := between(t, client, server, "x")
+		drained := make(chan error)
+		go func() { drained <- server.Drain(t.Context(), 300, "restart") }()
+		synctest.Wait()
+		away, ok := errors.AsType[*GoingAwayError](mustFail(client.Open(t.Context(), "y")))
+		if !ok || away.Code != 300 || away.Reason != "restart" {
+			t.Errorf("open there: %v", away)
+		}
+		if _, err := server.Open(t.Context(), "y"); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("open here: %v", err)
+		}
+		if client.Err() != nil || !client.Ending() {
+			t.Errorf("the link: %v, ending %v", client.Err(), client.Ending())
+		}
+		time.Sleep(time.Minute)
+		exchange(t, a, b, 3)
+		_ = a.Close()
+		_ = b.Close()
+		if err := <-drained; err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		<-client.Done()
+		if _, ok := errors.AsType[*GoingAwayError](client.Err()); !ok {
+			t.Errorf("the peer's link ended by %v", client.Err())
+		}
+	})
+}
+
+func TestDrainCutsOffWhoTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pipe(t, Config{})
+		a, _ := between(t, client, server, "x")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := server.Drain(ctx, 0, "")
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 3*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if _, err := a.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("the channel that was cut off: %v", err)
+		}
+	})
+}
+
+func mustFail(_ *channel.Socket, err error) error { return err }
