@@ -247,3 +247,31 @@ func TestWriteToAFullConnObeysItsDeadline(t *testing.T) {
 		}
 	})
 }
+
+// Requests to a peer of version 1 stand in the order of the data: no small
+// frame may overtake its own request.
+func TestEarlyBytesStayBehindTheirRequestInVersion1(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := pipe(t, Config{Version: 1})
+		between(t, client, server, "first") // from here on both know the version
+		a, b := between(t, server, client, "second")
+		exchange(t, a, b, 1)
+		x, err := client.OpenEarly(t.Context(), "third")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Write([]byte("hi")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := server.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, _ := r.Accept()
+		got := make([]byte, 2)
+		_ = y.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := io.ReadFull(y, got); err != nil || string(got) != "hi" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}

@@ -94,6 +94,13 @@ func (l *line) inOrder(id channel.ID, body []byte, p pace) {
 	l.prompt = l.prompt || p == prompt
 }
 
+// keepBehind keeps the channel's data behind what waits now.
+func (l *line) keepBehind(e *entry) {
+	l.mu.Lock()
+	e.round = l.round
+	l.mu.Unlock()
+}
+
 // afterResets queues a frame ahead of the data, but behind the resets that
 // wait: then behind all that waits.
 func (l *line) afterResets(id channel.ID, body []byte) {

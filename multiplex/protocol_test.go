@@ -36,8 +36,9 @@ type vector struct {
 		Code    channel.Code
 	}
 	GoingAway *struct {
-		Code   channel.Code
-		Reason string
+		Code     channel.Code
+		Reason   string
+		Draining bool
 	}
 	Request *struct {
 		Name             string
@@ -75,6 +76,9 @@ func (v vector) body(t *testing.T) (body []byte, m message, q request) {
 	case v.GoingAway != nil:
 		m = message{kind: 'g', code: v.GoingAway.Code, reason: v.GoingAway.Reason}
 		body = encodeGoingAway(m.code, m.reason)
+		if m.draining = v.GoingAway.Draining; m.draining {
+			body = encodeDraining(m.code, m.reason)
+		}
 	case v.Request != nil:
 		r := v.Request
 		q = request{name: r.Name, id: r.Channel, answer: r.Answer, accepted: r.Accepted, window: r.Window, reason: r.Reason}
@@ -165,6 +169,9 @@ func encodeMessage(m message) []byte {
 	case 'x':
 		return encodeReset(m.id, m.code)
 	case 'g':
+		if m.draining {
+			return encodeDraining(m.code, m.reason)
+		}
 		return encodeGoingAway(m.code, m.reason)
 	default:
 		return []byte{0x80}

@@ -22,10 +22,10 @@ var bigPool = sync.Pool{New: func() any { return new([bigBuf]byte) }}
 
 // Messages about channels that do not exist may have been under way when the
 // channel ended: so many are let pass beside so many for each channel that has
-// ended (a reset and the credit of a window, told in quarters).
+// ended (a reset and the credit of a window, told in eighths).
 const (
 	lateFrames     = 100
-	latePerChannel = 5
+	latePerChannel = 9
 )
 
 // limitV1 is what a peer without credit may have unread per channel.

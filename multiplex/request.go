@@ -145,6 +145,7 @@ func (s *Socket) tryRequest(name string, answered chan struct{}) (e *entry, free
 	body := request{name: name, id: id, window: e.windowLocked()}.encode()
 	if s.basic() {
 		s.line.inOrder(controlID, body, how)
+		s.line.keepBehind(e)
 	} else {
 		s.line.control(controlID, body, how)
 	}
