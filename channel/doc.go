@@ -9,13 +9,13 @@
 //	sock.Read(buf)                         err := port.Deliver(payload)
 //
 // The package starts no goroutine and knows nothing of frames. All waiting is
-// done here, in the application's calls; no method of Port blocks, so a
-// multiplexer's reader never waits for an application.
+// done here, in the application's calls, or in Link.Lead on their behalf; no
+// method of Port blocks, so whoever receives never waits for an application.
 //
 // # Flow control and limits
 //
 // A Socket buffers at most the window it has announced, and tells the peer of
-// consumed bytes by credit, once half a window has been read. A peer that
+// consumed bytes by credit, once a part of the window has been read. A peer that
 // sends past its credit is an error of Deliver. Buffers are taken when bytes
 // arrive and given back when they are read: an idle channel holds none.
 //

@@ -17,13 +17,14 @@
 //
 // # Guarantees
 //
-// One slow channel stalls no other: each has credit of its own, and the reader
-// never waits for an application. Memory is bounded whatever the peer does: by
-// the window of each channel, by Config.MaxBuffered over all of them, by the
-// number of channels and of undecided requests, and by the queue of control
-// messages. Data of channels that wait is sent in turns of one frame. A link
-// that was busy gives its write buffers back; idle, it holds 64 KiB to read into
-// and about 600 bytes per channel.
+// One slow channel stalls no other: each has credit of its own, and whoever
+// reads the conn never waits for an application. Memory is bounded whatever the
+// peer does: by the window of each channel, by Config.MaxBuffered over all of
+// them, by Config.Budget over several links, by the number of channels and of
+// undecided requests, and by the queue of control messages. Small writes go
+// ahead of bulk; data of channels that wait is sent in turns of one frame. A link
+// that was busy gives its buffers back; idle, it holds 2 KiB to read into and
+// about 430 bytes per channel.
 //
 // A peer that breaks the protocol ends the link and is told why; one that sends
 // past its credit loses that channel alone. Errors of the transport are never
@@ -31,8 +32,11 @@
 //
 // # Goroutines and locks
 //
-// A Socket has a reader, a writer and one timer, which no blocked write delays.
-// Lock order:
+// Where the conn has a WriteNow method, which never waits, a Write sends by
+// itself; otherwise, and for what has to wait, a Socket has a writer. Where a
+// single application waits in Read, it receives for the link; otherwise a
+// goroutine of the Socket does (see baton). Timers keep liveness, which no
+// blocked write delays. Lock order:
 // channel.Socket.mu, then Socket.mu (the table of channels), then line.mu (what
 // waits to be written). No lock is held during I/O, and none while a Port is
 // called, except that a channel's own lock is held when it calls its Link.
