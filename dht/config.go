@@ -55,10 +55,28 @@ type Config struct {
 	// is not the device's. Empty: see DataDir.
 	NodeKey []byte
 	// DataDir is a folder in which a node keeps its libp2p key (node.key, mode
-	// 0600, made on first use), so that its multiaddress outlives a restart.
+	// 0600, made on first use), so that its multiaddress outlives a restart, and
+	// a Server the records that it stores for others (at most 70 MB). Only one
+	// process can use it at a time.
 	// With neither NodeKey nor DataDir the key is made afresh at every start,
 	// which keeps a client's libp2p id from being linked to its device.
 	DataDir string
+
+	// ReachFile is a file in which a node remembers the addresses of nodes that it
+	// reached, for 30 days, and through which nodes devices were signalled: they
+	// are tried beside Bootstrap and the DHT, so that a device rejoins though all
+	// bootstrap nodes are gone, and known devices are reached though look-ups
+	// fail. Empty: nothing is remembered.
+	ReachFile string
+	// LAN also finds others on the local networks by mDNS (UDP port 5353) and is
+	// found by them: such devices reach each other without any bootstrap node,
+	// and whatever the DHT says. A Client then listens on a port of its own, but
+	// serves its own device only and tells no node of it. What is announced is a
+	// random name and the libp2p id, not the device.
+	LAN bool
+	// NetworkKey is a secret of 32 bytes that all nodes and devices of a private
+	// network share; others cannot even begin to speak with them. Empty: none.
+	NetworkKey []byte
 
 	// RecordLife is how long a published record is valid; it is published anew
 	// after about a quarter of that. 0: 2 h. At most 24 h.
@@ -78,6 +96,8 @@ type Config struct {
 	// MaxStored is how many bytes of signals a Server keeps for absent
 	// devices. 0: 16 MiB.
 	MaxStored int
+
+	now func() time.Time // the device's clock; nil: the system's
 }
 
 // Defaults of Config; their fields tell the units.
@@ -88,6 +108,7 @@ const (
 	defaultQueueLen     = 256
 	defaultMaxListeners = 2048
 	defaultMaxStored    = 16 << 20
+	networkKeyLen       = 32
 )
 
 // orDefault replaces what was left zero.
@@ -105,6 +126,9 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 	orDefault(&c.QueueLen, defaultQueueLen)
 	orDefault(&c.MaxListeners, defaultMaxListeners)
 	orDefault(&c.MaxStored, defaultMaxStored)
+	if c.now == nil {
+		c.now = time.Now
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -119,6 +143,8 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 		return nil, fmt.Errorf("dht: NodeKey has %d bytes, want the %d of an Ed25519 seed", len(c.NodeKey), ed25519.SeedSize)
 	case len(c.NodeKey) != 0 && c.DataDir != "":
 		return nil, errors.New("dht: NodeKey and DataDir both name the node's key: set one of them")
+	case len(c.NetworkKey) != 0 && len(c.NetworkKey) != networkKeyLen:
+		return nil, fmt.Errorf("dht: NetworkKey has %d bytes, want %d", len(c.NetworkKey), networkKeyLen)
 	case c.RecordLife < time.Minute || c.RecordLife > maxRecordLife:
 		return nil, fmt.Errorf("dht: RecordLife %v is outside 1m to %v", c.RecordLife, maxRecordLife)
 	case min(c.SignalRate, c.SenderRate, c.QueueLen, c.MaxListeners, c.MaxStored) < 0:

@@ -17,7 +17,8 @@
 //
 // The network may delay or deny, nothing else. Records and signals are signed by
 // the device's key and checked by whoever uses them; signals are encrypted for
-// their recipient, fresh to 30 s and delivered once. A node sees for whom a
+// their recipient, fresh to 30 s and delivered once; a letter (SendLetter) may
+// wait for ten minutes. A node sees for whom a
 // signal is, how long it is, and from which address it came, but not from which
 // device: a host's libp2p key is made afresh at every start. It still can guess
 // that the address that listens for a device is the one that sends for it.
@@ -34,6 +35,7 @@
 // # Goroutines
 //
 // A node runs a joiner (connects), a watcher (libp2p's events), a presence owner
-// loop with one goroutine per subscription, and as a server a sweeper and two
-// goroutines per listening device. Close ends and waits for all of them.
+// loop with one goroutine per subscription, as a server a sweeper, a writer of its
+// records and two goroutines per listening device, with LAN an announcer, and with
+// a ReachFile its writer. Close ends and waits for all of them.
 package dht

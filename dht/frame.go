@@ -19,14 +19,21 @@ import (
 // A device that has a signal for another opens a stream and sends
 //
 //	put       recipient(32) sealed…      → taken  status(1)
+//	hold      recipient(32) seconds:uint16 sealed…
+//	                                     → taken  status(1)
 //
-// and a device that wants its signals opens a stream and sends
+// where hold is for a letter, which the node keeps for so long, at most ten
+// minutes, and half a minute more; and a device that wants its signals opens a stream and sends
 //
 //	listen    device(32)                 → challenge  nonce(32)
-//	proof     msgpack [chain, signature] → listening
+//	proof     msgpack [chain, signature] → listening  node's time:uint64 (Unix ms)
 //	                                     → signal  sealed…      (any number)
 //
-// Either may be answered with refused (a reason in UTF-8), after which the
+// Whoever wants to know whether the other end is a device asks
+//
+//	who       device(32)                 → record  its record
+//
+// Each may be answered with refused (a reason in UTF-8), after which the
 // node closes the stream. The signature (purpose "listen") is over
 //
 //	nonce(32) | device(32) | len:uint8 node's peer id | len:uint8 listener's peer id
@@ -47,6 +54,9 @@ const (
 	kindListening
 	kindSignal
 	kindRefused
+	kindHold
+	kindWho
+	kindRecord
 )
 
 // Statuses of a taken frame.
@@ -62,6 +72,9 @@ const (
 	maxRefusalLen = 200
 	maxProofLen   = identity.MaxChainLen*(identity.MaxCertLen+3) + maxSignature + 16
 	maxPutLen     = idLen + maxSealedLen
+	secondsLen    = 2
+	maxHoldLen    = maxPutLen + secondsLen
+	timeLen       = 8
 	listenPurpose = "listen"
 )
 

@@ -16,27 +16,37 @@ import (
 const recordRate = 20
 
 // guard keeps peers from having a node verify records without end: each costs it
-// up to four signatures, and the library asks nobody before it verifies.
+// up to four signatures, and the library asks nobody before it verifies. It also
+// tells the store who writes.
 type guard struct {
-	drops *drops
-	now   func() time.Time
-	rate  int
-	peers *lru.Cache[peer.ID, *rate.Limiter]
+	drops  *drops
+	values *store
+	now    func() time.Time
+	rate   int
+	peers  *lru.Cache[peer.ID, *rate.Limiter]
 }
 
-func newGuard(d *drops) *guard {
-	return &guard{drops: d, now: time.Now, rate: recordRate, peers: newLRU[peer.ID, *rate.Limiter](maxPushPeers)}
+func newGuard(d *drops, values *store) *guard {
+	return &guard{drops: d, values: values, now: time.Now, rate: recordRate, peers: newLRU[peer.ID, *rate.Limiter](maxPushPeers)}
 }
 
-// check is called by the library before each request. It cannot refuse one, so
-// who goes too far loses the connection; the next one counts against the rate of
-// connections of its address.
+// check is called by the library before each request. It cannot refuse one, but
+// a put without a record is refused at no cost; who goes too far loses the
+// connection too, and the next one counts against the rate of its address.
 func (g *guard) check(_ context.Context, s network.Stream, m *pb.Message) {
 	if m.GetType() != pb.Message_PUT_VALUE {
 		return
 	}
-	if p := s.Conn().RemotePeer(); !allow(g.peers, p, g.rate, g.now()) {
+	o := originOf(s.Conn())
+	switch {
+	case !allow(g.peers, o.peer, g.rate, g.now()):
 		g.drops.add(dropSourceRate)
+		m.Record = nil
 		_ = s.Conn().Close()
+	case len(m.GetRecord().GetValue()) > maxRecordLen || len(m.GetKey()) > maxKeyLen:
+		g.drops.add(dropOversize)
+		m.Record = nil
+	default:
+		g.values.writing(m.GetKey(), o)
 	}
 }

@@ -1,10 +1,14 @@
 package dht
 
+import "time"
+
 // Health tells how a node fares, for people and for alerts.
 type Health struct {
 	// Table is how many nodes the routing table knows, Connected how many peers
 	// are connected.
 	Table, Connected int
+	// Neighbours is how many peers on the local networks were reached.
+	Neighbours int
 	// Holders is how many nodes showed this device's record when it was read
 	// back after publishing. 0 means that nobody can find the device, whatever
 	// else works.
@@ -13,8 +17,13 @@ type Health struct {
 	Subscriptions, Wanted int
 	// Dropped counts signals and requests that were dropped, by cause.
 	Dropped map[string]uint64
-	// Queued is how many signals wait for Receive.
-	Queued int
+	// Queued is how many signals wait for Receive, Letters how many letters wait
+	// for ReceiveLetter.
+	Queued, Letters int
+	// ClockAhead is how far this device's clock is ahead of those of the nodes
+	// that it listens at, by their median; negative: behind; 0: not known. Beyond
+	// 30 s others refuse its signals.
+	ClockAhead time.Duration
 	// LastSent tells how the last signal fared whose nodes have all answered.
 	LastSent Delivery
 	// Listeners is how many streams of devices this node pushes to, Stored how
@@ -32,7 +41,11 @@ func (n *Node) Health() Health {
 	if n.presence != nil {
 		h.Holders = int(n.presence.holders.Load())
 		h.Subscriptions, h.Wanted = int(n.presence.up.Load()), int(n.presence.wanted.Load())
-		h.Queued = len(n.inbox.queue)
+		h.Queued, h.Letters = len(n.inbox.queue), len(n.inbox.letterQueue)
+		h.ClockAhead = n.presence.clock.off()
+	}
+	if n.neighbours != nil {
+		h.Neighbours = len(n.neighbours.peers())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

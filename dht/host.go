@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -27,6 +28,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	xrate "github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 // The private network: nothing here speaks the public one's protocols.
@@ -53,8 +55,12 @@ func newHost(cfg Config) (host.Host, error) {
 		return nil, err
 	}
 	low, high := 64, 128
-	reach, listen := libp2p.ForceReachabilityPrivate(), libp2p.NoListenAddrs
-	if cfg.Mode == Server {
+	reach, listen, tell := libp2p.ForceReachabilityPrivate(), libp2p.NoListenAddrs, nobody
+	switch {
+	case cfg.Mode == Client && cfg.LAN:
+		listen = libp2p.ListenAddrStrings("/ip4/0.0.0.0/tcp/0") // and IPv6, on the same port, later
+	case cfg.Mode == Server:
+		tell = everybody
 		low, high = 512, 1024
 		addrs := cfg.Listen
 		if len(addrs) == 0 {
@@ -72,16 +78,40 @@ func newHost(cfg Config) (host.Host, error) {
 		return nil, fmt.Errorf("dht: manage connections: %w", err)
 	}
 	h, err := libp2p.New(
-		libp2p.Identity(key), listen, reach,
+		libp2p.Identity(key), listen, reach, libp2p.AddrsFactory(tell),
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
 		libp2p.ConnectionManager(conns), libp2p.ResourceManager(resources),
-		libp2p.WithDialTimeout(dialTimeout), libp2p.UserAgent(userAgent), libp2p.ProtocolVersion(userAgent))
+		privateNetwork(cfg.NetworkKey), libp2p.WithDialTimeout(dialTimeout), libp2p.UserAgent(userAgent), libp2p.ProtocolVersion(userAgent))
 	if err != nil {
 		_, _ = conns.Close(), resources.Close()
 		return nil, fmt.Errorf("dht: start libp2p on %q: %w", cfg.Listen, err)
 	}
+	if cfg.Mode == Client && cfg.LAN {
+		listenOnIPv6(h)
+	}
 	return h, nil
+}
+
+// Which addresses a host tells its peers: a server's all, a client's none, as it
+// can be reached under them from its own networks at most.
+func everybody(addrs []ma.Multiaddr) []ma.Multiaddr { return addrs }
+func nobody([]ma.Multiaddr) []ma.Multiaddr          { return nil }
+
+// listenOnIPv6 adds IPv6 on the port that a host has on IPv4, as mDNS announces
+// one port for both. A machine without it, or another's port there, is no error.
+func listenOnIPv6(h host.Host) {
+	if a, err := ma.NewMultiaddr(fmt.Sprintf("/ip6/::/tcp/%d", listenPort(h.Network().ListenAddresses()))); err == nil {
+		_ = h.Network().Listen(a)
+	}
+}
+
+// privateNetwork has all connections begin with proof of the network's key.
+func privateNetwork(key []byte) libp2p.Option {
+	if len(key) == 0 {
+		return libp2p.ChainOptions()
+	}
+	return libp2p.PrivateNetwork(pnet.PSK(key))
 }
 
 // newResourceManager is libp2p's own, with room for NATs (loopback is exempt

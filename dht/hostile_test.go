@@ -40,6 +40,9 @@ func startHostile(t *testing.T, hs *hostile, boot *Node) *hostile {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = hs.Close() })
+	if hs.get == nil {
+		hs.get = func(string) *recpb.Record { return nil }
+	}
 	hs.SetStreamHandler(kadProtocol, hs.serveKad)
 	hs.SetStreamHandler(pushProtocol, hs.servePush)
 	if boot != nil {
@@ -191,4 +194,62 @@ func TestNodeThatFloodsItsListenerIsDropped(t *testing.T) {
 	bob.inbox.all.SetBurst(1 << 20) // as if the seconds had passed that the rate in all needs
 	bob.inbox.all.SetLimit(1 << 20)
 	exchange(t, alice, bob, "through the other node")
+}
+
+// One of two bootstrap nodes is hostile: it names nobody, shows no record and
+// says of everything that it stored or pushed it. Devices that know both are
+// found and called through the honest one.
+//
+// fault: E4, E5
+func TestOneHostileBootstrapNodeOfTwoOnlyDelays(t *testing.T) {
+	honest := startNodes(t, 3)
+	liar := startHostile(t, &hostile{}, nil)
+	both := append(liar.addrs(), honest[0].Addrs()...)
+	alice := start(t, Config{Identity: newIdentity(t, "alice"), Bootstrap: both})
+	bob := start(t, Config{Identity: newIdentity(t, "bob"), Bootstrap: both})
+	ready(t, alice)
+	ready(t, bob)
+	eventually(t, "bob's record is at honest nodes", func() bool { return bob.Health().Holders == len(honest) })
+	exchange(t, alice, bob, "offer")
+	exchange(t, bob, alice, "answer")
+	if _, err := alice.SendLetter(testContext(t), bob.id(), []byte("letter"), time.Minute); err != nil {
+		t.Error(err)
+	}
+	if _, msg, _, err := bob.ReceiveLetter(testContext(t)); err != nil || string(msg) != "letter" {
+		t.Errorf("%q, %v", msg, err)
+	}
+}
+
+// A device changes its place five times in a row; whoever calls it reaches the
+// latest one, and what it said before is not taken any more.
+//
+// fault: E9
+func TestDeviceThatMovesFiveTimesIsReachedWhereItIs(t *testing.T) {
+	nodes := startNodes(t, 3)
+	alice := device(t, "alice", nodes[0])
+	id := newIdentity(t, "bob")
+	var last uint64
+	for i := range 5 {
+		bob := start(t, Config{Identity: id, Bootstrap: nodes[i%3].Addrs()})
+		ready(t, bob)
+		alice.cache.Purge()
+		rec, err := alice.Lookup(testContext(t), id.DeviceID())
+		if err != nil || rec.Seq <= last {
+			t.Fatalf("place %d: number %d after %d, %v", i, rec.Seq, last, err)
+		}
+		if last > 0 {
+			m, err := newMessenger(bareHost(t, nodes[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.put(testContext(t), nodes[0].host.ID(), recordKey(id.DeviceID()), mustRecord(t, id, last, time.Now())); err == nil {
+				t.Errorf("place %d: the record of the one before was taken", i)
+			}
+		}
+		last = rec.Seq
+		exchange(t, alice, bob, "offer")
+		if err := bob.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

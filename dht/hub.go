@@ -13,15 +13,16 @@ import (
 
 // Bounds of a hub beside those of Config.
 const (
-	// letterLife is how long a signal is kept for an absent device: as long as
+	// signalLife is how long a signal is kept for an absent device: as long as
 	// its recipient would take it, whichever way the two clocks differ.
-	letterLife         = 2 * freshness
-	maxLettersPerKey   = 32
+	signalLife         = 2 * freshness
+	maxSealedPerKey    = 32
 	maxBytesPerKey     = 256 << 10
 	maxBytesPerPutter  = 1 << 20
 	maxListenersPerKey = 4  // one device, a few restarts that were not noticed yet
 	maxListensPerPeer  = 16 // keys and streams of one libp2p peer
-	listenerQueueLen   = 64 // ≥ maxLettersPerKey: a new listener takes all that waits
+	listenerQueueLen   = 64 // ≥ maxSealedPerKey: a new listener takes all that waits
+	networkShare       = 4  // one network may take a quarter of a node's room, or what one peer may
 	sweepEvery         = 15 * time.Second
 )
 
@@ -33,8 +34,8 @@ type hub struct {
 
 	mu        sync.Mutex
 	boxes     map[identity.DeviceID]*box
-	listens   map[peer.ID]int // streams per listening peer
-	kept      map[peer.ID]int // bytes kept per putting peer
+	listens   ledger // streams by who listens
+	kept      ledger // bytes by who put them
 	listeners int
 	stored    int
 }
@@ -42,15 +43,15 @@ type hub struct {
 // box is what a hub has for one device. A box with nothing in it is deleted.
 type box struct {
 	listeners []*listener
-	letters   []letter // oldest first
+	waiting   []parcel // oldest first
 	bytes     int
 }
 
-// letter is a kept signal.
-type letter struct {
+// parcel is a kept signal or letter.
+type parcel struct {
 	sum    digest
 	sealed []byte
-	from   peer.ID
+	from   origin
 	until  time.Time
 }
 
@@ -58,7 +59,7 @@ type letter struct {
 // queue until it leaves or is evicted.
 type listener struct {
 	key   identity.DeviceID
-	peer  peer.ID
+	from  origin
 	queue chan []byte
 	evict chan struct{} // closed when a newer stream took its place
 }
@@ -68,7 +69,9 @@ var errListeners = errors.New("too many listeners")
 func newHub(maxListeners, maxStored int, d *drops) *hub {
 	return &hub{
 		maxListeners: maxListeners, maxStored: maxStored, drops: d,
-		boxes: make(map[identity.DeviceID]*box), listens: make(map[peer.ID]int), kept: make(map[peer.ID]int),
+		boxes:   make(map[identity.DeviceID]*box),
+		listens: newLedger(maxListensPerPeer, max(maxListeners/networkShare, maxListensPerPeer)),
+		kept:    newLedger(maxBytesPerPutter, max(maxStored/networkShare, maxBytesPerPutter)),
 	}
 }
 
@@ -85,10 +88,10 @@ func (h *hub) box(key identity.DeviceID) *box {
 // listen registers a device that has proven itself; what waits for it is in the
 // queue already. The oldest of too many streams of one device is evicted, as it
 // is most likely dead and only the device itself can have opened the new one.
-func (h *hub) listen(now time.Time, key identity.DeviceID, p peer.ID) (*listener, error) {
+func (h *hub) listen(now time.Time, key identity.DeviceID, from origin) (*listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.listeners >= h.maxListeners || h.listens[p] >= maxListensPerPeer {
+	if h.listeners >= h.maxListeners || !h.listens.take(from, 1) {
 		h.drops.add(dropListener)
 		return nil, errListeners
 	}
@@ -99,12 +102,11 @@ func (h *hub) listen(now time.Time, key identity.DeviceID, p peer.ID) (*listener
 		h.remove(b, old)
 	}
 	h.expire(b, now)
-	l := &listener{key: key, peer: p, queue: make(chan []byte, listenerQueueLen), evict: make(chan struct{})}
-	for _, m := range b.letters {
+	l := &listener{key: key, from: from, queue: make(chan []byte, listenerQueueLen), evict: make(chan struct{})}
+	for _, m := range b.waiting {
 		l.queue <- m.sealed // never blocks: the queue is new and longer than any box
 	}
 	b.listeners = append(b.listeners, l)
-	h.listens[p]++
 	h.listeners++
 	return l, nil
 }
@@ -127,28 +129,26 @@ func (h *hub) remove(b *box, l *listener) {
 	}
 	b.listeners = slices.Delete(b.listeners, i, i+1)
 	h.listeners--
-	if h.listens[l.peer]--; h.listens[l.peer] == 0 {
-		delete(h.listens, l.peer)
-	}
+	h.listens.give(l.from, 1)
 }
 
 // tidy deletes a box with nothing in it. The caller holds mu.
 func (h *hub) tidy(key identity.DeviceID, b *box) {
-	if len(b.listeners) == 0 && len(b.letters) == 0 {
+	if len(b.listeners) == 0 && len(b.waiting) == 0 {
 		delete(h.boxes, key)
 	}
 }
 
-// put hands a signal to the device's listeners and keeps it. It reports whether
-// it was pushed to a stream at least, and whether it was kept. Putting the same
-// again changes nothing and is answered alike.
-func (h *hub) put(now time.Time, from peer.ID, key identity.DeviceID, sealed []byte) (pushed, stored bool) {
+// put hands a signal or letter to the device's listeners and keeps it for its
+// life. It reports whether it was pushed to a stream at least, and whether it was
+// kept. Putting the same again changes nothing and is answered alike.
+func (h *hub) put(now time.Time, from origin, key identity.DeviceID, sealed []byte, life time.Duration) (pushed, stored bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.box(key)
 	defer h.tidy(key, b)
 	sum := digestOf(sealed)
-	if slices.ContainsFunc(b.letters, func(m letter) bool { return m.sum == sum }) {
+	if slices.ContainsFunc(b.waiting, func(m parcel) bool { return m.sum == sum }) {
 		h.drops.add(dropDuplicate)
 		return len(b.listeners) > 0, true
 	}
@@ -160,7 +160,7 @@ func (h *hub) put(now time.Time, from peer.ID, key identity.DeviceID, sealed []b
 			h.drops.add(dropSlow)
 		}
 	}
-	stored = h.keep(b, letter{sum: sum, sealed: sealed, from: from, until: now.Add(letterLife)})
+	stored = h.keep(b, parcel{sum: sum, sealed: sealed, from: from, until: now.Add(life)})
 	if !stored {
 		h.drops.add(dropQuota)
 	}
@@ -168,58 +168,52 @@ func (h *hub) put(now time.Time, from peer.ID, key identity.DeviceID, sealed []b
 }
 
 // keep stores m within all quotas. In a full box the putter who takes the most
-// room loses its oldest letter, so that a flood displaces itself first. The
+// room loses its oldest, so that a flood displaces itself first. The
 // caller holds mu.
-func (h *hub) keep(b *box, m letter) bool {
+func (h *hub) keep(b *box, m parcel) bool {
 	n := len(m.sealed)
-	if h.stored+n > h.maxStored || h.kept[m.from]+n > maxBytesPerPutter {
+	if n > maxBytesPerKey || h.stored+n > h.maxStored || !h.kept.take(m.from, n) {
 		return false
 	}
-	for len(b.letters) >= maxLettersPerKey || b.bytes+n > maxBytesPerKey {
-		if len(b.letters) == 0 {
-			return false
-		}
+	for len(b.waiting) >= maxSealedPerKey || b.bytes+n > maxBytesPerKey {
 		h.discard(b, b.oldestOfLargest())
 	}
-	b.letters = append(b.letters, m)
+	b.waiting = append(b.waiting, m)
 	b.bytes += n
 	h.stored += n
-	h.kept[m.from] += n
 	return true
 }
 
-// oldestOfLargest is the index of the oldest letter of the putter whose letters
-// take the most bytes. The box has letters.
+// oldestOfLargest is the index of the oldest parcel of the putter whose parcels
+// take the most bytes. The box has some.
 func (b *box) oldestOfLargest() int {
 	sizes := make(map[peer.ID]int)
-	for _, m := range b.letters {
-		sizes[m.from] += len(m.sealed)
+	for _, m := range b.waiting {
+		sizes[m.from.peer] += len(m.sealed)
 	}
 	best := 0
-	for i, m := range b.letters {
-		if sizes[m.from] > sizes[b.letters[best].from] {
+	for i, m := range b.waiting {
+		if sizes[m.from.peer] > sizes[b.waiting[best].from.peer] {
 			best = i
 		}
 	}
 	return best
 }
 
-// discard deletes letter i of b. The caller holds mu.
+// discard deletes parcel i of b. The caller holds mu.
 func (h *hub) discard(b *box, i int) {
-	m := b.letters[i]
+	m := b.waiting[i]
 	n := len(m.sealed)
-	b.letters = slices.Delete(b.letters, i, i+1)
+	b.waiting = slices.Delete(b.waiting, i, i+1)
 	b.bytes -= n
 	h.stored -= n
-	if h.kept[m.from] -= n; h.kept[m.from] == 0 {
-		delete(h.kept, m.from)
-	}
+	h.kept.give(m.from, n)
 }
 
-// expire deletes b's letters that are over. The caller holds mu.
+// expire deletes what is over in b. The caller holds mu.
 func (h *hub) expire(b *box, now time.Time) {
-	for i := len(b.letters) - 1; i >= 0; i-- {
-		if now.After(b.letters[i].until) {
+	for i := len(b.waiting) - 1; i >= 0; i-- {
+		if now.After(b.waiting[i].until) {
 			h.discard(b, i)
 		}
 	}
@@ -246,5 +240,5 @@ func (h *hub) size() (listeners, stored int) {
 func (h *hub) listening(p peer.ID) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.listens[p]
+	return h.listens.peers[p]
 }

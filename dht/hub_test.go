@@ -17,9 +17,11 @@ var (
 
 func testHub() *hub { return newHub(100, 1<<20, new(drops)) }
 
+func from(p peer.ID) origin { return origin{peer: p} }
+
 func mustListen(t *testing.T, h *hub, key identity.DeviceID, p peer.ID) *listener {
 	t.Helper()
-	l, err := h.listen(t0, key, p)
+	l, err := h.listen(t0, key, from(p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,27 +31,27 @@ func mustListen(t *testing.T, h *hub, key identity.DeviceID, p peer.ID) *listene
 // empty fails unless the hub holds nothing at all.
 func empty(t *testing.T, h *hub) {
 	t.Helper()
-	if len(h.boxes)+len(h.kept)+len(h.listens)+h.stored+h.listeners != 0 {
-		t.Errorf("left: %d boxes, %d putters, %d peers, %d bytes, %d listeners", len(h.boxes), len(h.kept), len(h.listens), h.stored, h.listeners)
+	if len(h.boxes)+h.stored+h.listeners != 0 || !h.kept.empty() || !h.listens.empty() {
+		t.Errorf("left: %d boxes, putters %v, listeners %v, %d bytes, %d listeners", len(h.boxes), h.kept, h.listens, h.stored, h.listeners)
 	}
 }
 
 func TestHubPushesAtOnceAndKeepsForLater(t *testing.T) {
 	h := testHub()
-	if pushed, stored := h.put(t0, "alice", bobKey, []byte("early")); pushed || !stored {
+	if pushed, stored := h.put(t0, from("alice"), bobKey, []byte("early"), signalLife); pushed || !stored {
 		t.Errorf("to nobody: pushed %v, stored %v", pushed, stored)
 	}
 	l := mustListen(t, h, bobKey, "bob")
 	if got := string(<-l.queue); got != "early" {
 		t.Errorf("waiting signal %q", got)
 	}
-	if pushed, stored := h.put(t0, "alice", bobKey, []byte("live")); !pushed || !stored {
+	if pushed, stored := h.put(t0, from("alice"), bobKey, []byte("live"), signalLife); !pushed || !stored {
 		t.Errorf("to a listener: pushed %v, stored %v", pushed, stored)
 	}
 	if got := string(<-l.queue); got != "live" {
 		t.Errorf("pushed signal %q", got)
 	}
-	if pushed, stored := h.put(t0, "alice", bobKey, []byte("live")); !pushed || !stored || len(l.queue) != 0 {
+	if pushed, stored := h.put(t0, from("alice"), bobKey, []byte("live"), signalLife); !pushed || !stored || len(l.queue) != 0 {
 		t.Errorf("the same again: pushed %v, stored %v, %d queued", pushed, stored, len(l.queue))
 	}
 	h.leave(l)
@@ -59,18 +61,18 @@ func TestHubPushesAtOnceAndKeepsForLater(t *testing.T) {
 		t.Error("a device that comes back does not get what it may have missed, in order")
 	}
 	h.leave(again)
-	h.sweep(t0.Add(letterLife))
+	h.sweep(t0.Add(signalLife))
 	if h.stored == 0 {
 		t.Error("swept too early")
 	}
-	h.sweep(t0.Add(letterLife + 1))
+	h.sweep(t0.Add(signalLife + 1))
 	empty(t, h)
 }
 
 func TestListenersOfOtherKeysHearNothing(t *testing.T) {
 	h := testHub()
 	l := mustListen(t, h, identity.DeviceID{'e'}, "eve")
-	h.put(t0, "alice", bobKey, []byte("secret"))
+	h.put(t0, from("alice"), bobKey, []byte("secret"), signalLife)
 	if len(l.queue) != 0 {
 		t.Error("heard it")
 	}
@@ -81,7 +83,7 @@ func TestSlowListenerNeverBlocksTheHub(t *testing.T) {
 	h := testHub()
 	slow, quick := mustListen(t, h, bobKey, "slow"), mustListen(t, h, bobKey, "quick")
 	for i := range 2 * listenerQueueLen {
-		if pushed, _ := h.put(t0, "alice", bobKey, []byte{byte(i)}); !pushed {
+		if pushed, _ := h.put(t0, from("alice"), bobKey, []byte{byte(i)}, signalLife); !pushed {
 			t.Fatalf("put %d was not pushed to the quick listener", i)
 		}
 		if got := <-quick.queue; got[0] != byte(i) {
@@ -98,9 +100,9 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 	t.Run("letters of a key", func(t *testing.T) {
 		h := testHub()
 		for i := range 1000 {
-			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, fmt.Append(nil, i))
+			h.put(t0, from(peer.ID(fmt.Sprint(i))), bobKey, fmt.Append(nil, i), signalLife)
 		}
-		if n := len(h.boxes[bobKey].letters); n != maxLettersPerKey {
+		if n := len(h.boxes[bobKey].waiting); n != maxSealedPerKey {
 			t.Errorf("%d letters", n)
 		}
 		h.sweep(t0.Add(time.Hour))
@@ -109,7 +111,7 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 	t.Run("bytes of a key", func(t *testing.T) {
 		h := testHub()
 		for i := range 100 {
-			h.put(t0, peer.ID(fmt.Sprint(i)), bobKey, append(make([]byte, maxSealedLen-1), byte(i)))
+			h.put(t0, from(peer.ID(fmt.Sprint(i))), bobKey, append(make([]byte, maxSealedLen-1), byte(i)), signalLife)
 		}
 		if b := h.boxes[bobKey]; b.bytes > maxBytesPerKey || b.bytes < maxBytesPerKey-maxSealedLen || h.stored != b.bytes {
 			t.Errorf("%d bytes, %d stored", b.bytes, h.stored)
@@ -118,12 +120,12 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 	t.Run("bytes of a putter", func(t *testing.T) {
 		h := newHub(100, 1<<30, new(drops))
 		for i := range 100 {
-			h.put(t0, "eve", identity.DeviceID{1, byte(i)}, make([]byte, maxSealedLen))
+			h.put(t0, from("eve"), identity.DeviceID{1, byte(i)}, make([]byte, maxSealedLen), signalLife)
 		}
 		if h.stored > maxBytesPerPutter || h.drops[dropQuota].Load() == 0 {
 			t.Errorf("%d stored, %v", h.stored, h.drops.byName())
 		}
-		if _, stored := h.put(t0, "alice", bobKey, []byte("x")); !stored {
+		if _, stored := h.put(t0, from("alice"), bobKey, []byte("x"), signalLife); !stored {
 			t.Error("another putter was refused")
 		}
 		h.sweep(t0.Add(time.Hour))
@@ -133,12 +135,12 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 		h := newHub(100, 1<<20, new(drops))
 		l := mustListen(t, h, bobKey, "bob")
 		for i := range 1000 {
-			h.put(t0, peer.ID(fmt.Sprint(i)), identity.DeviceID{1, byte(i), byte(i >> 8)}, make([]byte, maxSealedLen))
+			h.put(t0, from(peer.ID(fmt.Sprint(i))), identity.DeviceID{1, byte(i), byte(i >> 8)}, make([]byte, maxSealedLen), signalLife)
 		}
 		if h.stored > 1<<20 {
 			t.Errorf("%d stored", h.stored)
 		}
-		if pushed, stored := h.put(t0, "alice", bobKey, make([]byte, maxSealedLen)); !pushed || stored || len(l.queue) != 1 {
+		if pushed, stored := h.put(t0, from("alice"), bobKey, make([]byte, maxSealedLen), signalLife); !pushed || stored || len(l.queue) != 1 {
 			t.Errorf("to a full hub: pushed %v, stored %v", pushed, stored)
 		}
 		h.leave(l)
@@ -150,7 +152,7 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 		for i := range 3 {
 			mustListen(t, h, identity.DeviceID{byte(i + 1)}, peer.ID(fmt.Sprint(i)))
 		}
-		if _, err := h.listen(t0, bobKey, "bob"); err == nil || h.drops[dropListener].Load() != 1 || len(h.boxes) != 3 {
+		if _, err := h.listen(t0, bobKey, from("bob")); err == nil || h.drops[dropListener].Load() != 1 || len(h.boxes) != 3 {
 			t.Errorf("%v, %v", err, h.drops.byName())
 		}
 	})
@@ -159,7 +161,7 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 		for i := range maxListensPerPeer {
 			mustListen(t, h, identity.DeviceID{byte(i + 1)}, "eve")
 		}
-		if _, err := h.listen(t0, bobKey, "eve"); err == nil {
+		if _, err := h.listen(t0, bobKey, from("eve")); err == nil {
 			t.Error("one more was taken")
 		}
 	})
@@ -167,9 +169,9 @@ func TestHubHoldsNoMoreThanItsQuotas(t *testing.T) {
 
 func TestFloodDisplacesItselfFirst(t *testing.T) {
 	h := testHub()
-	h.put(t0, "alice", bobKey, []byte("from alice"))
-	for i := range 10 * maxLettersPerKey {
-		h.put(t0, "eve", bobKey, fmt.Append(nil, "flood ", i))
+	h.put(t0, from("alice"), bobKey, []byte("from alice"), signalLife)
+	for i := range 10 * maxSealedPerKey {
+		h.put(t0, from("eve"), bobKey, fmt.Append(nil, "flood ", i), signalLife)
 	}
 	l := mustListen(t, h, bobKey, "bob")
 	if got := string(<-l.queue); got != "from alice" {

@@ -18,6 +18,8 @@ const (
 	maxSources    = 256  // nodes whose rates are known
 	maxSenders    = 1024 // devices whose rates are known
 	maxSignalRate = 1000
+	letterRate    = 10 // letters a second in all, four seconds' worth at once
+	letterQueue   = 64 // letters that wait for ReceiveLetter: at most 1 MiB
 	// burstSeconds is how many seconds' worth of a rate may come at once.
 	burstSeconds = 4
 	// logEvery spaces out what a hostile peer could make us log.
@@ -45,8 +47,11 @@ type inbox struct {
 	// what has been forgotten is stale.
 	digests *lru.Cache[digest, struct{}]
 	ids     *lru.Cache[signalKey, struct{}]
+	// letterIDs is ids for letters, which live longer and come more slowly.
+	letterIDs *lru.Cache[signalKey, struct{}]
+	letters   *rate.Limiter
 
-	queue chan signal
+	queue, letterQueue chan signal
 }
 
 // digest names a sealed message. It is computed, not sent: a node that could
@@ -65,6 +70,7 @@ type signalKey struct {
 }
 
 func newInbox(cfg Config, d *drops) *inbox {
+	seenLetters := letterRate*(int((MaxLetterLife+2*freshness)/time.Second)+burstSeconds) + 1
 	seen := cfg.SignalRate*(2*int(freshness/time.Second)+burstSeconds) + 1
 	return &inbox{
 		me: cfg.Identity, trust: cfg.Trust, log: cfg.Logger, drops: d, now: time.Now,
@@ -76,7 +82,9 @@ func newInbox(cfg Config, d *drops) *inbox {
 		senders:    newLRU[identity.DeviceID, *rate.Limiter](maxSenders),
 		digests:    newLRU[digest, struct{}](seen),
 		ids:        newLRU[signalKey, struct{}](seen),
-		queue:      make(chan signal, cfg.QueueLen),
+		letterIDs:  newLRU[signalKey, struct{}](seenLetters),
+		letters:    newLimiter(letterRate),
+		queue:      make(chan signal, cfg.QueueLen), letterQueue: make(chan signal, letterQueue),
 	}
 }
 
@@ -153,7 +161,11 @@ func (b *inbox) sift(source peer.ID, sealed []byte) (cause, error) {
 	if err != nil {
 		return dropMalformed, err
 	}
-	return b.believe(s, now)
+	c, err := b.believe(s, now)
+	if s.life > 0 && (c == dropQueue || c == dropRate || c == dropSenderRate) {
+		b.digests.Remove(sum)
+	}
+	return c, err
 }
 
 // believe checks what was opened, proves its sender and queues it.
@@ -173,6 +185,9 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	if err := b.trust.Check(s.from); err != nil {
 		return dropUntrusted, err
 	}
+	if s.life > 0 {
+		return b.deliverLetter(s, now)
+	}
 	if had, _ := b.ids.ContainsOrAdd(signalKey{s.from.Device, s.id}, struct{}{}); had {
 		return dropDuplicate, errDuplicate
 	}
@@ -180,6 +195,28 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	case b.queue <- s:
 		return 0, nil
 	default:
+		return dropQueue, errQueue
+	}
+}
+
+// deliverLetter queues a letter. One that finds no room is not remembered: nodes
+// still have it, and it comes again when the device listens anew.
+func (b *inbox) deliverLetter(s signal, now time.Time) (cause, error) {
+	key := signalKey{s.from.Device, s.id}
+	if b.letterIDs.Contains(key) {
+		return dropDuplicate, errDuplicate
+	}
+	if !b.letters.AllowN(now, 1) {
+		return dropRate, errRate
+	}
+	if had, _ := b.letterIDs.ContainsOrAdd(key, struct{}{}); had {
+		return dropDuplicate, errDuplicate
+	}
+	select {
+	case b.letterQueue <- s:
+		return 0, nil
+	default:
+		b.letterIDs.Remove(key)
 		return dropQueue, errQueue
 	}
 }

@@ -3,11 +3,10 @@ package dht
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -17,36 +16,35 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 )
 
-// Pace of joining. The first retries are quick, as the usual reason is a network
-// that comes up; the jitter spreads a thousand nodes that restart together.
-const (
-	joinFirstDelay = 250 * time.Millisecond
-	joinMaxDelay   = 30 * time.Second
-	joinJitter     = 0.5
-	joinedDelay    = time.Minute // between tries for the nodes that were down
-	joinTimeout    = 10 * time.Second
-)
+// joinTimeout bounds one attempt to join.
+const joinTimeout = 10 * time.Second
 
 // joiner keeps the node in the network: it connects to bootstrap nodes, again
 // and again while the routing table is empty or the network was lost, and now
 // and then to those that were down. run owns it.
 type joiner struct {
+	pacer
 	host  host.Host
 	kad   *kad.IpfsDHT
-	nodes []peer.AddrInfo
+	nodes []peer.AddrInfo // that were named by who runs us
+	extra []peer.AddrInfo // that worked before
 	log   *slog.Logger
-	kickc chan struct{} // asks for an attempt soon
 
 	mu      sync.Mutex
 	empty   bool          // the table was, when it was last looked at
 	joinedc chan struct{} // closed and replaced when it is not any more
 }
 
-func newJoiner(h host.Host, d *kad.IpfsDHT, nodes []peer.AddrInfo, log *slog.Logger) *joiner {
-	j := &joiner{host: h, kad: d, log: log, kickc: make(chan struct{}, 1), empty: true, joinedc: make(chan struct{})}
+func newJoiner(h host.Host, d *kad.IpfsDHT, nodes, extra []peer.AddrInfo, log *slog.Logger) *joiner {
+	j := &joiner{host: h, kad: d, log: log, pacer: newPacer(), empty: true, joinedc: make(chan struct{})}
 	for _, ai := range nodes {
 		if ai.ID != h.ID() {
 			j.nodes = append(j.nodes, ai)
+		}
+	}
+	for _, ai := range extra {
+		if !slices.ContainsFunc(nodes, func(o peer.AddrInfo) bool { return o.ID == ai.ID }) && ai.ID != h.ID() {
+			j.extra = append(j.extra, ai)
 		}
 	}
 	return j
@@ -86,20 +84,12 @@ func (j *joiner) wait(ctx context.Context) error {
 		if j.populated() || j.alone() {
 			return nil
 		}
-		j.kick()
+		j.kick(askedWithin)
 		select {
 		case <-c:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// kick asks for an attempt soon.
-func (j *joiner) kick() {
-	select {
-	case j.kickc <- struct{}{}:
-	default:
 	}
 }
 
@@ -121,46 +111,23 @@ func (j *joiner) admit(p peer.ID) bool {
 
 // run tries until ctx is done.
 func (j *joiner) run(ctx context.Context) {
-	bo := backoff.NewExponentialBackOff()
-	bo.InitialInterval, bo.MaxInterval, bo.RandomizationFactor = joinFirstDelay, joinMaxDelay, joinJitter
-	for ctx.Err() == nil {
+	j.pacer.run(ctx, func(ctx context.Context) bool {
 		j.connect(ctx)
-		delay := jittered(joinedDelay)
-		if len(j.nodes) > 0 && (!j.populated() || len(j.host.Network().Peers()) == 0) {
-			delay = bo.NextBackOff()
-		} else {
-			bo.Reset()
-		}
-		j.pause(ctx, delay)
-	}
+		return len(j.nodes)+len(j.extra) == 0 || j.populated() && len(j.host.Network().Peers()) > 0
+	})
 }
 
-// pause waits for delay, or shorter when a kick comes, but never spins.
-func (j *joiner) pause(ctx context.Context, delay time.Duration) {
-	t := time.NewTimer(delay)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return
-	case <-t.C:
-		return
-	case <-j.kickc:
-	}
-	soon := time.NewTimer(min(delay, jittered(joinFirstDelay)))
-	defer soon.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	case <-soon.C:
-	}
-}
-
-// connect tries all bootstrap nodes that are not connected, side by side.
+// connect tries all bootstrap nodes that are not connected, side by side, and
+// while there is nobody else those that worked before.
 func (j *joiner) connect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, ai := range j.nodes {
+	nodes := j.nodes
+	if !j.populated() {
+		nodes = slices.Concat(nodes, j.extra)
+	}
+	for _, ai := range nodes {
 		if j.host.Network().Connectedness(ai.ID) == network.Connected && j.populated() {
 			continue
 		}
@@ -204,14 +171,9 @@ func (j *joiner) watch(ctx context.Context, sub event.Subscription, met func(pee
 				}
 			case event.EvtPeerConnectednessChanged:
 				if e.Connectedness != network.Connected && len(j.host.Network().Peers()) == 0 {
-					j.kick()
+					j.kick(lostWithin)
 				}
 			}
 		}
 	}
-}
-
-// jittered spreads d over ±25 %.
-func jittered(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2)
 }

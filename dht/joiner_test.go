@@ -107,10 +107,10 @@ func TestPublicationIsRefreshedAndRepaired(t *testing.T) {
 	if _, err := p.current(t0.Add(-time.Hour)); err != nil || p.seq != seq+1 {
 		t.Errorf("number %d after %d, %v", p.seq, seq, err)
 	}
-	if p.overtake(p.seq - 1) {
+	if p.overtake(p.seq-1, t0) {
 		t.Error("an older record was answered")
 	}
-	if newer := p.seq + 1000; !p.overtake(newer) || p.seq <= newer || p.overtake(p.seq+1000) {
+	if newer := p.seq + 1000; !p.overtake(newer, t0) || p.seq <= newer || p.overtake(p.seq+1000, t0) {
 		t.Error("a newer record is to be answered once")
 	}
 }

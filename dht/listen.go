@@ -3,6 +3,7 @@ package dht
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,13 +17,13 @@ import (
 
 // listen has one node push this device's signals, and hands them to the inbox,
 // until ctx is done or the stream ends. accepted is called when the node took
-// the proof. The error matches ctx's where that is the reason.
-func (p *presence) listen(ctx context.Context, node peer.ID, accepted func()) error {
+// the proof, with its time. The error matches ctx's where that is the reason.
+func (p *presence) listen(ctx context.Context, node peer.ID, accepted func(ahead time.Duration)) error {
 	err := p.follow(ctx, node, accepted)
 	return errors.Join(ctx.Err(), err)
 }
 
-func (p *presence) follow(ctx context.Context, node peer.ID, accepted func()) error {
+func (p *presence) follow(ctx context.Context, node peer.ID, accepted func(ahead time.Duration)) error {
 	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	s, err := p.n.host.NewStream(hctx, node, pushProtocol)
@@ -33,12 +34,17 @@ func (p *presence) follow(ctx context.Context, node peer.ID, accepted func()) er
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	r := bufio.NewReader(s)
-	if err := introduce(s, r, p.me, node, p.n.host.ID()); err != nil {
+	told, err := introduce(s, r, p.me, node, p.n.host.ID())
+	if err != nil {
 		return err
+	}
+	ahead := time.Duration(0)
+	if !told.IsZero() {
+		ahead = p.n.cfg.now().Sub(told)
 	}
 	p.n.host.ConnManager().Protect(node, subscriberTag)
 	defer p.n.host.ConnManager().Unprotect(node, subscriberTag)
-	accepted()
+	accepted(ahead)
 	for {
 		sealed, err := readKind(r, kindSignal, maxSealedLen)
 		if errors.Is(err, errOversize) {
@@ -51,33 +57,40 @@ func (p *presence) follow(ctx context.Context, node peer.ID, accepted func()) er
 	}
 }
 
-// introduce proves to node that this host listens for me.
-func introduce(s network.Stream, r io.Reader, me *identity.Identity, node, self peer.ID) error {
+// introduce proves to node that this host listens for me. It returns what time
+// it is by the node's clock; zero if the node does not say.
+func introduce(s network.Stream, r io.Reader, me *identity.Identity, node, self peer.ID) (told time.Time, err error) {
 	if err := s.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
+		return told, err
 	}
 	device := me.DeviceID()
 	if _, err := s.Write(appendFrame(nil, kindListen, device[:])); err != nil {
-		return err
+		return told, err
 	}
 	nonce, err := readKind(r, kindChallenge, nonceLen)
 	if err != nil {
-		return err
+		return told, err
 	}
 	if len(nonce) != nonceLen {
-		return fmt.Errorf("push: a nonce of %d bytes, want %d", len(nonce), nonceLen)
+		return told, fmt.Errorf("push: a nonce of %d bytes, want %d", len(nonce), nonceLen)
 	}
 	proof, err := encodeProof(me, listenStatement(nonce, device, node, self))
 	if err != nil {
-		return err
+		return told, err
 	}
 	if _, err := s.Write(appendFrame(nil, kindProof, proof)); err != nil {
-		return err
+		return told, err
 	}
-	if _, err := readKind(r, kindListening, 0); err != nil {
-		return err
+	b, err := readKind(r, kindListening, timeLen)
+	if err != nil {
+		return told, err
 	}
-	return s.SetDeadline(time.Time{})
+	if len(b) == timeLen {
+		if ms := binary.BigEndian.Uint64(b); ms > 0 && ms <= maxUnixMilli {
+			told = time.UnixMilli(int64(ms))
+		}
+	}
+	return told, s.SetDeadline(time.Time{})
 }
 
 // listenHere takes the signals that are put to this node itself: as a server it
@@ -85,7 +98,7 @@ func introduce(s network.Stream, r io.Reader, me *identity.Identity, node, self 
 func (p *presence) listenHere(ctx context.Context) {
 	self := p.n.host.ID()
 	p.n.spawn(func() {
-		l, err := p.n.hub.listen(time.Now(), p.me.DeviceID(), self)
+		l, err := p.n.hub.listen(time.Now(), p.me.DeviceID(), origin{})
 		if err != nil {
 			p.log.Error("dht: this node does not serve its own device", "err", err)
 			return

@@ -43,6 +43,7 @@ var ErrNotFound = errors.New("no record of this device was found")
 type found struct {
 	rec   Record
 	nodes []peer.ID
+	near  []peer.ID // of nodes, those that are no nodes near the key
 	asked int
 	until time.Time // when the cache forgets it
 }
@@ -65,7 +66,7 @@ func (n *Node) find(ctx context.Context, id identity.DeviceID) (found, error) {
 	}
 	ctx, cancel := n.bound(ctx, lookupTimeout)
 	defer cancel()
-	f, err := n.search(ctx, id)
+	f, err := n.locate(ctx, id)
 	if err != nil {
 		return found{}, n.explain(ctx, fmt.Errorf("dht: look up %s: %w", id, err))
 	}

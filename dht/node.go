@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
@@ -26,14 +27,18 @@ type Node struct {
 	kad       *kad.IpfsDHT
 	messenger *messenger
 	joiner    *joiner
-	service   *service // nil for a client
+	service   *service // nil for a client, unless it serves its neighbours
 	hub       *hub
 	records   *store
+	disk      *disk     // nil without a data folder, and for a client
 	inbox     *inbox    // nil without an identity
 	presence  *presence // nil without an identity
-	cache     *lru.Cache[identity.DeviceID, found]
-	sending   chan struct{} // one for each signal being put
-	drops     *drops
+	memory    *memory   // nil without a ReachFile
+
+	neighbours *neighbours // nil without LAN
+	cache      *lru.Cache[identity.DeviceID, found]
+	sending    chan struct{} // one for each signal being put
+	drops      *drops
 
 	life context.Context // done when Close begins
 	end  context.CancelFunc
@@ -57,22 +62,15 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("dht: start: %w", err)
 	}
-	h, err := newHost(cfg)
-	if err != nil {
-		return nil, err
-	}
-	values := newStore()
-	values.place(h.ID())
 	n := &Node{
-		cfg: cfg, host: h, drops: new(drops), records: values,
+		cfg: cfg, drops: new(drops), records: newStore(),
 		cache:   newLRU[identity.DeviceID, found](cacheLen),
 		sending: make(chan struct{}, maxDeliveries),
 	}
-	if n.kad, err = newKad(cfg, h, values, newGuard(n.drops)); err != nil {
-		_ = h.Close()
+	if err := n.open(); err != nil {
 		return nil, err
 	}
-	n.joiner = newJoiner(h, n.kad, bootstrap, cfg.Logger)
+	n.joiner = newJoiner(n.host, n.kad, bootstrap, n.memory.nodes(), cfg.Logger)
 	n.life, n.end = context.WithCancel(context.Background())
 	n.closeMe = sync.OnceValue(n.shutdown)
 	if err := n.start(); err != nil {
@@ -82,6 +80,32 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
+// open opens the data folder and makes the host and its Kademlia part, or none
+// of them.
+func (n *Node) open() (err error) {
+	if n.cfg.Mode == Server && n.cfg.DataDir != "" {
+		if n.disk, err = openDisk(n.cfg.DataDir, n.records, n.cfg.Logger); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				_ = n.disk.close()
+			}
+		}()
+	}
+	if n.host, err = newHost(n.cfg); err != nil {
+		return err
+	}
+	if n.memory = openMemory(n.cfg.ReachFile, n.cfg.Logger); n.memory != nil {
+		n.memory.host = n.host
+	}
+	n.records.place(n.host.ID())
+	if n.kad, err = newKad(n.cfg, n.host, n.records, newGuard(n.drops, n.records)); err != nil {
+		_ = n.host.Close()
+	}
+	return err
+}
+
 // start begins what the node does on its own.
 func (n *Node) start() error {
 	var err error
@@ -89,27 +113,49 @@ func (n *Node) start() error {
 		return err
 	}
 	n.hub = newHub(n.cfg.MaxListeners, n.cfg.MaxStored, n.drops)
-	met := func(peer.ID) {}
+	met := n.memory.noteNode
 	if n.cfg.Identity != nil {
 		n.inbox = newInbox(n.cfg, n.drops)
 		n.presence = newPresence(n, n.inbox)
-		met = n.presence.meet
+		met = func(p peer.ID) { n.memory.noteNode(p); n.presence.meet(p) }
 	}
 	sub, err := n.joiner.subscribe()
 	if err != nil {
 		return err
 	}
 	n.spawn(func() { n.joiner.watch(n.life, sub, met) })
-	if n.cfg.Mode == Server {
-		n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger)
-		n.host.SetStreamHandler(pushProtocol, n.service.handle)
-		n.spawn(func() { n.service.sweeper(n.life, n.records) })
+	if n.cfg.Mode == Server || n.cfg.LAN {
+		n.serve()
+	}
+	if n.cfg.LAN {
+		n.neighbours = newNeighbours(n)
+		n.spawn(func() { n.neighbours.run(n.life) })
+	}
+	if n.memory != nil {
+		n.spawn(func() { n.memory.run(n.life) })
+	}
+	if n.disk != nil {
+		n.spawn(func() { n.disk.run(n.life) })
 	}
 	if n.presence != nil {
 		n.spawn(func() { n.presence.run(n.life) })
 	}
 	n.spawn(func() { n.joiner.run(n.life) })
 	return nil
+}
+
+// serve answers the push protocol.
+func (n *Node) serve() {
+	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger)
+	if id := n.cfg.Identity; id != nil {
+		n.service.card = &card{me: id, life: n.cfg.RecordLife, now: n.cfg.now}
+		if n.cfg.Mode == Client {
+			me := id.DeviceID()
+			n.service.only = &me
+		}
+	}
+	n.host.SetStreamHandler(pushProtocol, n.service.handle)
+	n.spawn(func() { n.service.sweeper(n.life, n.records) })
 }
 
 // spawn runs f in a goroutine that Close waits for. It reports false, and does
@@ -154,8 +200,8 @@ func (n *Node) Ready(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		h := n.Health()
-		return n.explain(ctx, fmt.Errorf("dht: not ready: %d nodes known, the record held by %d, %d of %d subscriptions up: %w",
-			h.Table, h.Holders, h.Subscriptions, h.Wanted, ctx.Err()))
+		return n.explain(ctx, fmt.Errorf("dht: not ready: %d nodes known, the record held by %d, %d of %d subscriptions up%s: %w",
+			h.Table, h.Holders, h.Subscriptions, h.Wanted, n.presence.clock.hint(), ctx.Err()))
 	}
 }
 
@@ -164,15 +210,36 @@ func (n *Node) Ready(ctx context.Context) error {
 // one; the error matches net.ErrClosed after Close, and is ctx's otherwise.
 func (n *Node) Receive(ctx context.Context) (from identity.Peer, msg []byte, err error) {
 	if n.inbox == nil {
-		return identity.Peer{}, nil, errors.New("dht: receive: this node has no identity to receive for")
+		return identity.Peer{}, nil, errNoIdentity
 	}
+	s, err := n.receive(ctx, n.inbox.queue)
+	return s.from, s.body, err
+}
+
+// ReceiveLetter is Receive for letters: sent is when the letter was signed, by
+// its sender's clock, at most 10 min ago. A letter is delivered once, but after a
+// restart of this device once more if nodes still keep it. At most 64 letters
+// wait here; the nodes keep others for their life and bring them when this device
+// listens anew.
+func (n *Node) ReceiveLetter(ctx context.Context) (from identity.Peer, msg []byte, sent time.Time, err error) {
+	if n.inbox == nil {
+		return identity.Peer{}, nil, time.Time{}, errNoIdentity
+	}
+	s, err := n.receive(ctx, n.inbox.letterQueue)
+	return s.from, s.body, s.at, err
+}
+
+var errNoIdentity = errors.New("dht: receive: this node has no identity to receive for")
+
+// receive takes the next of a queue.
+func (n *Node) receive(ctx context.Context, queue <-chan signal) (signal, error) {
 	select {
-	case s := <-n.inbox.queue:
-		return s.from, s.body, nil
+	case s := <-queue:
+		return s, nil
 	case <-n.life.Done():
-		return identity.Peer{}, nil, errClosed
+		return signal{}, errClosed
 	case <-ctx.Done():
-		return identity.Peer{}, nil, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
+		return signal{}, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
 	}
 }
 
@@ -199,6 +266,9 @@ func (n *Node) shutdown() error {
 	n.wg.Wait()
 	if n.service != nil {
 		n.service.wg.Wait()
+	}
+	if n.disk != nil {
+		err = errors.Join(err, n.disk.close())
 	}
 	if err != nil {
 		return fmt.Errorf("dht: close: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 const (
 	checkEvery     = 90 * time.Second // between looks at who is nearest, ± 25 %
 	checkSoon      = time.Second      // after a change, ± 25 %: many come together
+	announceWithin = 2 * time.Second  // after the network is back: all others announce themselves, too
 	retryMin       = time.Second      // before a node that failed is tried again
 	retryMax       = 2 * time.Minute
 	maxFailedNodes = 64
@@ -52,6 +54,8 @@ type presence struct {
 	publishing   bool
 	publishAgain bool // something changed meanwhile
 
+	clock clock
+
 	ready      chan struct{}
 	readyDone  bool
 	up, wanted atomic.Int64 // subscriptions that stand, and that should
@@ -83,7 +87,7 @@ func newPresence(n *Node, in *inbox) *presence {
 
 // run is the owner loop, until ctx is done.
 func (p *presence) run(ctx context.Context) {
-	if p.n.cfg.Mode == Server {
+	if p.n.service != nil {
 		p.listenHere(ctx)
 	}
 	p.timer, p.armed, p.next = time.NewTimer(0), true, time.Now()
@@ -97,8 +101,13 @@ func (p *presence) run(ctx context.Context) {
 			f()
 		case <-joined:
 			joined = p.n.joiner.joined()
+			first := p.pub.seq == 0
 			p.pub.forget() // the network was empty: what it held is gone
-			p.schedule(0)
+			if first {
+				p.schedule(0)
+			} else {
+				p.schedule(rand.N(announceWithin))
+			}
 		case id := <-p.metc:
 			p.met(id)
 		case <-p.timer.C:
@@ -213,8 +222,8 @@ func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 	p.subs[id] = s
 	ok := p.n.spawn(func() {
 		defer cancel()
-		err := p.listen(sctx, id, func() {
-			p.report(ctx, func() { p.stands(id, s) })
+		err := p.listen(sctx, id, func(ahead time.Duration) {
+			p.report(ctx, func() { p.stands(id, s, ahead) })
 		})
 		p.report(ctx, func() { p.lost(ctx, id, s, err) })
 	})
@@ -224,9 +233,13 @@ func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 	}
 }
 
-// stands notes that a subscription was accepted.
-func (p *presence) stands(id peer.ID, s *subscription) {
+// stands notes that a subscription was accepted by a node whose clock this one
+// is so far ahead of.
+func (p *presence) stands(id peer.ID, s *subscription, ahead time.Duration) {
 	s.up = true
+	if p.clock.note(id, ahead) {
+		p.log.Warn("dht: signals and records will be refused" + p.clock.hint())
+	}
 	p.up.Add(1)
 	delete(p.failed, id)
 	p.checkReady()
@@ -238,6 +251,7 @@ func (p *presence) lost(ctx context.Context, id peer.ID, s *subscription, err er
 		p.up.Add(-1)
 	}
 	delete(p.subs, id)
+	p.clock.forget(id)
 	if errors.Is(err, context.Canceled) {
 		return // ended by reconcile
 	}
@@ -266,6 +280,9 @@ func (p *presence) checkReady() {
 	if p.n.cfg.Mode == Server && p.n.joiner.alone() {
 		subscribed, published = true, p.pub.seq > 0 // with itself, for now
 	}
+	if p.n.neighbours != nil && p.n.joiner.alone() {
+		subscribed, published = true, true // by neighbours, and there is nobody else
+	}
 	if subscribed && published {
 		p.readyDone = true
 		close(p.ready)
@@ -282,11 +299,11 @@ func (p *presence) publish(ctx context.Context) {
 		return
 	}
 	p.publishAgain = false
-	missing := p.pub.due(time.Now(), p.nodes())
+	missing := p.pub.due(p.n.cfg.now(), p.nodes())
 	if len(missing) == 0 && p.pub.seq > 0 {
 		return
 	}
-	value, err := p.pub.current(time.Now())
+	value, err := p.pub.current(p.n.cfg.now())
 	if err != nil {
 		p.log.Error("dht: the device's record cannot be made", "err", err)
 		return
@@ -305,13 +322,13 @@ func (p *presence) published(ctx context.Context, held []peer.ID, newer uint64) 
 	p.pub.note(held)
 	p.holders.Store(int64(len(p.pub.holders)))
 	p.checkReady()
-	if p.pub.overtake(newer) {
+	if p.pub.overtake(newer, p.n.cfg.now()) {
 		p.log.Warn("dht: nodes hold a newer record of this device: its clock was set back, or it runs twice", "seq", newer)
 		p.publish(ctx)
 		return
 	}
 	if len(p.pub.holders) == 0 && !p.n.joiner.alone() {
-		p.log.Warn("dht: no node holds this device's record: it cannot be found for now", "asked", len(p.near))
+		p.log.Warn("dht: no node holds this device's record: it cannot be found for now"+p.clock.hint(), "asked", len(p.near))
 		p.schedule(jittered(minRecordRefresh))
 	}
 	if p.publishAgain {

@@ -73,13 +73,13 @@ func (p *publication) forget() { p.refreshAt = time.Time{} }
 
 // overtake makes the next record follow newer and reports whether it has to be
 // made now; once per refresh, so that two runs of one device do not race each other.
-func (p *publication) overtake(newer uint64) bool {
+func (p *publication) overtake(newer uint64, now time.Time) bool {
 	if newer < p.seq || p.overtaken {
 		return false
 	}
 	p.seq = min(newer, maxSequence-1)
 	p.refreshAt = time.Time{}
-	value, err := p.current(time.Now())
+	value, err := p.current(now)
 	p.overtaken = true
 	return err == nil && value != nil
 }
@@ -89,10 +89,10 @@ func (p *publication) overtake(newer uint64) bool {
 // that one of them holds instead.
 func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []peer.ID) (held []peer.ID, newer uint64) {
 	if n.cfg.Mode == Server {
-		// Only the library can put into its own store; what it reports is of no use.
-		lctx, cancel := context.WithTimeout(ctx, requestTimeout)
-		_ = n.kad.PutValue(lctx, key, value)
-		cancel()
+		// The library's PutValue would ask the network first, for up to its time-out.
+		if err := n.records.putOwn(ctx, key, value); err != nil {
+			n.cfg.Logger.Warn("dht: this node does not store its own record", "err", err)
+		}
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -20,6 +20,7 @@ import (
 // Bounds of a record. The record of a device of ours has about 2.3 KiB.
 const (
 	maxRecordLen     = 8 << 10
+	maxKeyLen        = len(recordKeyPrefix) + 2*idLen
 	maxSealingKey    = 2 << 10
 	maxRecordLife    = 24 * time.Hour
 	maxRecordSkew    = 5 * time.Minute // how far ahead a publisher's clock may be

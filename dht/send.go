@@ -3,8 +3,10 @@ package dht
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -39,47 +41,83 @@ func (d Delivery) String() string {
 // and otherwise says how many nodes were asked and how many took it; time-out
 // and closing match os.ErrDeadlineExceeded and net.ErrClosed.
 func (n *Node) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	_, err := n.send(ctx, to, msg, 0)
+	return n.sendError(ctx, to, err)
+}
+
+// SendLetter is Send for a message that may wait: nodes keep it for life (more
+// than 0, at most MaxLetterLife) for a device that is away, and hand it over when
+// the device listens again. It waits until all nodes near the device's key have
+// answered and tells how many took it; the error is nil if one did. A letter is
+// taken from ReceiveLetter. Nodes hold at most 32 signals and letters, and 256 KiB,
+// for one device, and 1 MiB of one sender; who sends too much loses the oldest.
+func (n *Node) SendLetter(ctx context.Context, to identity.DeviceID, msg []byte, life time.Duration) (Delivery, error) {
+	if life <= 0 || life > MaxLetterLife {
+		return Delivery{}, fmt.Errorf("dht: send to %s: a letter's life of %v is outside 0 to %v", to.Short(), life, MaxLetterLife)
+	}
+	d, err := n.send(ctx, to, msg, max(life, time.Millisecond))
+	return d, n.sendError(ctx, to, err)
+}
+
+// sendError says to whom, and names a wrong clock.
+func (n *Node) sendError(ctx context.Context, to identity.DeviceID, err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	if n.presence != nil {
+		hint = n.presence.clock.hint()
+	}
+	return n.explain(ctx, fmt.Errorf("dht: send to %s: %w%s", to.Short(), err, hint))
+}
+
+// send is Send and, with a life, SendLetter.
+func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life time.Duration) (Delivery, error) {
 	if n.cfg.Identity == nil {
-		return errors.New("dht: send: this node has no identity to sign with")
+		return Delivery{}, errors.New("this node has no identity to sign with")
 	}
 	ctx, cancel := n.bound(ctx, sendTimeout)
 	defer cancel()
 	f, err := n.find(ctx, to)
 	if err != nil {
-		return fmt.Errorf("dht: send to %s: %w", to.Short(), err)
+		return Delivery{}, err
 	}
-	sealed, err := n.seal(f.rec, msg)
+	sealed, err := n.seal(f.rec, msg, life)
 	if err != nil {
-		return fmt.Errorf("dht: send to %s: %w", to.Short(), err)
+		return Delivery{}, err
 	}
 	select {
 	case n.sending <- struct{}{}:
 	case <-ctx.Done():
-		return n.explain(ctx, fmt.Errorf("dht: send to %s: %d signals are being sent already: %w", to.Short(), maxDeliveries, ctx.Err()))
+		return Delivery{}, n.explain(ctx, fmt.Errorf("%d signals are being sent already: %w", maxDeliveries, ctx.Err()))
 	}
-	c := newCourier(n, to, sealed)
-	if !n.spawn(func() { defer func() { <-n.sending }(); c.run(f.nodes) }) {
+	c := newCourier(n, to, sealed, life)
+	if !n.spawn(func() { defer func() { <-n.sending }(); c.run(f) }) {
 		<-n.sending
-		return fmt.Errorf("dht: send to %s: %w", to.Short(), errClosed)
+		return Delivery{}, errClosed
+	}
+	pushed := c.pushed
+	if life > 0 {
+		pushed = nil // a letter wants to be everywhere: its recipient may leave
 	}
 	select {
-	case <-c.pushed:
-		return nil
+	case <-pushed:
+		return Delivery{}, nil
 	case <-c.done:
 	case <-ctx.Done():
-		return n.explain(ctx, fmt.Errorf("dht: send to %s: %w while nodes were asked", to.Short(), ctx.Err()))
+		return Delivery{}, n.explain(ctx, fmt.Errorf("%w while nodes were asked", ctx.Err()))
 	}
 	if c.sum.Took > 0 {
-		return nil
+		return c.sum, nil
 	}
-	return n.explain(ctx, fmt.Errorf("dht: send to %s: %v: %w", to.Short(), c.sum, errors.Join(c.errs...)))
+	return c.sum, fmt.Errorf("%v: %w", c.sum, errors.Join(c.errs...))
 }
 
 // seal makes the bytes that travel.
-func (n *Node) seal(rec Record, msg []byte) ([]byte, error) {
+func (n *Node) seal(rec Record, msg []byte, life time.Duration) ([]byte, error) {
 	var id [signalIDLen]byte
 	_, _ = rand.Read(id[:]) // never fails
-	plain, err := encodeSignal(n.cfg.Identity, rec.Peer.Device, id, time.Now(), msg)
+	plain, err := encodeSignal(n.cfg.Identity, rec.Peer.Device, id, n.cfg.now(), life, msg)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +131,12 @@ type courier struct {
 	n      *Node
 	to     identity.DeviceID
 	sealed []byte
+	life   time.Duration // 0: no letter
 
 	sum     Delivery
 	errs    []error
+	near    []peer.ID // who was found nearby
+	far     int       // how many others pushed the signal
 	asked   map[peer.ID]bool
 	results chan result
 	pending int
@@ -110,9 +151,9 @@ type result struct {
 	err    error
 }
 
-func newCourier(n *Node, to identity.DeviceID, sealed []byte) *courier {
+func newCourier(n *Node, to identity.DeviceID, sealed []byte, life time.Duration) *courier {
 	return &courier{
-		n: n, to: to, sealed: sealed, asked: make(map[peer.ID]bool),
+		n: n, to: to, sealed: sealed, life: life, asked: make(map[peer.ID]bool),
 		results: make(chan result, replication),
 		pushed:  make(chan struct{}), done: make(chan struct{}),
 	}
@@ -120,14 +161,18 @@ func newCourier(n *Node, to identity.DeviceID, sealed []byte) *courier {
 
 // run asks the nodes that the look-up named. If none of them has the callee
 // listening, the look-up was too quick or the nodes have changed: the network is
-// then asked thoroughly which nodes are nearest.
-func (c *courier) run(nodes []peer.ID) {
+// then asked thoroughly which nodes are nearest. So it is if only somebody nearby
+// says so, who may be lying.
+func (c *courier) run(f found) {
 	defer close(c.done)
 	ctx, cancel := context.WithTimeout(c.n.life, sendTimeout)
 	defer cancel()
-	c.ask(ctx, nodes)
-	if c.sum.Pushed == 0 && ctx.Err() == nil {
+	c.near = f.near
+	c.ask(ctx, f.nodes)
+	if c.sum.Pushed == 0 {
 		c.n.cache.Remove(c.to)
+	}
+	if c.far == 0 && ctx.Err() == nil && c.n.joiner.populated() {
 		key := recordKey(c.to)
 		near, _ := c.n.closest(ctx, key) // what was found in time will do
 		near = c.n.withSelf(near, key)
@@ -151,7 +196,7 @@ func (c *courier) ask(ctx context.Context, nodes []peer.ID) {
 			c.sum.Asked++
 			c.pending++
 			go func() {
-				pushed, err := c.n.put(ctx, p, c.to, c.sealed)
+				pushed, err := c.n.put(ctx, p, c.to, c.sealed, c.life)
 				c.results <- result{p, pushed, err} // has room for every pending one
 			}()
 		}
@@ -176,6 +221,12 @@ func (c *courier) note(r result) bool {
 	}
 	c.sum.Took++
 	if r.pushed {
+		if r.node != c.n.host.ID() {
+			c.n.memory.noteCarrier(c.to, r.node)
+		}
+		if !slices.Contains(c.near, r.node) {
+			c.far++
+		}
 		if c.sum.Pushed++; c.sum.Pushed == 1 {
 			close(c.pushed)
 		}
@@ -183,10 +234,14 @@ func (c *courier) note(r result) bool {
 	return true
 }
 
-// put asks one node, or this one, to carry a signal.
-func (n *Node) put(ctx context.Context, p peer.ID, to identity.DeviceID, sealed []byte) (pushed bool, err error) {
+// put asks one node, or this one, to carry a signal or, with a life, a letter.
+func (n *Node) put(ctx context.Context, p peer.ID, to identity.DeviceID, sealed []byte, life time.Duration) (pushed bool, err error) {
 	if p == n.host.ID() {
-		pushed, stored := n.hub.put(time.Now(), p, to, sealed)
+		keep := signalLife
+		if life > 0 {
+			keep = life + freshness
+		}
+		pushed, stored := n.hub.put(time.Now(), origin{}, to, sealed, keep)
 		if !pushed && !stored {
 			return false, errors.New("no room to keep the signal")
 		}
@@ -201,7 +256,12 @@ func (n *Node) put(ctx context.Context, p peer.ID, to identity.DeviceID, sealed 
 	defer func() { _ = s.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	if _, err := s.Write(appendFrame(nil, kindPut, to[:], sealed)); err != nil {
+	frame := appendFrame(nil, kindPut, to[:], sealed)
+	if life > 0 {
+		seconds := binary.BigEndian.AppendUint16(nil, uint16((life+time.Second-1)/time.Second))
+		frame = appendFrame(nil, kindHold, to[:], seconds, sealed)
+	}
+	if _, err := s.Write(frame); err != nil {
 		return false, err
 	}
 	b, err := readKind(s, kindTaken, 1)

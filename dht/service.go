@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -26,6 +28,7 @@ const (
 	writeTimeout     = 10 * time.Second // for one signal to a listening device
 	maxPushPeers     = 4096             // peers whose rates are known
 	peerRate         = 20               // requests a second from one peer: puts and listens
+	networkRate      = 10               // times that for all peers of one network
 	maxHandshakes    = 1024             // streams at once that have not said what they want or are being answered
 	maxPeerHandshake = 64               // of them, from one peer
 	listenerTag      = "peerlink-listener"
@@ -39,9 +42,12 @@ type service struct {
 	log   *slog.Logger
 	drops *drops
 	now   func() time.Time
-	rate  int // requests a second from one peer
+	rate  int                // requests a second from one peer
+	card  *card              // this node's own device; nil: none
+	only  *identity.DeviceID // a client on a LAN serves nobody but its own device; nil: everybody
 
-	peers *lru.Cache[peer.ID, *rate.Limiter]
+	peers    *lru.Cache[peer.ID, *rate.Limiter]
+	networks *lru.Cache[netip.Prefix, *rate.Limiter]
 
 	mu     sync.Mutex
 	busy   map[peer.ID]int // streams in their handshake
@@ -54,9 +60,10 @@ type service struct {
 func newService(h host.Host, hb *hub, d *drops, log *slog.Logger) *service {
 	return &service{
 		host: h, hub: hb, log: log, drops: d, now: time.Now, rate: peerRate,
-		peers: newLRU[peer.ID, *rate.Limiter](maxPushPeers),
-		busy:  make(map[peer.ID]int),
-		done:  make(chan struct{}),
+		peers:    newLRU[peer.ID, *rate.Limiter](maxPushPeers),
+		networks: newLRU[netip.Prefix, *rate.Limiter](maxPushPeers),
+		busy:     make(map[peer.ID]int),
+		done:     make(chan struct{}),
 	}
 }
 
@@ -67,9 +74,9 @@ func (s *service) handle(st network.Stream) {
 		return
 	}
 	defer s.wg.Done()
-	from := st.Conn().RemotePeer()
+	from := originOf(st.Conn())
 	if err := s.serve(st, from); err != nil {
-		s.log.Debug("dht: push stream ended", "peer", from.String(), "err", err)
+		s.log.Debug("dht: push stream ended", "peer", from.peer.String(), "err", err)
 		if !errors.Is(err, errRefused) { // a reset would overtake the reason
 			_ = st.Reset()
 			return
@@ -123,14 +130,14 @@ func (s *service) release(p peer.ID) {
 }
 
 // serve answers one stream.
-func (s *service) serve(st network.Stream, from peer.ID) error {
-	if !s.claim(from) {
+func (s *service) serve(st network.Stream, from origin) error {
+	if !s.claim(from.peer) {
 		s.drops.add(dropRate)
 		return errRate
 	}
-	release := sync.OnceFunc(func() { s.release(from) })
+	release := sync.OnceFunc(func() { s.release(from.peer) })
 	defer release()
-	if !allow(s.peers, from, s.rate, s.now()) {
+	if !s.permit(from) {
 		s.drops.add(dropSourceRate)
 		return refuse(st, "too many requests")
 	}
@@ -138,7 +145,7 @@ func (s *service) serve(st network.Stream, from peer.ID) error {
 		return err
 	}
 	r := bufio.NewReader(st)
-	k, b, err := readFrame(r, maxPutLen)
+	k, b, err := readFrame(r, maxHoldLen)
 	switch {
 	case errors.Is(err, errOversize):
 		s.drops.add(dropOversize)
@@ -146,7 +153,11 @@ func (s *service) serve(st network.Stream, from peer.ID) error {
 	case err != nil:
 		return err
 	case k == kindPut:
-		return s.put(st, from, b)
+		return s.put(st, from, b, signalLife)
+	case k == kindHold:
+		return s.hold(st, from, b)
+	case k == kindWho:
+		return s.introduce(st, b)
 	case k == kindListen:
 		l, err := s.admit(st, r, from, b)
 		if err != nil {
@@ -167,12 +178,55 @@ func refuse(w io.Writer, reason string) error {
 	return fmt.Errorf("%w: %s", errRefused, reason)
 }
 
-// put takes one signal.
-func (s *service) put(st network.Stream, from peer.ID, b []byte) error {
+// serves reports whether this node carries signals for a device.
+func (s *service) serves(id identity.DeviceID) bool { return s.only == nil || *s.only == id }
+
+// introduce shows this device's record to whoever asks for it by its id.
+func (s *service) introduce(st network.Stream, b []byte) error {
+	if len(b) != idLen {
+		return fmt.Errorf("push: who of %d bytes, want %d", len(b), idLen)
+	}
+	if s.card == nil || s.card.me.DeviceID() != identity.DeviceID(b) {
+		return refuse(st, "this is another device")
+	}
+	rec, err := s.card.show()
+	if err != nil {
+		return err
+	}
+	_, err = st.Write(appendFrame(nil, kindRecord, rec))
+	return err
+}
+
+// permit asks the rates of a peer and of its network.
+func (s *service) permit(from origin) bool {
+	now := s.now()
+	return allow(s.peers, from.peer, s.rate, now) &&
+		(!from.network.IsValid() || allow(s.networks, from.network, networkRate*s.rate, now))
+}
+
+// hold takes one letter.
+func (s *service) hold(st network.Stream, from origin, b []byte) error {
+	if len(b) < idLen+secondsLen {
+		return refuse(st, "a hold of no letter")
+	}
+	life := min(time.Duration(binary.BigEndian.Uint16(b[idLen:]))*time.Second, MaxLetterLife)
+	return s.put(st, from, append(b[:idLen:idLen], b[idLen+secondsLen:]...), life+freshness)
+}
+
+// put takes one signal or letter.
+func (s *service) put(st network.Stream, from origin, b []byte, life time.Duration) error {
 	if len(b) <= idLen {
 		return refuse(st, "a put of no signal")
 	}
-	pushed, stored := s.hub.put(s.now(), from, identity.DeviceID(b[:idLen]), b[idLen:])
+	if len(b) > maxPutLen {
+		s.drops.add(dropOversize)
+		return errOversize
+	}
+	to := identity.DeviceID(b[:idLen])
+	if !s.serves(to) {
+		return refuse(st, "this device carries signals for nobody else")
+	}
+	pushed, stored := s.hub.put(s.now(), from, to, b[idLen:], life)
 	status := byte(statusStored)
 	switch {
 	case pushed:
@@ -185,11 +239,14 @@ func (s *service) put(st network.Stream, from peer.ID, b []byte) error {
 }
 
 // admit lets a device listen to its key once it has proven that it is its own.
-func (s *service) admit(st network.Stream, r io.Reader, from peer.ID, b []byte) (*listener, error) {
+func (s *service) admit(st network.Stream, r io.Reader, from origin, b []byte) (*listener, error) {
 	if len(b) != idLen {
 		return nil, fmt.Errorf("push: listen of %d bytes, want %d", len(b), idLen)
 	}
 	device := identity.DeviceID(b)
+	if !s.serves(device) {
+		return nil, refuse(st, "this device carries signals for nobody else")
+	}
 	nonce := make([]byte, nonceLen)
 	_, _ = rand.Read(nonce) // never fails
 	if _, err := st.Write(appendFrame(nil, kindChallenge, nonce)); err != nil {
@@ -199,7 +256,7 @@ func (s *service) admit(st network.Stream, r io.Reader, from peer.ID, b []byte) 
 	if err != nil {
 		return nil, err
 	}
-	if err := checkProof(proof, listenStatement(nonce, device, s.host.ID(), from), device, s.now()); err != nil {
+	if err := checkProof(proof, listenStatement(nonce, device, s.host.ID(), from.peer), device, s.now()); err != nil {
 		s.drops.add(dropListener)
 		return nil, errors.Join(refuse(st, "the proof does not fit the device"), err)
 	}
@@ -207,7 +264,8 @@ func (s *service) admit(st network.Stream, r io.Reader, from peer.ID, b []byte) 
 	if err != nil {
 		return nil, refuse(st, err.Error())
 	}
-	if _, err := st.Write(appendFrame(nil, kindListening)); err != nil {
+	clock := binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMilli()))
+	if _, err := st.Write(appendFrame(nil, kindListening, clock)); err != nil {
 		s.hub.leave(l)
 		return nil, err
 	}
@@ -232,11 +290,11 @@ func checkProof(proof, statement []byte, device identity.DeviceID, now time.Time
 
 // forward writes a listener's signals to its stream until either end goes.
 func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
-	s.host.ConnManager().Protect(l.peer, listenerTag)
+	s.host.ConnManager().Protect(l.from.peer, listenerTag)
 	defer func() {
 		s.hub.leave(l)
-		if s.hub.listening(l.peer) == 0 {
-			s.host.ConnManager().Unprotect(l.peer, listenerTag)
+		if s.hub.listening(l.from.peer) == 0 {
+			s.host.ConnManager().Unprotect(l.from.peer, listenerTag)
 		}
 	}()
 	if err := st.SetReadDeadline(time.Time{}); err != nil {

@@ -61,7 +61,7 @@ func tryListen(t testing.TB, h host.Host, n *Node, key identity.DeviceID, prove 
 	if _, err := s.Write(appendFrame(nil, kindProof, prove(nonce))); err != nil {
 		t.Fatal(err)
 	}
-	_, err = readKind(s, kindListening, 0)
+	_, err = readKind(s, kindListening, timeLen)
 	return s, err
 }
 
@@ -119,7 +119,7 @@ func TestListenerWithoutTheKeyIsRefused(t *testing.T) {
 	if n, _ := n.hub.size(); n != 1 {
 		t.Errorf("%d listeners", n)
 	}
-	n.hub.put(time.Now(), "alice", key, []byte("for bob"))
+	n.hub.put(time.Now(), from("alice"), key, []byte("for bob"), signalLife)
 	if b, err := readKind(s, kindSignal, 100); err != nil || string(b) != "for bob" {
 		t.Errorf("the device itself got %q, %v", b, err)
 	}
@@ -316,11 +316,11 @@ func TestNodeDoesNotSeeWhoSignals(t *testing.T) {
 	exchange(t, alice, bob, "a secret offer")
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
-	letters := n.hub.boxes[bob.id()].letters
-	if len(letters) != 1 {
-		t.Fatalf("%d letters are kept", len(letters))
+	kept := n.hub.boxes[bob.id()].waiting
+	if len(kept) != 1 {
+		t.Fatalf("%d signals are kept", len(kept))
 	}
-	for _, m := range letters {
+	for _, m := range kept {
 		from := alice.id()
 		if bytes.Contains(m.sealed, from[:]) || bytes.Contains(m.sealed, []byte("secret")) || bytes.Contains(m.sealed, alice.cfg.Identity.Peer().Chain()[0][100:200]) {
 			t.Error("the sealed signal shows its sender or its body")

@@ -11,13 +11,15 @@ import (
 // A signal is a signed statement (purpose "signal"):
 //
 //	[version uint, chain [bytes…] of the sender, to bytes(32), id bytes(16),
-//	 time uint (Unix milliseconds), body bytes]
+//	 time uint (Unix milliseconds), body bytes, (life uint (milliseconds))]
 //
 // sealed with HPKE to the recipient's key, under the info string
 // "peerlink/signal/1" 0x00 to(32). Nodes see the recipient and the length;
-// sender, id, time and body are inside. The signature covers all six elements,
-// so a signal cannot be sealed again for somebody else (to), replayed later
-// (time) or twice (id), nor be taken for another device's (chain).
+// sender, id, time and body are inside. The signature covers all elements, so a
+// signal cannot be sealed again for somebody else (to), replayed later (time) or
+// twice (id), nor be taken for another device's (chain). One with a life is a
+// letter: its sender wants it read that much later still, and it goes where
+// letters go (ReceiveLetter), so that no offer can be made to last.
 
 // MaxMessageLen is the length in bytes of a message that Send takes. An offer
 // with 32 candidates has about 5 KiB.
@@ -33,8 +35,10 @@ const (
 	maxPlainLen    = MaxMessageLen + signalOverhead
 	maxSealedLen   = maxPlainLen + identity.MaxSealedOverhead
 	// freshness is how far a signal's time may be from the recipient's clock,
-	// either way.
+	// either way, and how much longer than its life a letter is taken.
 	freshness = 30 * time.Second
+	// MaxLetterLife is how long a letter may wait for its recipient.
+	MaxLetterLife = 10 * time.Minute
 )
 
 // errStale is matched when a signal's time is too far off.
@@ -46,18 +50,24 @@ type signal struct {
 	to   identity.DeviceID
 	id   [signalIDLen]byte
 	at   time.Time
+	life time.Duration // 0: no letter
 	body []byte
 
 	chain [][]byte
 	proof signed
 }
 
-// encodeSignal makes and signs the plaintext of a signal.
-func encodeSignal(from *identity.Identity, to identity.DeviceID, id [signalIDLen]byte, at time.Time, body []byte) ([]byte, error) {
+// encodeSignal makes and signs the plaintext of a signal, or with a life of a
+// letter.
+func encodeSignal(from *identity.Identity, to identity.DeviceID, id [signalIDLen]byte, at time.Time, life time.Duration, body []byte) ([]byte, error) {
 	if len(body) > MaxMessageLen {
 		return nil, fmt.Errorf("the message has %d bytes, at most %d can be signalled", len(body), MaxMessageLen)
 	}
-	return sign(from, signalPurpose, wireVersion, from.Peer().Chain(), to[:], id[:], uint64(at.UnixMilli()), body)
+	values := []any{wireVersion, from.Peer().Chain(), to[:], id[:], uint64(at.UnixMilli()), body}
+	if life > 0 {
+		values = append(values, uint64(life.Milliseconds()))
+	}
+	return sign(from, signalPurpose, values...)
 }
 
 // sealSignal encrypts a signal's plaintext for its recipient.
@@ -103,14 +113,22 @@ func parseSignal(plain []byte) (s signal, err error) {
 	if s.body, err = r.Bytes(MaxMessageLen); err != nil {
 		return s, err
 	}
+	if extra > 0 {
+		life, err := r.Uint(uint64(MaxLetterLife.Milliseconds()))
+		if err != nil {
+			return s, err
+		}
+		s.life = time.Duration(life) * time.Millisecond
+		extra--
+	}
 	return s, end(r, extra)
 }
 
 // checkFresh refuses a signal from too long ago, or from the future.
 func (s signal) checkFresh(now time.Time) error {
-	if off := now.Sub(s.at); off > freshness || off < -freshness {
+	if off := now.Sub(s.at); off > freshness+s.life || off < -freshness {
 		return fmt.Errorf("%w: its time is %v off, at most %v are taken: one of the two clocks is wrong, or it is a replay",
-			errStale, off.Round(time.Second), freshness)
+			errStale, off.Round(time.Second), freshness+s.life)
 	}
 	return nil
 }

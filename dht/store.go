@@ -5,40 +5,57 @@ import (
 	"context"
 	"encoding/base32"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	kbucket "github.com/libp2p/go-libp2p-kbucket"
+	record "github.com/libp2p/go-libp2p-record"
+	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 )
 
-// maxRecords bounds how many records a node stores: at most 32 MiB of them.
-const maxRecords = 4096
+// Bounds of a store.
+const (
+	maxRecords           = 4096 // of 8 KiB at most: 32 MiB
+	maxRecordsPerWriter  = 64   // a device writes one, and corrects others that it looked up
+	maxRecordsPerNetwork = 1024
+	maxWriters           = 4096 // writers of puts that are on their way into the store
+)
 
 // store keeps other devices' records in memory. The Kademlia library neither
 // bounds nor removes what it stores, so this does: when it is full it drops what
-// is oldest-than-alive first, and else whatever lies farthest from the node, for
-// that is what the node is least needed for; flooding a node out of a record it
-// is responsible for takes keys found by search, not just many keys.
+// is over first, and else whatever lies farthest from the node, for that is what
+// the node is least needed for; flooding a node out of a record it is responsible
+// for takes keys found by search, not just many keys.
 // Its methods may be called concurrently.
 type store struct {
-	self kbucket.ID // where the node is in the key space; set before use
-	now  func() time.Time
+	self    kbucket.ID // where the node is in the key space; set before use
+	now     func() time.Time
+	writers *lru.Cache[datastore.Key, origin] // who is putting a key, told by guard
 
 	mu      sync.Mutex
 	records map[datastore.Key]stored
+	written ledger                 // records by who wrote them first
+	changed map[datastore.Key]bool // since they were last taken to disk; nil: there is none
 }
 
 type stored struct {
-	value []byte
-	at    kbucket.ID // where it is in the key space
-	until time.Time
+	value  []byte
+	at     kbucket.ID // where it is in the key space
+	until  time.Time
+	writer origin // zero: this node, or read from disk
 }
 
 func newStore() *store {
-	return &store{now: time.Now, records: make(map[datastore.Key]stored)}
+	return &store{
+		now: time.Now, writers: newLRU[datastore.Key, origin](maxWriters),
+		records: make(map[datastore.Key]stored), written: newLedger(maxRecordsPerWriter, maxRecordsPerNetwork),
+	}
 }
 
 // place sets where the node is in the key space.
@@ -74,17 +91,81 @@ func (s *store) Query(context.Context, query.Query) (query.Results, error) {
 	return nil, errStoreQuery
 }
 
-// Put implements datastore.Write.
+// writing notes who is about to put key (a DHT key, not the library's name of it).
+func (s *store) writing(key []byte, o origin) { s.writers.Add(storeKey(key), o) }
+
+// Put implements datastore.Write. A record stays on the account of who wrote it
+// first, so that nobody can be charged with a record but for bringing it.
 func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 	now := s.now()
-	r := stored{value: value, at: position(key), until: now.Add(maxRecordLife)}
+	r := stored{value: value, at: position(key), until: lifeOf(value, now)}
+	r.writer, _ = s.writers.Get(key)
+	s.writers.Remove(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, had := s.records[key]; !had && len(s.records) >= maxRecords && !s.makeRoom(r, now) {
-		return errors.New("dht: the record store is full of records nearer to this node")
+	if old, had := s.records[key]; had {
+		r.writer = old.writer
+	} else {
+		if len(s.records) >= maxRecords && !s.makeRoom(r, now) {
+			return errors.New("dht: the record store is full of records nearer to this node")
+		}
+		if !s.written.take(r.writer, 1) {
+			return fmt.Errorf("dht: the writer or its network has %d or %d records here already", maxRecordsPerWriter, maxRecordsPerNetwork)
+		}
 	}
 	s.records[key] = r
+	s.touch(key)
 	return nil
+}
+
+// putOwn stores this node's own record in the library's envelope, unless there is
+// a newer one.
+func (s *store) putOwn(ctx context.Context, key string, value []byte) error {
+	if old, err := s.Get(ctx, storeKey([]byte(key))); err == nil {
+		var env recpb.Record
+		if proto.Unmarshal(old, &env) == nil {
+			if i, err := (validator{}).Select(key, [][]byte{env.GetValue(), value}); err == nil && i == 0 {
+				return nil
+			}
+		}
+	}
+	env := record.MakePutRecord(key, value)
+	env.TimeReceived = s.now().UTC().Format(time.RFC3339Nano)
+	b, err := proto.Marshal(env)
+	if err != nil {
+		return err
+	}
+	return s.Put(ctx, storeKey([]byte(key)), b)
+}
+
+// lifeOf is until when a value in the library's envelope is kept: as long as the
+// record says, within what any record may say.
+func lifeOf(value []byte, now time.Time) time.Time {
+	until := now.Add(maxRecordLife)
+	var env recpb.Record
+	if proto.Unmarshal(value, &env) != nil {
+		return until
+	}
+	if rec, _, _, err := parseRecord(env.GetValue()); err == nil && rec.Expires.Before(until) {
+		return rec.Expires
+	}
+	return until
+}
+
+// touch notes that key changed. The caller holds mu.
+func (s *store) touch(key datastore.Key) {
+	if s.changed != nil {
+		s.changed[key] = true
+	}
+}
+
+// drop deletes a record. The caller holds mu.
+func (s *store) drop(key datastore.Key) {
+	if r, had := s.records[key]; had {
+		s.written.give(r.writer, 1)
+		delete(s.records, key)
+		s.touch(key)
+	}
 }
 
 // makeRoom deletes what is over, or the record farthest away unless r is farther
@@ -93,7 +174,7 @@ func (s *store) makeRoom(r stored, now time.Time) bool {
 	far, farKey := r, datastore.Key{}
 	for k, o := range s.records {
 		if now.After(o.until) {
-			delete(s.records, k)
+			s.drop(k)
 		} else if s.nearer(far.at, o.at) {
 			far, farKey = o, k
 		}
@@ -101,7 +182,7 @@ func (s *store) makeRoom(r stored, now time.Time) bool {
 	if len(s.records) < maxRecords {
 		return true
 	}
-	delete(s.records, farKey)
+	s.drop(farKey)
 	return farKey != datastore.Key{}
 }
 
@@ -119,7 +200,7 @@ func (s *store) nearer(a, b kbucket.ID) bool {
 func (s *store) Delete(_ context.Context, key datastore.Key) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.records, key)
+	s.drop(key)
 	return nil
 }
 
@@ -140,13 +221,18 @@ func (s *store) sweep(now time.Time) {
 	defer s.mu.Unlock()
 	for k, r := range s.records {
 		if now.After(r.until) {
-			delete(s.records, k)
+			s.drop(k)
 		}
 	}
 }
 
-// position is where a record lies in the key space. The library names records
-// by their key in base32; anything else lies nowhere near.
+// storeKey is the library's name of a DHT key: its base32.
+func storeKey(key []byte) datastore.Key {
+	return datastore.NewKey(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(key))
+}
+
+// position is where a record lies in the key space. What has no such name lies
+// nowhere near.
 func position(key datastore.Key) kbucket.ID {
 	name := bytes.TrimPrefix(key.Bytes(), []byte("/"))
 	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(string(name))

@@ -5,11 +5,13 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/ipfs/go-datastore"
 	kbucket "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // dsKey names a DHT key as the library does.
@@ -42,6 +44,58 @@ func TestStoreForgetsWhatIsOver(t *testing.T) {
 	s.sweep(now)
 	if len(s.records) != 0 {
 		t.Error("not swept")
+	}
+}
+
+// fault: J3
+func TestStoreHoldsWritersToTheirQuota(t *testing.T) {
+	s, ctx := newStore(), context.Background()
+	s.place("me")
+	put := func(o origin, i int) error {
+		key := fmt.Sprint("/peerlink/", i)
+		s.writing([]byte(key), o)
+		return s.Put(ctx, dsKey(key), []byte{1})
+	}
+	eve := origin{peer: "eve", network: networkOf(netip.MustParseAddr("192.0.2.1"))}
+	for i := range maxRecordsPerWriter {
+		if err := put(eve, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := put(eve, 1000); err == nil {
+		t.Error("one writer has more than its quota")
+	}
+	if err := put(eve, 0); err != nil {
+		t.Errorf("a record cannot be renewed: %v", err)
+	}
+	for i := range 2 * maxRecordsPerNetwork { // with ever new keys, from one network
+		_ = put(origin{peer: peer.ID(fmt.Sprint(i)), network: eve.network}, 2000+i)
+	}
+	if len(s.records) != maxRecordsPerNetwork {
+		t.Errorf("one network has %d records, want %d", len(s.records), maxRecordsPerNetwork)
+	}
+	alice := origin{peer: "alice", network: networkOf(netip.MustParseAddr("198.51.100.1"))}
+	if err := put(alice, 10_000); err != nil {
+		t.Errorf("another network: %v", err)
+	}
+	if err := put(alice, 1); err != nil || s.written.peers["alice"] != 1 {
+		t.Errorf("charged with eve's record: %d, %v", s.written.peers["alice"], err)
+	}
+	s.sweep(time.Now().Add(2 * maxRecordLife))
+	if len(s.records) != 0 || !s.written.empty() {
+		t.Errorf("%d records, %v", len(s.records), s.written)
+	}
+}
+
+func TestStoredRecordEndsWhenItSaysSo(t *testing.T) {
+	s := newStore()
+	s.place("me")
+	k, v := enveloped(t, newIdentity(t, "alice"), 1, time.Now())
+	if err := s.Put(context.Background(), dsKey(k), v); err != nil {
+		t.Fatal(err)
+	}
+	if until := time.Until(s.records[dsKey(k)].until); until <= 0 || until > 2*time.Hour {
+		t.Errorf("kept for %v", until)
 	}
 }
 

@@ -1,0 +1,190 @@
+package dht
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// Bounds of what is done about neighbours.
+const (
+	lanService     = "_peerlink._tcp"
+	lanIDKey       = "id=" // of the TXT string with the libp2p id
+	maxNeighbours  = 64
+	neighbourLife  = 5 * time.Minute // not heard of for so long, one is forgotten
+	neighbourDials = 8               // at once
+	neighbourTries = 3
+	nearTimeout    = 5 * time.Second // to ask one that is near, dialling included
+	// nearGrace is how long the network's answer waits for that of those nearby,
+	// and the other way round: whichever lies, the other one is asked too.
+	nearGrace = 50 * time.Millisecond
+)
+
+// neighbours are the peers of the local networks that serve the push protocol,
+// found by mDNS. Each is asked directly, whatever the DHT says: is this you? That
+// finds a device without any node, and past an eclipse. What is announced is a
+// random name, the libp2p id and the port, not the device.
+type neighbours struct {
+	n   *Node
+	log *slog.Logger
+	now func() time.Time
+
+	mu      sync.Mutex
+	seen    map[peer.ID]time.Time // those that were reached
+	dialing map[peer.ID]bool
+}
+
+func newNeighbours(n *Node) *neighbours {
+	return &neighbours{n: n, log: n.cfg.Logger, now: time.Now, seen: make(map[peer.ID]time.Time), dialing: make(map[peer.ID]bool)}
+}
+
+// run announces this node and looks for others until ctx is done.
+func (l *neighbours) run(ctx context.Context) {
+	port := listenPort(l.n.host.Network().ListenAddresses())
+	if port == 0 {
+		l.log.Error("dht: this node listens on no port, so that nobody on the local network finds it")
+		return
+	}
+	name := make([]byte, 16)
+	_, _ = rand.Read(name) // never fails
+	announcer{
+		Type: lanService, Name: hex.EncodeToString(name), Port: port, Text: []string{lanIDKey + l.n.host.ID().String()},
+		Found: l.found, Logger: l.log,
+	}.Run(ctx)
+}
+
+// listenPort is the TCP port that a host listens on beyond loopback; 0: none.
+func listenPort(addrs []ma.Multiaddr) uint16 {
+	for _, a := range addrs {
+		n, err := manet.ToNetAddr(a)
+		if err != nil || manet.IsIPLoopback(a) {
+			continue
+		}
+		if ap, err := netip.ParseAddrPort(n.String()); err == nil {
+			return ap.Port()
+		}
+	}
+	return 0
+}
+
+// found connects to a peer that announced itself, unless it is connected.
+func (l *neighbours) found(p announced) {
+	ai, ok := infoOf(p)
+	if !ok || ai.ID == l.n.host.ID() || !l.begin(ai.ID) {
+		return
+	}
+	if !l.n.spawn(func() { l.end(ai.ID, l.reach(ai)) }) {
+		l.end(ai.ID, false)
+	}
+}
+
+// infoOf reads who announced itself, and where.
+func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
+	for _, t := range p.Text {
+		if s, is := strings.CutPrefix(t, lanIDKey); is {
+			id, err := peer.Decode(s)
+			if err != nil {
+				return ai, false
+			}
+			ai.ID = id
+		}
+	}
+	for _, a := range p.Addrs {
+		proto := "ip4"
+		if a.Addr().Is6() {
+			proto = "ip6"
+		}
+		m, err := ma.NewMultiaddr(fmt.Sprintf("/%s/%s/tcp/%d", proto, a.Addr(), a.Port()))
+		if err == nil {
+			ai.Addrs = append(ai.Addrs, m)
+		}
+	}
+	return ai, ai.ID != "" && len(ai.Addrs) > 0
+}
+
+// begin reserves a dial, unless enough go on or there are neighbours enough.
+func (l *neighbours) begin(p peer.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget()
+	_, known := l.seen[p]
+	if l.dialing[p] || len(l.dialing) >= neighbourDials || !known && len(l.seen) >= maxNeighbours {
+		return false
+	}
+	l.dialing[p] = true
+	return true
+}
+
+// end gives a dial back and keeps the neighbour if it was reached.
+func (l *neighbours) end(p peer.ID, reached bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.dialing, p)
+	if reached {
+		if _, known := l.seen[p]; known || len(l.seen) < maxNeighbours {
+			l.seen[p] = l.now()
+		}
+	}
+}
+
+// forget drops those that were not heard of for long. The caller holds mu.
+func (l *neighbours) forget() {
+	for p, at := range l.seen {
+		if l.now().Sub(at) > neighbourLife {
+			delete(l.seen, p)
+		}
+	}
+}
+
+// reach connects to a neighbour, and again if that fails, as it is heard of only
+// once in a round. It reports whether it speaks the push protocol.
+func (l *neighbours) reach(ai peer.AddrInfo) bool {
+	ctx, cancel := context.WithTimeout(l.n.life, neighbourTries*nearTimeout)
+	defer cancel()
+	for range neighbourTries {
+		err := l.greet(ctx, ai)
+		if err == nil {
+			l.log.Debug("dht: neighbour", "peer", ai.ID.String())
+			return true
+		}
+		l.log.Debug("dht: neighbour not reached", "peer", ai.ID.String(), "err", err)
+		sleep(ctx, jittered(time.Second))
+	}
+	return false
+}
+
+// greet opens a stream, which waits until it is known what the peer speaks.
+func (l *neighbours) greet(ctx context.Context, ai peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, nearTimeout)
+	defer cancel()
+	if err := l.n.host.Connect(ctx, ai); err != nil {
+		return err
+	}
+	s, err := l.n.host.NewStream(ctx, ai.ID, pushProtocol)
+	if err != nil {
+		return err
+	}
+	return s.Reset()
+}
+
+// peers lists the neighbours.
+func (l *neighbours) peers() []peer.AddrInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget()
+	var out []peer.AddrInfo
+	for p := range l.seen {
+		out = append(out, peer.AddrInfo{ID: p})
+	}
+	return out
+}

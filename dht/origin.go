@@ -1,0 +1,91 @@
+package dht
+
+import (
+	"net/netip"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// origin is where a request came from. A peer's id costs nothing, an address
+// little, a network something: quotas count by the first and the last.
+type origin struct {
+	peer    peer.ID
+	network netip.Prefix // see networkOf; zero: not known, or this machine
+}
+
+// What one network is, for quotas: an IPv4 /24, an IPv6 /48.
+const (
+	networkBits4 = 24
+	networkBits6 = 48
+)
+
+// networkOf is the network that an address lies in.
+func networkOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := networkBits6
+	if a.Is4() {
+		bits = networkBits4
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// originOf tells where a connection comes from.
+func originOf(c network.Conn) origin {
+	o := origin{peer: c.RemotePeer()}
+	if ip, err := manet.ToIP(c.RemoteMultiaddr()); err == nil {
+		if a, ok := netip.AddrFromSlice(ip); ok && !a.Unmap().IsLoopback() {
+			o.network = networkOf(a)
+		}
+	}
+	return o
+}
+
+// ledger counts what peers and networks have taken of something. The zero origin
+// is this node itself and is not counted. It has no lock of its own.
+type ledger struct {
+	perPeer, perNetwork int
+	peers               map[peer.ID]int
+	networks            map[netip.Prefix]int
+}
+
+func newLedger(perPeer, perNetwork int) ledger {
+	return ledger{perPeer: perPeer, perNetwork: perNetwork, peers: make(map[peer.ID]int), networks: make(map[netip.Prefix]int)}
+}
+
+// take counts n more for o, unless that were too many.
+func (l *ledger) take(o origin, n int) bool {
+	if o == (origin{}) {
+		return true
+	}
+	known := o.network.IsValid()
+	if l.peers[o.peer]+n > l.perPeer || known && l.networks[o.network]+n > l.perNetwork {
+		return false
+	}
+	l.peers[o.peer] += n
+	if known {
+		l.networks[o.network] += n
+	}
+	return true
+}
+
+// give takes n back. What comes to nothing is forgotten.
+func (l *ledger) give(o origin, n int) {
+	if o == (origin{}) {
+		return
+	}
+	if l.peers[o.peer] -= n; l.peers[o.peer] <= 0 {
+		delete(l.peers, o.peer)
+	}
+	if l.networks[o.network] -= n; l.networks[o.network] <= 0 {
+		delete(l.networks, o.network)
+	}
+}
+
+// empty reports whether nothing is counted.
+func (l *ledger) empty() bool { return len(l.peers)+len(l.networks) == 0 }

@@ -1,0 +1,88 @@
+package dht
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Pace of joining. The first retries are quick, as the usual reason is a network
+// that comes up; the jitter spreads a thousand devices whose node restarts.
+const (
+	joinFirstDelay = 250 * time.Millisecond
+	joinMaxDelay   = 30 * time.Second
+	joinJitter     = 0.5
+	joinedDelay    = time.Minute            // between tries for the nodes that were down
+	askedWithin    = 2 * joinFirstDelay     // when somebody waits for the network
+	lostWithin     = 2 * time.Second        // when the last connection was lost: all others lost it, too
+	pacerMinPause  = 100 * time.Millisecond // between two attempts, whatever is asked
+)
+
+// pacer decides when to try to join.
+type pacer struct {
+	kickc chan time.Duration // asks for an attempt within so long
+}
+
+func newPacer() pacer { return pacer{kickc: make(chan time.Duration, 1)} }
+
+// kick asks for an attempt at a random time within d. One that is asked for
+// already may come later.
+func (p pacer) kick(d time.Duration) {
+	select {
+	case p.kickc <- d:
+	default:
+	}
+}
+
+// run calls attempt until ctx is done: at once, then after growing pauses while
+// it reports that the network was not joined, then now and then. What is kicked
+// to come within a longer time also begins with longer pauses: then there is a
+// crowd, and those that were turned away must not make a second one.
+func (p pacer) run(ctx context.Context, attempt func(context.Context) bool) {
+	bo := backoff.NewExponentialBackOff()
+	bo.InitialInterval, bo.MaxInterval, bo.RandomizationFactor = joinFirstDelay, joinMaxDelay, joinJitter
+	for ctx.Err() == nil {
+		var delay time.Duration
+		if attempt(ctx) {
+			bo.InitialInterval = joinFirstDelay
+			bo.Reset()
+			delay = jittered(joinedDelay)
+		} else {
+			delay = bo.NextBackOff()
+		}
+		if within := p.pause(ctx, delay); within > bo.InitialInterval {
+			bo.InitialInterval = within
+			bo.Reset()
+		}
+	}
+}
+
+// pause waits for delay, or shorter when a kick comes, but never spins. It
+// returns what the kick said.
+func (p pacer) pause(ctx context.Context, delay time.Duration) (within time.Duration) {
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return 0
+	case <-t.C:
+		return 0
+	case within = <-p.kickc:
+		delay = min(delay, pacerMinPause+rand.N(within))
+	}
+	soon := time.NewTimer(delay)
+	defer soon.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-soon.C:
+	}
+	return within
+}
+
+// jittered spreads d over ±25 %.
+func jittered(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2)
+}
