@@ -29,6 +29,7 @@ const longReads = 3
 // becomes the watch if not. Whoever else waits for the
 // peer (expected) has the watch called at once.
 type baton struct {
+	fixed    bool         // the conn knows no deadline, so only the watch may read
 	held     atomic.Bool  // somebody reads
 	expected atomic.Int32 // goroutines that wait for the peer and do not read
 	epoch    atomic.Uint32
@@ -52,7 +53,7 @@ type baton struct {
 // Lead implements channel.Link.
 func (e *entry) Lead(port *channel.Port) bool {
 	s := e.s
-	if !s.baton.held.CompareAndSwap(false, true) {
+	if s.baton.fixed || !s.baton.held.CompareAndSwap(false, true) {
 		return false
 	}
 	s.baton.epoch.Add(1)
@@ -160,7 +161,7 @@ func (s *Socket) watch() {
 		case b.woke:
 			b.streak++
 		}
-		if b.streak >= 2 {
+		if b.streak >= 2 && !b.fixed {
 			s.flush()
 			s.leave()
 			return

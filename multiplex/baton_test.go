@@ -167,6 +167,27 @@ func TestReadThatReceivesForTheLinkObeysItsDeadlineAndItsClose(t *testing.T) {
 	})
 }
 
+// without is a conn that knows no deadlines.
+type without struct{ *memConn }
+
+func (without) SetReadDeadline(time.Time) error { return errors.ErrUnsupported }
+
+func TestReadDeadlineHoldsOverAConnWithoutDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := memPipe(1<<20, 0, 0)
+		client, server := Client(without{x}, Config{}), Server(without{y}, Config{})
+		defer client.Close()
+		defer server.Close()
+		a, b := between(t, client, server, "x")
+		exchange(t, a, b, 100)
+		start := time.Now()
+		_ = a.SetReadDeadline(start.Add(time.Second))
+		if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("read: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
 // fault: C3
 func TestReadThatReceivesForTheLinkLearnsOfItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -160,6 +160,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
 	s.later = time.AfterFunc(time.Hour, s.flushNow)
 	s.later.Stop()
+	s.baton.fixed = conn.SetReadDeadline(time.Time{}) != nil
 	s.baton.patrol = time.AfterFunc(time.Hour, s.look)
 	s.baton.patrol.Stop()
 	s.startClock()
