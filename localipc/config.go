@@ -1,0 +1,119 @@
+package localipc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"peerlink/identity"
+)
+
+// Protection says what happens to the bytes once both devices are proven.
+type Protection int
+
+// The choices. Clear is the zero value.
+const (
+	// Clear leaves the bytes to the kernel.
+	Clear Protection = iota
+	// TLS runs mutual TLS 1.3 as over a network. One side that asks for it is
+	// enough.
+	TLS
+)
+
+var (
+	// ErrNotHere is matched when the device does not listen on this machine, or
+	// not where this user may look.
+	ErrNotHere = errors.New("the device does not run on this machine")
+	// ErrInUse is matched when another process listens for this device already.
+	ErrInUse = errors.New("another process serves this device")
+	// ErrRefused is matched when the far end said no before it was proven.
+	ErrRefused = errors.New("refused by the process at the other end")
+)
+
+// Bounds of a Config.
+const (
+	maxServices   = 8
+	maxServiceLen = 16
+	maxFolders    = 64
+
+	defaultHandshakeTimeout = 5 * time.Second // 0.5 ms of work on each side, on a busy machine
+)
+
+// streamService is the service that every device has: the socket itself.
+const streamService = "stream"
+
+// Config says who this end is, where it looks and whom it lets in. It may be
+// copied and used concurrently. Identity is required; the zero value of every
+// other field is its default.
+type Config struct {
+	// Identity is this end's device.
+	Identity *identity.Identity
+	// Trust is asked about the peer inside each handshake, on either side. nil
+	// lets everybody in.
+	Trust *identity.Trust
+	// Dir is the runtime folder, made with mode 0700 if it is missing. "":
+	// $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder for
+	// temporary files.
+	Dir string
+	// Folders are other users' runtime folders in which a Dialer looks, too.
+	Folders []string
+	// Users are the numeric ids of other users who may call this device and
+	// whose devices may be called. Their folders must let this user in; for
+	// being called, give Dir mode 0710 or 0711. None: only this user.
+	Users []int
+	// Protection keeps TLS. The zero value, Clear, does not.
+	Protection Protection
+	// Services are names of up to 16 letters of what is offered beside plain
+	// streams, to be taken with AcceptUnix. None: nothing.
+	Services []string
+	// HandshakeTimeout bounds connecting and proving: 5 s. Negative: only the
+	// context does (a Listener then takes 5 s all the same).
+	HandshakeTimeout time.Duration
+	// Logger hears of handshakes that a Listener saw fail, at level Debug and at
+	// most 10 times a second. nil is silent.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Identity == nil:
+		return c, errors.New("Config.Identity is missing: a carrier acts as one device")
+	case len(c.Services) > maxServices:
+		return c, fmt.Errorf("%d services, at most %d are taken", len(c.Services), maxServices)
+	case len(c.Folders) > maxFolders:
+		return c, fmt.Errorf("%d folders, at most %d are taken", len(c.Folders), maxFolders)
+	}
+	for _, s := range c.Services {
+		if err := checkService(s); err != nil {
+			return c, err
+		}
+	}
+	if c.Dir == "" {
+		c.Dir = defaultDir()
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func checkService(s string) error {
+	if s == "" || s == streamService || len(s) > maxServiceLen {
+		return fmt.Errorf("service %.40q: want 1 to %d letters, other than %q", s, maxServiceLen, streamService)
+	}
+	for _, r := range s {
+		if r < 'a' || r > 'z' {
+			return fmt.Errorf("service %q: want lower-case letters only", s)
+		}
+	}
+	return nil
+}
+
+func (c Config) offers(service string) bool {
+	return service == streamService || slices.Contains(c.Services, service)
+}

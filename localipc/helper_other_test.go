@@ -1,0 +1,7 @@
+//go:build !linux && !darwin
+
+package localipc
+
+import "errors"
+
+func runHelper(string) error { return errors.ErrUnsupported }

@@ -1,0 +1,212 @@
+package localipc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/identity"
+)
+
+func TestServicesAreKeptApart(t *testing.T) {
+	dir := folder(t)
+	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
+	l := listen(t, Config{Identity: bob, Dir: dir, Services: []string{"shm"}})
+	d := &Dialer{Config: Config{Identity: alice, Dir: dir}}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	donec := make(chan error, 1)
+	go func() {
+		conn, peer, err := l.AcceptUnix(ctx, "shm")
+		if err == nil {
+			defer conn.Close()
+			_, err = io.WriteString(conn, peer.Name)
+		}
+		donec <- err
+	}()
+	conn, peer, err := d.DialUnix(ctx, "shm", bob.DeviceID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := <-donec; err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(conn); string(b) != "alice" || err != nil || peer.Name != "bob" {
+		t.Errorf("read %q, %v from %s", b, err, peer)
+	}
+	if _, _, err := d.DialUnix(ctx, "web", bob.DeviceID()); err == nil || !strings.Contains(err.Error(), "not offered") {
+		t.Errorf("a service that is not offered: %v", err)
+	}
+	for _, bad := range []string{"", "stream", "SHM", strings.Repeat("x", 17)} {
+		if _, _, err := d.DialUnix(ctx, bad, bob.DeviceID()); err == nil {
+			t.Errorf("service %q was dialled", bad)
+		}
+		if _, err := Listen(ctx, Config{Identity: bob, Dir: dir, Services: []string{bad}}); err == nil {
+			t.Errorf("service %q was listened for", bad)
+		}
+	}
+	if _, _, err := l.AcceptUnix(ctx, "web"); err == nil {
+		t.Error("a service that is not offered was accepted")
+	}
+	d.Config.Protection = TLS
+	if _, _, err := d.DialUnix(ctx, "shm", bob.DeviceID()); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("the socket itself with TLS: %v", err)
+	}
+}
+
+func TestAcceptEndsWithContextAndClose(t *testing.T) {
+	l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: folder(t)})
+	ctx, cancel := context.WithCancel(context.Background())
+	donec := make(chan error)
+	go func() {
+		_, _, err := l.Accept(ctx)
+		donec <- err
+	}()
+	cancel()
+	if err := <-donec; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want context.Canceled", err)
+	}
+	go func() {
+		_, _, err := l.Accept(context.Background())
+		donec <- err
+	}()
+	l.Close()
+	if err := <-donec; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v, want net.ErrClosed", err)
+	}
+}
+
+// Callers that connect and say nothing cost others nothing but the grace.
+//
+// fault: D7, J3
+func TestStallingCallersLoseTheirPlaces(t *testing.T) {
+	dir := folder(t)
+	l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir})
+	for range maxPending + 8 {
+		conn, err := net.Dial("unix", l.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	start := time.Now()
+	link(t, l, &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir}})
+	if d := time.Since(start); d > 3*time.Second {
+		t.Errorf("an honest caller waited for %s", d)
+	}
+	l.Close()
+	if s := l.Stats(); s.Shed == 0 || s.Proven != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestPlacesAreGivenByAge(t *testing.T) {
+	var p pending
+	epoch := time.Unix(1000, 0)
+	var conns []net.Conn
+	enter := func(now time.Time) (*slot, time.Duration) {
+		a, b := net.Pipe()
+		conns = append(conns, a, b)
+		s, wait, _ := p.enter(a, now)
+		return s, wait
+	}
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	first, _ := enter(epoch)
+	second, _ := enter(epoch)
+	for range maxPending - 2 {
+		enter(epoch.Add(grace / 2))
+	}
+	if s, wait := enter(epoch.Add(grace / 4)); s != nil || wait != grace*3/4 {
+		t.Errorf("within the grace: %v, wait %s", s, wait)
+	}
+	if !p.keep(first) {
+		t.Error("the first has lost its place")
+	}
+	if s, _ := enter(epoch.Add(grace)); s == nil || !second.out || first.out {
+		t.Error("after the grace the oldest that is not proven did not make room")
+	}
+	if p.keep(second) {
+		t.Error("a place that was taken is still held")
+	}
+	_, _, freed := p.enter(conns[0], epoch)
+	p.leave(first)
+	select {
+	case <-freed:
+	default:
+		t.Error("a free place was not told")
+	}
+}
+
+// fault: G5
+func TestOtherUsersAreRefusedUnread(t *testing.T) {
+	bob := newIdentity(t, "bob")
+	cfg := config(t, bob)
+	if err := cfg.allows(creds{pid: 1, uid: selfUID() + 1}); err == nil || !strings.Contains(err.Error(), "Config.Users") {
+		t.Errorf("%v, want a refusal that names Config.Users", err)
+	}
+	cfg.Users = []int{selfUID() + 1}
+	if err := cfg.allows(creds{pid: 1, uid: selfUID() + 1}); err != nil {
+		t.Errorf("a listed user: %v", err)
+	}
+}
+
+func TestFailuresAreCountedAndLogged(t *testing.T) {
+	dir := folder(t)
+	failed := make(failures, 1)
+	l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir, Logger: slog.New(failed)})
+	conn, err := net.Dial("unix", l.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if err := failed.next(t); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v, want io.ErrUnexpectedEOF", err)
+	}
+	l.Close()
+	if s := l.Stats(); s.Failed != 1 || s.Proven != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	ctx, bob := context.Background(), newIdentity(t, "bob")
+	if _, err := Listen(ctx, Config{Dir: folder(t)}); err == nil {
+		t.Error("listened without an identity")
+	}
+	if _, err := Listen(ctx, Config{Identity: bob, Services: make([]string, maxServices+1)}); err == nil {
+		t.Error("too many services were taken")
+	}
+	if _, err := Listen(ctx, Config{Identity: bob, Folders: make([]string, maxFolders+1)}); err == nil {
+		t.Error("too many folders were taken")
+	}
+	d := &Dialer{}
+	if _, _, err := d.Dial(ctx, bob.DeviceID()); err == nil {
+		t.Error("dialled without an identity")
+	}
+	if _, err := d.Devices(); err == nil {
+		t.Error("listed without an identity")
+	}
+	d.Config.Identity = bob
+	if _, _, err := d.Dial(ctx, identity.DeviceID{}); err == nil {
+		t.Error("nobody was dialled")
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "/run/me")
+	if dir := defaultDir(); dir != "" && dir != "/run/me/peerlink" {
+		t.Errorf("default folder %q", dir)
+	}
+	os.Unsetenv("XDG_RUNTIME_DIR")
+	if dir := defaultDir(); dir != "" && !strings.HasPrefix(dir, os.TempDir()) {
+		t.Errorf("default folder %q", dir)
+	}
+}

@@ -1,0 +1,293 @@
+package localipc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"peerlink/identity"
+	"peerlink/internal/packed"
+)
+
+// What is said before the stream begins. A message is
+//
+//	kind:uint8 | length:uint16 | body[length], body a msgpack array
+//
+//	1 hello    caller: ["peerlink/local", version, protection, service, callee bin(32), nonce bin(32)]
+//	           callee: ["peerlink/local", version, protection, device bin(32), nonce bin(32)]
+//	2 proof    [chain, process id, user id, signature]
+//	3 ready    []
+//	4 refused  [reason, at most 200 bytes]
+//
+// in this order: hello, hello, caller's proof, callee's proof, ready. The
+// hello's first two elements and its framing stay the same in all versions.
+const (
+	kindHello   = 1
+	kindProof   = 2
+	kindReady   = 3
+	kindRefused = 4
+
+	wireMagic   = "peerlink/local"
+	wireVersion = 1
+	idLen       = len(identity.DeviceID{})
+	nonceLen    = 32
+	maxReason   = 200
+	maxExtra    = 8       // elements of a later version, skipped
+	maxMessage  = 7 << 10 // three certificates of 2 KiB, a signature, headers
+	maxSig      = 72      // ASN.1 P-256
+	maxPID      = 1 << 31
+	maxUID      = 1<<32 - 1
+)
+
+// refusal is what the far end said, bounded and not believed.
+type refusal string
+
+func (r refusal) Error() string { return fmt.Sprintf("%v: %q", ErrRefused, string(r)) }
+func (r refusal) Unwrap() error { return ErrRefused }
+
+// pack writes its arguments as one msgpack array, integers as short as possible.
+func pack(values ...any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := msgpack.NewEncoder(&b)
+	enc.UseCompactInts(true)
+	if err := enc.EncodeArrayLen(len(values)); err != nil {
+		return nil, err
+	}
+	for _, v := range values {
+		if err := enc.Encode(v); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
+
+// send writes one message with one call.
+func send(w io.Writer, kind byte, body []byte) error {
+	if len(body) > maxMessage {
+		return fmt.Errorf("message of %d bytes, at most %d are sent", len(body), maxMessage)
+	}
+	b := binary.BigEndian.AppendUint16([]byte{kind}, uint16(len(body)))
+	_, err := w.Write(append(b, body...))
+	return err
+}
+
+// receive reads one message and never a byte beyond it, as the stream follows.
+func receive(r io.Reader, want byte) ([]byte, error) {
+	var head [3]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, ended(err)
+	}
+	n := int(binary.BigEndian.Uint16(head[1:]))
+	if kind := head[0]; kind != want && kind != kindRefused {
+		return nil, fmt.Errorf("the far end does not speak peerlink's local protocol: message kind %d instead of %d", kind, want)
+	}
+	if n > maxMessage {
+		return nil, fmt.Errorf("message of %d bytes announced, at most %d are taken", n, maxMessage)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, ended(err)
+	}
+	if head[0] == kindRefused {
+		return nil, readRefusal(body)
+	}
+	return body, nil
+}
+
+// ended says that an end before the proof is never a clean one.
+func ended(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("the far end closed before it had proven its device: %w", io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+func readRefusal(body []byte) error {
+	r := packed.NewReader(body)
+	if _, err := r.Array(1 + maxExtra); err != nil {
+		return err
+	}
+	reason, err := r.String(maxReason)
+	if err != nil {
+		return err
+	}
+	return refusal(reason)
+}
+
+// refuse tells the far end why, as far as it still listens.
+func refuse(w io.Writer, cause error) {
+	reason := cause.Error()
+	if len(reason) > maxReason {
+		reason = string(bytes.ToValidUTF8([]byte(reason[:maxReason]), nil))
+	}
+	if body, err := pack(reason); err == nil {
+		_ = send(w, kindRefused, body)
+	}
+}
+
+// hello is either side's first message.
+type hello struct {
+	protection Protection
+	service    string // the caller's only
+	device     identity.DeviceID
+	nonce      [nonceLen]byte
+}
+
+func (h hello) encode() ([]byte, error) {
+	if h.service == "" {
+		return pack(wireMagic, wireVersion, int(h.protection), h.device[:], h.nonce[:])
+	}
+	return pack(wireMagic, wireVersion, int(h.protection), h.service, h.device[:], h.nonce[:])
+}
+
+// role is a side of the handshake.
+type role string
+
+const (
+	caller role = "local caller"
+	callee role = "local callee"
+)
+
+// decodeHello reads the hello of one side.
+func decodeHello(b []byte, from role) (h hello, err error) {
+	fields := 5
+	if from == caller {
+		fields = 6
+	}
+	r := packed.NewReader(b)
+	n, err := r.Array(fields + maxExtra)
+	if err != nil {
+		return h, err
+	}
+	if err := readVersion(r, n); err != nil {
+		return h, err
+	}
+	if n < fields {
+		return h, fmt.Errorf("hello of %d elements, want %d", n, fields)
+	}
+	p, err := r.Uint(uint64(TLS))
+	if err != nil {
+		return h, err
+	}
+	h.protection = Protection(p)
+	if from == caller {
+		if h.service, err = r.String(maxServiceLen); err != nil {
+			return h, err
+		}
+	}
+	if err := readExactly(r, h.device[:]); err != nil {
+		return h, err
+	}
+	if err := readExactly(r, h.nonce[:]); err != nil {
+		return h, err
+	}
+	return h, readEnd(r, n-fields)
+}
+
+func readVersion(r *packed.Reader, n int) error {
+	if n < 2 {
+		return fmt.Errorf("hello of %d elements", n)
+	}
+	magic, err := r.String(len(wireMagic))
+	if err != nil {
+		return err
+	}
+	if magic != wireMagic {
+		return fmt.Errorf("%q instead of %q: not a peerlink process", magic, wireMagic)
+	}
+	v, err := r.Uint(1 << 16)
+	if err != nil {
+		return err
+	}
+	if v != wireVersion {
+		return versionError(v)
+	}
+	return nil
+}
+
+// versionError tells what to do about two programs of different age.
+func versionError(v uint64) error {
+	return fmt.Errorf("the other process speaks version %d of the local protocol, this one speaks %d: update the older program and restart it", v, wireVersion)
+}
+
+func readExactly(r *packed.Reader, into []byte) error {
+	b, err := r.Bytes(len(into))
+	if err != nil {
+		return err
+	}
+	if len(b) != len(into) {
+		return fmt.Errorf("%d bytes, want %d", len(b), len(into))
+	}
+	copy(into, b)
+	return nil
+}
+
+// readEnd skips the elements of a later version; nothing may follow them.
+func readEnd(r *packed.Reader, extra int) error {
+	for ; extra > 0; extra-- {
+		if err := r.Skip(); err != nil {
+			return err
+		}
+	}
+	if r.Len() != 0 {
+		return fmt.Errorf("%d bytes follow the message", r.Len())
+	}
+	return nil
+}
+
+// proof is a side's chain, what it says of its process, and the signature.
+type proof struct {
+	chain [][]byte
+	creds creds
+	sig   []byte
+}
+
+func (p proof) encode() ([]byte, error) {
+	return pack(p.chain, uint64(p.creds.pid), uint64(p.creds.uid), p.sig)
+}
+
+func decodeProof(b []byte) (p proof, err error) {
+	const fields = 4
+	r := packed.NewReader(b)
+	n, err := r.Array(fields + maxExtra)
+	if err != nil {
+		return p, err
+	}
+	if n < fields {
+		return p, fmt.Errorf("proof of %d elements, want %d", n, fields)
+	}
+	if p.chain, err = readChain(r); err != nil {
+		return p, err
+	}
+	pid, err := r.Uint(maxPID)
+	if err != nil {
+		return p, err
+	}
+	uid, err := r.Uint(maxUID)
+	if err != nil {
+		return p, err
+	}
+	p.creds = creds{pid: int(pid), uid: int(uid)}
+	if p.sig, err = r.Bytes(maxSig); err != nil {
+		return p, err
+	}
+	return p, readEnd(r, n-fields)
+}
+
+// readChain reads a certificate chain; its sizes are checked, nothing else.
+func readChain(r *packed.Reader) ([][]byte, error) {
+	n, err := r.Array(identity.MaxChainLen)
+	if err != nil {
+		return nil, err
+	}
+	chain := make([][]byte, n)
+	for i := range chain {
+		if chain[i], err = r.Bytes(identity.MaxCertLen); err != nil {
+			return nil, err
+		}
+	}
+	return chain, nil
+}

@@ -1,0 +1,59 @@
+package shm_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"os"
+
+	"peerlink/identity"
+	"peerlink/localipc"
+	"peerlink/shm"
+)
+
+func Example() {
+	alice, err := identity.Generate("alice")
+	if err != nil {
+		log.Fatal(err)
+	}
+	bob, err := identity.Generate("bob")
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "run") // the default is the user's runtime folder
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	ctx := context.Background()
+	sockets, err := localipc.Listen(ctx, localipc.Config{Identity: bob, Dir: dir, Services: []string{shm.Service}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sockets.Close()
+	l, err := shm.Listen(shm.Config{}, sockets)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, peer, err := l.Accept(ctx)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "hello %s", peer.Name)
+	}()
+
+	d := &shm.Dialer{Local: &localipc.Dialer{Config: localipc.Config{Identity: alice, Dir: dir}}}
+	conn, peer, err := d.Dial(ctx, bob.DeviceID())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	greeting, err := io.ReadAll(conn)
+	fmt.Printf("%s says %q, %v\n", peer.Name, greeting, err)
+	// Output: bob says "hello alice", <nil>
+}

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package shm
+
+func runHelper(string) error { return errHelper }

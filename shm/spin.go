@@ -1,0 +1,75 @@
+package shm
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Spinning, that is looking again and again before going to sleep, saves two
+// system calls and a change of processes where the peer runs on another core
+// and answers soon; elsewhere it takes the core that the peer needs. So it has
+// to pay for itself.
+const (
+	maxBudget  = 50 * time.Microsecond // about what a sleep and its bell cost
+	minBudget  = time.Microsecond
+	probeEvery = 32 // parks after which a full budget is tried whatever happened
+	looks      = 32 // between two looks at the clock
+)
+
+// spinning is how many goroutines of the process spin. The bound is the
+// process's, as the cores are.
+var spinning atomic.Int32
+
+// spinner is what one end knows about spinning. The zero value does not spin
+// until its first probe.
+type spinner struct {
+	cores  int32 // at most; fewer than two: never
+	budget time.Duration
+	parks  uint32
+}
+
+// wait looks at ready for as long as has paid lately.
+func (s *spinner) wait(ready func() bool) bool {
+	if s.cores < 2 {
+		return false
+	}
+	budget := s.budget
+	if s.parks%probeEvery == 0 {
+		budget = maxBudget
+	}
+	s.parks++
+	if budget < minBudget {
+		return false
+	}
+	defer spinning.Add(-1)
+	if spinning.Add(1) > s.cores/2 {
+		return false
+	}
+	hit := spin(ready, budget)
+	s.spent(hit)
+	return hit
+}
+
+// spent notes whether spinning has paid.
+func (s *spinner) spent(hit bool) {
+	if hit {
+		s.budget = min(max(2*s.budget, minBudget), maxBudget)
+		return
+	}
+	if s.budget /= 2; s.budget < minBudget {
+		s.budget = 0
+	}
+}
+
+func spin(ready func() bool, budget time.Duration) bool {
+	for start := time.Now(); ; {
+		for range looks {
+			if ready() {
+				return true
+			}
+		}
+		if time.Since(start) > budget {
+			return false
+		}
+	}
+}
