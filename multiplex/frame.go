@@ -2,6 +2,7 @@ package multiplex
 
 import (
 	"encoding/binary"
+	"net"
 
 	"peerlink/channel"
 )
@@ -15,7 +16,7 @@ const (
 	headerLen = 4
 	// maxBody is what a frame's body may have on receipt: all that 16 bits say.
 	maxBody = 0xffff
-	// cutBody is where senders cut, so that header and body fill exactly one
+	// cutBody is where senders cut by default, so that header and body fill exactly one
 	// TLS record of 16 384 bytes (RFC 8446, section 5.1).
 	cutBody = 16384 - headerLen
 )
@@ -38,10 +39,22 @@ func appendHeader(b []byte, id channel.ID, n int) []byte {
 	return binary.BigEndian.AppendUint16(b, uint16(id))
 }
 
+// frameSize is how large the body of a data frame is at most.
+type frameSize int
+
+// cutFor returns what suits a conn: cutBody, or what its FrameSize method says.
+func cutFor(conn net.Conn) frameSize {
+	c, ok := conn.(interface{ FrameSize() int })
+	if !ok {
+		return cutBody
+	}
+	return frameSize(min(max(c.FrameSize(), 1<<10), maxBody))
+}
+
 // appendFrames appends p cut into frames of a channel.
-func appendFrames(b []byte, id channel.ID, p []byte) []byte {
+func (c frameSize) appendFrames(b []byte, id channel.ID, p []byte) []byte {
 	for len(p) > 0 {
-		k := min(len(p), cutBody)
+		k := min(len(p), int(c))
 		b = appendHeader(b, id, k)
 		b = append(b, p[:k]...)
 		p = p[k:]
@@ -51,11 +64,11 @@ func appendFrames(b []byte, id channel.ID, p []byte) []byte {
 
 // fitting is how many bytes of payload fit into room bytes of frames. Ends may
 // have overfilled the line: less than no room is none.
-func fitting(room int) int {
+func (c frameSize) fitting(room int) int {
 	room = max(room, 0)
-	full := room / (cutBody + headerLen)
-	rest := max(room%(cutBody+headerLen)-headerLen, 0)
-	return full*cutBody + rest
+	body := int(c)
+	rest := max(room%(body+headerLen)-headerLen, 0)
+	return room/(body+headerLen)*body + rest
 }
 
 // parseHeader reads a header of at least headerLen bytes.

@@ -18,7 +18,7 @@ func TestWritesAreCutIntoFramesOfOneRecord(t *testing.T) {
 		want []int
 	}{{0, nil}, {1, []int{1}}, {cutBody, []int{cutBody}}, {cutBody + 1, []int{cutBody, 1}}, {65536, []int{cutBody, cutBody, cutBody, cutBody, 16}}} {
 		var got []int
-		for b := appendFrames(nil, 7, fill(c.n)); len(b) > 0; {
+		for b := frameSize(cutBody).appendFrames(nil, 7, fill(c.n)); len(b) > 0; {
 			id, n := parseHeader(b)
 			if id != 7 {
 				t.Fatalf("channel %d", id)
@@ -57,10 +57,11 @@ func (c *cut) Read(p []byte) (int, error) {
 	return k, nil
 }
 
-func (c *cut) Write(p []byte) (int, error) { return len(p), nil }
-func (c *cut) Close() error                { c.once.Do(func() { close(c.closed) }); return nil }
-func (c *cut) LocalAddr() net.Addr         { return addr{} }
-func (c *cut) RemoteAddr() net.Addr        { return addr{} }
+func (c *cut) Write(p []byte) (int, error)     { return len(p), nil }
+func (c *cut) Close() error                    { c.once.Do(func() { close(c.closed) }); return nil }
+func (c *cut) SetReadDeadline(time.Time) error { return nil }
+func (c *cut) LocalAddr() net.Addr             { return addr{} }
+func (c *cut) RemoteAddr() net.Addr            { return addr{} }
 
 type addr struct{}
 

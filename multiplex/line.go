@@ -46,6 +46,7 @@ const (
 // what makes ids safe to use again. To queue is not to send: whoever queues
 // calls Socket.flush when it has let go of its locks.
 type line struct {
+	size  frameSize   // of frames
 	eager bool        // the conn can be written to without waiting
 	heard atomic.Bool // data has come since the last push: the peer may wait for an answer
 
@@ -151,7 +152,7 @@ func (l *line) push(e *entry, p []byte) (n int) {
 func (l *line) tryPush(e *entry, p []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.turn != idle || len(l.ready) > 0 || len(p) > fitting(lineCap-len(l.data)) {
+	if e.turn != idle || len(l.ready) > 0 || len(p) > l.size.fitting(lineCap-len(l.data)) {
 		return false
 	}
 	l.appendLocked(e, p)
@@ -170,11 +171,11 @@ func (l *line) appendLocked(e *entry, p []byte) (n int) {
 	if len(l.ready) > 0 {
 		return 0
 	}
-	n = min(len(p), fitting(lineCap-len(l.data)))
+	n = min(len(p), l.size.fitting(lineCap-len(l.data)))
 	if n > 0 {
 		e.round = l.round
 	}
-	l.data = appendFrames(l.data, e.id, p[:n])
+	l.data = l.size.appendFrames(l.data, e.id, p[:n])
 	return n
 }
 
@@ -353,7 +354,8 @@ func (l *line) pull() {
 		e := turns[0]
 		turns = turns[1:]
 		at := len(b.data)
-		b.data = slices.Grow(b.data, headerLen+cutBody)[:at+headerLen+cutBody]
+		room := at + headerLen + int(l.size)
+		b.data = slices.Grow(b.data, room-at)[:room]
 		n, more := e.port.Pull(b.data[at+headerLen:])
 		if n == 0 {
 			b.data = b.data[:at]

@@ -339,11 +339,11 @@ func TestIdleLineHoldsNoBuffers(t *testing.T) {
 
 func TestFittingInvertsFraming(t *testing.T) {
 	for _, room := range []int{-1 << 20, -1, 0, 1, headerLen, headerLen + 1, cutBody, cutBody + headerLen, cutBody + headerLen + 1, lineCap, lineCap - 1} {
-		n := fitting(room)
-		if n < 0 || len(appendFrames(nil, 1, fill(n))) > max(room, 0) {
+		n := frameSize(cutBody).fitting(room)
+		if n < 0 || len(frameSize(cutBody).appendFrames(nil, 1, fill(n))) > max(room, 0) {
 			t.Errorf("%d bytes are said to fit into %d", n, room)
 		}
-		if len(appendFrames(nil, 1, fill(n+1))) <= room {
+		if len(frameSize(cutBody).appendFrames(nil, 1, fill(n+1))) <= room {
 			t.Errorf("more than %d bytes fit into %d", n, room)
 		}
 	}
@@ -351,7 +351,7 @@ func TestFittingInvertsFraming(t *testing.T) {
 
 // fault: B10
 func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
-	var l line
+	l := line{size: cutBody}
 	l.wake.L = &l.mu
 	for id := range channel.ID(30_000) {
 		l.inOrder(id, encodeReset(id, 0), prompt)
@@ -364,7 +364,7 @@ func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
 
 // A channel that asks while the writer has just emptied it must be asked again.
 func TestTurnIsNotLostWhileTheWriterPulls(t *testing.T) {
-	var l line
+	l := line{size: cutBody}
 	l.wake.L = &l.mu
 	e := &entry{id: 1, turn: taken}
 	if n := l.push(e, fill(10)); n != 0 || e.turn != again {

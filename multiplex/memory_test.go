@@ -139,6 +139,30 @@ func TestStalledReadersTakeNothingFromOthers(t *testing.T) {
 	})
 }
 
+// wide is a conn that prefers large frames.
+type wide struct{ eagerMemConn }
+
+func (wide) FrameSize() int { return 1 << 20 } // more than a frame can have
+
+func TestFramesAreAsLargeAsTheConnPrefers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := memPipe(1<<20, 0, 0)
+		client, server := Client(wide{eagerMemConn{x}}, Config{}), Server(wide{eagerMemConn{y}}, Config{})
+		defer client.Close()
+		defer server.Close()
+		a, b := between(t, client, server, "x")
+		before := server.Stats().FramesReceived
+		go func() { _, _ = a.Write(make([]byte, 4*maxBody)) }()
+		if _, err := io.CopyN(io.Discard, b, 4*maxBody); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := server.Stats().FramesReceived - before; n > 6 { // and at most two of credit, a beacon's
+			t.Errorf("%d frames", n)
+		}
+	})
+}
+
 func TestDrainWaitsForChannelsAndRefusesNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pipe(t, Config{})

@@ -153,6 +153,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	}
 	s.line.wake.L, s.line.round = &s.line.mu, 1
 	s.eager, s.line.eager = conn.(eagerConn)
+	s.line.size = cutFor(conn)
 	s.stats.created = time.Now()
 	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, 0), prompt)
