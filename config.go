@@ -30,6 +30,14 @@ type Listener interface {
 	Close() error
 }
 
+// An AddrDialer is a Dialer that can also be told at which address a device
+// listens (tlssock.Dialer is one). DialAddr is given an address and a port, no
+// name, and obeys the same rules as Dial. ConnectAddr uses it.
+type AddrDialer interface {
+	Dialer
+	DialAddr(ctx context.Context, addr string, peer identity.DeviceID) (net.Conn, identity.Peer, error)
+}
+
 // A Negotiator is a Listener that can ask before it answers a caller at all.
 // New gives it the manager's decision; an error refuses the caller.
 type Negotiator interface {
@@ -59,24 +67,63 @@ type Config struct {
 	// or after DecisionTimeout. nil: declined.
 	OnChannelRequest func(ctx context.Context, peer identity.Peer, uri string) error
 	// OnConnectionReady gets each channel that OnChannelRequest accepted; it
-	// owns the socket. nil: such a channel is closed at once.
+	// owns the socket. nil: such a channel is closed at once. If it panics,
+	// that channel is reset.
+	//
+	// Callbacks run on goroutines of their own, at most 256 at a time for one
+	// device and 4 096 in all; requests beyond that wait, DecisionTimeout at
+	// most. So a callback that blocks stops its own device's requests in the
+	// end, and nobody else's.
 	OnConnectionReady func(peer identity.Peer, sock *channel.Socket)
 	// OnNewDevice is told of each device to which a first link comes up.
 	OnNewDevice func(peer identity.Peer)
-	// Capacity is how many links there may be: 4 096.
+	// Capacity is how many links there may be, those being made included: 4 096.
 	Capacity int
+	// PerDevice is how many of them may be with one device, so that one peer
+	// cannot take all: 64.
+	PerDevice int
 	// HeadStart is how long a cheaper carrier is alone before the next one
 	// starts: 50 ms, some round trips of a local network. Negative: none.
 	HeadStart time.Duration
-	// ConnectTimeout bounds a negotiation, whatever the callers' contexts say: 30 s.
+	// ConnectTimeout bounds one round of trying all carriers, whatever the
+	// callers' contexts say: 30 s. A caller whose context has a deadline waits
+	// for further rounds, with pauses between them (see ConnectDevice).
 	ConnectTimeout time.Duration
 	// DecisionTimeout is how long OnICERequest and OnChannelRequest may take: 30 s.
 	DecisionTimeout time.Duration
-	// Link are the bounds and times of each link's multiplexed socket.
+	// IdleTimeout is how long a link without channels is kept: 5 min. The next
+	// ConnectDevice makes a new one. Negative: for ever.
+	IdleTimeout time.Duration
+	// ProbeTimeout is how long a link may take to answer after
+	// ConnectivityChanged until another one is made: 2 s, three round trips of
+	// the worst link we care for (600 ms). The link itself has until
+	// Link.BeaconTimeout.
+	ProbeTimeout time.Duration
+	// Network says whether changes of this machine's interfaces and addresses
+	// call ConnectivityChanged. The zero value, WatchNetwork, does.
+	Network NetworkWatch
+	// Link are the bounds and times of each link's multiplexed socket. Unless
+	// it has a Budget, all links of the manager share one of 256 MiB for
+	// unread bytes: the full buffers of 16 links.
 	Link multiplex.Config
 	// Logger gets what no caller is told. nil: nothing is logged.
 	Logger *slog.Logger
 }
+
+// defaultBudget is how many unread bytes a manager holds.
+const defaultBudget = 256 << 20
+
+// NetworkWatch says whether a manager watches the machine's network.
+type NetworkWatch int
+
+// The choices. WatchNetwork is the zero value.
+const (
+	// WatchNetwork notices changes of interfaces and addresses: at once on
+	// Linux, by looking every 5 s elsewhere.
+	WatchNetwork NetworkWatch = iota
+	// IgnoreNetwork leaves it to the program to call ConnectivityChanged.
+	IgnoreNetwork
+)
 
 func (c Config) withDefaults() Config {
 	def := func(v *time.Duration, d time.Duration) {
@@ -87,9 +134,17 @@ func (c Config) withDefaults() Config {
 	if c.Capacity == 0 {
 		c.Capacity = 4096
 	}
+	if c.PerDevice == 0 {
+		c.PerDevice = 64
+	}
 	def(&c.HeadStart, 50*time.Millisecond)
 	def(&c.ConnectTimeout, 30*time.Second)
 	def(&c.DecisionTimeout, 30*time.Second)
+	def(&c.IdleTimeout, 5*time.Minute)
+	def(&c.ProbeTimeout, 2*time.Second)
+	if c.Link.Budget == nil {
+		c.Link.Budget = multiplex.NewBudget(defaultBudget)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -99,9 +154,11 @@ func (c Config) withDefaults() Config {
 func (c Config) check() error {
 	switch {
 	case c.Identity == nil:
-		return errors.New("peerlink: Config.Identity is missing")
+		return errors.New("peerlink: Config.Identity is missing: a manager acts as one device (see identity.Generate)")
 	case c.Capacity < 0:
-		return errors.New("peerlink: Config.Capacity is negative")
+		return errors.New("peerlink: Config.Capacity is negative: want a number of links, or 0 for the default")
+	case c.PerDevice < 0:
+		return errors.New("peerlink: Config.PerDevice is negative: want a number of links, or 0 for the default")
 	}
 	return nil
 }
@@ -123,11 +180,21 @@ const (
 type ConnectOptions struct {
 	// Mode says which link may be used.
 	Mode ConnectMode
+	// UniqueName says that there is one channel under this URI between the two
+	// devices. A call then joins the call that is asking for it, takes the
+	// channel that is open (made by such a call here, or by any call of the
+	// peer), and otherwise asks. If both sides ask at once, both get the
+	// channel that the device with the smaller DeviceID asked for. The channel
+	// is shared by all who got it: one Close closes it for all.
+	UniqueName bool
 	// ChannelTimeout bounds the wait for the peer's answer to the channel
 	// request, once there is a link: 10 s. The link and its other channels
 	// outlive it.
 	ChannelTimeout time.Duration
 	// Carriers are the names of the dialers to use, in this order. nil: all,
-	// in the order of Config.Dialers.
+	// in the order of Config.Dialers. Links of other carriers are not taken.
 	Carriers []string
+	// Link names the link to use, and no other: without it the error matches
+	// ErrNotConnected. The zero value leaves the choice to Mode.
+	Link LinkID
 }

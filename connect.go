@@ -10,45 +10,78 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/trace"
+	"peerlink/multiplex"
 )
 
-// defaultChannelTimeout is ConnectOptions.ChannelTimeout's default.
-const defaultChannelTimeout = 10 * time.Second
+const (
+	// defaultChannelTimeout is ConnectOptions.ChannelTimeout's default.
+	defaultChannelTimeout = 10 * time.Second
+	// maxTries bounds the links that one call may lose before its channel
+	// request was even sent on them.
+	maxTries = 8
+)
 
 // ConnectDevice opens a channel to a device under a URI (1 to 255 bytes of
 // UTF-8 without control characters; not unique) and returns its end. If there
 // is no link yet, it makes one; callers who want the same device meanwhile
-// share that negotiation, and each one's ctx bounds its own call only. If the
-// link breaks before the answer, a new one is tried once.
+// share that negotiation, and each one's ctx bounds its own call only. A link
+// that the device makes in the meantime serves as well.
+//
+// If no carrier gets there and ctx has a deadline, they are tried again, with
+// growing pauses, until then; without a deadline the failure is told at once,
+// and a refusal always is. If the link breaks before the answer, the request is
+// sent once more on a new link.
 //
 // The error says which ways were tried and why each failed; it matches
 // ErrDeclined, ErrRefused, ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
 func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
-	if peer == m.cfg.Identity.DeviceID() {
-		return nil, errors.New("peerlink: that is this device's own id")
-	}
-	if peer.IsZero() {
+	switch {
+	case peer == m.cfg.Identity.DeviceID():
+		return nil, errors.New("peerlink: that is this device's own id; a link to oneself is not made")
+	case peer.IsZero():
 		return nil, errors.New("peerlink: the zero device id names no device")
+	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
+		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrNotTrusted)
+	case opts.UniqueName:
+		return m.connectUnique(ctx, peer, uri, opts)
 	}
-	for try := 0; ; try++ {
+	return m.connect(ctx, peer, uri, opts)
+}
+
+// connect is ConnectDevice for a channel of the caller's own.
+func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
+	lost := 0
+	for try := 1; ; try++ {
 		l, err := m.linkTo(ctx, peer, opts)
+		if errors.Is(err, errCrossed) && try < maxTries {
+			continue // there is a link after all
+		}
 		if err != nil {
 			return nil, err
 		}
-		sock, err := m.open(ctx, l, uri, opts)
+		sock, sent, err := m.open(ctx, l, uri, opts)
 		if err == nil {
 			return sock, nil
 		}
-		lost := l.mux.Ending() && ctx.Err() == nil // and so linkTo will not take it again
-		if !lost || try > 0 || opts.Mode == OnlyIfConnected {
+		if sent {
+			lost++
+		}
+		if no := asRefusal(l, err); no != nil {
+			return nil, &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: no}}}
+		}
+		again := l.mux.Ending() || errors.Is(err, errRetired) // and so linkTo will not take it again
+		if !again || lost > 1 || try == maxTries || ctx.Err() != nil || opts.Mode == OnlyIfConnected || !opts.Link.IsZero() {
 			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}
+		m.count(func(t *Metrics) { t.Retried++ })
 	}
 }
 
-// open asks for a channel on a link.
-func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts ConnectOptions) (*channel.Socket, error) {
+// open asks for a channel on a link. sent tells whether the peer may have seen
+// the request of a link that was lost; on one that is given up here in favour
+// of another (errRetired) it had no effect.
+func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts ConnectOptions) (sock *channel.Socket, sent bool, err error) {
 	wait := opts.ChannelTimeout
 	if wait == 0 {
 		wait = defaultChannelTimeout
@@ -56,11 +89,68 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 	late := fmt.Errorf("the device did not decide in %v: %w", wait, os.ErrDeadlineExceeded)
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, late)
 	defer cancel()
-	sock, err := l.mux.Open(ctx, uri)
-	if err == nil {
-		trace.Note(ctx, trace.ChannelOpen, "%s (channel %d)", uri, sock.ID())
+	select {
+	case l.asking <- struct{}{}:
+	case <-l.mux.Done():
+		return nil, false, l.mux.Err()
+	case <-ctx.Done():
+		return nil, false, fmt.Errorf("%d requests before it are unanswered: %w", maxAsked, context.Cause(ctx))
 	}
-	return sock, err
+	defer func() { <-l.asking }()
+	if !m.asking(l, 1) {
+		return nil, false, errRetired
+	}
+	sock, err = l.mux.Open(ctx, uri)
+	givenUp := !m.asking(l, -1)
+	switch {
+	case err == nil && m.admitChannel(l):
+		trace.Note(ctx, trace.ChannelOpen, "%s (channel %d)", uri, sock.ID())
+		return sock, true, nil
+	case err == nil:
+		_ = sock.Reset(channel.CodeCancelled)
+		return nil, false, errRetired
+	case givenUp && l.mux.Ending(), closingThere(ctx, l, err):
+		return nil, false, errRetired
+	}
+	return nil, true, err
+}
+
+// closingThere reports whether a request was declined only because the peer
+// had just begun to close the link; that it says so may overtake its going
+// away, which is waited for.
+func closingThere(ctx context.Context, l *link, err error) bool {
+	var no *multiplex.DeclinedError
+	if !errors.As(err, &no) || no.Reason != "closing" {
+		return false
+	}
+	tick := time.NewTicker(closingLook)
+	defer tick.Stop()
+	for until := time.Now().Add(closeTimeout); !l.mux.Ending() && time.Now().Before(until); {
+		select {
+		case <-tick.C:
+		case <-l.mux.Done():
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return l.mux.Ending()
+}
+
+// closingLook is how often a link is looked at whose end is about to be told.
+const closingLook = 5 * time.Millisecond
+
+// errRetired is why a link did not take a request: it is about to be closed
+// here, because it is idle or another one takes its place.
+var errRetired = errors.New("the link is being closed")
+
+// asking counts the requests under way on a link; false if it is given up.
+func (m *ConnectionManager) asking(l *link, n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n < 0 || !l.retired {
+		l.opening += n
+	}
+	return !l.retired
 }
 
 // linkTo returns a link to the device, as the options allow.
@@ -69,13 +159,23 @@ func (m *ConnectionManager) linkTo(ctx context.Context, peer identity.DeviceID, 
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("peerlink: connect to device %s: %w", peer.Short(), context.Cause(ctx))
+	}
+	if !opts.Link.IsZero() {
+		l := m.find(opts.Link)
+		if l == nil || l.peer.Device != peer || l.mux.Ending() {
+			return nil, fmt.Errorf("peerlink: link %s to device %s: %w", opts.Link, peer.Short(), ErrNotConnected)
+		}
+		return l, nil
+	}
 	m.mu.Lock()
-	if m.closing {
+	if m.leaving {
 		m.mu.Unlock()
 		return nil, errClosed
 	}
 	if opts.Mode != NewLink {
-		if l := m.bestLinkLocked(peer, opts.Carriers); l != nil {
+		if l := m.bestLinkLocked(peer, opts.Carriers); l != nil && (!l.suspect || opts.Mode == OnlyIfConnected) {
 			m.mu.Unlock()
 			return l, nil
 		}
@@ -84,14 +184,27 @@ func (m *ConnectionManager) linkTo(ctx context.Context, peer identity.DeviceID, 
 		m.mu.Unlock()
 		return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), ErrNotConnected)
 	}
-	if m.links+len(m.negotiations)+m.private >= m.cfg.Capacity && m.negotiations[peer] == nil {
-		n := m.links
-		m.mu.Unlock()
-		return nil, fmt.Errorf("peerlink: device %s: %w: %d exist, and others are being made", peer.Short(), ErrCapacity, n)
+	if m.underWayLocked(peer, opts) == nil {
+		if err := m.roomLocked(); err != nil {
+			m.mu.Unlock()
+			return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), err)
+		}
 	}
 	n := m.joinLocked(ctx, peer, dialers, opts)
+	ends := n.failed
 	m.mu.Unlock()
-	return m.wait(ctx, n)
+	return m.wait(ctx, n, ends)
+}
+
+// roomLocked says why no other link may be begun. m.mu is held.
+func (m *ConnectionManager) roomLocked() error {
+	switch {
+	case m.leaving:
+		return errClosed
+	case m.links+m.negotiating >= m.cfg.Capacity:
+		return fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links, m.negotiating)
+	}
+	return nil
 }
 
 // dialers resolves carriers' names.
@@ -108,10 +221,18 @@ func (m *ConnectionManager) dialers(names []string) ([]Dialer, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("peerlink: there is no carrier %q here", name)
+			return nil, fmt.Errorf("peerlink: there is no carrier %q here (there are %v)", name, m.carrierNames())
 		}
 	}
 	return ds, nil
+}
+
+func (m *ConnectionManager) carrierNames() []string {
+	var names []string
+	for _, d := range m.cfg.Dialers {
+		names = append(names, d.Name())
+	}
+	return names
 }
 
 // IsConnected reports whether there is a live link to the device.
@@ -125,5 +246,5 @@ func (m *ConnectionManager) IsConnected(peer identity.DeviceID) bool {
 func (m *ConnectionManager) IsConnecting(peer identity.DeviceID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.negotiations[peer] != nil
+	return len(m.negotiations[peer]) > 0
 }

@@ -33,8 +33,11 @@ type Attempt struct {
 
 // ConnectError tells why a device could not be reached, by every way tried.
 type ConnectError struct {
-	Peer     identity.DeviceID
+	Peer identity.DeviceID
+	// Attempts are those of the last two rounds.
 	Attempts []Attempt
+	// Rounds is how often all carriers were tried.
+	Rounds int
 	// Err is why the caller stopped waiting or the manager stopped trying;
 	// nil if the last attempt's failure ended it.
 	Err error
@@ -56,7 +59,11 @@ func (e *ConnectError) Error() string {
 	if len(parts) == 0 {
 		parts = []string{"no carrier to try"}
 	}
-	return fmt.Sprintf("could not reach device %s: %s", e.Peer.Short(), strings.Join(parts, "; "))
+	often := ""
+	if e.Rounds > 1 {
+		often = fmt.Sprintf(" in %d rounds", e.Rounds)
+	}
+	return fmt.Sprintf("could not reach device %s%s: %s", e.Peer.Short(), often, strings.Join(parts, "; "))
 }
 
 // Unwrap returns the causes of all attempts and Err.
@@ -81,12 +88,3 @@ func (r refusal) Is(target error) bool { return target == ErrRefused }
 
 // Unwrap returns the Dialer's error.
 func (r refusal) Unwrap() error { return r.error }
-
-// asRefusal recognizes a Dialer's error that says that the device refused.
-func asRefusal(err error) (error, bool) {
-	var r interface{ Refused() string }
-	if errors.As(err, &r) {
-		return refusal{err}, true
-	}
-	return err, false
-}

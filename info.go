@@ -2,8 +2,10 @@ package peerlink
 
 import (
 	"cmp"
-	"context"
 	"fmt"
+	"iter"
+	"maps"
+	"net"
 	"slices"
 	"time"
 
@@ -18,55 +20,162 @@ type Connection struct {
 	Carrier   string // the Dialer's or Listener's name, "adopted" after AddConn
 	Path      string // how the carrier runs: engine and addresses, for people
 	Direction Direction
-	Created   time.Time
-	RTT       time.Duration // from beacons; 0 until the first came back
-	// Bytes on the link, frames' headers included.
+	// LocalAddr and RemoteAddr are the stream's, as its carrier tells them.
+	LocalAddr, RemoteAddr net.Addr
+	Created               time.Time
+	// LastActivity is when a channel last came about or, of those that are
+	// open, carried data.
+	LastActivity time.Time
+	RTT          time.Duration // smoothed, from beacons; 0 until the first came back
+	// Bytes on the link, frames' headers included, and frames.
 	BytesSent, BytesReceived uint64
-	Channels                 []ChannelInfo
+	FramesReceived           uint64
+	// Unread is how many bytes wait for Reads, over all channels.
+	Unread int64
+	// Stalls is how often Writes on the channels that are open had to wait
+	// for credit.
+	Stalls uint64
+	// Opened is how many channels have come about, of both sides.
+	Opened   uint64
+	Channels []ChannelInfo // those open, by id
 }
 
 // ChannelInfo describes an open channel.
 type ChannelInfo struct {
-	ID  channel.ID
-	URI string
+	ID        channel.ID
+	URI       string
+	Direction Direction // Outbound: this side asked for it
 	channel.Stats
 }
 
 // Connections returns the live links, by id, as they are now.
 func (m *ConnectionManager) Connections() []Connection {
-	var cs []Connection
-	for _, l := range m.allLinks() {
-		st := l.mux.Stats()
-		c := Connection{
-			ID: l.id, Peer: l.peer, Carrier: l.carrier, Path: l.path, Direction: l.direction,
-			Created: l.up, RTT: st.RTT, BytesSent: st.BytesSent, BytesReceived: st.BytesReceived,
+	return slices.Collect(m.Links())
+}
+
+// Links returns an iterator over the live links, by id: those that there are
+// when the loop begins and have not ended when their turn comes, each as it is
+// then. It may be ranged over more than once.
+func (m *ConnectionManager) Links() iter.Seq[Connection] {
+	return func(yield func(Connection) bool) {
+		ls := m.allLinks()
+		slices.SortFunc(ls, func(a, b *link) int {
+			return cmp.Or(cmp.Compare(a.id.slot, b.id.slot), cmp.Compare(a.id.generation, b.id.generation))
+		})
+		for _, l := range ls {
+			if m.find(l.id) == l && !yield(m.describe(l)) {
+				return
+			}
 		}
-		for _, s := range l.mux.Channels() {
-			c.Channels = append(c.Channels, ChannelInfo{ID: s.ID(), URI: s.URI(), Stats: s.Stats()})
-		}
-		cs = append(cs, c)
 	}
-	slices.SortFunc(cs, func(a, b Connection) int {
-		return cmp.Or(cmp.Compare(a.ID.slot, b.ID.slot), cmp.Compare(a.ID.generation, b.ID.generation))
-	})
-	return cs
+}
+
+func (m *ConnectionManager) describe(l *link) Connection {
+	st := l.mux.Stats()
+	c := Connection{
+		ID: l.id, Peer: l.peer, Carrier: l.carrier, Path: l.path, Direction: l.direction,
+		LocalAddr: l.local, RemoteAddr: l.remote, Created: l.up, RTT: st.RTT,
+		BytesSent: st.BytesSent, BytesReceived: st.BytesReceived,
+		FramesReceived: st.FramesReceived, Unread: st.Unread,
+	}
+	m.mu.Lock()
+	c.Opened, c.LastActivity = l.opened, l.lastChannel
+	m.mu.Unlock()
+	for _, s := range l.mux.Channels() {
+		ci := ChannelInfo{ID: s.ID(), URI: s.URI(), Direction: directionOf(l, s.ID()), Stats: s.Stats()}
+		c.Stalls += ci.Stalls
+		if ci.LastActivity.After(c.LastActivity) {
+			c.LastActivity = ci.LastActivity
+		}
+		c.Channels = append(c.Channels, ci)
+	}
+	return c
+}
+
+// directionOf tells who asked for a channel: the calling side of a link takes
+// the lower half of the ids.
+func directionOf(l *link, id channel.ID) Direction {
+	if (id < 0x8000) == (l.direction == Outbound) {
+		return Outbound
+	}
+	return Inbound
+}
+
+// Totals are a carrier's, or all carriers', numbers since the manager was made.
+type Totals struct {
+	Opened uint64 // links that came up
+	Closed uint64 // links that ended
+	Links  int    // live now
+	Failed uint64 // tries without a link: a carrier's attempts, or all in all the connects
+	// Bytes on all links, those that have ended included.
+	BytesSent, BytesReceived uint64
 }
 
 // Metrics are totals since the manager was made.
 type Metrics struct {
-	Opened uint64 // links that came up
-	Closed uint64 // links that ended
-	Failed uint64 // negotiations without a link
-	Links  int    // live now
+	Totals
+	Connecting int    // links being made now
+	Refused    uint64 // devices that were refused, by trust, capacity or OnICERequest
+	Accepted   uint64 // channels that peers asked for and got
+	Declined   uint64 // channels that peers asked for and did not get
+	Retried    uint64 // channel requests that were sent again after their link was lost
+	Panics     uint64 // callbacks of the application that panicked
+	// Channels is how many are open now, and Stalls how often Writes on those
+	// had to wait for credit.
+	Channels int
+	Stalls   uint64
+	// Carriers are the totals by carrier's name.
+	Carriers map[string]Totals
 }
 
-// Metrics returns the totals.
+// Metrics returns the totals. It looks at every channel that is open.
 func (m *ConnectionManager) Metrics() Metrics {
+	live := m.allLinks()
+	m.mu.Lock()
+	t := m.totals
+	t.Carriers = make(map[string]Totals, len(m.carriers))
+	for name, c := range m.carriers {
+		t.Carriers[name] = *c
+	}
+	t.Connecting = m.negotiating
+	live = slices.DeleteFunc(live, func(l *link) bool { return m.slots[l.id.slot].link != l }) // counted already
+	m.mu.Unlock()
+	for _, l := range live {
+		st := l.mux.Stats()
+		c := t.Carriers[l.carrier]
+		c.BytesSent += st.BytesSent
+		c.BytesReceived += st.BytesReceived
+		t.Carriers[l.carrier] = c
+		for _, s := range l.mux.Channels() {
+			t.Channels++
+			t.Stalls += s.Stats().Stalls
+		}
+	}
+	for c := range maps.Values(t.Carriers) {
+		t.Opened += c.Opened
+		t.Closed += c.Closed
+		t.Links += c.Links
+		t.BytesSent += c.BytesSent
+		t.BytesReceived += c.BytesReceived
+	}
+	return t
+}
+
+// carrierLocked returns a carrier's totals. m.mu is held.
+func (m *ConnectionManager) carrierLocked(name string) *Totals {
+	t := m.carriers[name]
+	if t == nil {
+		t = new(Totals)
+		m.carriers[name] = t
+	}
+	return t
+}
+
+// count changes the totals.
+func (m *ConnectionManager) count(change func(*Metrics)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.totals
-	t.Links = m.links
-	return t
+	change(&m.totals)
 }
 
 // CloseConnectionsWith closes the links with a device, or with all devices of
@@ -82,6 +191,7 @@ func (m *ConnectionManager) CloseConnectionsWith(who identity.Subject) int {
 		n++
 		go func() {
 			_ = l.mux.Close()
+			m.unregister(l) // so that the lists say so when this returns
 			donec <- struct{}{}
 		}()
 	}
@@ -91,30 +201,15 @@ func (m *ConnectionManager) CloseConnectionsWith(who identity.Subject) int {
 	return n
 }
 
-// CloseLink closes one link, telling the peer. An id whose link has ended, or
-// that never was one, is an error that matches ErrNotConnected.
+// CloseLink closes one link, telling the peer, and waits until it has ended. An
+// id whose link has ended, or that never was one, is an error that matches
+// ErrNotConnected.
 func (m *ConnectionManager) CloseLink(id LinkID) error {
-	m.mu.Lock()
-	var l *link
-	if int64(id.slot) < int64(len(m.slots)) && m.slots[id.slot].generation == id.generation {
-		l = m.slots[id.slot].link
-	}
-	m.mu.Unlock()
+	l := m.find(id)
 	if l == nil {
 		return fmt.Errorf("peerlink: link %s: %w", id, ErrNotConnected)
 	}
-	return l.mux.Close()
-}
-
-// ConnectivityChanged sends a beacon on every link at once, for use when the
-// network has changed: links that lead nowhere any more end within the
-// beacon time-out instead of at the next beacon. It does not wait.
-func (m *ConnectionManager) ConnectivityChanged() {
-	for _, l := range m.allLinks() {
-		m.goFunc(func() {
-			ctx, cancel := context.WithCancel(m.ctx)
-			defer cancel()
-			_, _ = l.mux.Ping(ctx) // what it finds out, the link's own end tells
-		})
-	}
+	err := l.mux.Close()
+	m.unregister(l)
+	return err
 }

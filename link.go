@@ -2,11 +2,12 @@ package peerlink
 
 import (
 	"fmt"
-	"slices"
+	"net"
 	"strconv"
 	"strings"
 	"time"
 
+	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/multiplex"
 )
@@ -22,15 +23,16 @@ func (id LinkID) String() string { return fmt.Sprintf("%d.%d", id.slot, id.gener
 // IsZero reports whether the id names no link.
 func (id LinkID) IsZero() bool { return id.generation == 0 }
 
-// ParseLinkID reads what String wrote.
+// ParseLinkID reads what String wrote, and nothing else.
 func ParseLinkID(s string) (LinkID, error) {
 	a, b, ok := strings.Cut(s, ".")
 	slot, err1 := strconv.ParseUint(a, 10, 32)
 	gen, err2 := strconv.ParseUint(b, 10, 32)
-	if !ok || err1 != nil || err2 != nil || gen == 0 {
+	id := LinkID{uint32(slot), uint32(gen)}
+	if !ok || err1 != nil || err2 != nil || gen == 0 || id.String() != s {
 		return LinkID{}, fmt.Errorf("peerlink: %.40q is not a link id (want SLOT.GENERATION, as 0.1)", s)
 	}
-	return LinkID{uint32(slot), uint32(gen)}, nil
+	return id, nil
 }
 
 // Direction says who began a link.
@@ -50,112 +52,36 @@ func (d Direction) String() string {
 	return "inbound"
 }
 
+// maxAsked is how many channel requests of this side wait for answers on one
+// link: what multiplex asks at once. A request that has a place here has
+// been sent if the link breaks, one that has none has not.
+const maxAsked = 256
+
 // link is one live connection to one device.
 type link struct {
-	id        LinkID
-	peer      identity.Peer
-	carrier   string
-	path      string
-	direction Direction
-	mux       *multiplex.Socket
-	up        time.Time
-}
+	id            LinkID
+	peer          identity.Peer
+	carrier       string
+	path          string
+	local, remote net.Addr
+	direction     Direction
+	// deliberate links were asked for by themselves (NewLink, certain carriers,
+	// an address, AddConn): the rule about two links at once leaves them alone.
+	deliberate bool
+	mux        *multiplex.Socket
+	up         time.Time
+	asking     chan struct{}
 
-// preferred reports whether a is the link that both sides prefer over b, when
-// there are two to one device: the one whose caller has the smaller id; of two
-// of one direction, the older.
-func (m *ConnectionManager) preferred(a, b *link) bool {
-	if a.direction != b.direction {
-		self := m.cfg.Identity.DeviceID()
-		callerIsSelf := a.direction == Outbound
-		selfIsSmaller := string(self[:]) < string(a.peer.Device[:])
-		return callerIsSelf == selfIsSmaller
-	}
-	return a.up.Before(b.up)
-}
-
-// register gives a link a slot and makes it known. first says that no other
-// link to the device existed. It fails when the manager is full or closed.
-func (m *ConnectionManager) register(l *link) (first bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closing {
-		return false, errClosed
-	}
-	if err := m.cfg.Trust.Check(l.peer); err != nil {
-		return false, err // asked under the lock, so that no change can fall between check and watch
-	}
-	if m.links >= m.cfg.Capacity {
-		return false, fmt.Errorf("%w: %d exist", ErrCapacity, m.links)
-	}
-	var slot uint32
-	if n := len(m.freeSlots); n > 0 {
-		slot, m.freeSlots = m.freeSlots[n-1], m.freeSlots[:n-1]
-	} else {
-		slot = uint32(len(m.slots))
-		m.slots = append(m.slots, slotState{})
-	}
-	st := &m.slots[slot]
-	st.generation++
-	st.link = l
-	l.id = LinkID{slot, st.generation}
-	l.up = time.Now()
-	first = len(m.byDevice[l.peer.Device]) == 0
-	m.byDevice[l.peer.Device] = append(m.byDevice[l.peer.Device], l)
-	m.links++
-	m.totals.Opened++
-	return first, nil
-}
-
-// unregister forgets a link that has ended and frees its slot.
-func (m *ConnectionManager) unregister(l *link) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	st := &m.slots[l.id.slot]
-	if st.link != l {
-		return
-	}
-	st.link = nil
-	m.freeSlots = append(m.freeSlots, l.id.slot)
-	ls := m.byDevice[l.peer.Device]
-	for i := range ls {
-		if ls[i] == l {
-			ls = append(ls[:i:i], ls[i+1:]...)
-			break
-		}
-	}
-	if len(ls) == 0 {
-		delete(m.byDevice, l.peer.Device)
-	} else {
-		m.byDevice[l.peer.Device] = ls
-	}
-	m.links--
-	m.totals.Closed++
-}
-
-type slotState struct {
-	generation uint32
-	link       *link
-}
-
-// bestLinkLocked returns the live link to a device that both sides prefer, or nil.
-// m.mu is held.
-func (m *ConnectionManager) bestLinkLocked(device identity.DeviceID, carriers []string) *link {
-	var best *link
-	for _, l := range m.byDevice[device] {
-		if l.mux.Ending() || !allowedCarrier(l.carrier, carriers) {
-			continue
-		}
-		if best == nil || m.preferred(l, best) {
-			best = l
-		}
-	}
-	return best
-}
-
-func allowedCarrier(name string, carriers []string) bool {
-	if carriers == nil {
-		return true
-	}
-	return slices.Contains(carriers, name)
+	// Guarded by ConnectionManager.mu:
+	retired     bool      // gives no more channels: it is about to be closed
+	suspect     bool      // did not answer in time after the network changed
+	probing     bool      // a beacon of probe is under way
+	opened      uint64    // channels that came about, of both sides
+	opening     int       // requests of this side under way
+	lastChannel time.Time // when the last channel came about
+	idleSince   time.Time // when it was first seen without channels; zero: it has some
+	// accepted are the channels that the peer opened, one for each URI, for
+	// unique calls; looked through when there are acceptedSweep.
+	accepted      map[string]*channel.Socket
+	acceptedSweep int
 }

@@ -1,6 +1,7 @@
 package peerlink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,14 +11,15 @@ import (
 	"peerlink/channel"
 )
 
-// backlog is how many accepted channels may wait for a listener's Accept;
-// further ones are declined. It is what most systems give listen(2).
+// backlog is how many accepted channels may wait for a listener's Accept.
+// Further ones stay undecided until there is room, DecisionTimeout at most; of
+// these each link has 256 at most. It is what most systems give listen(2).
 const backlog = 128
 
 // Listen claims channels by their URI: an exact one ("chat://bob") or all that
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
-// then the longest. The listener accepts what it claims; PeerOf tells who a
-// connection is with. A pattern can be claimed once; Close gives it up.
+// then the longest. The listener accepts what it claims, 128 channels ahead of
+// its Accept; PeerOf tells who a connection is with. A pattern can be claimed once; Close gives it up.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 	if pattern == "" || strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
 		return nil, fmt.Errorf("peerlink: listen %.100q: want a URI, or the start of one and a *", pattern)
@@ -25,12 +27,12 @@ func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.closing:
+	case m.leaving:
 		return nil, errClosed
 	case m.patterns[pattern] != nil:
 		return nil, fmt.Errorf("peerlink: listen %q: somebody listens on it already", pattern)
 	}
-	l := &listener{m: m, pattern: pattern, conns: make(chan *channel.Socket, backlog), closed: make(chan struct{})}
+	l := &listener{m: m, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog), closed: make(chan struct{})}
 	m.patterns[pattern] = l
 	return l, nil
 }
@@ -40,6 +42,7 @@ type listener struct {
 	m       *ConnectionManager
 	pattern string
 	conns   chan *channel.Socket
+	room    chan struct{} // holds a place for each channel in conns, or about to be
 	once    sync.Once
 	closed  chan struct{}
 
@@ -56,6 +59,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	select {
 	case c := <-l.conns:
+		<-l.room
 		return c, nil
 	case <-l.closed:
 		return nil, l.errClosed()
@@ -106,21 +110,27 @@ var (
 	errGone    = errors.New("nobody listens any more")
 )
 
-// offer accepts the request and queues the channel, or says why not.
-func (l *listener) offer(accept func() (*channel.Socket, error)) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.over:
+// offer waits for room, accepts the request and queues the channel, or says
+// why not. ctx ends with the link or when the time for a decision is over.
+func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, error)) error {
+	select {
+	case l.room <- struct{}{}:
+	case <-l.closed:
 		return errGone
-	case len(l.conns) == cap(l.conns):
+	case <-ctx.Done():
 		return errBacklog
 	}
-	c, err := accept()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, err := (*channel.Socket)(nil), errGone
+	if !l.over {
+		c, err = accept()
+	}
 	if err != nil {
+		<-l.room
 		return err
 	}
-	l.conns <- c // has room: only offer sends, and it holds the lock
+	l.conns <- c // has room: its place is reserved
 	return nil
 }
 

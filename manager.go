@@ -3,13 +3,18 @@ package peerlink
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"peerlink/channel"
 	"peerlink/identity"
-	"peerlink/multiplex"
 )
 
 // closeTimeout bounds ConnectionManager.Close: each link gets a second to say
@@ -28,16 +33,30 @@ type ConnectionManager struct {
 	wg     sync.WaitGroup // every goroutine of the manager
 	done   chan struct{}  // closed when Close is over
 
+	arrivals chan struct{} // holds a place for each stream that is on the way to become a link
+	workers  *workers
+
+	transport *transport
+	said      *lru.Cache[identity.DeviceID, *rate.Limiter] // how much was logged about a device
+
 	mu           sync.Mutex
-	closing      bool
+	leaving      bool // Shutdown or Close was called: nothing new
+	closing      bool // Close was called
 	slots        []slotState
 	freeSlots    []uint32
 	links        int
 	byDevice     map[identity.DeviceID][]*link
-	negotiations map[identity.DeviceID]*negotiation
-	private      int // negotiations for NewLink and for certain carriers
+	arriving     map[identity.DeviceID]int
+	negotiations map[identity.DeviceID][]*negotiation
+	negotiating  int // all of them
+	greeting     map[identity.DeviceID]*greetings
+	unique       map[uniqueKey]*uniqueCall
+	uniqueSweep  int
+	deciding     map[uniqueKey]*decisions
 	patterns     map[string]*listener
+	readers      map[*reader]struct{}
 	totals       Metrics
+	carriers     map[string]*Totals
 }
 
 // New makes a manager and starts to accept on its Listeners.
@@ -48,10 +67,20 @@ func New(cfg Config) (*ConnectionManager, error) {
 	m := &ConnectionManager{
 		cfg:          cfg.withDefaults(),
 		done:         make(chan struct{}),
+		arrivals:     make(chan struct{}, maxArrivals),
+		workers:      newWorkers(),
 		byDevice:     make(map[identity.DeviceID][]*link),
-		negotiations: make(map[identity.DeviceID]*negotiation),
+		arriving:     make(map[identity.DeviceID]int),
+		negotiations: make(map[identity.DeviceID][]*negotiation),
+		unique:       make(map[uniqueKey]*uniqueCall),
+		greeting:     make(map[identity.DeviceID]*greetings),
+		deciding:     make(map[uniqueKey]*decisions),
 		patterns:     make(map[string]*listener),
+		readers:      make(map[*reader]struct{}),
+		carriers:     make(map[string]*Totals),
 	}
+	m.transport = newTransport(m)
+	m.said, _ = lru.New[identity.DeviceID, *rate.Limiter](maxSaid) // fails for sizes below 1
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, l := range m.cfg.Listeners {
 		n, asks := l.(Negotiator)
@@ -63,7 +92,35 @@ func New(cfg Config) (*ConnectionManager, error) {
 	if m.cfg.Trust != nil {
 		m.goFunc(m.watchTrust)
 	}
+	if m.cfg.IdleTimeout > 0 {
+		m.goFunc(m.reapIdle)
+	}
+	if m.cfg.Network == WatchNetwork {
+		m.goFunc(m.watchNetwork)
+	}
 	return m, nil
+}
+
+const (
+	// maxSaid is about how many devices it is remembered what was logged.
+	maxSaid = 1024
+	// sayBurst is how many lines about one device are logged at once, and then
+	// one in a second: a hostile one must not fill the disk.
+	sayBurst = 10
+)
+
+// about logs what a device has caused, unless there was too much about it.
+func (m *ConnectionManager) about(device identity.DeviceID, msg string, args ...any) {
+	l, ok := m.said.Get(device)
+	if !ok {
+		l = rate.NewLimiter(1, sayBurst)
+		if old, found, _ := m.said.PeekOrAdd(device, l); found {
+			l = old
+		}
+	}
+	if l.Allow() {
+		m.cfg.Logger.Info(msg, append([]any{"peer", device}, args...)...)
+	}
 }
 
 // goFunc runs f on a goroutine that Close waits for; after Close it does not run.
@@ -77,85 +134,6 @@ func (m *ConnectionManager) goFunc(f func()) bool {
 		f()
 	})
 	return true
-}
-
-// acceptLoop takes streams from a carrier until it is closed.
-func (m *ConnectionManager) acceptLoop(l Listener, asked bool) {
-	for {
-		conn, peer, err := l.Accept(m.ctx)
-		if err != nil {
-			if m.ctx.Err() == nil {
-				m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
-			}
-			return
-		}
-		if !m.goFunc(func() { m.welcome(l.Name(), conn, peer, asked) }) {
-			_ = conn.Close()
-		}
-	}
-}
-
-// welcome makes a link of an accepted stream.
-func (m *ConnectionManager) welcome(carrier string, conn net.Conn, peer identity.Peer, asked bool) {
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.DecisionTimeout)
-	defer cancel()
-	if !asked {
-		if err := m.decide(ctx, peer); err != nil {
-			m.cfg.Logger.Info("refused a device", "peer", peer.Device, "carrier", carrier, "reason", err)
-			_ = conn.Close()
-			return
-		}
-	}
-	if _, err := m.raise(ctx, carrier, conn, peer, Inbound); err != nil {
-		m.cfg.Logger.Info("inbound link did not come up", "peer", peer.Device, "carrier", carrier, "err", err)
-	}
-}
-
-// raise puts a multiplexed socket on a stream and, once the peer has said
-// hello, makes the link known. It owns conn.
-func (m *ConnectionManager) raise(ctx context.Context, carrier string, conn net.Conn, peer identity.Peer, dir Direction) (*link, error) {
-	l := &link{peer: peer, carrier: carrier, direction: dir, path: pathOf(carrier, conn)}
-	cfg := m.cfg.Link
-	cfg.LocalAddr, cfg.RemoteAddr = &Addr{m.cfg.Identity.Peer()}, &Addr{peer}
-	if dir == Outbound {
-		l.mux = multiplex.Client(conn, cfg)
-	} else {
-		l.mux = multiplex.Server(conn, cfg)
-	}
-	var first bool
-	err := l.mux.Ready(ctx)
-	if err == nil {
-		first, err = m.register(l)
-	}
-	if err != nil {
-		_ = l.mux.CloseWith(channel.CodeClosed, reasonFor(err))
-		return nil, err
-	}
-	if !m.goFunc(func() { m.serve(l, first) }) {
-		m.unregister(l)
-		_ = l.mux.Close()
-		return nil, errClosed
-	}
-	return l, nil
-}
-
-// pathOf asks the stream how it runs, for people to read.
-func pathOf(carrier string, conn net.Conn) string {
-	if p, ok := conn.(interface{ Path() string }); ok {
-		return p.Path()
-	}
-	return fmt.Sprintf("%s %v→%v", carrier, conn.LocalAddr(), conn.RemoteAddr())
-}
-
-// AddConn adopts a stream that somebody else made and proved: it becomes a link
-// like any other. This side is its calling side if dir is Outbound; the two
-// ends must not agree on that. It waits for the peer's hello, and owns conn.
-func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer identity.Peer, dir Direction) (LinkID, error) {
-	l, err := m.raise(ctx, "adopted", conn, peer, dir)
-	if err != nil {
-		return LinkID{}, fmt.Errorf("peerlink: adopt connection to %s: %w", peer.Device.Short(), err)
-	}
-	return l.id, nil
 }
 
 // watchTrust closes the links of devices that the trust store no longer allows.
@@ -176,20 +154,12 @@ func (m *ConnectionManager) watchTrust() {
 	}
 }
 
-func (m *ConnectionManager) allLinks() []*link {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var ls []*link
-	for _, of := range m.byDevice {
-		ls = append(ls, of...)
-	}
-	return ls
-}
-
 // Close ends all links, telling their peers, and everything under way: pending
-// calls return an error that matches net.ErrClosed. It waits for the manager's
-// goroutines, at most two seconds if callbacks of the application do not
-// return. The second call waits for the first.
+// calls return an error that matches net.ErrClosed. What Writes on channels
+// have returned is still sent, for a second at most, and then cut. Close waits
+// for the manager's goroutines, at most two seconds if callbacks of the
+// application do not return; then it says so. The second call waits for the
+// first. See Shutdown for waiting until channels have ended.
 func (m *ConnectionManager) Close() error {
 	m.mu.Lock()
 	if m.closing {
@@ -197,20 +167,11 @@ func (m *ConnectionManager) Close() error {
 		<-m.done
 		return nil
 	}
-	m.closing = true
-	listeners := make([]*listener, 0, len(m.patterns))
-	for _, l := range m.patterns {
-		listeners = append(listeners, l)
-	}
+	m.leaving, m.closing = true, true
 	m.mu.Unlock()
 	defer close(m.done)
 	m.cancel(errClosed)
-	for _, l := range listeners {
-		_ = l.Close()
-	}
-	for _, l := range m.cfg.Listeners {
-		_ = l.Close()
-	}
+	m.stopListening()
 	var closing sync.WaitGroup
 	for _, l := range m.allLinks() {
 		closing.Go(func() { _ = l.mux.Close() })
@@ -223,10 +184,54 @@ func (m *ConnectionManager) Close() error {
 	}()
 	timeout := time.NewTimer(closeTimeout)
 	defer timeout.Stop()
+	defer m.transport.CloseIdleConnections()
 	select {
 	case <-over:
 		return nil
 	case <-timeout.C:
-		return fmt.Errorf("peerlink: closed, but a callback of the application still runs after %v", closeTimeout)
+		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", closeTimeout)
 	}
+}
+
+// stopListening closes the listeners for channels and the carriers'.
+func (m *ConnectionManager) stopListening() {
+	m.mu.Lock()
+	listeners := slices.Collect(maps.Values(m.patterns))
+	m.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+	for _, l := range m.cfg.Listeners {
+		_ = l.Close()
+	}
+}
+
+// Shutdown is a Close that lets channels finish: it takes no new links and
+// channels, on this side and, with the peers being told, on theirs, waits until
+// the channels have ended on both sides or ctx ends, and then closes. The error
+// is Close's, or ctx's cause if channels were cut.
+func (m *ConnectionManager) Shutdown(ctx context.Context) error {
+	m.mu.Lock()
+	m.leaving = true
+	m.mu.Unlock()
+	m.transport.CloseIdleConnections()
+	m.stopListening()
+	var draining sync.WaitGroup
+	var cut atomic.Int64
+	for _, l := range m.allLinks() {
+		draining.Go(func() {
+			err := l.mux.Drain(ctx, channel.CodeClosed, errShuttingDown.Error())
+			if err != nil && ctx.Err() != nil { // else the link has ended by itself
+				cut.Add(1)
+			}
+		})
+	}
+	draining.Wait()
+	if err := m.Close(); err != nil {
+		return err
+	}
+	if n := cut.Load(); n > 0 {
+		return fmt.Errorf("peerlink: shutdown: channels on %d links were cut: %w", n, context.Cause(ctx))
+	}
+	return nil
 }

@@ -7,20 +7,19 @@ import (
 	"net"
 	"sync"
 	"testing"
-
-	"go.uber.org/goleak"
+	"time"
 
 	"peerlink"
+	"peerlink/channel"
 	"peerlink/identity"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
 // network is a carrier in memory: net.Pipe between proven devices.
 type network struct {
-	name string
-	mu   sync.Mutex
-	at   map[identity.DeviceID]*port
+	name    string
+	latency time.Duration // of each direction of a stream
+	mu      sync.Mutex
+	at      map[identity.DeviceID]*port
 }
 
 type arrival struct {
@@ -36,6 +35,7 @@ type port struct {
 	closed   chan struct{}
 	once     sync.Once
 	dials    func(ctx context.Context) error // asked before each dial; may block or fail
+	wrap     func(net.Conn) net.Conn         // put around each dialled stream
 }
 
 func newNetwork(name string) *network {
@@ -65,12 +65,18 @@ func (p *port) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, iden
 		return nil, identity.Peer{}, errors.New("no such device on the network")
 	}
 	here, there := net.Pipe()
+	here, there = delay(here, p.net.latency), delay(there, p.net.latency)
+	if p.wrap != nil {
+		here = p.wrap(here)
+	}
 	select {
 	case to.arrivals <- arrival{there, p.id.Peer()}:
 		return here, to.id.Peer(), nil
 	case <-to.closed:
+		_, _ = here.Close(), there.Close()
 		return nil, identity.Peer{}, errors.New("connection refused")
 	case <-ctx.Done():
+		_, _ = here.Close(), there.Close()
 		return nil, identity.Peer{}, context.Cause(ctx)
 	}
 }
@@ -105,8 +111,13 @@ func (n *network) newDevice(t testing.TB, name string, change func(*peerlink.Con
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n.deviceOf(t, id, change)
+}
+
+func (n *network) deviceOf(t testing.TB, id *identity.Identity, change func(*peerlink.Config)) *device {
+	t.Helper()
 	p := n.port(id)
-	cfg := peerlink.Config{Identity: id, Dialers: []peerlink.Dialer{p}, Listeners: []peerlink.Listener{p}}
+	cfg := peerlink.Config{Identity: id, Dialers: []peerlink.Dialer{p}, Listeners: []peerlink.Listener{p}, Network: peerlink.IgnoreNetwork}
 	if change != nil {
 		change(&cfg)
 	}
@@ -150,6 +161,27 @@ func (d *device) echo(t testing.TB, pattern string) {
 			}()
 		}
 	}()
+}
+
+// accepted listens on a pattern and hands its channels over.
+func (d *device) accepted(t testing.TB, pattern string) <-chan *channel.Socket {
+	t.Helper()
+	l, err := d.Listen(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := make(chan *channel.Socket, 1024)
+	go func() {
+		defer close(c)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c <- conn.(*channel.Socket)
+		}
+	}()
+	return c
 }
 
 // exchange proves that a channel carries bytes to an echo and back.

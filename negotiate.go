@@ -3,28 +3,51 @@ package peerlink
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
+	"slices"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"peerlink/identity"
 	"peerlink/internal/trace"
 )
 
-// negotiation is the making of one link, for everyone who waits for it.
+// The pauses between rounds of a negotiation: a quarter of a second at first,
+// which a restarted peer needs, then twice as long each time, up to 10 s, with
+// a random half more or less so that many who lost one peer come back apart.
+const (
+	firstPause = 250 * time.Millisecond
+	maxPause   = 10 * time.Second
+)
+
+// negotiation is the making of one link, for everyone who waits for it. It goes
+// in rounds: each tries all carriers. Fields without a comment are fixed;
+// ConnectionManager.mu guards the others.
 type negotiation struct {
-	peer    identity.DeviceID
-	private bool // made for one caller; others do not join
-	cancel  context.CancelCauseFunc
-	done    chan struct{}
+	peer       identity.DeviceID
+	carriers   []string // nil: all
+	deliberate bool     // made for one caller; neither others nor an inbound link join
+	cancel     context.CancelCauseFunc
+	done       chan struct{} // closed when link or err stands
+	kick       chan struct{} // has room for one: end the pause
+	begun      time.Time
 
-	mu       sync.Mutex
-	waiters  int
-	attempts []Attempt
-	began    []time.Time
+	waiters int           // who waits at all; without any it ends
+	patient int           // who waits for further rounds
+	failed  chan struct{} // closed when the round under way has failed; then replaced
+	rounds  int           // rounds that have failed
+	now     []attempt     // of the round under way
+	before  []Attempt     // of the round before
+	link    *link         // the link, once it is over
+	err     error         // or why there is none
+	over    bool
+}
 
-	link *link // set before done is closed
-	err  error
+// attempt is an Attempt, when it began, and whose totals it counts in.
+type attempt struct {
+	Attempt
+	began time.Time
+	of    string
 }
 
 // errAbandoned is the cause when nobody waits for a negotiation any more.
@@ -33,170 +56,256 @@ var errAbandoned = errors.New("nobody waits for it any more")
 // joinLocked returns the negotiation for a device, beginning it if need be, and
 // counts the caller in. m.mu is held.
 func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) *negotiation {
-	private := opts.Mode == NewLink || opts.Carriers != nil
-	if n := m.negotiations[peer]; n != nil && !private {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.waiters > 0 { // else it is being cancelled
-			n.waiters++
+	n := m.underWayLocked(peer, opts)
+	if n == nil {
+		n = m.beginLocked(ctx, peer, dialers, opts.Carriers, opts.Mode == NewLink)
+	}
+	n.waiters++
+	if isPatient(ctx) {
+		n.patient++
+	}
+	n.hurry()
+	return n
+}
+
+// isPatient reports whether a caller waits for further rounds: until the
+// deadline of its context, if it has one.
+func isPatient(ctx context.Context) bool {
+	_, ok := ctx.Deadline()
+	return ok
+}
+
+// underWayLocked returns the negotiation that a caller may join, or nil. m.mu is held.
+func (m *ConnectionManager) underWayLocked(peer identity.DeviceID, opts ConnectOptions) *negotiation {
+	if opts.Mode == NewLink {
+		return nil
+	}
+	for _, n := range m.negotiations[peer] {
+		if !n.deliberate && n.waiters > 0 && !n.over && slices.Equal(n.carriers, opts.Carriers) && (n.carriers == nil) == (opts.Carriers == nil) {
 			return n
 		}
 	}
-	n := &negotiation{peer: peer, private: private, done: make(chan struct{}), waiters: 1}
+	return nil
+}
+
+// beginLocked begins a negotiation. m.mu is held.
+func (m *ConnectionManager) beginLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, carriers []string, alone bool) *negotiation {
+	n := &negotiation{
+		peer: peer, carriers: carriers, deliberate: alone, begun: time.Now(),
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		failed: make(chan struct{}),
+	}
 	// The first caller's values go along (its trace), its end does not.
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	n.cancel = cancel
-	if private {
-		m.private++
-	} else {
-		m.negotiations[peer] = n
-	}
+	m.negotiations[peer] = append(m.negotiations[peer], n)
+	m.negotiating++
+	m.tellLocked(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
 	m.wg.Go(func() {
 		stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
 		defer stop()
 		defer cancel(nil)
-		n.link, n.err = m.race(run, n, dialers)
-		m.mu.Lock()
-		if private {
-			m.private--
-		} else if m.negotiations[peer] == n {
-			delete(m.negotiations, peer)
-		}
-		if n.err != nil {
-			m.totals.Failed++
-		}
-		m.mu.Unlock()
-		close(n.done)
+		m.negotiate(run, n, dialers)
 	})
 	return n
 }
 
-// wait waits for a negotiation's end, or the caller's.
-func (m *ConnectionManager) wait(ctx context.Context, n *negotiation) (*link, error) {
+// negotiate runs rounds until one brings a link, nobody waits for the next, or
+// there is no hope in one.
+func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, dialers []Dialer) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = firstPause, maxPause, 2
+	pauses.Reset()
+	for {
+		l, hopeless, err := m.race(ctx, n, dialers)
+		if err == nil || hopeless || ctx.Err() != nil || !m.pause(n, err) {
+			m.settle(n, l, err)
+			return
+		}
+		timer := time.NewTimer(pauses.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-n.kick:
+			pauses.Reset()
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// pause ends a round that failed: who does not wait for another is told. It
+// reports whether anybody does.
+func (m *ConnectionManager) pause(n *negotiation, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n.over || n.patient == 0 {
+		return false
+	}
+	n.rounds++
+	n.before = n.before[:0:0]
+	for _, a := range n.now {
+		n.before = append(n.before, a.Attempt)
+	}
+	n.now, n.err = nil, err
+	close(n.failed)
+	n.failed = make(chan struct{})
+	select {
+	case <-n.kick: // it was for the round that has failed
+	default:
+	}
+	m.tellLocked(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
+	return true
+}
+
+// hurry ends the pause between two rounds, if there is one.
+func (n *negotiation) hurry() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
+// settle ends a negotiation, unless an inbound link has done so before.
+func (m *ConnectionManager) settle(n *negotiation, l *link, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !n.over {
+		m.settleLocked(n, l, err)
+	}
+}
+
+func (m *ConnectionManager) settleLocked(n *negotiation, l *link, err error) {
+	n.over, n.link, n.err = true, l, err
+	m.negotiations[n.peer] = slices.DeleteFunc(m.negotiations[n.peer], func(o *negotiation) bool { return o == n })
+	if len(m.negotiations[n.peer]) == 0 {
+		delete(m.negotiations, n.peer)
+	}
+	m.negotiating--
+	if err != nil {
+		m.totals.Failed++
+		m.tellLocked(Event{Kind: ConnectFailed, Peer: identity.Peer{Device: n.peer}, Err: err})
+	}
+	close(n.done)
+}
+
+// completeLocked gives an inbound link to those who wait for one to its
+// device: there is no need to make another. m.mu is held.
+func (m *ConnectionManager) completeLocked(l *link) {
+	for _, n := range slices.Clone(m.negotiations[l.peer.Device]) {
+		if !n.deliberate && (n.carriers == nil || slices.Contains(n.carriers, l.carrier)) {
+			m.settleLocked(n, l, nil)
+			n.cancel(errCrossed)
+		}
+	}
+}
+
+// wait waits for a negotiation's end, or the caller's. ends is the failed
+// channel of the round that the caller joined.
+func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-chan struct{}) (*link, error) {
+	if isPatient(ctx) {
+		ends = nil
+	}
 	select {
 	case <-n.done:
 		return n.link, n.err
+	case <-ends:
 	case <-ctx.Done():
 	}
-	n.mu.Lock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n.over {
+		return n.link, n.err
+	}
 	n.waiters--
+	if isPatient(ctx) {
+		n.patient--
+	}
+	err := n.err // of the round that has failed
+	if ctx.Err() != nil {
+		err = n.failureLocked(context.Cause(ctx))
+	}
 	if n.waiters == 0 {
+		m.settleLocked(n, nil, n.failureLocked(errAbandoned))
 		n.cancel(errAbandoned)
 	}
-	n.mu.Unlock()
-	return nil, n.failure(context.Cause(ctx))
+	return nil, err
 }
 
-// failure tells of all attempts so far.
-func (n *negotiation) failure(cause error) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	e := &ConnectError{Peer: n.peer, Err: cause}
-	for i, a := range n.attempts {
+// failure tells of the attempts of this round and the one before.
+func (m *ConnectionManager) failure(n *negotiation, cause error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return n.failureLocked(cause)
+}
+
+// failureLocked is failure while ConnectionManager.mu is held.
+func (n *negotiation) failureLocked(cause error) error {
+	e := &ConnectError{Peer: n.peer, Rounds: n.rounds + 1, Err: cause, Attempts: slices.Clone(n.before)}
+	if len(n.now) == 0 && n.rounds > 0 {
+		e.Rounds = n.rounds
+	}
+	for _, a := range n.now {
 		if a.Err == nil {
-			a.Took = time.Since(n.began[i])
+			a.Took = time.Since(a.began)
 		}
-		e.Attempts = append(e.Attempts, a)
+		e.Attempts = append(e.Attempts, a.Attempt)
 	}
 	return e
 }
 
-func (n *negotiation) begin(carrier string) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.attempts = append(n.attempts, Attempt{Carrier: carrier})
-	n.began = append(n.began, time.Now())
-	return len(n.attempts) - 1
+// began notes that a carrier begins to try; ended, how that came out.
+func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.now = append(n.now, attempt{Attempt{Carrier: d.Name()}, time.Now(), carrierOf(d)})
+	return len(n.now) - 1
 }
 
-func (n *negotiation) ended(i int, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.attempts[i].Err = err
-	n.attempts[i].Took = time.Since(n.began[i])
+func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := &n.now[i]
+	a.Err, a.Took = err, time.Since(a.began)
+	m.carrierLocked(a.of).Failed++
 }
 
-type result struct {
-	link    *link
-	err     error
-	attempt int
+// greetings are the streams to one device on which this side has said hello,
+// and which are not links yet. quiet is closed when there are none.
+type greetings struct {
+	n     int
+	quiet chan struct{}
 }
 
-// race starts the dialers in order, each a head start after the one before or
-// as soon as all before have failed, and returns the first link that comes up.
-// What comes later is closed. A refusal by the device ends the race.
-func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []Dialer) (*link, error) {
-	timeout := fmt.Errorf("gave up after %v", m.cfg.ConnectTimeout)
-	ctx, stop := context.WithTimeoutCause(ctx, m.cfg.ConnectTimeout, timeout)
-	defer stop()
-	runs, cancel := context.WithCancel(ctx)
-	results := make(chan result, len(dialers))
-	running := 0
-	defer func() { // losers: stop them, and close what they still bring
-		cancel()
-		m.wg.Go(func() {
-			for ; running > 0; running-- {
-				if r := <-results; r.link != nil {
-					_ = r.link.mux.Close()
-				}
-			}
-		})
-	}()
-	headStart := time.NewTimer(0)
-	defer headStart.Stop()
-	for {
-		if running == 0 && len(dialers) == 0 {
-			return nil, n.failure(nil)
-		}
-		next := headStart.C
-		if len(dialers) == 0 {
-			next = nil
-		}
-		select {
-		case <-next:
-			d := dialers[0]
-			dialers = dialers[1:]
-			i := n.begin(d.Name())
-			running++
-			go func() {
-				l, err := m.dial(runs, d, n.peer)
-				results <- result{l, err, i}
-			}()
-			headStart.Reset(max(m.cfg.HeadStart, 0))
-		case r := <-results:
-			running--
-			if r.err == nil {
-				return r.link, nil
-			}
-			err, refused := asRefusal(r.err)
-			n.ended(r.attempt, err)
-			trace.Note(ctx, trace.AttemptFailed, "%v", err)
-			if refused {
-				return nil, n.failure(nil)
-			}
-			if running == 0 {
-				headStart.Reset(0)
-			}
-		case <-ctx.Done():
-			return nil, n.failure(context.Cause(ctx))
-		}
+// mayRaise notes that this side is about to say hello on a stream; false if
+// the negotiation is over, so that no peer hears of a link that nobody wants.
+func (m *ConnectionManager) mayRaise(n *negotiation) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n.over || n.deliberate {
+		return !n.over
+	}
+	g := m.greeting[n.peer]
+	if g == nil {
+		g = &greetings{quiet: make(chan struct{})}
+		m.greeting[n.peer] = g
+	}
+	g.n++
+	return true
+}
+
+// raised notes that the link of a stream is known, or is not to be.
+func (m *ConnectionManager) raised(n *negotiation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n.deliberate {
+		return
+	}
+	g := m.greeting[n.peer]
+	if g.n--; g.n == 0 {
+		close(g.quiet)
+		delete(m.greeting, n.peer)
 	}
 }
 
-// dial has one carrier make a stream and raises a link on it.
-func (m *ConnectionManager) dial(ctx context.Context, d Dialer, peer identity.DeviceID) (*link, error) {
-	conn, proven, err := d.Dial(ctx, peer)
-	if err != nil {
-		return nil, err
-	}
-	if proven.Device != peer {
-		_ = conn.Close()
-		return nil, fmt.Errorf("the stream ends at device %s", proven.Device)
-	}
-	l, err := m.raise(ctx, d.Name(), conn, proven, Outbound)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", pathOf(d.Name(), conn), err)
-	}
-	trace.Note(ctx, trace.LinkUp, "%s", l.path)
-	return l, nil
-}
+// noteFailure tells the trace of the first caller.
+func noteFailure(ctx context.Context, err error) { trace.Note(ctx, trace.AttemptFailed, "%v", err) }

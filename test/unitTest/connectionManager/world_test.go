@@ -41,7 +41,8 @@ var background = context.Background()
 // device is one device of a world.
 type device struct {
 	*peerlink.ConnectionManager
-	id *identity.Identity
+	id    *identity.Identity
+	trust func(identity.Subject, identity.Decision) error
 }
 
 // world makes devices that can reach each other over one carrier.
@@ -55,8 +56,8 @@ var carriers = []struct {
 	make func(t *testing.T) world
 }{
 	{"tcp", func(*testing.T) world { return &tcpWorld{addrs: map[identity.DeviceID]string{}} }},
-	{"ice-tcp", func(*testing.T) world { return &iceWorld{"tcp", newPost()} }},
-	{"ice-udp", func(*testing.T) world { return &iceWorld{"udp", newPost()} }},
+	{"ice-tcp", func(*testing.T) world { return &iceWorld{engine: "tcp", post: newPost()} }},
+	{"ice-udp", func(*testing.T) world { return &iceWorld{engine: "udp", post: newPost()} }},
 	{"account", newAccountWorld},
 }
 
@@ -79,6 +80,45 @@ func newIdentity(t *testing.T, name string) *identity.Identity {
 	return id
 }
 
+func identityBy(t *testing.T, by func(*testing.T, string) *identity.Identity, name string) *identity.Identity {
+	if by == nil {
+		by = newIdentity
+	}
+	return by(t, name)
+}
+
+// overStreams runs a test in each world whose streams it can put its hands on.
+func overStreams(t *testing.T, test func(t *testing.T, w world)) {
+	overCarriers(t, func(t *testing.T, w world) {
+		if _, whole := w.(*accountWorld); whole {
+			t.Skip("an account makes its dialers itself")
+		}
+		test(t, w)
+	})
+}
+
+// wrapped has the streams that a device dials go through wrap.
+func wrapped(wrap func(net.Conn) net.Conn) func(*peerlink.Config) {
+	return func(c *peerlink.Config) {
+		for i, d := range c.Dialers {
+			c.Dialers[i] = wrapper{d, wrap}
+		}
+	}
+}
+
+type wrapper struct {
+	peerlink.Dialer
+	wrap func(net.Conn) net.Conn
+}
+
+func (w wrapper) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
+	c, p, err := w.Dialer.Dial(ctx, peer)
+	if err != nil {
+		return nil, p, err
+	}
+	return w.wrap(c), p, nil
+}
+
 func newManager(t *testing.T, cfg peerlink.Config, change func(*peerlink.Config)) *device {
 	t.Helper()
 	if change != nil {
@@ -93,13 +133,14 @@ func newManager(t *testing.T, cfg peerlink.Config, change func(*peerlink.Config)
 			t.Error(err)
 		}
 	})
-	return &device{m, cfg.Identity}
+	return &device{m, cfg.Identity, cfg.Trust.Set}
 }
 
 // tcpWorld is direct TCP on loopback.
 type tcpWorld struct {
-	mu    sync.Mutex
-	addrs map[identity.DeviceID]string
+	makeID func(t *testing.T, name string) *identity.Identity // nil: newIdentity
+	mu     sync.Mutex
+	addrs  map[identity.DeviceID]string
 }
 
 type bookDialer struct {
@@ -119,7 +160,7 @@ func (d *bookDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn
 }
 
 func (w *tcpWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := newIdentity(t, name), new(identity.Trust)
+	id, trust := identityBy(t, w.makeID, name), new(identity.Trust)
 	proof := tlssock.Config{Identity: id, Trust: trust}
 	l, err := tlssock.Listen(background, proof, "127.0.0.1:0")
 	if err != nil {
@@ -136,6 +177,13 @@ func (w *tcpWorld) device(t *testing.T, name string, change func(*peerlink.Confi
 type post struct {
 	mu    sync.Mutex
 	boxes map[identity.DeviceID]chan letter
+	sent  []sending // all of it
+}
+
+// sending is a letter and to whom it went.
+type sending struct {
+	to identity.DeviceID
+	letter
 }
 
 type letter struct {
@@ -161,8 +209,12 @@ type signaller struct {
 }
 
 func (s signaller) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	l := letter{s.id.Peer(), msg}
+	s.p.mu.Lock()
+	s.p.sent = append(s.p.sent, sending{to, l})
+	s.p.mu.Unlock()
 	select {
-	case s.p.box(to) <- letter{s.id.Peer(), msg}:
+	case s.p.box(to) <- l:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -182,11 +234,17 @@ func (s signaller) Receive(ctx context.Context) (identity.Peer, []byte, error) {
 type iceWorld struct {
 	engine string
 	post   *post
+	makeID func(t *testing.T, name string) *identity.Identity // nil: newIdentity
+	adjust func(*ice.Config)                                  // nil: as it is
 }
 
 func (w *iceWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := newIdentity(t, name), new(identity.Trust)
-	tr, err := ice.New(ice.Config{Identity: id, Trust: trust, Signaller: signaller{w.post, id}, Engines: []string{w.engine}, Loopback: true})
+	id, trust := identityBy(t, w.makeID, name), new(identity.Trust)
+	cfg := ice.Config{Identity: id, Trust: trust, Signaller: signaller{w.post, id}, Engines: []string{w.engine}, Loopback: true}
+	if w.adjust != nil {
+		w.adjust(&cfg)
+	}
+	tr, err := ice.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +287,7 @@ func (w *accountWorld) device(t *testing.T, name string, change func(*peerlink.C
 	if err := acc.Ready(background); err != nil {
 		t.Fatal(err)
 	}
-	return &device{acc.ConnectionManager(), acc.Identity()}
+	return &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust}
 }
 
 // connect opens a channel that must come about.

@@ -1,0 +1,307 @@
+package peerlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"peerlink/channel"
+	"peerlink/identity"
+	"peerlink/multiplex"
+)
+
+const (
+	// maxArrivals is how many accepted streams may be on the way to become
+	// links; further ones wait in their carriers, which bound them, too.
+	maxArrivals = 256
+	// maxArrivalsPerDevice is how many of them may be of one device, so that
+	// one cannot keep all others waiting.
+	maxArrivalsPerDevice = 16
+	// helloWait is how long a peer's hello may take: three round trips of the
+	// worst link we care for (600 ms).
+	helloWait = 2 * time.Second
+	// codeRefused tells in “going away” that the device does not want the link
+	// (docs/protocol.md, "Reset codes").
+	codeRefused channel.Code = 6
+)
+
+// acceptLoop takes streams from a carrier until it is closed.
+func (m *ConnectionManager) acceptLoop(l Listener, asked bool) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = 5*time.Millisecond, time.Second, 2 // as net/http waits
+	for {
+		select {
+		case m.arrivals <- struct{}{}:
+		case <-m.ctx.Done():
+			return
+		}
+		conn, peer, err := l.Accept(m.ctx)
+		if err != nil {
+			<-m.arrivals
+			if m.ctx.Err() != nil || !m.acceptAgain(l, pauses, err) {
+				return
+			}
+			continue
+		}
+		pauses.Reset()
+		if !m.goFunc(func() {
+			defer func() { <-m.arrivals }()
+			m.welcome(l.Name(), conn, peer, asked)
+		}) {
+			<-m.arrivals
+			_ = conn.Close()
+		}
+	}
+}
+
+// acceptAgain waits before a carrier is asked again that has failed for the
+// moment (for want of descriptors, perhaps); false if it has failed for good.
+func (m *ConnectionManager) acceptAgain(l Listener, pauses *backoff.ExponentialBackOff, err error) bool {
+	if errors.Is(err, net.ErrClosed) {
+		m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
+		return false
+	}
+	pause := pauses.NextBackOff()
+	m.cfg.Logger.Warn("carrier could not accept, trying again", "carrier", l.Name(), "err", err, "in", pause)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-m.ctx.Done():
+		return false
+	}
+}
+
+// welcome makes a link of an accepted stream, or says why not.
+func (m *ConnectionManager) welcome(carrier string, conn net.Conn, peer identity.Peer, asked bool) {
+	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.DecisionTimeout)
+	defer cancel()
+	if !m.arrived(peer.Device, 1) {
+		_ = conn.Close()
+		m.about(peer.Device, "too many streams of one device at once", "carrier", carrier)
+		return
+	}
+	defer m.arrived(peer.Device, -1)
+	if !asked {
+		if err := m.decide(ctx, peer); err != nil {
+			m.about(peer.Device, "refused a device", "carrier", carrier, "reason", err)
+			m.refuse(conn, err)
+			return
+		}
+	}
+	if _, err := m.raise(ctx, &link{peer: peer, carrier: carrier, direction: Inbound}, conn); err != nil {
+		m.about(peer.Device, "inbound link did not come up", "carrier", carrier, "err", err)
+	}
+}
+
+// arrived counts the streams of a device that are on the way; false if there
+// are too many.
+func (m *ConnectionManager) arrived(device identity.DeviceID, n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch now := m.arriving[device] + n; {
+	case now > maxArrivalsPerDevice:
+		return false
+	case now == 0:
+		delete(m.arriving, device)
+	default:
+		m.arriving[device] = now
+	}
+	return true
+}
+
+// refuse tells the caller no, so that it need not guess.
+func (m *ConnectionManager) refuse(conn net.Conn, why error) {
+	cfg := m.cfg.Link
+	deaf := &lateReader{Conn: conn, from: time.Now().Add(lastWord), closed: make(chan struct{})}
+	_ = multiplex.Server(deaf, cfg).CloseWith(codeRefused, reasonFor(why))
+}
+
+// lastWord is how long a caller that is refused is not listened to, so that
+// the refusal is the first thing it hears, and no answer to its first request.
+const lastWord = 100 * time.Millisecond
+
+// lateReader is a stream that is read from a certain time on.
+type lateReader struct {
+	net.Conn
+	from   time.Time
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (r *lateReader) Read(p []byte) (int, error) {
+	timer := time.NewTimer(time.Until(r.from))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.closed:
+	}
+	return r.Conn.Read(p)
+}
+
+func (r *lateReader) Close() error {
+	r.once.Do(func() { close(r.closed) })
+	return r.Conn.Close()
+}
+
+// raise puts a multiplexed socket on a stream and, once the peer has said
+// hello, makes the link known. It owns conn. Of l, peer, carrier, direction
+// and deliberate are set.
+func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (*link, error) {
+	l.path, l.local, l.remote = pathOf(l.carrier, conn), conn.LocalAddr(), conn.RemoteAddr()
+	l.asking = make(chan struct{}, maxAsked)
+	cfg := m.cfg.Link
+	cfg.LocalAddr, cfg.RemoteAddr = &Addr{m.cfg.Identity.Peer()}, &Addr{l.peer}
+	if l.direction == Outbound {
+		l.mux = multiplex.Client(conn, cfg)
+	} else {
+		l.mux = multiplex.Server(conn, cfg)
+	}
+	first, crossed, err := m.introduce(ctx, l)
+	if err != nil {
+		_ = l.mux.CloseWith(channel.CodeClosed, reasonFor(err))
+		return nil, err
+	}
+	m.retire(crossed, errCrossed)
+	if l.direction == Inbound {
+		m.doubt(l)
+	}
+	if !m.goFunc(func() { m.serve(l, first) }) {
+		m.unregister(l)
+		_ = l.mux.Close()
+		return nil, errClosed
+	}
+	return l, nil
+}
+
+// introduce waits for the peer's hello and makes the link known.
+func (m *ConnectionManager) introduce(ctx context.Context, l *link) (first bool, crossed []*link, err error) {
+	if err := m.hello(ctx, l); err != nil {
+		return false, nil, err
+	}
+	if err := m.farewell(l); err != nil {
+		return false, nil, err
+	}
+	if l.direction == Inbound && !l.deliberate {
+		if err := m.holdBack(ctx, l); err != nil {
+			return false, nil, err
+		}
+	}
+	return m.register(l)
+}
+
+// hello waits for the peer's hello. A peer of version 1 has none, and may be
+// silent until it is asked for something: where such peers are let in, a link
+// that has not ended after a while counts as one of theirs.
+func (m *ConnectionManager) hello(ctx context.Context, l *link) error {
+	if m.cfg.Link.MinVersion >= 2 {
+		return l.mux.Ready(ctx)
+	}
+	wait, cancel := context.WithTimeout(ctx, helloWait)
+	defer cancel()
+	err := l.mux.Ready(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil && !l.mux.Ending() {
+		return nil
+	}
+	return err
+}
+
+// farewell returns why the peer ended the link, if it did; a refusal as such.
+func (m *ConnectionManager) farewell(l *link) error {
+	if !l.mux.Ending() {
+		return nil
+	}
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-l.mux.Done():
+	case <-timer.C:
+		return errors.New("the device is about to close the link")
+	}
+	err := l.mux.Err()
+	if no := asRefusal(l, err); no != nil {
+		return no
+	}
+	return err
+}
+
+// asRefusal returns the refusal that the end of a link stands for, or nil.
+func asRefusal(l *link, err error) error {
+	var bye *multiplex.GoingAwayError
+	if errors.As(err, &bye) && bye.Code == codeRefused {
+		return refusal{fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)}
+	}
+	return nil
+}
+
+// holdBack keeps an inbound link unknown, and so its channel requests waiting,
+// while this side makes or has just made one that both sides prefer. If the
+// two were made at once the peer closes this one and asks for its channels on
+// the other; if it wanted a second link, this one becomes known a moment later.
+func (m *ConnectionManager) holdBack(ctx context.Context, l *link) error {
+	for {
+		m.mu.Lock()
+		other, wait := m.crossingLocked(l)
+		m.mu.Unlock()
+		if other == nil {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-other:
+		case <-timer.C:
+		case <-l.mux.Done():
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := m.farewell(l); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// crossingLocked returns what a link waits for, and how long: until a link of
+// this side has come up or failed, or is older than the peer's could be. m.mu
+// is held.
+func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Duration) {
+	if !m.smaller(l.peer.Device) {
+		return nil, 0
+	}
+	if g := m.greeting[l.peer.Device]; g != nil {
+		return g.quiet, m.cfg.ConnectTimeout
+	}
+	for _, o := range m.byDevice[l.peer.Device] {
+		if age := time.Since(o.up); o.direction == Outbound && !o.deliberate && age < crossing && !o.mux.Ending() {
+			return o.mux.Done(), crossing - age
+		}
+	}
+	return nil, 0
+}
+
+// pathOf asks the stream how it runs, for people to read.
+func pathOf(carrier string, conn net.Conn) string {
+	if p, ok := conn.(interface{ Path() string }); ok && p.Path() != "" {
+		return p.Path()
+	}
+	return fmt.Sprintf("%s %v→%v", carrier, conn.LocalAddr(), conn.RemoteAddr())
+}
+
+// AddConn adopts a stream that somebody else made and proved: it becomes a link
+// like any other. This side is its calling side if dir is Outbound; the two
+// ends must not agree on that. It waits for the peer's hello, and owns conn.
+func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer identity.Peer, dir Direction) (LinkID, error) {
+	l, err := m.raise(ctx, &link{peer: peer, carrier: "adopted", direction: dir, deliberate: true}, conn)
+	if err != nil {
+		return LinkID{}, fmt.Errorf("peerlink: adopt connection to %s: %w", peer.Device.Short(), err)
+	}
+	return l.id, nil
+}

@@ -1,0 +1,114 @@
+// Package netwatch tells when the machine's interfaces or addresses change.
+//
+//	for range netwatch.Changes(ctx) {
+//		// look at the network again
+//	}
+//
+// On Linux the kernel says so at once (rtnetlink); elsewhere, and where that is
+// not allowed, the addresses are looked at every five seconds. What has changed
+// is not told: whoever is interested looks for himself.
+package netwatch
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net"
+	"slices"
+	"time"
+)
+
+const (
+	// settle is how long a burst of changes may last until it is told as one:
+	// an interface that comes up makes several within some 100 ms.
+	settle = 250 * time.Millisecond
+	// every is how often the addresses are looked at where nobody tells.
+	every = 5 * time.Second
+)
+
+// Changes yields once after each change, or burst of changes, until ctx ends.
+// Changes during the loop's body count as one and follow. It holds a goroutine
+// and, on Linux, a socket while it is ranged over.
+func Changes(ctx context.Context) iter.Seq[struct{}] {
+	return func(yield func(struct{}) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		news := make(chan struct{}, 1)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if subscribe(ctx, news) != nil {
+				poll(ctx, every, addresses, news)
+			}
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		for {
+			select {
+			case <-news:
+			case <-ctx.Done():
+				return
+			}
+			if !pause(ctx, settle) {
+				return
+			}
+			select {
+			case <-news: // of the same burst
+			default:
+			}
+			if !yield(struct{}{}) {
+				return
+			}
+		}
+	}
+}
+
+// pause waits; false if ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tell notes that there is news; what nobody has taken yet stands for more.
+func tell(news chan<- struct{}) {
+	select {
+	case news <- struct{}{}:
+	default:
+	}
+}
+
+// poll looks every so often and tells when what it sees has changed.
+func poll(ctx context.Context, every time.Duration, look func() []string, news chan<- struct{}) {
+	last := look()
+	for pause(ctx, every) {
+		if now := look(); !slices.Equal(now, last) {
+			last = now
+			tell(news)
+		}
+	}
+}
+
+// addresses lists the interfaces that are up, with their addresses. What
+// cannot be read counts as gone.
+func addresses() []string {
+	ifs, _ := net.Interfaces()
+	var seen []string
+	for _, i := range ifs {
+		if i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			seen = append(seen, fmt.Sprintf("%d %s %v", i.Index, i.Name, a))
+		}
+	}
+	slices.Sort(seen)
+	return seen
+}

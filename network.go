@@ -1,0 +1,160 @@
+package peerlink
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"peerlink/identity"
+	"peerlink/internal/netwatch"
+	"peerlink/multiplex"
+)
+
+// stormStep spreads the connects that make up for lost links: up to 10 ms for
+// each of them, so that a thousand begin within ten seconds.
+const stormStep = 10 * time.Millisecond
+
+// ConnectivityChanged is for use when the network has changed (Config.Network
+// calls it): it sends a beacon on every link at once, and ends the pauses of
+// connects under way. A link with channels that has not answered within
+// ProbeTimeout gets a successor, which new channels use; it itself ends after
+// Link.BeaconTimeout, or goes on if it answers after all. It does not wait.
+func (m *ConnectionManager) ConnectivityChanged() {
+	m.mu.Lock()
+	for _, of := range m.negotiations {
+		for _, n := range of {
+			n.hurry()
+		}
+	}
+	m.mu.Unlock()
+	for _, l := range m.allLinks() {
+		m.goFunc(func() { m.probe(l) })
+	}
+}
+
+// doubt sends a beacon on the link that the device of a new one had before:
+// that the peer made another may mean that it has lost this one. Of many only
+// the one that would be used is asked; the others have their own beacons.
+func (m *ConnectionManager) doubt(newer *link) {
+	m.mu.Lock()
+	var old *link
+	for _, l := range m.byDevice[newer.peer.Device] {
+		if l != newer && !l.mux.Ending() && (old == nil || m.preferred(l, old)) {
+			old = l
+		}
+	}
+	m.mu.Unlock()
+	if old != nil {
+		m.goFunc(func() { m.probe(old) })
+	}
+}
+
+// probe asks a link whether it lives.
+func (m *ConnectionManager) probe(l *link) {
+	m.mu.Lock()
+	skip := l.probing || l.mux.Version() < 2 // version 1 has no beacons
+	l.probing = l.probing || !skip
+	m.mu.Unlock()
+	if skip {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.ProbeTimeout)
+	_, err := l.mux.Ping(ctx)
+	cancel()
+	wanted := l.mux.Stats().Channels > 0
+	if err != nil && ctx.Err() != nil && m.ctx.Err() == nil && !l.mux.Ending() {
+		m.doubtful(l, true)
+		if wanted {
+			m.goFunc(func() { m.renew(l.peer.Device) })
+		}
+		_, err = l.mux.Ping(m.ctx) // ends with the link, at the latest
+	}
+	m.doubtful(l, err != nil)
+	m.mu.Lock()
+	l.probing = false
+	m.mu.Unlock()
+	if err != nil && wanted && m.ctx.Err() == nil && wasCut(l.mux.Err()) {
+		m.renew(l.peer.Device)
+	}
+}
+
+func (m *ConnectionManager) doubtful(l *link, suspect bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.suspect = suspect
+}
+
+// wasCut reports whether a link ended because of the path, and not by either
+// side's will.
+func wasCut(err error) bool {
+	var bye *multiplex.GoingAwayError
+	return err != nil && !errors.As(err, &bye) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, multiplex.ErrProtocol)
+}
+
+// renew makes a link to a device whose own does not answer, for the channels
+// to come.
+func (m *ConnectionManager) renew(device identity.DeviceID) {
+	m.mu.Lock()
+	spread := stormStep * time.Duration(m.links+1)
+	m.mu.Unlock()
+	timer := time.NewTimer(rand.N(min(spread, maxPause)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-m.ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.ConnectTimeout)
+	defer cancel()
+	if _, err := m.linkTo(ctx, device, ConnectOptions{}); err != nil && m.ctx.Err() == nil {
+		m.cfg.Logger.Info("no new link for one that does not answer", "peer", device, "err", err)
+	}
+}
+
+// watchNetwork calls ConnectivityChanged when the machine's network changes.
+func (m *ConnectionManager) watchNetwork() {
+	for range netwatch.Changes(m.ctx) {
+		m.cfg.Logger.Info("the network has changed")
+		m.ConnectivityChanged()
+	}
+}
+
+// reapIdle closes links that have had no channels for IdleTimeout. It looks
+// four times as often, so they are closed up to a quarter late.
+func (m *ConnectionManager) reapIdle() {
+	tick := time.NewTicker(max(m.cfg.IdleTimeout/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			m.retire(m.idleLinks(now), errIdle)
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}
+
+var errIdle = errors.New("no channels for a while")
+
+// idleLinks returns the links that are to be closed; they take no more requests.
+func (m *ConnectionManager) idleLinks(now time.Time) []*link {
+	all := m.allLinks()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var idle []*link
+	for _, l := range all {
+		switch {
+		case l.retired, l.mux.Ending():
+		case l.opening > 0 || l.mux.Stats().Channels > 0:
+			l.idleSince = time.Time{}
+		case l.idleSince.IsZero():
+			l.idleSince = now
+		case now.Sub(l.idleSince) >= m.cfg.IdleTimeout:
+			l.retired = true
+			idle = append(idle, l)
+		}
+	}
+	return idle
+}

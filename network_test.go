@@ -1,0 +1,256 @@
+package peerlink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink"
+	"peerlink/multiplex"
+)
+
+// hole is a stream that can swallow everything, as a path does that is gone.
+type hole struct {
+	net.Conn
+	mu   sync.Mutex
+	open chan struct{} // closed while bytes pass
+	end  chan struct{}
+	once sync.Once
+}
+
+func newHole(c net.Conn) *hole {
+	h := &hole{Conn: c, open: make(chan struct{}), end: make(chan struct{})}
+	close(h.open)
+	return h
+}
+
+func (h *hole) gate() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open
+}
+
+func (h *hole) set(open bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.open:
+		if !open {
+			h.open = make(chan struct{})
+		}
+	default:
+		if open {
+			close(h.open)
+		}
+	}
+}
+
+func (h *hole) Write(p []byte) (int, error) {
+	select {
+	case <-h.gate():
+		return h.Conn.Write(p)
+	case <-h.end:
+		return 0, net.ErrClosed
+	}
+}
+
+func (h *hole) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	select {
+	case <-h.gate():
+		return n, err
+	case <-h.end:
+		return 0, net.ErrClosed
+	}
+}
+
+func (h *hole) Close() error {
+	h.once.Do(func() { close(h.end) })
+	return h.Conn.Close()
+}
+
+// holes has a device's dialled streams go through holes, and lists them.
+func (d *device) holes() func() []*hole {
+	var mu sync.Mutex
+	var hs []*hole
+	d.port.wrap = func(c net.Conn) net.Conn {
+		mu.Lock()
+		defer mu.Unlock()
+		h := newHole(c)
+		hs = append(hs, h)
+		return h
+	}
+	return func() []*hole {
+		mu.Lock()
+		defer mu.Unlock()
+		return hs
+	}
+}
+
+// fault: F2. Rows 27 and 28.
+func TestChangedNetworkReplacesLinksThatDoNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		quiet := func(c *peerlink.Config) { c.Link = multiplex.Config{BeaconInterval: -1} }
+		alice, bob, carol := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet), n.newDevice(t, "carol", quiet)
+		holes := alice.holes()
+		bob.echo(t, "*")
+		carol.echo(t, "*")
+		lost, kept := connect(t, alice, bob, "chat://bob"), connect(t, alice, carol, "chat://carol")
+		exchange(t, lost, "hello")
+		exchange(t, kept, "hello")
+		old := alice.Connections()[0].ID
+		holes()[0].set(false)
+		began := time.Now()
+		alice.ConnectivityChanged()
+		events := alice.Events(background)
+		for e := range events { // the successor, before the lost link has even ended
+			if e.Kind == peerlink.LinkUp && !e.Initial {
+				if d := time.Since(began); d < 2*time.Second || d > 3*time.Second || e.Peer.Name != "bob" {
+					t.Errorf("a new link with %v after %v", e.Peer, d)
+				}
+				break
+			}
+		}
+		exchange(t, connect(t, alice, bob, "chat://new"), "by the new link")
+		if _, err := lost.Read(make([]byte, 1)); !errors.Is(err, multiplex.ErrDead) || time.Since(began) != 5*time.Second {
+			t.Errorf("the lost channel: %v after %v", err, time.Since(began))
+		}
+		synctest.Wait()
+		exchange(t, kept, "still here")
+		cs := alice.Connections()
+		if len(cs) != 2 || cs[0].ID == old || cs[1].ID == old {
+			t.Errorf("links: %+v", cs)
+		}
+	})
+}
+
+func TestLinkThatAnswersLateIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		holes := alice.holes()
+		bob.echo(t, "*")
+		c := connect(t, alice, bob, "chat://bob")
+		holes()[0].set(false)
+		alice.ConnectivityChanged()
+		time.Sleep(4 * time.Second)
+		holes()[0].set(true)
+		exchange(t, c, "late, but alive")
+		time.Sleep(10 * time.Second)
+		exchange(t, c, "and for good")
+	})
+}
+
+// fault: C8
+func TestIdleLinksOfMissingPeersAreNotReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		holes := alice.holes()
+		bob.echo(t, "*")
+		_ = connect(t, alice, bob, "chat://bob").Close()
+		synctest.Wait()
+		holes()[0].set(false)
+		alice.ConnectivityChanged()
+		time.Sleep(time.Minute)
+		if n := len(holes()); n != 1 || len(alice.Connections()) != 0 {
+			t.Errorf("%d dials, %d links: nobody wants one", n, len(alice.Connections()))
+		}
+	})
+}
+
+func TestIdleLinksAreClosedAndMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		idle := func(c *peerlink.Config) { c.IdleTimeout = time.Minute }
+		alice, bob := n.newDevice(t, "alice", idle), n.newDevice(t, "bob", nil)
+		bob.echo(t, "*")
+		c := connect(t, alice, bob, "chat://bob")
+		time.Sleep(10 * time.Minute)
+		exchange(t, c, "a channel keeps its link")
+		_ = c.Close()
+		closed := time.Now()
+		for e := range alice.Events(background) {
+			if e.Kind == peerlink.LinkDown {
+				break
+			}
+		}
+		if d := time.Since(closed); d < time.Minute || d > 91*time.Second {
+			t.Errorf("closed after %v without channels", d)
+		}
+		synctest.Wait()
+		if len(bob.Connections()) != 0 {
+			t.Error("the peer was not told")
+		}
+		exchange(t, connect(t, alice, bob, "chat://bob"), "again")
+	})
+}
+
+// A channel that is asked for just when its link is given up comes about.
+func TestNoRequestIsLostToAnIdleLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		n.latency = 3 * time.Millisecond
+		idle := func(c *peerlink.Config) { c.IdleTimeout = 20 * time.Millisecond }
+		alice, bob := n.newDevice(t, "alice", idle), n.newDevice(t, "bob", idle)
+		alice.echo(t, "*")
+		bob.echo(t, "*")
+		for i := range 200 {
+			for _, d := range [][2]*device{{alice, bob}, {bob, alice}} {
+				s := connect(t, d[0], d[1], fmt.Sprint("n://", i))
+				exchange(t, s, "x")
+				_ = s.Close()
+				time.Sleep(time.Duration(15+i%13) * time.Millisecond)
+			}
+		}
+		if m := alice.Metrics(); m.Opened < 10 {
+			t.Errorf("only %d links: the test shows nothing", m.Opened)
+		}
+	})
+}
+
+func TestReconnectStormIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const peers = 100
+		n := newNetwork("memory")
+		alice := n.newDevice(t, "alice", nil)
+		holes := alice.holes()
+		for i := range peers {
+			p := n.newDevice(t, fmt.Sprint("peer ", i), nil)
+			p.echo(t, "*")
+			connect(t, alice, p, "chat://")
+		}
+		for _, h := range holes() {
+			h.set(false)
+		}
+		var mu sync.Mutex
+		var at []time.Duration
+		began := time.Now()
+		alice.port.dials = func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Since(began)-2*time.Second)
+			return nil
+		}
+		alice.ConnectivityChanged()
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		late := 0
+		for _, d := range at {
+			if d > 300*time.Millisecond {
+				late++
+			}
+		}
+		if len(at) != peers || late < peers/3 || late > peers*9/10 {
+			t.Errorf("%d dials, %d of them after more than 0.3 s; want %d, spread over a second", len(at), late, peers)
+		}
+	})
+}
