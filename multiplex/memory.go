@@ -21,6 +21,9 @@ const (
 	// Up to this round-trip time 256 KiB are enough for 850 MB/s, and a wider
 	// window only makes other channels wait behind the bulk of one.
 	shortRTT = 300 * time.Microsecond
+	// A channel whose window was kept small gets the usual one if it is read at
+	// such a pace: it has not stalled.
+	soonRead = 10 * time.Millisecond
 	// A link with so few unread bytes is not asked to give any back.
 	linkFloor = 256 << 10
 )
@@ -97,8 +100,10 @@ func (s *Socket) releaseLocked(e *entry) {
 // its path or the reader.
 func (e *entry) Widen(_ *channel.Port, window, read int, within time.Duration) int {
 	s := e.s
-	rtt := time.Duration(s.quickest.Load())
-	if rtt < shortRTT || within < 0 || float64(window)*float64(within) >= 2*float64(read)*float64(rtt) {
+	n := window
+	if window < s.cfg.Window && within >= 0 && within < soonRead {
+		n = s.cfg.Window - window // others held much when it was opened
+	} else if rtt := time.Duration(s.quickest.Load()); rtt < shortRTT || within < 0 || float64(window)*float64(within) >= 2*float64(read)*float64(rtt) {
 		return 0
 	}
 	s.mu.Lock()
@@ -107,7 +112,7 @@ func (e *entry) Widen(_ *channel.Port, window, read int, within time.Duration) i
 		return 0
 	}
 	room := int(float64(s.cfg.MaxBuffered)*growShare) - s.extra
-	n := min(window, room)
+	n = min(n, room)
 	if n < window/8 {
 		return 0 // not worth the while
 	}

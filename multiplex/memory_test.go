@@ -136,6 +136,11 @@ func TestStalledReadersTakeNothingFromOthers(t *testing.T) {
 		if n := len(server.Channels()); n != 65 {
 			t.Errorf("%d channels live", n)
 		}
+		server.mu.Lock()
+		if n := server.table[b.ID()].windowLocked(); n < 256<<10 {
+			t.Errorf("its window is %d", n)
+		}
+		server.mu.Unlock()
 	})
 }
 
