@@ -21,10 +21,11 @@ import (
 type Options struct {
 	// Name is what a new account and its device are called: the host's name.
 	Name string
-	// Bootstrap, DHTListen, Listen and Engines replace those of the config.
-	Bootstrap, DHTListen, Listen, Engines []string
-	// Loopback adds to the config's.
-	Loopback bool
+	// Bootstrap, DHTListen, Listen, Engines and Servers replace those of the
+	// config.
+	Bootstrap, DHTListen, Listen, Engines, Servers []string
+	// Loopback and LAN add to the config's.
+	Loopback, LAN bool
 	// Manager has the callbacks and bounds of the ConnectionManager. Its
 	// Dialers and Listeners come before the account's own; Identity, Trust and
 	// Logger are the account's.
@@ -41,7 +42,7 @@ type Account struct {
 
 	mu      sync.Mutex
 	closed  bool
-	node    *dht.Node // nil without bootstrap nodes
+	node    *dht.Node // nil without bootstrap nodes and LAN
 	dialer  *tlssock.Dialer
 	direct  *tlssock.Listener           // nil without an address to listen on
 	manager *peerlink.ConnectionManager // nil before Start
@@ -90,7 +91,11 @@ func newAccount(f *folder, opts Options) *Account {
 	if opts.Engines == nil {
 		opts.Engines = f.cfg.Engines
 	}
+	if opts.Servers == nil {
+		opts.Servers = f.cfg.Servers
+	}
 	opts.Loopback = opts.Loopback || f.cfg.Loopback
+	opts.LAN = opts.LAN || f.cfg.LAN
 	return &Account{f: f, opts: opts}
 }
 
@@ -130,7 +135,9 @@ func (a *Account) start(ctx context.Context) error {
 			return err
 		}
 	}
-	cfg.Dialers = append(cfg.Dialers, a.dialer)
+	direct := newRemembering(a.dialer, a.f.disk.path(directFile), func(err error) { a.opts.Logger.Warn("account: " + err.Error()) })
+	a.closers = append(a.closers, direct.close)
+	cfg.Dialers = append(cfg.Dialers, direct)
 	if len(a.opts.Listen) > 0 {
 		l, err := tlssock.Listen(ctx, proof, a.opts.Listen...)
 		if err != nil {
@@ -140,7 +147,7 @@ func (a *Account) start(ctx context.Context) error {
 		a.closers = append(a.closers, l.Close)
 		cfg.Listeners = append(cfg.Listeners, l)
 	}
-	if len(a.opts.Bootstrap) > 0 || len(a.opts.DHTListen) > 0 {
+	if len(a.opts.Bootstrap) > 0 || len(a.opts.DHTListen) > 0 || a.opts.LAN {
 		t, err := a.startICE(ctx)
 		if err != nil {
 			return err
@@ -158,21 +165,29 @@ func (a *Account) start(ctx context.Context) error {
 
 // startICE joins the DHT and has ICE signal through it.
 func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
-	mode := dht.Client
-	if len(a.opts.DHTListen) > 0 {
-		mode = dht.Server
+	key, err := a.f.cfg.networkKey()
+	if err != nil {
+		return nil, err
 	}
-	node, err := dht.Start(ctx, dht.Config{
-		Identity: a.f.id, Trust: a.f.trust, Mode: mode,
+	cfg := dht.Config{
+		Identity: a.f.id, Trust: a.f.trust, LAN: a.opts.LAN, NetworkKey: key, ReachFile: a.f.disk.path(reachFile),
 		Bootstrap: a.opts.Bootstrap, Listen: a.opts.DHTListen, Logger: a.opts.Logger,
-	})
+	}
+	if len(a.opts.DHTListen) > 0 {
+		cfg.Mode, cfg.DataDir = dht.Server, a.f.disk.path(nodeDir)
+	}
+	node, err := dht.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	a.node = node
 	a.closers = append(a.closers, node.Close)
+	servers, err := a.servers()
+	if err != nil {
+		return nil, err
+	}
 	t, err := ice.New(ice.Config{
-		Identity: a.f.id, Trust: a.f.trust, Signaller: node,
+		Identity: a.f.id, Trust: a.f.trust, Signaller: node, Servers: servers, MapPorts: len(servers) > 0 && !a.opts.Loopback,
 		Engines: a.opts.Engines, Loopback: a.opts.Loopback, Logger: a.opts.Logger,
 	})
 	if err != nil {
@@ -190,7 +205,7 @@ func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
 }
 
 // Ready waits until others can reach this device through the DHT. The error
-// says what is missing; without bootstrap nodes there is nothing to wait for.
+// says what is missing; without bootstrap nodes and LAN there is nothing to wait for.
 func (a *Account) Ready(ctx context.Context) error {
 	a.mu.Lock()
 	node, started := a.node, a.manager != nil
@@ -199,7 +214,7 @@ func (a *Account) Ready(ctx context.Context) error {
 	case !started:
 		return errors.New("account: not started")
 	case node == nil && len(a.opts.Listen) == 0:
-		return errors.New("account: nobody can reach this device: it has neither bootstrap nodes nor an address to listen on (config.json: bootstrap, listen)")
+		return errors.New("account: nobody can reach this device: it has neither bootstrap nodes nor an address to listen on, and does not look at the local network (config.json: bootstrap, listen, lan)")
 	case node == nil:
 		return nil
 	}

@@ -2,6 +2,7 @@ package account
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ const (
 	maxPeers      = 4096 // as many as the TCP dialer remembers
 	maxPeerAddrs  = 8    // as many as it remembers of one
 	maxConfigText = 512  // bytes of one entry
+	networkKeyLen = 32   // bytes
 )
 
 // Config are an account's settings, as in config.json: one JSON object whose
@@ -42,8 +44,37 @@ type Config struct {
 	Peers map[identity.DeviceID][]string `json:"peers,omitempty"`
 	// Engines are those of ICE, in order of preference: "tcp", "udp". None: both.
 	Engines []string `json:"engines,omitempty"`
+	// Servers are STUN and TURN servers for ICE, as URLs (stun:HOST:PORT,
+	// turn:HOST:PORT?transport=tcp, turns:HOST:PORT). None: the bootstrap nodes,
+	// which hand out credentials themselves. "none" alone: no server at all.
+	Servers []string `json:"servers,omitempty"`
+	// TURNUser and TURNPassword are the credentials for Servers that relay;
+	// TURNSecret is a secret shared with them, in place of a password (coturn:
+	// use-auth-secret).
+	TURNUser     string `json:"turn_user,omitempty"`
+	TURNPassword string `json:"turn_password,omitempty"`
+	TURNSecret   string `json:"turn_secret,omitempty"`
 	// Loopback offers loopback addresses to peers too.
 	Loopback bool `json:"loopback,omitempty"`
+	// LAN finds devices on the local networks by mDNS, and is found by them,
+	// without any bootstrap node.
+	LAN bool `json:"lan,omitempty"`
+	// NetworkKey is the secret of a private network of DHT nodes: 64 hex digits
+	// that all its nodes and devices have. None: the network is open.
+	NetworkKey string `json:"network_key,omitempty"`
+}
+
+// networkKey returns the bytes of NetworkKey; nil without one. Its error does
+// not show it.
+func (c Config) networkKey() ([]byte, error) {
+	if c.NetworkKey == "" {
+		return nil, nil
+	}
+	b, err := hex.DecodeString(c.NetworkKey)
+	if err != nil || len(b) != networkKeyLen {
+		return nil, fmt.Errorf("network_key: want %d hex digits", 2*networkKeyLen)
+	}
+	return b, nil
 }
 
 // encode writes what parseConfig reads.
@@ -150,12 +181,26 @@ func (r *configReader) setting(c *Config, key string) (err error) {
 		c.Listen, err = r.list(key, maxList, checkListen)
 	case "engines":
 		c.Engines, err = r.list(key, maxList, checkEngine)
+	case "servers":
+		c.Servers, err = r.list(key, maxList, checkServer)
+	case "turn_user":
+		c.TURNUser, err = r.word(key)
+	case "turn_password":
+		c.TURNPassword, err = r.word(key)
+	case "turn_secret":
+		c.TURNSecret, err = r.word(key)
 	case "peers":
 		c.Peers, err = r.peers(key)
 	case "loopback":
 		c.Loopback, err = r.flag(key)
+	case "lan":
+		c.LAN, err = r.flag(key)
+	case "network_key":
+		if c.NetworkKey, err = r.word(key); err == nil {
+			_, err = c.networkKey()
+		}
 	default:
-		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines and loopback", key)
+		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, loopback, lan and network_key", key)
 	}
 	return err
 }
@@ -168,6 +213,21 @@ func (r *configReader) flag(key string) (bool, error) {
 	v, ok := tok.(bool)
 	if !ok {
 		return false, fmt.Errorf("%s: want true or false", key)
+	}
+	return v, nil
+}
+
+func (r *configReader) word(key string) (string, error) {
+	tok, err := r.token()
+	if err != nil {
+		return "", err
+	}
+	v, ok := tok.(string)
+	if !ok {
+		return "", fmt.Errorf("%s: want a string", key)
+	}
+	if err := checkText(v); err != nil { // not quoted: it may be a secret
+		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	return v, nil
 }

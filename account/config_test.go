@@ -21,6 +21,12 @@ func fullConfig() Config {
 		Peers:     map[identity.DeviceID][]string{someID: {"192.0.2.7:4100", "[2001:db8::1]:4100"}, {9}: {"h:1"}},
 		Engines:   []string{"udp", "tcp"},
 		Loopback:  true,
+		LAN:       true,
+
+		NetworkKey: strings.Repeat("0f", 32),
+
+		Servers:  []string{"stun:192.0.2.7:3478", "turn:relay.example?transport=tcp", "turns:relay.example:443"},
+		TURNUser: "alice", TURNPassword: "wonderland", TURNSecret: "a secret",
 	}
 }
 
@@ -66,6 +72,8 @@ func TestConfigErrorsNameTheirLine(t *testing.T) {
 		"byte order mark":        {"\ufeff{}", "line 1: it begins with a byte order mark"},
 		"UTF-16":                 {"\xff\xfe{\x00}\x00", "line 1: it is UTF-16"},
 		"not UTF-8":              {"{\n\"listen\":\n[\"\xff:1\"]}", "line 3: not UTF-8"},
+		"network key of 63":      {"{\"network_key\": \"" + strings.Repeat("a", 63) + "\"}", `line 1: network_key: want 64 hex digits`},
+		"network key, not hex":   {"{\"network_key\": \"" + strings.Repeat("x", 64) + "\"}", `line 1: network_key: want 64 hex digits`},
 		"unknown key":            {"{\n  \"loopback\": true,\n  \"lisen\": []\n}", `line 3: unknown setting "lisen"`},
 		"key in another case":    {"{\"Loopback\": true}", `line 1: unknown setting "Loopback"`},
 		"key twice":              {"{\"loopback\": true,\n\"loopback\": false}", `line 2: "loopback" is set twice`},

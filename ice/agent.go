@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
+	"sync/atomic"
 	"time"
 
 	pion "github.com/pion/ice/v3"
-	"github.com/pion/logging"
 
 	"peerlink/identity"
 )
@@ -21,7 +20,9 @@ type udpSession struct {
 	ufrag    string
 	password string
 	stun     *stunSession
-	remotec  chan *message // holds 1
+	early    atomic.Pointer[earlyDial]
+	remotec  chan *message    // holds 1
+	morec    chan []candidate // what came later
 }
 
 func (s *udpSession) run(ctx context.Context) {
@@ -32,7 +33,7 @@ func (s *udpSession) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if remote.tcp != nil && s.e.t.has(engineTCP) {
+	if s.e.t.has(engineTCP) && s.n.isNear(remote.tcpCandidates()) {
 		timer := time.NewTimer(headStart)
 		defer timer.Stop()
 		select {
@@ -47,8 +48,10 @@ func (s *udpSession) run(ctx context.Context) {
 	}
 }
 
-// check runs an agent until the negotiation ends; a path that it finds goes to
-// the controlling side's list.
+// check runs an agent until the negotiation ends. It never nominates: the
+// QUIC handshake on a path does, a round trip earlier. The agent answers
+// checks for as long as the other side may need it, and what answers the
+// controlling side's is a path.
 func (s *udpSession) check(ctx context.Context, remote *udpPart) error {
 	agent, err := pion.NewAgent(s.agentConfig())
 	if err != nil {
@@ -56,33 +59,39 @@ func (s *udpSession) check(ctx context.Context, remote *udpPart) error {
 	}
 	defer agent.GracefulClose()
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := s.prepare(agent, remote, cancel); err != nil {
+	if err := s.prepare(agent, cancel); err != nil {
+		cancel(nil)
 		return err
 	}
-	for _, c := range remote.candidates {
-		s.n.trying(engineUDP, c.String(), errNoCheck)
-	}
-	connect := agent.Dial
-	if s.n.role == controlled {
-		connect = agent.Accept
-	}
-	if _, err := connect(ctx, remote.ufrag, remote.password); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+	s.add(agent, remote.candidates)
+	over := make(chan struct{})
+	defer func() { cancel(nil); <-over }()
+	go func() {
+		defer close(over)
+		connect := agent.Dial
+		if s.n.role == controlled {
+			connect = agent.Accept
 		}
-		return err
+		if _, err := connect(ctx, remote.ufrag, remote.password); err != nil {
+			cancel(err)
+		}
+	}()
+	known := make(map[checkedWay]bool)
+	for {
+		select {
+		case w := <-s.stun.found:
+			if s.n.role == controlling && !known[w] && len(known) < maxStunSources {
+				known[w] = true
+				s.n.spawn(func(ctx context.Context) { s.offer(ctx, w) })
+			}
+		case w := <-s.stun.first:
+			s.dialEarly(w)
+		case more := <-s.morec:
+			s.add(agent, more)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	// The agent answers checks for as long as the other side may need it.
-	if s.n.role == controlled {
-		<-ctx.Done()
-		return context.Cause(ctx)
-	}
-	pair, err := agent.GetSelectedCandidatePair()
-	if err != nil || pair == nil {
-		return fmt.Errorf("no selected pair: %w", err)
-	}
-	return s.selected(ctx, pair)
 }
 
 var (
@@ -92,7 +101,7 @@ var (
 
 // prepare gives the agent its candidates. pion does nothing by itself once it
 // has failed, so that is watched.
-func (s *udpSession) prepare(agent *pion.Agent, remote *udpPart, cancel context.CancelCauseFunc) error {
+func (s *udpSession) prepare(agent *pion.Agent, cancel context.CancelCauseFunc) error {
 	if err := agent.OnConnectionStateChange(func(state pion.ConnectionState) {
 		if state == pion.ConnectionStateFailed {
 			cancel(errAgentFailed)
@@ -106,16 +115,22 @@ func (s *udpSession) prepare(agent *pion.Agent, remote *udpPart, cancel context.
 	if err := agent.GatherCandidates(); err != nil {
 		return fmt.Errorf("gather candidates: %w", err)
 	}
-	for _, c := range remote.candidates {
+	return nil
+}
+
+// add gives the agent candidates of its peer.
+func (s *udpSession) add(agent *pion.Agent, remote []candidate) {
+	for _, c := range remote {
 		p, err := pionCandidate(c)
 		if err == nil {
 			err = agent.AddRemoteCandidate(p)
 		}
 		if err != nil {
 			s.n.tried(engineUDP, c.String(), err)
+			continue
 		}
+		s.n.trying(engineUDP, c.String(), errNoCheck)
 	}
-	return nil
 }
 
 func pionCandidate(c candidate) (pion.Candidate, error) {
@@ -123,21 +138,20 @@ func pionCandidate(c candidate) (pion.Candidate, error) {
 	if c.typ == hostCandidate {
 		return pion.NewCandidateHost(&pion.CandidateHostConfig{Network: "udp", Address: addr, Port: port, Component: pion.ComponentRTP})
 	}
+	// To the agent a relay's address is one like another.
 	return pion.NewCandidateServerReflexive(&pion.CandidateServerReflexiveConfig{Network: "udp", Address: addr, Port: port, Component: pion.ComponentRTP, RelAddr: "0.0.0.0", RelPort: 0})
 }
 
-// agentConfig: no waiting for better candidates, as every one that will come
-// is known when the agent starts; checks go on for as long as the negotiation
-// (pion's own limit, 7 of them, would be over after 140 ms).
+// agentConfig: the agent never accepts a pair, so it checks them all; checks go
+// on for as long as the negotiation (pion's own limit, 7 of them, would be over
+// after 140 ms).
 func (s *udpSession) agentConfig() *pion.AgentConfig {
-	log := logging.NewDefaultLoggerFactory()
-	log.DefaultLogLevel = logging.LogLevelDisabled
 	networks := []pion.NetworkType{pion.NetworkTypeUDP4}
 	if s.e.v6 {
 		networks = append(networks, pion.NetworkTypeUDP6)
 	}
-	var now time.Duration
-	relay, interval, timeout, checks := 300*time.Millisecond, checkInterval, s.e.t.cfg.Timeout, uint16(1<<15)
+	interval, timeout, checks := checkInterval, s.e.t.cfg.Timeout, uint16(1<<15)
+	never := 2 * timeout
 	return &pion.AgentConfig{
 		NetworkTypes:           networks,
 		CandidateTypes:         []pion.CandidateType{pion.CandidateTypeHost},
@@ -147,34 +161,53 @@ func (s *udpSession) agentConfig() *pion.AgentConfig {
 		LocalPwd:               s.password,
 		UDPMux:                 s.e.mux,
 		Net:                    s.e.net,
-		LoggerFactory:          log,
+		LoggerFactory:          silentPion(),
 		CheckInterval:          &interval,
 		MaxBindingRequests:     &checks,
 		FailedTimeout:          &timeout,
-		HostAcceptanceMinWait:  &now,
-		SrflxAcceptanceMinWait: &now,
-		PrflxAcceptanceMinWait: &now,
-		RelayAcceptanceMinWait: &relay,
+		HostAcceptanceMinWait:  &never,
+		SrflxAcceptanceMinWait: &never,
+		PrflxAcceptanceMinWait: &never,
+		RelayAcceptanceMinWait: &never,
 	}
 }
 
-// selected offers the pair that the agents have agreed on, again after a pause
-// where no connection came of it, until ctx ends.
-func (s *udpSession) selected(ctx context.Context, pair *pion.CandidatePair) error {
-	ip, err := netip.ParseAddr(pair.Remote.Address())
-	if err != nil {
-		return fmt.Errorf("selected pair: %w", err)
+// offer has a path taken that has answered a check, again after a pause where no
+// connection came of it, until ctx ends.
+func (s *udpSession) offer(ctx context.Context, w checkedWay) {
+	at := s.e.base
+	if w.way == overRelay {
+		r := s.e.relays.current()
+		if r == nil {
+			return // it has just gone
+		}
+		at = r.base
 	}
-	remote := net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(pair.Remote.Port())))
-	desc := s.e.describePath(pair.Remote.Type().String(), remote)
+	remote := net.UDPAddrFromAddrPort(w.addr)
+	desc := s.e.describePath(at, s.n, w.addr)
+	class, typ := udpClass, s.n.typeOf(engineUDP, w.addr)
+	if at.relay != nil || typ == relayCandidate.String() {
+		class = relayClass
+	}
+	target, server := typ+" "+w.addr.String(), ""
+	if at.relay != nil {
+		server = at.relay.server
+		target += " through the relay " + at.relay.addr.String()
+	}
+	s.n.worked(engineUDP, target)
 	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
 		lost := make(chan struct{})
 		s.n.addPath(&path{
 			engine: engineUDP,
+			class:  class,
+			// Of an address that the peer has not named more may be heard soon.
+			near:   typ == hostCandidate.String() || !s.n.isPeers(engineUDP, w.addr.Addr()),
+			remote: w.addr,
+			relay:  server,
 			desc:   desc,
 			drop:   func() {},
 			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-				conn, peer, err := s.e.dial(ctx, s.n, remote, desc)
+				conn, peer, err := at.dial(ctx, s.n, remote, desc, s.takeEarly)
 				if err != nil {
 					close(lost)
 				}
@@ -186,7 +219,7 @@ func (s *udpSession) selected(ctx context.Context, pair *pion.CandidatePair) err
 		case <-ctx.Done():
 		}
 		if !wait(ctx, pause) {
-			return context.Cause(ctx)
+			return
 		}
 	}
 }

@@ -94,9 +94,45 @@ func (t *Transport) handle(from identity.Peer, b []byte) {
 		t.handleOffer(from, m)
 	case m.kind == kindAnswer, m.kind == kindRefuse:
 		t.handleAnswer(from, m)
+	case m.kind == kindMore:
+		n := t.between(m.id, from.Device)
+		if n == nil {
+			n = t.setAside(from.Device, m)
+		}
+		if n == nil || !t.handleMore(n, m) {
+			t.ignore(from, m.kind.String(), errors.New("no such negotiation runs with this device"))
+		}
 	default:
 		t.ignore(from, m.kind.String(), errors.New("unknown kind"))
 	}
+}
+
+// between returns the running negotiation with a device.
+func (t *Transport) between(id requestID, peer identity.DeviceID) *negotiation {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range []*negotiation{t.outgoing[id], t.incoming[id]} {
+		if n != nil && n.peer == peer {
+			return n
+		}
+	}
+	return nil
+}
+
+// refresh puts the candidates as they are now into an offer or answer that is
+// sent once more.
+func (t *Transport) refresh(n *negotiation, m *message) {
+	now, err := t.candidates(n)
+	if err != nil {
+		return // as before, then
+	}
+	if m.tcp != nil {
+		m.tcp.candidates = now.tcpCandidates()
+	}
+	if m.udp != nil {
+		m.udp.candidates = now.udpCandidates()
+	}
+	n.tell(m)
 }
 
 func (t *Transport) ignore(from identity.Peer, what string, err error) {
@@ -110,7 +146,14 @@ func (t *Transport) handleAnswer(from identity.Peer, m *message) {
 	t.mu.Lock()
 	n := t.outgoing[m.id]
 	t.mu.Unlock()
-	if n == nil || n.peer != from.Device || !n.answer(m) {
+	if n == nil || n.peer != from.Device {
+		t.ignore(from, m.kind.String(), errors.New("no such request waits for this device"))
+		return
+	}
+	if !n.answer(m) {
+		if m.kind == kindAnswer { // it was sent once more, and may tell more
+			t.handleMore(n, m)
+		}
 		t.ignore(from, m.kind.String(), errors.New("no such request waits for this device"))
 	}
 }
@@ -145,7 +188,7 @@ func (t *Transport) admit(from identity.Peer, m *message) (*negotiation, error) 
 		return nil, errors.New("it is from this device")
 	case !t.seen.add(m.id):
 		if n := t.incoming[m.id]; n != nil && n.peer == from.Device {
-			n.repeated()
+			n.repeated(m)
 		}
 		return nil, errors.New("repeated request")
 	case t.taken >= t.cfg.MaxNegotiations:
@@ -160,6 +203,10 @@ func (t *Transport) admit(from identity.Peer, m *message) (*negotiation, error) 
 		n.key = m.tcp.key
 	}
 	t.incoming[m.id] = n
+	for _, early := range t.aside.take(from.Device, m.id, time.Now()) {
+		n.trickled++
+		n.more(early)
+	}
 	t.slots[from.Device]++
 	t.taken++
 	t.running.Add(1)
@@ -244,34 +291,32 @@ func (t *Transport) connect(n *negotiation, offer *message) error {
 		t.refuse(identity.Peer{Device: n.peer}, n.id, "internal error")
 		return err
 	}
-	common := 0
-	for _, e := range t.engines {
-		switch {
-		case e.name() == engineTCP && offer.tcp == nil:
-			m.tcp = nil
-		case e.name() == engineUDP && offer.udp == nil:
-			m.udp = nil
-		default:
-			common++
-			e.start(n, offer)
-		}
+	if offer.tcp == nil {
+		m.tcp = nil
 	}
-	if common == 0 {
+	if offer.udp == nil {
+		m.udp = nil
+	}
+	if len(n.start(t.engines, offer)) == 0 {
 		t.refuse(identity.Peer{Device: n.peer}, n.id, fmt.Sprintf("no common engine, here are %v", t.cfg.Engines))
 		return errors.New("no common engine")
 	}
-	b, err := m.encode()
-	if err != nil {
-		return err
-	}
-	for {
+	for trickling := false; ; {
+		n.tell(m)
+		b, err := m.encode()
+		if err != nil {
+			return err
+		}
 		if err := t.cfg.Signaller.Send(n.ctx, n.peer, b); err != nil {
 			n.tried("signaller", "answer", err)
+		} else if !trickling {
+			trickling = n.spawn(func(ctx context.Context) { t.trickle(ctx, n) })
 		}
 		select {
 		case <-n.settled:
 			return nil
 		case <-n.again: // the answer may have been lost
+			t.refresh(n, m)
 		case <-n.ctx.Done():
 			select {
 			case <-n.settled:
@@ -285,7 +330,8 @@ func (t *Transport) connect(n *negotiation, offer *message) error {
 
 // repeated has the answer sent once more. An offer that comes before the first
 // answer is out costs one more; further ones meanwhile cost nothing.
-func (n *negotiation) repeated() {
+func (n *negotiation) repeated(m *message) {
+	n.more(m)
 	select {
 	case n.again <- struct{}{}:
 	default:
@@ -295,7 +341,7 @@ func (n *negotiation) repeated() {
 // deliver hands a proven stream to Accept, unless the negotiation has another
 // one or the device is not the one that made the offer. greet sends what the
 // caller's Dial waits for.
-func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, greet func() error) error {
+func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, way string, greet func() error) error {
 	switch {
 	case peer.Device != n.peer:
 		conn.Close()
@@ -308,6 +354,9 @@ func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, g
 		conn.Close()
 		t.release(n.peer)
 		return err
+	}
+	if p, ok := conn.(interface{ Path() string }); ok {
+		t.log.Debug("ice: accepted", "peer", peer.Device, "way", way, "path", p.Path())
 	}
 	t.acceptc <- accepted{conn, peer} // the negotiation's slot is room for it
 	return nil

@@ -23,6 +23,7 @@ const (
 	hostCandidate   candidateType = 0 // an interface's own address
 	srflxCandidate  candidateType = 1 // seen by a STUN server
 	mappedCandidate candidateType = 2 // a router's port mapping
+	relayCandidate  candidateType = 3 // an allocation at a TURN server (UDP only)
 )
 
 // String writes the type or the candidate for people.
@@ -34,6 +35,8 @@ func (t candidateType) String() string {
 		return "srflx"
 	case mappedCandidate:
 		return "mapped"
+	case relayCandidate:
+		return "relay"
 	default:
 		return fmt.Sprintf("type %d", uint8(t))
 	}
@@ -56,7 +59,7 @@ func (c candidate) String() string { return c.typ.String() + " " + c.addr.String
 func checkCandidate(c candidate, loopback bool) error {
 	a := c.addr.Addr()
 	switch {
-	case c.typ > mappedCandidate:
+	case c.typ > relayCandidate:
 		return fmt.Errorf("candidate %s: unknown type", c)
 	case !a.IsValid() || c.addr.Port() == 0:
 		return fmt.Errorf("candidate %s: no address and port", c)
@@ -120,4 +123,21 @@ func hostCandidates(addrs []netip.Addr, port uint16, loopback, v6 bool) []candid
 	}
 	slices.SortStableFunc(out, func(a, b candidate) int { return rank(a) - rank(b) })
 	return out[:min(len(out), candidatesPerEngine)]
+}
+
+// maxOutside is how many of an engine's candidates may come from servers and
+// routers: they take the places of the least likely host candidates.
+const maxOutside = 8
+
+// withOutside puts the candidates that servers and routers have told behind
+// those of the interfaces. One that is an interface's own address is left out.
+func withOutside(hosts, outside []candidate) []candidate {
+	var more []candidate
+	for _, c := range outside {
+		same := func(h candidate) bool { return h.addr == c.addr }
+		if len(more) < maxOutside && !slices.ContainsFunc(hosts, same) && !slices.ContainsFunc(more, same) {
+			more = append(more, c)
+		}
+	}
+	return append(slices.Clone(hosts[:min(len(hosts), candidatesPerEngine-len(more))]), more...)
 }

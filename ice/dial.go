@@ -31,8 +31,10 @@ func (t *Transport) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn,
 	// The losers are cleared away behind the caller's back: begin has reserved
 	// the goroutine for it.
 	defer func() { go t.finish(n) }()
-	c := call{t: t, n: n, order: t.cfg.Engines}
-	return c.run()
+	c := call{t: t, n: n, order: classes(t.cfg.Engines)}
+	conn, proven, err := c.run()
+	c.report(err)
+	return conn, proven, err
 }
 
 func (t *Transport) mayDial(peer identity.DeviceID) error {
@@ -83,16 +85,20 @@ const repeatAfter = 1500 * time.Millisecond
 
 // call is the caller's side of one negotiation.
 type call struct {
-	t       *Transport
-	n       *negotiation
-	order   []string      // engines that may still win, the preferred one first
-	again   *time.Timer   // when to repeat the offer
-	repeats time.Duration // how long the timer was set to last
-	body    []byte        // the offer
-	sendc   chan error
-	offered bool   // the offer has been sent
-	heard   bool   // the device has answered, by a signal or by connecting
-	stage   string // how far it came, for the error
+	t                           *Transport
+	n                           *negotiation
+	order                       []class       // of paths that may still win, the best first
+	again                       *time.Timer   // when to repeat the offer
+	repeats                     time.Duration // how long the timer was set to last
+	msg                         *message      // the offer
+	sendc                       chan error
+	sentAt                      time.Time
+	reminded                    int
+	offered                     bool      // the offer has been sent
+	taken                       *path     // the one that led to the stream
+	offeredAt, heardAt, foundAt time.Time // for the report
+	heard                       bool      // the device has answered, by a signal or by connecting
+	stage                       string    // how far it came, for the error
 }
 
 func (c *call) run() (net.Conn, identity.Peer, error) {
@@ -102,10 +108,10 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 	if err := c.offer(); err != nil {
 		return nil, identity.Peer{}, err
 	}
-	patient := c.t.cfg.Patience > 0
-	var patience <-chan time.Time // runs from the first path on
+	patient, direct := c.t.cfg.Patience > 0, c.t.cfg.Patience > 0
+	var patience, relayed <-chan time.Time // run from the first path on, and from the answer
 	for {
-		if conn, peer, err := c.take(patient); conn != nil || err != nil {
+		if conn, peer, err := c.take(patient, direct); conn != nil || err != nil {
 			return conn, peer, err
 		}
 		select {
@@ -115,10 +121,13 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 			}
 		case <-patience:
 			patient = false
+		case <-relayed:
+			direct = false
 		case m := <-c.n.answerc:
 			if err := c.answered(m); err != nil {
 				return nil, identity.Peer{}, err
 			}
+			relayed = time.After(c.relayPatience())
 		case err := <-c.sendc:
 			if err != nil && !c.offered && c.n.ctx.Err() == nil {
 				return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: send the offer: %w", c.n.peer.Short(), err)
@@ -138,31 +147,64 @@ func (c *call) offer() error {
 	if err := c.t.describe(c.n, m); err != nil {
 		return err
 	}
-	b, err := m.encode()
-	if err != nil {
-		return err
-	}
-	c.body = b
+	c.msg = m
+	c.sentAt = time.Now()
 	c.stage = "the offer could not be sent"
-	c.send()
-	return nil
+	return c.send()
 }
 
 // send has the offer sent; sendc tells the outcome.
-func (c *call) send() {
-	sendc, body := make(chan error, 1), c.body
+func (c *call) send() error {
+	c.n.tell(c.msg)
+	body, err := c.msg.encode()
+	if err != nil {
+		return err
+	}
+	sendc := make(chan error, 1)
 	c.n.spawn(func(ctx context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, body) })
 	c.sendc = sendc
+	return nil
+}
+
+// The wait for a direct path before a relay is taken, from the answer on. A
+// direct path shows itself a round trip and a check later, and the way of the
+// signals is hardly shorter than that round trip.
+const (
+	minRelayPatience = 50 * time.Millisecond
+	maxRelayPatience = 300 * time.Millisecond
+)
+
+func (c *call) relayPatience() time.Duration {
+	return min(max(time.Since(c.sentAt)+checkInterval, minRelayPatience), maxRelayPatience)
 }
 
 // repeat sends the offer once more, if it has been sent and nothing was heard.
 func (c *call) repeat() {
 	c.repeats *= 2
 	c.again.Reset(c.repeats)
-	if !c.heard && c.sendc == nil { // else the signaller has not even taken the last one
-		c.send()
+	if c.heard {
+		c.remind()
+		return
+	}
+	if c.sendc == nil { // else the signaller has not even taken the last one
+		c.t.refresh(c.n, c.msg)
+		if err := c.send(); err != nil {
+			c.n.tried("signaller", "offer", err)
+		}
 	}
 }
+
+// remind tells a device that has answered, but to which no path is found, all
+// candidates once more: what it was told since the offer may have been lost.
+func (c *call) remind() {
+	if c.foundAt.IsZero() && c.reminded < maxReminders {
+		c.reminded++
+		c.n.spawn(func(ctx context.Context) { c.t.tellAll(ctx, c.n) })
+	}
+}
+
+// maxReminders leaves most of the signals that the callee takes for news.
+const maxReminders = 2
 
 // describe puts every engine's part into m.
 func (t *Transport) describe(n *negotiation, m *message) error {
@@ -170,6 +212,7 @@ func (t *Transport) describe(n *negotiation, m *message) error {
 	if err != nil {
 		return fmt.Errorf("ice: own addresses: %w", err)
 	}
+	n.own = addrs
 	for _, e := range t.engines {
 		if err := e.describe(n, m, addrs); err != nil {
 			return err
@@ -185,8 +228,9 @@ func (c *call) sent(how string) {
 		c.sendc = nil
 		c.stage = "no answer"
 		if !c.offered {
-			c.offered = true
+			c.offered, c.offeredAt = true, time.Now()
 			trace.Note(c.n.ctx, trace.OfferSent, "request %x%s", c.n.id[:4], how)
+			c.n.spawn(func(ctx context.Context) { c.t.trickle(ctx, c.n) })
 		}
 	}
 }
@@ -197,16 +241,10 @@ func (c *call) answered(m *message) error {
 		return &RefusedError{Peer: c.n.peer, Reason: m.reason}
 	}
 	c.stage = "the answer came, but no candidate could be reached"
-	var common []string
-	for _, e := range c.t.engines {
-		if m.tcp != nil && e.name() == engineTCP || m.udp != nil && e.name() == engineUDP {
-			common = append(common, e.name())
-			e.start(c.n, m)
-		}
-	}
-	c.order = common
+	common := c.n.start(c.t.engines, m)
+	c.order = classes(common)
 	if !c.heard {
-		c.heard = true
+		c.heard, c.heardAt = true, time.Now()
 		trace.Note(c.n.ctx, trace.AnswerReceived, "engines %v, %d candidates", common, m.candidates())
 	}
 	if len(common) == 0 {
@@ -217,20 +255,26 @@ func (c *call) answered(m *message) error {
 
 // take makes a stream of the best path, if there is one that need not wait for
 // a better one. Without a stream and without an error the call goes on.
-func (c *call) take(patient bool) (net.Conn, identity.Peer, error) {
-	order := c.order
-	if patient {
-		order = order[:1]
-	}
-	p := c.n.takePath(order)
+func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
+	p := c.n.takePath(c.order, func(p *path) bool {
+		switch p.class {
+		case c.order[0]:
+			return true
+		case relayClass:
+			return !direct
+		default: // far away there is nothing better to wait for
+			return !patient || !p.near
+		}
+	})
 	if p == nil {
 		return nil, identity.Peer{}, nil
 	}
 	c.sent(", the device connected before the signaller's receipt")
 	if !c.heard {
-		c.heard = true
+		c.heard, c.heardAt = true, time.Now()
 		trace.Note(c.n.ctx, trace.AnswerReceived, "the device connected before its answer came")
 	}
+	c.foundAt = time.Now()
 	trace.Note(c.n.ctx, trace.PairSelected, "%s", p.desc)
 	conn, peer, err := p.take(c.n.ctx)
 	if err == nil && peer.Device != c.n.peer {
@@ -239,6 +283,8 @@ func (c *call) take(patient bool) (net.Conn, identity.Peer, error) {
 	}
 	switch {
 	case err == nil:
+		c.taken = p
+		c.t.log.Debug("ice: connected", "peer", peer.Device, "way", c.t.way(c.n, p.remote, p.class), "path", p.desc)
 		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.desc, peer)
 		return conn, peer, nil
 	case errors.Is(err, identity.ErrNotTrusted):

@@ -27,21 +27,26 @@
 //     checked with a key from the offer; the caller nominates one, and TLS 1.3
 //     starts on it.
 //   - udp: pion/ice finds a pair of addresses, and QUIC runs between them on the
-//     same socket.
+//     same socket, or through an address at a TURN server.
+//
+// Besides those of its interfaces a device offers the addresses that STUN
+// servers see it at, ports that its router maps, and one at a relay. The offer
+// leaves with what is known; the rest follows in further signals.
 //
 // The callee tries the caller's candidates as soon as it has agreed, so that a
 // stream may exist before its answer arrives. The caller (the controlling
-// side) settles which path is taken: the preferred engine's first one, or the
-// other's when Config.Patience has passed. A path that fails then is replaced
-// by the next. Whatever path it is, both ends have proven the keys of their
-// device ids in a TLS 1.3 handshake, and the device is the one that was dialled
-// or that made the offer.
+// side) settles which path is taken, in this order: TCP to an interface, UDP, TCP
+// through NATs, relay. A worse one waits for a better one that may still come,
+// Config.Patience on a local network, and a relay for about a round trip after
+// the answer. A path that fails is replaced by the next. Whatever path it is,
+// both ends have proven the keys of their device ids in a TLS 1.3 handshake, and
+// the device is the one that was dialled or that made the offer.
 //
 // # Limits
 //
-// Candidates are host addresses; servers that reflect or relay are not asked.
-// A TCP stream is TLS of the standard library: a Write that runs into its
-// deadline ends the stream for writing. Streams over UDP end with their
+// Relayed addresses are IPv4. At most 8 servers are asked. A TCP stream is TLS of
+// the standard library: a Write that runs into its deadline ends the stream for
+// writing. Streams over UDP end with their
 // Transport. A peer that dies without a word is noticed within three seconds
 // over UDP; over TCP only if its system ends the connection, so whoever uses
 // the stream has to ask for signs of life. Links between the same two devices

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"peerlink/identity"
 )
@@ -38,8 +39,9 @@ func (e *RefusedError) Refused() string { return e.Reason }
 type attempt struct {
 	engine string
 	target string
-	cause  error
+	cause  error // nil: it led to a path
 	times  int
+	at     time.Time
 }
 
 // noPathError is what a negotiation that ran out of time ends with.
@@ -54,12 +56,13 @@ type noPathError struct {
 func (e *noPathError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ice: %v %s: %s (%v)", ErrNoPath, e.peer.Short(), e.stage, e.cause)
-	for i, a := range e.attempts {
-		sep := "; "
-		if i == 0 {
-			sep = "; tried "
+	sep := "; tried "
+	for _, a := range e.attempts {
+		if a.cause == nil {
+			continue
 		}
 		fmt.Fprintf(&b, "%s%s %s (%d×): %v", sep, a.engine, a.target, a.times, a.cause)
+		sep = "; "
 	}
 	return b.String()
 }

@@ -15,7 +15,8 @@ import (
 // The signals of this package are msgpack maps with string keys, at most 8 KiB
 // long. The signaller encrypts and signs them; it does not look inside.
 //
-//	"k"    uint    1 offer, 2 answer, 3 refuse; a receiver ignores other kinds
+//	"k"    uint    1 offer, 2 answer, 3 refuse, 4 more candidates; a receiver
+//	               ignores other kinds
 //	"i"    bin 16  request id, random, chosen by the caller
 //	"r"    str     refuse: the reason, at most 200 bytes
 //	"tcp"  map     the TCP engine, where its sender has one
@@ -26,9 +27,12 @@ import (
 //	  "p"  str     ICE password, 22–64 ice-chars
 //	  "c"  array   candidates
 //
+// Kind 4 has the candidates that its sender found after its offer or answer:
+// "c" alone within "tcp" and "udp".
+//
 // A candidate is [type uint, address str, port uint, …]: type 0 host, 1 server
-// reflexive, 2 mapped; an IP address literal; a port from 1 up. An engine's
-// list is cut after 16. Candidates of another type or with an address that
+// reflexive, 2 mapped, 3 relay; an IP address literal; a port from 1 up. An
+// engine's list is cut after 16. Candidates of another type or with an address that
 // must not be dialled are passed over; keys and elements that a receiver does
 // not know are too. A key given twice, a wrong type or a missing "k" or "i"
 // makes the whole message invalid.
@@ -50,6 +54,7 @@ const (
 	kindOffer  kind = 1
 	kindAnswer kind = 2
 	kindRefuse kind = 3
+	kindMore   kind = 4
 )
 
 // String names the kind.
@@ -61,6 +66,8 @@ func (k kind) String() string {
 		return "answer"
 	case kindRefuse:
 		return "refuse"
+	case kindMore:
+		return "more candidates"
 	default:
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
@@ -122,8 +129,8 @@ type wireTCP struct {
 }
 
 type wireUDP struct {
-	Ufrag      string  `msgpack:"u"`
-	Password   string  `msgpack:"p"`
+	Ufrag      string  `msgpack:"u,omitempty"`
+	Password   string  `msgpack:"p,omitempty"`
 	Candidates [][]any `msgpack:"c"`
 }
 
@@ -184,6 +191,8 @@ func decode(b []byte, loopback bool) (*message, error) {
 		return nil, fmt.Errorf("ice: %d bytes after the signal", d.r.Len())
 	case m.kind == kindOffer && m.tcp != nil && m.tcp.key == checkKey{}:
 		return nil, errors.New("ice: offer of TCP without a check key")
+	case m.kind != kindMore && m.udp != nil && m.udp.ufrag == "":
+		return nil, fmt.Errorf("ice: %s with UDP, but without ICE credentials", m.kind)
 	}
 	return m, nil
 }
@@ -276,7 +285,8 @@ func (d *decoder) udp() (*udpPart, error) {
 		}
 		return err
 	})
-	if err == nil && (!iceChars(p.ufrag, minUfrag) || !iceChars(p.password, minPassword)) {
+	none := p.ufrag == "" && p.password == ""
+	if err == nil && !none && (!iceChars(p.ufrag, minUfrag) || !iceChars(p.password, minPassword)) {
 		err = errors.New("malformed ICE credentials")
 	}
 	return p, err

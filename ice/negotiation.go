@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"peerlink/identity"
 )
@@ -14,6 +16,10 @@ import (
 // path is a way that has been checked and may be taken.
 type path struct {
 	engine string
+	class  class
+	near   bool // to an address of one of the peer's interfaces
+	remote netip.AddrPort
+	relay  string // the server of this side's relay, if it is through one
 	desc   string // "tcp host 127.0.0.1:4100→127.0.0.1:5200"
 	// take nominates the path and proves the device at its end.
 	take func(ctx context.Context) (net.Conn, identity.Peer, error)
@@ -39,7 +45,9 @@ type negotiation struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	udp *udpSession // set by the UDP engine before its start
+	udp   *udpSession // set by the UDP engine before its start
+	began time.Time
+	own   []netip.Addr // addresses of this machine, as they were at the beginning
 
 	answerc chan *message // the one answer or refusal; holds 1
 	notify  chan struct{} // a path was added; holds 1
@@ -48,6 +56,11 @@ type negotiation struct {
 
 	mu       sync.Mutex
 	ended    bool
+	engines  []engine               // that were started; nil before
+	remote   map[string][]candidate // of the peer, by engine
+	early    map[string][]candidate // what came before the engines were started
+	told     map[string][]candidate // to the peer
+	trickled int                    // signals with further candidates
 	answered bool
 	won      bool
 	paths    []*path
@@ -59,11 +72,14 @@ var errEnded = errors.New("the negotiation is over")
 
 func newNegotiation(ctx context.Context, r role, id requestID, peer identity.DeviceID) *negotiation {
 	n := &negotiation{
-		role: r, id: id, peer: peer,
+		role: r, id: id, peer: peer, began: time.Now(),
 		answerc: make(chan *message, 1),
 		notify:  make(chan struct{}, 1),
 		again:   make(chan struct{}, 1),
 		settled: make(chan struct{}),
+		remote:  make(map[string][]candidate),
+		early:   make(map[string][]candidate),
+		told:    make(map[string][]candidate),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(ctx)
 	return n
@@ -112,14 +128,14 @@ func (n *negotiation) addPath(p *path) {
 	}
 }
 
-// takePath removes and returns the path of the engine that stands first in
-// order, or nil if there is none.
-func (n *negotiation) takePath(order []string) *path {
+// takePath removes and returns a path of the class that stands first in order
+// and for which ready returns true, or nil if there is none.
+func (n *negotiation) takePath(order []class, ready func(*path) bool) *path {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, name := range order {
+	for _, c := range order {
 		for i, p := range n.paths {
-			if p.engine == name {
+			if p.class == c && ready(p) {
 				n.paths = append(n.paths[:i], n.paths[i+1:]...)
 				return p
 			}
@@ -163,14 +179,17 @@ func (n *negotiation) tried(engine, target string, cause error) {
 	defer n.mu.Unlock()
 	for i := range n.attempts {
 		if a := &n.attempts[i]; a.engine == engine && a.target == target {
-			a.cause, a.times = cause, a.times+1
+			a.cause, a.times, a.at = cause, a.times+1, time.Now()
 			return
 		}
 	}
 	if len(n.attempts) < attemptsKept {
-		n.attempts = append(n.attempts, attempt{engine, target, cause, 1})
+		n.attempts = append(n.attempts, attempt{engine, target, cause, 1, time.Now()})
 	}
 }
+
+// worked remembers that something led to a path.
+func (n *negotiation) worked(engine, target string) { n.tried(engine, target, nil) }
 
 // trying notes, once, what an attempt ends with unless it learns more.
 func (n *negotiation) trying(engine, target string, cause error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,16 @@ const (
 	maxStunTransactions = 1024              // requests of ours whose answer may still come
 	maxStunQueue        = 64                // packets that wait for the agent
 	maxHandshakesOfOne  = 8                 // QUIC handshakes from one checked address
+	maxStunTargets      = 4 * maxCandidates // addresses that an agent sends requests to
+)
+
+// Requests to an address that does not answer are sent less and less often: a
+// stranger's candidates may be somebody else's. pion alone would send fifty a
+// second to each for as long as the negotiation lasts.
+const (
+	firstStunPause = 15 * time.Millisecond // under checkInterval: none is left out
+	eagerStuns     = 5                     // requests at pion's own pace
+	maxStunPause   = 250 * time.Millisecond
 )
 
 // stunMux gives each ICE agent its STUN packets out of the one UDP socket. It
@@ -28,24 +39,69 @@ type stunMux struct {
 	write  func(b []byte, to net.Addr) (int, error)
 	locals []net.Addr // one per address family: a handle, no address to bind
 
+	// relay is the handle for packets that go through a relay, and relayed sends
+	// them: it drops what cannot go. Both are nil where there is no relay.
+	relay    net.Addr
+	relayed  func(b []byte, to net.Addr) (int, error)
+	canRelay func() bool
+
 	mu       sync.Mutex
 	sessions map[string]*stunSession // by local user name fragment
+	asked    map[[12]byte]question   // of servers
+}
+
+// question is a request to a server.
+type question struct {
+	server  netip.AddrPort
+	answerc chan netip.AddrPort // holds 1
 }
 
 func newStunMux(write func([]byte, net.Addr) (int, error), locals []net.Addr) *stunMux {
-	return &stunMux{write: write, locals: locals, sessions: make(map[string]*stunSession)}
+	return &stunMux{write: write, locals: locals, sessions: make(map[string]*stunSession), asked: make(map[[12]byte]question)}
 }
+
+// The connections of a session.
+const (
+	overIPv4 = iota
+	overIPv6
+	overRelay
+	stunWays
+)
 
 // stunSession is one agent's share.
 type stunSession struct {
 	mux     *stunMux
-	conns   [2]*stunConn  // IPv4, IPv6
-	touched chan struct{} // closed by the first request
+	conns   [stunWays]*stunConn
+	touched chan struct{}   // closed by the first request
+	found   chan checkedWay // addresses that have answered a request
+	first   chan checkedWay // addresses that the first request went to
 
 	// Guarded by mux.mu.
 	sources      map[netip.AddrPort]int // QUIC handshakes begun; -1 while unchecked
-	transactions map[[12]byte]*stunConn
+	transactions map[[12]byte]transaction
 	order        [][12]byte // of transactions, oldest first
+	paces        map[target]*pace
+}
+
+// checkedWay is an address that has answered the agent, and over what.
+type checkedWay struct {
+	way  int
+	addr netip.AddrPort
+}
+
+// target is where requests are sent, and over what.
+type target checkedWay
+
+type transaction struct {
+	conn *stunConn
+	to   netip.AddrPort
+}
+
+// pace is how often requests go to one address.
+type pace struct {
+	next  time.Time
+	pause time.Duration
+	sent  int
 }
 
 // open registers an agent before it exists, so that early requests wait for it.
@@ -53,11 +109,14 @@ func (m *stunMux) open(ufrag string) *stunSession {
 	s := &stunSession{
 		mux:          m,
 		touched:      make(chan struct{}),
+		found:        make(chan checkedWay, maxStunSources),
+		first:        make(chan checkedWay, maxCandidates),
 		sources:      make(map[netip.AddrPort]int),
-		transactions: make(map[[12]byte]*stunConn),
+		transactions: make(map[[12]byte]transaction),
+		paces:        make(map[target]*pace),
 	}
 	for i := range s.conns {
-		s.conns[i] = &stunConn{s: s, inc: make(chan stunPacket, maxStunQueue), done: make(chan struct{}), read: deadline.New()}
+		s.conns[i] = &stunConn{s: s, way: i, inc: make(chan stunPacket, maxStunQueue), done: make(chan struct{}), read: deadline.New()}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,26 +145,34 @@ func (m *stunMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 	if s == nil {
 		return nil, net.ErrClosed
 	}
+	if m.relay != nil && addr.String() == m.relay.String() {
+		return s.conns[overRelay], nil
+	}
 	return s.conns[family(addrPort(addr))], nil
 }
 
-// GetListenAddresses returns one handle per address family. All of an agent's
-// local candidates share the socket, so more of them would only multiply the
-// pairs to check.
-func (m *stunMux) GetListenAddresses() []net.Addr { return m.locals }
+// GetListenAddresses returns one handle per address family, and one for the
+// relay, where one may be used. All of an agent's local candidates share the
+// socket, so more of them would only multiply the pairs to check.
+func (m *stunMux) GetListenAddresses() []net.Addr {
+	if m.relay == nil {
+		return m.locals
+	}
+	return append(slices.Clone(m.locals), m.relay)
+}
 
 // Close does nothing: sessions end with their negotiations.
 func (m *stunMux) Close() error { return nil }
 
 func family(a netip.AddrPort) int {
 	if a.Addr().Is4() {
-		return 0
+		return overIPv4
 	}
-	return 1
+	return overIPv6
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
-	u, ok := a.(*net.UDPAddr)
+	u, ok := a.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.AddrPort{}
 	}
@@ -113,12 +180,19 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// dispatch takes a packet that is not QUIC.
-func (m *stunMux) dispatch(b []byte, from net.Addr) {
+// dispatch takes a packet that is not QUIC and came to the socket.
+func (m *stunMux) dispatch(b []byte, from net.Addr) { m.receive(b, from, false) }
+
+// receive takes a packet that is not QUIC, from the socket or a relay.
+func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 	class, tx, ok := parseSTUN(b)
 	src := addrPort(from)
 	if !ok || !src.IsValid() {
 		return
+	}
+	way := family(src)
+	if relayed {
+		way = overRelay
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -127,19 +201,15 @@ func (m *stunMux) dispatch(b []byte, from net.Addr) {
 	case stunRequest:
 		local, _, _ := strings.Cut(stunUsername(b), ":")
 		s := m.sessions[local]
-		if s == nil || !s.request(src) {
+		if s == nil || !s.request(way, src) {
 			return
 		}
-		c = s.conns[family(src)]
+		c = s.conns[way]
 	case stunSuccess, stunError:
-		for _, s := range m.sessions {
-			if c = s.transactions[tx]; c != nil {
-				delete(s.transactions, tx)
-				break
-			}
+		if c = m.response(class, tx, checkedWay{way, src}, b); c == nil {
+			return
 		}
-	}
-	if c == nil {
+	default:
 		return
 	}
 	select {
@@ -151,7 +221,8 @@ func (m *stunMux) dispatch(b []byte, from net.Addr) {
 // request tells whether a request from src is looked at. A device that has
 // been told the credentials could otherwise have the agent hold a candidate
 // for every address it can write into a packet.
-func (s *stunSession) request(src netip.AddrPort) bool {
+func (s *stunSession) request(way int, src netip.AddrPort) bool {
+	delete(s.paces, target{way, src}) // the answer to it may go at once, and a check of ours
 	if _, known := s.sources[src]; !known {
 		if len(s.sources) == maxStunSources {
 			return false
@@ -166,28 +237,91 @@ func (s *stunSession) request(src netip.AddrPort) bool {
 	return true
 }
 
-// sent looks at what the agent sends.
-func (s *stunSession) sent(c *stunConn, b []byte, to netip.AddrPort) {
+// response finds whom a response is for. It counts only if it came from where
+// the request went, and the same way. m.mu is held.
+func (m *stunMux) response(class uint16, tx [12]byte, from checkedWay, b []byte) *stunConn {
+	if q, ok := m.asked[tx]; ok {
+		if q.server == from.addr && class == stunSuccess && from.way != overRelay {
+			delete(m.asked, tx)
+			q.answerc <- mappedAddress(b)
+		}
+		return nil
+	}
+	for _, s := range m.sessions {
+		t, ok := s.transactions[tx]
+		if !ok {
+			continue
+		}
+		if t.to != from.addr || t.conn.way != from.way {
+			return nil
+		}
+		delete(s.transactions, tx)
+		if class == stunSuccess {
+			select {
+			case s.found <- from:
+			default:
+			}
+		}
+		return t.conn
+	}
+	return nil
+}
+
+// due tells whether another request may go to an address now. mux.mu is held.
+func (s *stunSession) due(to target, now time.Time) bool {
+	p := s.paces[to]
+	if p == nil {
+		if len(s.paces) == maxStunTargets {
+			return false
+		}
+		p = &pace{pause: firstStunPause}
+		s.paces[to] = p
+		select {
+		case s.first <- checkedWay(to):
+		default:
+		}
+	}
+	if now.Before(p.next) {
+		return false
+	}
+	if p.sent++; p.sent > eagerStuns {
+		p.pause = min(p.pause*3/2, maxStunPause)
+	}
+	p.next = now.Add(p.pause)
+	return true
+}
+
+// remember keeps a request, in place of the oldest if need be. mux.mu is held.
+func (s *stunSession) remember(tx [12]byte, t transaction) {
+	if len(s.order) == maxStunTransactions {
+		delete(s.transactions, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.order = append(s.order, tx)
+	s.transactions[tx] = t
+}
+
+// sent looks at what the agent sends. It returns false for what is not sent.
+func (s *stunSession) sent(c *stunConn, b []byte, to netip.AddrPort) bool {
 	class, tx, ok := parseSTUN(b)
 	if !ok {
-		return
+		return true
 	}
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
 	switch class {
 	case stunRequest:
-		if len(s.order) == maxStunTransactions {
-			delete(s.transactions, s.order[0])
-			s.order = s.order[1:]
+		if !s.due(target{c.way, to}, time.Now()) {
+			return false
 		}
-		s.order = append(s.order, tx)
-		s.transactions[tx] = c
+		s.remember(tx, transaction{c, to})
 	case stunSuccess:
 		// The agent answers only what was made with its password.
 		if s.sources[to] == -1 {
 			s.sources[to] = 0
 		}
 	}
+	return true
 }
 
 // mayConnect tells whether a QUIC handshake from src is taken up: only from
@@ -212,6 +346,7 @@ type stunPacket struct {
 // stunConn is the net.PacketConn of an agent's candidates of one family.
 type stunConn struct {
 	s    *stunSession
+	way  int
 	inc  chan stunPacket
 	once sync.Once
 	done chan struct{}
@@ -237,7 +372,12 @@ func (c *stunConn) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // WriteTo implements net.PacketConn.
 func (c *stunConn) WriteTo(b []byte, to net.Addr) (int, error) {
-	c.s.sent(c, b, addrPort(to))
+	if c.way == overRelay && !c.s.mux.canRelay() || !c.s.sent(c, b, addrPort(to)) {
+		return len(b), nil
+	}
+	if c.way == overRelay {
+		return c.s.mux.relayed(b, to)
+	}
 	return c.s.mux.write(b, to)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/stun/v2"
@@ -89,11 +90,67 @@ func TestTheMuxDropsWhatNobodyAskedForAndIsBounded(t *testing.T) {
 	if n := waiting(s.conns[0]); n != min(maxStunQueue, maxStunSources) || len(s.sources) != maxStunSources {
 		t.Errorf("%d packets wait, %d sources are known", n, len(s.sources))
 	}
-	for range 2 * maxStunTransactions {
-		s.conns[0].WriteTo(stunMessage(t, stun.BindingRequest).Raw, peer)
+	for i := range 2 * maxStunTransactions {
+		s.remember([12]byte{byte(i), byte(i >> 8)}, transaction{s.conns[0], addrPort(peer)})
 	}
 	if len(s.transactions) != maxStunTransactions || len(s.order) != maxStunTransactions {
 		t.Errorf("%d transactions, %d in order", len(s.transactions), len(s.order))
+	}
+}
+
+// Candidates may be those of somebody who has nothing to do with it: what is
+// sent there is little, and to how many is bounded.
+// fault: E8
+func TestAnAddressThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := map[string]int{}
+		m := newStunMux(func(b []byte, to net.Addr) (int, error) { sent[to.String()]++; return len(b), nil }, nil)
+		s := m.open("aaaa")
+		silent := udpAddr("192.0.2.1:9")
+		ask := func(to net.Addr) { s.conns[0].WriteTo(stunMessage(t, stun.BindingRequest).Raw, to) }
+		for range 500 { // ten seconds of pion's pace
+			ask(silent)
+			time.Sleep(checkInterval)
+		}
+		if n := sent[silent.String()]; n < 35 || n > 55 {
+			t.Errorf("%d requests in 10 s, want about 45", n)
+		}
+		before := sent[silent.String()]
+		ask(silent)
+		m.dispatch(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, silent)
+		ask(silent)
+		if n := sent[silent.String()] - before; n == 0 {
+			t.Error("an address that asks is not asked back at once")
+		}
+		for i := range 4 * maxStunTargets {
+			ask(udpAddr(fmt.Sprintf("192.0.2.2:%d", 1000+i)))
+		}
+		if len(sent) > maxStunTargets {
+			t.Errorf("requests went to %d addresses", len(sent))
+		}
+	})
+}
+
+// A response from elsewhere than where the request went does not count: it
+// would have QUIC dial there.
+// fault: F3, E8
+func TestAResponseCountsOnlyFromWhereTheRequestWent(t *testing.T) {
+	m := newTestMux()
+	s := m.open("aaaa")
+	req := stunMessage(t, stun.BindingRequest)
+	s.conns[0].WriteTo(req.Raw, udpAddr("192.0.2.1:9"))
+	resp, err := stun.Build(req, stun.BindingSuccess)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.dispatch(resp.Raw, udpAddr("192.0.2.66:9"))
+	m.receive(resp.Raw, udpAddr("192.0.2.1:9"), true) // through a relay
+	if len(s.found) != 0 || waiting(s.conns[0]) != 0 {
+		t.Error("taken from another address, or another way")
+	}
+	m.dispatch(resp.Raw, udpAddr("192.0.2.1:9"))
+	if len(s.found) != 1 || waiting(s.conns[0]) != 1 {
+		t.Error("not taken from the right one")
 	}
 }
 

@@ -77,9 +77,13 @@ func (e *tcpEngine) close() {}
 func (e *tcpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
 	m.tcp = &tcpPart{
 		key:        n.key,
-		candidates: hostCandidates(addrs, uint16(e.local.Port), e.t.cfg.Loopback, e.v6),
+		candidates: e.candidates(addrs),
 	}
 	return nil
+}
+
+func (e *tcpEngine) candidates(addrs []netip.Addr) []candidate {
+	return withOutside(hostCandidates(addrs, uint16(e.local.Port), e.t.cfg.Loopback, e.v6), e.t.outside.of(engineTCP))
 }
 
 // accept takes connections until the listener is closed.
@@ -122,12 +126,31 @@ func (e *tcpEngine) serve(ctx context.Context, v *visitor) {
 		v.conn.Close()
 		return
 	}
-	e.checked(n, v.conn.(*net.TCPConn), hostCandidate)
+	e.checked(n, v.conn.(*net.TCPConn), e.acceptedFrom(n, addrPort(v.conn.RemoteAddr())), tcpClass)
+}
+
+// acceptedFrom says what the peer is at an address from which it has dialled:
+// any port of one of its interfaces, or behind a NAT.
+func (e *tcpEngine) acceptedFrom(n *negotiation, from netip.AddrPort) string {
+	typ := n.typeOf(engineTCP, from)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.remote[engineTCP]) == 0 { // its answer is still under way
+		return hostCandidate.String()
+	}
+	for _, c := range n.remote[engineTCP] {
+		if typ == "prflx" && c.typ == hostCandidate && c.addr.Addr() == from.Addr() {
+			return hostCandidate.String()
+		}
+	}
+	return typ
 }
 
 // start dials every candidate of the peer, one shortly after the other.
-func (e *tcpEngine) start(n *negotiation, remote *message) {
-	candidates := remote.tcp.candidates
+func (e *tcpEngine) start(n *negotiation, remote *message) { e.more(n, remote.tcp.candidates) }
+
+// more dials further candidates.
+func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 	n.spawn(func(ctx context.Context) {
 		for i, c := range candidates {
 			if i > 0 && !wait(ctx, dialPacing) {
@@ -148,7 +171,7 @@ func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 		switch {
 		case err == nil:
 			select {
-			case <-e.checked(n, conn, c.typ):
+			case <-e.checked(n, conn, c.typ.String(), classOf(c.typ)):
 			case <-ctx.Done():
 			}
 		case shared && (portTaken(err) || errors.Is(err, errCrossed)):
@@ -187,12 +210,17 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 // checked is where dialled and accepted connections meet. The controlling side
 // may nominate the connection, the controlled side waits for that. The result
 // is closed when the connection has come to nothing.
-func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ candidateType) <-chan struct{} {
+func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class class) <-chan struct{} {
 	lost := make(chan struct{})
-	c := &tcpConn{conn, pathName(engineTCP, typ.String(), conn.LocalAddr(), conn.RemoteAddr())}
+	c := &tcpConn{conn, pathName(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr())}
+	remote := addrPort(conn.RemoteAddr())
+	n.worked(engineTCP, typ+" "+remote.String())
 	if n.role == controlling {
 		n.addPath(&path{
 			engine: engineTCP,
+			class:  class,
+			near:   class == tcpClass,
+			remote: remote,
 			desc:   c.path,
 			drop:   func() { conn.Close() },
 			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
@@ -269,7 +297,7 @@ func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) error
 	if err != nil {
 		return err
 	}
-	return e.t.deliver(n, s, s.Peer(), func() error {
+	return e.t.deliver(n, s, s.Peer(), e.t.way(n, addrPort(c.RemoteAddr()), tcpClass), func() error {
 		return bounded(e.t.closing, s, checkTimeout, func() error {
 			_, err := s.Write([]byte{greeting})
 			return err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/netwatch"
 	"peerlink/tlssock"
 )
 
@@ -68,6 +69,13 @@ type Config struct {
 	// TCPPort and UDPPort are the ports of the engines. 0 lets the system
 	// choose.
 	TCPPort, UDPPort uint16
+	// Servers are STUN and TURN servers: through them a device behind NATs is
+	// found (STUN), or reached where nothing direct leads to it (TURN). None: it
+	// is reached on its interfaces' addresses only. At most 8.
+	Servers []Server
+	// MapPorts has the local network's router asked for ports that lead to this
+	// device, by NAT-PMP and UPnP; they are given back by Close.
+	MapPorts bool
 	// Timeout bounds one negotiation on either side, from the offer to the
 	// proven stream; the context of Dial may be shorter. 0 means 10 s: two
 	// round trips of signalling and five of connecting over the worst link we
@@ -86,6 +94,8 @@ type Config struct {
 	// Logger hears of refusals and failures that no caller is told, at level
 	// Debug, as strangers can cause them. Nil is silent.
 	Logger *slog.Logger
+
+	lost func(to netip.AddrPort) bool // tests: which packets of the UDP socket are
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -107,6 +117,10 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("ice: Config.Engines: %q is given twice", e)
 		}
 	}
+	if len(c.Servers) > maxServers {
+		return c, fmt.Errorf("ice: Config.Servers: %d servers, at most %d are used", len(c.Servers), maxServers)
+	}
+	c.Servers = slices.Clone(c.Servers)
 	if c.Addresses == nil {
 		c.Addresses = hostAddresses
 	}
@@ -155,6 +169,14 @@ type engine interface {
 	// start works towards a path to the peer that sent remote, on goroutines
 	// of n. It does not block.
 	start(n *negotiation, remote *message)
+	// more adds candidates that the peer has found since.
+	more(n *negotiation, found []candidate)
+	// reflectsOver lists the networks over which a STUN server can say how the
+	// engine's port looks from outside, and reflect asks one, and tells each
+	// answer, until it fails or ctx ends.
+	reflectsOver() []string
+	reflect(ctx context.Context, s server, network string, tell func(netip.AddrPort)) error
+	localPort() uint16
 	// stop ends the taking of connections.
 	stop()
 	// close ends the engine, and the streams that need it. It is called once
@@ -176,16 +198,22 @@ type Transport struct {
 	cancel  context.CancelCauseFunc
 	refusec chan struct{} // slots for refusals being sent
 
+	servers []server
+	outside outside
+
 	ignored, refused, failed atomic.Uint64
 	decide                   atomic.Pointer[func(context.Context, identity.Peer) error]
 
 	mu       sync.Mutex
 	closed   bool
+	changed  chan struct{}     // closed by NetworkChanged
+	silent   map[string]string // why servers told nothing, by engine and server
 	outgoing map[requestID]*negotiation
 	incoming map[requestID]*negotiation
 	slots    map[identity.DeviceID]int // per caller; total in taken
 	taken    int
 	seen     seenRequests
+	aside    asides
 	running  sync.WaitGroup // Add only under mu and before closed
 }
 
@@ -203,9 +231,18 @@ func New(cfg Config) (*Transport, error) {
 		acceptc:  make(chan accepted, cfg.MaxNegotiations),
 		deafc:    make(chan struct{}),
 		refusec:  make(chan struct{}, maxRefusals),
+		changed:  make(chan struct{}),
+		silent:   make(map[string]string),
 		outgoing: make(map[requestID]*negotiation),
 		incoming: make(map[requestID]*negotiation),
 		slots:    make(map[identity.DeviceID]int),
+	}
+	for _, s := range cfg.Servers {
+		p, err := parseServer(s)
+		if err != nil {
+			return nil, err
+		}
+		t.servers = append(t.servers, p)
 	}
 	t.closing, t.cancel = context.WithCancelCause(context.Background())
 	for _, name := range cfg.Engines {
@@ -217,6 +254,9 @@ func New(cfg Config) (*Transport, error) {
 		t.engines = append(t.engines, e)
 	}
 	t.spawn(t.listen)
+	t.spawn(t.watchNetwork)
+	t.reflect()
+	t.mapPorts()
 	return t, nil
 }
 
@@ -277,7 +317,7 @@ func (t *Transport) Stats() Stats {
 }
 
 // Close ends all negotiations, closes the sockets and waits for everything the
-// Transport has started, about a second at most. Streams over TCP live on;
+// Transport has started, about two seconds at most. Streams over TCP live on;
 // those over UDP end with it, as they share its socket.
 func (t *Transport) Close() error {
 	t.mu.Lock()
@@ -306,6 +346,37 @@ func (t *Transport) drain() {
 			return
 		}
 	}
+}
+
+// watchNetwork asks servers again at once when this machine's interfaces have
+// changed, and gets another relay.
+func (t *Transport) watchNetwork(ctx context.Context) {
+	if len(t.servers) == 0 && !t.cfg.MapPorts {
+		return
+	}
+	for range netwatch.Changes(ctx) {
+		t.renew()
+	}
+}
+
+// renew forgets how this device looked from outside.
+func (t *Transport) renew() {
+	t.mu.Lock()
+	close(t.changed)
+	t.changed = make(chan struct{})
+	t.mu.Unlock()
+	for _, e := range t.engines {
+		if u, ok := e.(*udpEngine); ok && u.relays != nil {
+			u.relays.renew()
+		}
+	}
+}
+
+// networkChanged returns a channel that the next change closes.
+func (t *Transport) networkChanged() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
 }
 
 // has tells whether the engine is one of the Transport's.

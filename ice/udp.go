@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,11 @@ const (
 	quicFirstWindow  = 2 << 20
 	quicStreamWindow = 16 << 20
 	quicConnWindow   = 24 << 20
+
+	// The least that QUIC allows, before IP and UDP. quic-go would begin with
+	// 1280, and never get through a tunnel that carries 1280 with them; it tries
+	// more by itself once the connection is up.
+	quicFirstPacket = 1200
 )
 
 // udpEngine is ICE by pion for finding a path, and QUIC for the bytes, on one
@@ -48,8 +55,8 @@ const (
 type udpEngine struct {
 	t      *Transport
 	socket *net.UDPConn
-	quic   *quic.Transport
-	ln     *quic.Listener
+	base   *base   // the socket
+	relays *relays // nil without TURN servers
 	mux    *stunMux
 	net    transport.Net
 	port   uint16
@@ -70,24 +77,42 @@ func newUDPEngine(t *Transport) (*udpEngine, error) {
 		socket.Close()
 		return nil, fmt.Errorf("ice: network interfaces: %w", err)
 	}
-	e.quic = &quic.Transport{Conn: socket, ConnContext: e.connContext, DisableVersionNegotiationPackets: true}
 	locals := []net.Addr{&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: addr.Port}}
 	if e.v6 {
 		locals = append(locals, &net.UDPAddr{IP: net.IPv6loopback, Port: addr.Port})
 	}
-	e.mux = newStunMux(e.quic.WriteTo, locals)
-	if e.ln, err = e.quic.Listen(t.tls.ServerTLS(), e.config()); err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("ice: listen for QUIC: %w", err)
+	e.mux = newStunMux(e.write, locals)
+	if servers := t.relayServers(); len(servers) > 0 {
+		e.relays = &relays{e: e, servers: servers, all: make(map[*relay]struct{})}
+		e.mux.relay = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2), Port: addr.Port}
+		e.mux.relayed = e.relays.send
+		e.mux.canRelay = func() bool { return e.relays.current() != nil }
 	}
-	t.spawn(e.readSTUN)
-	t.spawn(e.accept)
+	if e.base, err = newBase(e, socket, nil); err != nil {
+		socket.Close()
+		return nil, err
+	}
+	e.base.run(func() {})
 	return e, nil
+}
+
+// write sends a packet from the socket.
+func (e *udpEngine) write(b []byte, to net.Addr) (int, error) {
+	if e.t.cfg.lost != nil && e.t.cfg.lost(addrPort(to)) {
+		return len(b), nil
+	}
+	return e.base.quic.WriteTo(b, to)
+}
+
+// relayServers are those of the servers that relay.
+func (t *Transport) relayServers() []server {
+	return slices.DeleteFunc(slices.Clone(t.servers), func(s server) bool { return !s.relays() })
 }
 
 func (e *udpEngine) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           greetTimeout,
+		InitialPacketSize:              quicFirstPacket,
 		KeepAlivePeriod:                quicKeepAlive,
 		MaxIdleTimeout:                 quicIdleTimeout,
 		MaxIncomingStreams:             1,
@@ -110,40 +135,15 @@ func (e *udpEngine) close() {
 	for c := range conns {
 		c.CloseWithError(codeGone, "transport closed")
 	}
-	e.ln.Close()
-	e.quic.Close()
+	if e.relays != nil {
+		e.relays.close()
+	}
+	e.base.close()
 	e.socket.Close()
 }
 
 // stop ends accepting.
-func (e *udpEngine) stop() { e.ln.Close() }
-
-// keep remembers a live connection for close; false where that has run.
-func (e *udpEngine) keep(c *quic.Conn) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.conns == nil {
-		return false
-	}
-	e.conns[c] = struct{}{}
-	context.AfterFunc(c.Context(), func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.conns, c)
-	})
-	return true
-}
-
-func (e *udpEngine) readSTUN(ctx context.Context) {
-	b := make([]byte, 1500)
-	for {
-		n, from, err := e.quic.ReadNonQUICPacket(ctx, b)
-		if err != nil {
-			return
-		}
-		e.mux.dispatch(b[:n], from)
-	}
-}
+func (e *udpEngine) stop() { e.base.ln.Close() }
 
 // connContext keeps strangers from costing a handshake.
 func (e *udpEngine) connContext(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
@@ -155,15 +155,32 @@ func (e *udpEngine) connContext(ctx context.Context, info *quic.ClientInfo) (con
 
 // describe opens a session: from now on requests of the peer's agent are kept.
 func (e *udpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
-	s := &udpSession{e: e, n: n, ufrag: rand.Text()[:16], password: rand.Text(), remotec: make(chan *message, 1)}
+	s := &udpSession{e: e, n: n, ufrag: rand.Text()[:16], password: rand.Text(), remotec: make(chan *message, 1), morec: make(chan []candidate)}
 	s.stun = e.mux.open(s.ufrag)
 	if !n.spawn(s.run) {
 		e.mux.RemoveConnByUfrag(s.ufrag)
 		return errEnded
 	}
 	n.udp = s
-	m.udp = &udpPart{s.ufrag, s.password, hostCandidates(addrs, e.port, e.t.cfg.Loopback, e.v6)}
+	m.udp = &udpPart{s.ufrag, s.password, e.candidates(addrs)}
+	if e.relays != nil {
+		n.spawn(e.relays.serve)
+	}
 	return nil
+}
+
+func (e *udpEngine) candidates(addrs []netip.Addr) []candidate {
+	return withOutside(hostCandidates(addrs, e.port, e.t.cfg.Loopback, e.v6), e.t.outside.of(engineUDP))
+}
+
+// more adds candidates of the peer's agent.
+func (e *udpEngine) more(n *negotiation, found []candidate) {
+	n.spawn(func(ctx context.Context) {
+		select {
+		case n.udp.morec <- found:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // start wakes the session; describe has run before, on the same goroutine.
@@ -174,32 +191,23 @@ func (e *udpEngine) start(n *negotiation, remote *message) {
 	}
 }
 
-// describePath names the address from which the system sends to remote, which
-// a socket of no particular address does not know itself.
-func (e *udpEngine) describePath(typ string, remote *net.UDPAddr) string {
+// describePath names the addresses of a path. The one from which the system
+// sends is not known to a socket of no particular address.
+func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort) string {
+	typ := n.typeOf(engineUDP, remote)
+	if at.relay != nil || typ == relayCandidate.String() {
+		typ = relayCandidate.String()
+	}
+	to := net.UDPAddrFromAddrPort(remote)
+	if at.relay != nil {
+		return pathName(engineUDP, typ, net.UDPAddrFromAddrPort(at.relay.addr), to)
+	}
 	local := e.socket.LocalAddr()
-	if probe, err := net.DialUDP("udp", nil, remote); err == nil {
+	if probe, err := net.DialUDP("udp", nil, to); err == nil {
 		local = &net.UDPAddr{IP: probe.LocalAddr().(*net.UDPAddr).IP, Port: int(e.port)}
 		probe.Close()
 	}
-	return pathName(engineUDP, typ, local, remote)
-}
-
-// dial makes the QUIC connection of the controlling side and its one stream.
-func (e *udpEngine) dial(ctx context.Context, n *negotiation, remote net.Addr, desc string) (net.Conn, identity.Peer, error) {
-	conn, err := e.quic.Dial(ctx, remote, e.t.tls.ClientTLS(n.peer), e.config())
-	if err != nil {
-		return nil, identity.Peer{}, fmt.Errorf("quic: %w", err)
-	}
-	stream, peer, err := e.greet(ctx, conn, n)
-	if err == nil && !e.keep(conn) {
-		err = errClosed
-	}
-	if err != nil {
-		conn.CloseWithError(codeRefused, "")
-		return nil, identity.Peer{}, err
-	}
-	return newQUICConn(e.t, conn, stream, desc), peer, nil
+	return pathName(engineUDP, typ, local, to)
 }
 
 // greet opens the stream and waits until the device has taken it: only then is
@@ -225,32 +233,19 @@ func (e *udpEngine) greet(ctx context.Context, conn *quic.Conn, n *negotiation) 
 	return stream, peer, nil
 }
 
-// accept takes QUIC connections.
-func (e *udpEngine) accept(ctx context.Context) {
-	for {
-		conn, err := e.ln.Accept(ctx)
-		if err != nil {
-			return
-		}
-		if !e.t.spawn(func(ctx context.Context) { e.serve(ctx, conn) }) {
-			conn.CloseWithError(codeGone, "")
-		}
-	}
-}
-
 // serve finds the negotiation of an incoming connection: it must be one with
 // the device that the handshake has proven.
-func (e *udpEngine) serve(ctx context.Context, conn *quic.Conn) {
+func (e *udpEngine) serve(ctx context.Context, b *base, conn *quic.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	if err := e.welcome(ctx, conn); err != nil {
+	if err := e.welcome(ctx, b, conn); err != nil {
 		e.t.failed.Add(1)
 		e.t.log.Debug("ice: QUIC connection refused", "from", conn.RemoteAddr(), "err", err)
 		conn.CloseWithError(codeRefused, "")
 	}
 }
 
-func (e *udpEngine) welcome(ctx context.Context, conn *quic.Conn) error {
+func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) error {
 	peer, err := tlssock.PeerOf(conn.ConnectionState().TLS)
 	if err != nil {
 		return err
@@ -270,11 +265,16 @@ func (e *udpEngine) welcome(ctx context.Context, conn *quic.Conn) error {
 	if string(b[:len(quicPreface)]) != quicPreface || n == nil || n.peer != peer.Device {
 		return fmt.Errorf("no negotiation with device %s waits for this connection", peer.Device)
 	}
-	desc := e.describePath(hostCandidate.String(), conn.RemoteAddr().(*net.UDPAddr))
-	if !e.keep(conn) {
+	desc := e.describePath(at, n, addrPort(conn.RemoteAddr()))
+	if !at.keep(conn) {
 		return errClosed
 	}
-	return e.t.deliver(n, newQUICConn(e.t, conn, stream, desc), peer, func() error {
+	class := udpClass
+	if strings.HasPrefix(desc, engineUDP+" "+relayCandidate.String()) {
+		class = relayClass
+	}
+	way := e.t.way(n, addrPort(conn.RemoteAddr()), class)
+	return e.t.deliver(n, newQUICConn(e.t, conn, stream, desc), peer, way, func() error {
 		return quicBounded(ctx, stream, func() error {
 			_, err := stream.Write([]byte{greeting})
 			return err

@@ -18,6 +18,7 @@ var arrows = map[string]string{
 	"peerlink/tlssock":           `pion|libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice)`,
 	"peerlink/ice":               `libp2p|^peerlink/(multiplex|channel|account|dht)`,
 	"peerlink/dht":               `^peerlink/(multiplex|channel|account|ice|tlssock)`,
+	"peerlink/internal/relay":    `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/packed":   `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/trace":    `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/transfer": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
@@ -41,7 +42,7 @@ func TestRoomsKeepTheirArrows(t *testing.T) {
 
 // families are the rooms that may import a third party's packages themselves.
 var families = map[string]string{
-	`pion/`:                                 `^peerlink/(ice|webrtc)$`,
+	`pion/`:                                 `^peerlink/(ice|webrtc|internal/relay)$`,
 	`libp2p/|multiformats/|ipfs/`:           `^peerlink/dht$`,
 	`quic-go/`:                              `^peerlink/ice$`,
 	`spf13/|vbauerster/|lmittmann/|dustin/`: `^peerlink/cmd/`,

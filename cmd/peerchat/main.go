@@ -5,6 +5,8 @@
 //	peerchat listen                  be reachable: chats on the terminal, files into a folder
 //	peerchat chat DEVICE             lines in, lines out
 //	peerchat send DEVICE FILE...     files, with progress
+//	peerchat doctor DEVICE           how a device is reached, or why not
+//	peerchat bench                   how fast channels are on this machine
 //	peerchat demo                    all of it on this machine, in a minute
 //
 // Results go to standard output, progress and notes to standard error. The exit
@@ -90,7 +92,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	opts.register(root.PersistentFlags())
-	root.AddCommand(newNode(opts), newListen(opts), newChat(opts), newSend(opts), newDemo(opts))
+	root.AddCommand(newNode(opts), newListen(opts), newChat(opts), newSend(opts), newDoctor(opts), newBench(opts), newDemo(opts))
 	return root
 }
 

@@ -2,32 +2,68 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 
 	"github.com/adrg/xdg"
 	"github.com/spf13/cobra"
 
 	"peerlink/dht"
+	"peerlink/internal/relay"
 )
+
+// reflector are the flags of the STUN and TURN server beside a node.
+type reflector struct {
+	listen  string
+	relay   bool
+	address string
+	private bool
+}
+
+// noReflector is what switches the server off.
+const noReflector = "off"
 
 // newNode is the command that runs a bootstrap node.
 func newNode(o *options) *cobra.Command {
 	var listen []string
+	var r reflector
+	var cfg dht.Config
+	var keyFile string
 	data := filepath.Join(xdg.DataHome, "peerlink", "node")
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run a node of the DHT, for others to bootstrap from",
-		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same.",
+		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same. Beside it runs a STUN\nserver, which tells devices behind NATs their public addresses, and with --relay a TURN server,\nthrough which those reach each other that have no other way.",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			n, err := dht.Start(cmd.Context(), dht.Config{
-				Mode: dht.Server, Listen: listen, DataDir: data,
-				Bootstrap: o.bootstrapNodes(), Logger: o.logger(cmd.ErrOrStderr()),
-			})
+			key, err := readNetworkKey(keyFile)
+			if err != nil {
+				return err
+			}
+			cfg.Mode, cfg.Listen, cfg.DataDir, cfg.NetworkKey = dht.Server, listen, data, key
+			cfg.ReachFile = filepath.Join(data, "reach.json")
+			cfg.LAN = cfg.LAN && !onlyLoopback(listen)
+			cfg.Bootstrap, cfg.Logger = o.bootstrapNodes(), o.logger(cmd.ErrOrStderr())
+			n, err := dht.Start(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
 			defer n.Close()
+			s, err := r.start(listen, data, o.logger(cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			if s != nil {
+				defer s.Close()
+				fmt.Fprintf(cmd.ErrOrStderr(), "STUN%s on %s\n", map[bool]string{true: " and TURN"}[r.relay], s.Addr())
+			}
 			p := &printer{out: cmd.OutOrStdout()}
 			if o.json {
 				p.json(map[string]any{"step": "ready", "ok": true, "addrs": n.Addrs()})
@@ -41,6 +77,86 @@ func newNode(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringSliceVar(&listen, "listen", []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"}, "multiaddresses to listen on")
-	cmd.Flags().StringVar(&data, "data", data, "folder for the node's key")
+	cmd.Flags().StringVar(&data, "data", data, "folder for the node's key and what it stores")
+	cmd.Flags().BoolVar(&cfg.LAN, "lan", true, "be found on the local network by mDNS (never if --listen has loopback addresses only)")
+	cmd.Flags().IntVar(&cfg.MaxListeners, "max-listeners", 2048, "listening streams of devices at once, about 8 a device in the whole network")
+	cmd.Flags().IntVar(&cfg.MaxStored, "max-stored", 16<<20, "bytes of signals and letters kept in memory for absent devices")
+	cmd.Flags().StringVar(&keyFile, "network-key-file", "", "file with the 64 hex digits of a private network's key, mode 0600 (default: the network is open)")
+	cmd.Flags().StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
+	cmd.Flags().BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
+	cmd.Flags().StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
+	cmd.Flags().BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses too, for networks that have no others")
 	return cmd
+}
+
+// readNetworkKey reads a private network's key; nil without a file. Its errors do
+// not show the key.
+func readNetworkKey(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("--network-key-file: %w", err)
+	}
+	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("--network-key-file: others can read %s (mode %04o): chmod 600 it", path, st.Mode().Perm())
+	}
+	if st.Size() > 1<<10 {
+		return nil, fmt.Errorf("--network-key-file: %s has %d bytes, want 64 hex digits", path, st.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--network-key-file: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != 32 {
+		return nil, fmt.Errorf("--network-key-file: %s does not hold 64 hex digits", path)
+	}
+	return key, nil
+}
+
+// start runs the server; nil where there is to be none. The default port may be
+// taken by another node's, then there is none either.
+func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (*relay.Server, error) {
+	at := r.listen
+	switch {
+	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
+		return nil, nil
+	case at == "":
+		at = ":3478"
+	}
+	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Logger: log}
+	if r.address != "" {
+		ip, err := netip.ParseAddr(r.address)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--relay-address: %w", err)}
+		}
+		cfg.Address = ip
+	}
+	// The DHT has just made or checked it.
+	seed, err := os.ReadFile(filepath.Join(data, "node.key"))
+	if err != nil {
+		return nil, err
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("the node's key in %s has %d bytes, want %d", data, len(seed), ed25519.SeedSize)
+	}
+	cfg.Key = ed25519.NewKeyFromSeed(seed)
+	s, err := relay.Listen(cfg)
+	if err != nil && r.listen == "" && !r.relay {
+		log.Warn("no STUN server", "err", err)
+		return nil, nil
+	}
+	return s, err
+}
+
+// onlyLoopback tells whether a node can be reached from this machine alone.
+func onlyLoopback(listen []string) bool {
+	for _, l := range listen {
+		if !strings.HasPrefix(l, "/ip4/127.") && !strings.HasPrefix(l, "/ip6/::1/") {
+			return false
+		}
+	}
+	return len(listen) > 0
 }

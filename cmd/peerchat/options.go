@@ -33,6 +33,7 @@ type options struct {
 	account   string
 	bootstrap []string
 	listen    []string
+	servers   []string
 	loopback  bool
 	json      bool
 	verbose   bool
@@ -42,6 +43,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.account, "account", filepath.Join(xdg.DataHome, "peerlink", "account"), "folder of the account")
 	f.StringSliceVar(&o.bootstrap, "bootstrap", nil, "multiaddresses of bootstrap nodes (else $"+bootstrapEnv+", else the account's config)")
 	f.StringSliceVar(&o.listen, "tcp", nil, "HOST:PORT to take direct TCP connections on (else the account's config)")
+	f.StringSliceVar(&o.servers, "server", nil, "STUN and TURN servers, such as stun:HOST:PORT (else the account's config, else the bootstrap nodes); \"none\" for none")
 	f.BoolVar(&o.loopback, "loopback", false, "offer this machine's loopback addresses too, for use on one machine")
 	f.BoolVar(&o.json, "json", false, "print one JSON object a line")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log to standard error")
@@ -74,6 +76,7 @@ func (o *options) start(cmd *cobra.Command) (*account.Account, error) {
 	opts := account.Options{
 		Bootstrap: o.bootstrapNodes(),
 		Listen:    o.listen,
+		Servers:   o.servers,
 		Loopback:  o.loopback,
 		Logger:    o.logger(cmd.ErrOrStderr()),
 	}

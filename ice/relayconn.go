@@ -1,0 +1,202 @@
+package ice
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/turn/v3"
+)
+
+// nominalServer is what the TURN client believes its server's address to be.
+// The connection knows the real one, which may be IPv6: the client resolves
+// IPv4 only.
+const nominalServer = "192.0.2.1:3478"
+
+// packets makes of a connection to a TURN server what the client reads and
+// writes: over TCP messages are cut out of the stream (RFC 8656, section 3.1).
+func packets(conn net.Conn, network string) net.PacketConn {
+	if network == "tcp" {
+		return &sieve{turn.NewSTUNConn(conn)}
+	}
+	return &sieve{&connectedUDP{conn}}
+}
+
+// minAllocation is the shortest life of an allocation that is taken: the client
+// refreshes at half of it. Servers give ten minutes.
+const minAllocation = 30 // seconds
+
+// sieve keeps from the TURN client what it does not bear: garbage, which ends
+// its reader without a word, and allocations that live no time, which it would
+// refresh without a pause.
+type sieve struct{ net.PacketConn }
+
+// ReadFrom implements net.PacketConn.
+func (s *sieve) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := s.PacketConn.ReadFrom(b)
+		if err != nil || mayRead(b[:n]) {
+			return n, from, err
+		}
+	}
+}
+
+// The part of TURN that the sieve looks at (RFC 8656, sections 12.4 and 17, and RFC 5766 for the channels).
+const (
+	channelHeader   = 4
+	firstChannel    = 0x40 // of the first byte
+	lastChannel     = 0x7f
+	allocateSuccess = 0x0103
+	lifetimeAttr    = 0x000d
+)
+
+func mayRead(b []byte) bool {
+	if len(b) >= channelHeader && b[0] >= firstChannel && b[0] <= lastChannel {
+		return int(binary.BigEndian.Uint16(b[2:])) <= len(b)-channelHeader
+	}
+	class, _, ok := parseSTUN(b)
+	if !ok || class != allocateSuccess {
+		return ok
+	}
+	for b = b[stunHeader:]; len(b) >= 4; {
+		typ, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		if n > len(b)-4 {
+			return false
+		}
+		if typ == lifetimeAttr {
+			return n == 4 && binary.BigEndian.Uint32(b[4:]) >= minAllocation
+		}
+		b = b[min(len(b), 4+(n+3)&^3):]
+	}
+	return false
+}
+
+// connectedUDP is a net.PacketConn with one peer.
+type connectedUDP struct{ net.Conn }
+
+// ReadFrom implements net.PacketConn.
+func (c *connectedUDP) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, err := c.Read(b)
+	return n, c.RemoteAddr(), err
+}
+
+// WriteTo implements net.PacketConn.
+func (c *connectedUDP) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
+
+// watchedConn tells, once, that reading has failed: the TURN client keeps that
+// to itself.
+type watchedConn struct {
+	net.Conn
+	mu   sync.Mutex
+	dead bool
+	tell func()
+}
+
+// Read implements net.Conn.
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.mu.Lock()
+		tell := c.tell
+		c.tell, c.dead = nil, true
+		c.mu.Unlock()
+		if tell != nil {
+			go tell() // it waits for this reader
+		}
+	}
+	return n, err
+}
+
+// watch has tell called when reading fails, or has failed.
+func (c *watchedConn) watch(tell func()) {
+	c.mu.Lock()
+	dead := c.dead
+	if !dead {
+		c.tell = tell
+	}
+	c.mu.Unlock()
+	if dead {
+		go tell()
+	}
+}
+
+// relayConn is an allocation as QUIC wants a packet connection: writes do not
+// wait for the server, and a packet that cannot go is lost as packets are. The
+// client's own WriteTo waits a round trip, or many if the server is gone, when
+// an address is new.
+type relayConn struct {
+	net.PacketConn
+
+	mu     sync.Mutex
+	closed bool
+	peers  map[netip.Addr]permission
+	asking sync.WaitGroup // Add only under mu and before closed
+}
+
+type permission struct {
+	granted bool
+	denied  time.Time // zero while it is being asked for
+}
+
+func newRelayConn(c net.PacketConn) *relayConn {
+	return &relayConn{PacketConn: c, peers: make(map[netip.Addr]permission)}
+}
+
+// WriteTo implements net.PacketConn. It never fails but when closed.
+func (c *relayConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	ip := addrPort(to).Addr()
+	if !ip.Is4() { // the allocation is an IPv4 address
+		return len(b), nil
+	}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return 0, net.ErrClosed
+	}
+	p, known := c.peers[ip]
+	if p.granted {
+		c.mu.Unlock()
+		_, _ = c.PacketConn.WriteTo(b, to) // as if lost
+		return len(b), nil
+	}
+	again := !p.denied.IsZero() && time.Since(p.denied) > deniedPause
+	if known && !again || !known && len(c.peers) == maxPermissions {
+		c.mu.Unlock()
+		return len(b), nil
+	}
+	c.peers[ip] = permission{}
+	first := append([]byte(nil), b...)
+	c.asking.Go(func() { c.introduce(ip, first, to) })
+	c.mu.Unlock()
+	return len(b), nil
+}
+
+// introduce sends the first packet to an address, for which the client gets
+// the server's permission.
+func (c *relayConn) introduce(ip netip.Addr, first []byte, to net.Addr) {
+	_, err := c.PacketConn.WriteTo(first, to)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.peers[ip] = permission{denied: time.Now()}
+		return
+	}
+	c.peers[ip] = permission{granted: true}
+}
+
+// close gives the allocation back.
+func (c *relayConn) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	_ = c.Close()
+}
+
+// SetReadBuffer and SetWriteBuffer do nothing: QUIC asks for them and warns
+// where they are missing.
+func (c *relayConn) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer does nothing.
+func (c *relayConn) SetWriteBuffer(int) error { return nil }

@@ -1,0 +1,125 @@
+package bench
+
+import (
+	"io"
+	"net"
+	"slices"
+	"sync"
+)
+
+// task is the first byte of a stream: what the far end is to do with it after
+// it has echoed that byte.
+type task byte
+
+const (
+	taskOnce task = 'o' // close it when the opener has
+	taskEcho task = 'e' // send messages of tripLen bytes back
+	taskSink task = 's' // verify bulk and report
+	taskHold task = 'h' // keep it open and read no more
+)
+
+// far is the far end of a pair: it serves the streams that it is given. The
+// zero value is ready.
+type far struct {
+	wg sync.WaitGroup // of those who serve
+
+	mu     sync.Mutex
+	held   []net.Conn
+	closed bool
+}
+
+// serve begins to serve a stream and owns it from here on. After close it
+// closes the stream.
+func (f *far) serve(conn net.Conn) {
+	f.mu.Lock()
+	closed := f.closed
+	if !closed { // else close may have waited already
+		f.wg.Go(func() { f.work(conn) })
+	}
+	f.mu.Unlock()
+	if closed {
+		_ = conn.Close()
+	}
+}
+
+func (f *far) work(conn net.Conn) {
+	var first [1]byte
+	_, err := io.ReadFull(conn, first[:])
+	if err == nil && task(first[0]) == taskHold && f.hold(conn) {
+		_, _ = conn.Write(first[:]) // the opener misses it where it fails
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	if err != nil {
+		return
+	}
+	if _, err := conn.Write(first[:]); err != nil {
+		return
+	}
+	switch task(first[0]) {
+	case taskOnce:
+		_, _ = conn.Read(first[:])
+	case taskEcho:
+		echo(conn)
+	case taskSink:
+		sink(conn)
+	}
+}
+
+func echo(conn net.Conn) {
+	var m [tripLen]byte
+	for {
+		if _, err := io.ReadFull(conn, m[:]); err != nil {
+			return
+		}
+		if _, err := conn.Write(m[:]); err != nil {
+			return
+		}
+	}
+}
+
+// hold keeps conn until release; false if there is nobody to release it.
+func (f *far) hold(conn net.Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.held = append(f.held, conn)
+	return true
+}
+
+// expect makes room for n held streams, so that it is not counted as theirs.
+func (f *far) expect(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = make([]net.Conn, 0, n)
+}
+
+// holding returns the streams that are held, in the order they came.
+func (f *far) holding() []net.Conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.held)
+}
+
+// release closes the streams that are held.
+func (f *far) release() {
+	f.mu.Lock()
+	held := f.held
+	f.held = nil
+	f.mu.Unlock()
+	for _, c := range held {
+		_ = c.Close()
+	}
+}
+
+// close releases what is held, for ever, and waits for those who serve. The
+// connections beneath are closed before.
+func (f *far) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.release()
+	f.wg.Wait()
+}

@@ -1,0 +1,151 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxPerDevice bounds the addresses from which one device's credentials are
+// used at a time, and with them its allocations: each needs an address of its
+// own. An address counts until bindingLife after its last request.
+const (
+	maxPerDevice = 8
+	maxQuotas    = 4096 // devices that are counted at once
+)
+
+// ports gives out relayed ports, a bounded number.
+type ports struct {
+	at   netip.Addr
+	most int
+
+	mu     sync.Mutex
+	closed bool
+	open   map[*port]struct{}
+}
+
+// port is one allocation's socket.
+type port struct {
+	net.PacketConn
+	of *ports
+}
+
+// Close implements net.PacketConn.
+func (p *port) Close() error {
+	p.of.mu.Lock()
+	delete(p.of.open, p)
+	p.of.mu.Unlock()
+	return p.PacketConn.Close()
+}
+
+var errFull = errors.New("relay: no allocations left")
+
+// Validate implements turn.RelayAddressGenerator.
+func (p *ports) Validate() error { return nil }
+
+// AllocatePacketConn implements turn.RelayAddressGenerator.
+func (p *ports) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.open) >= p.most {
+		return nil, nil, errFull
+	}
+	c, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.open == nil {
+		p.open = make(map[*port]struct{})
+	}
+	q := &port{c, p}
+	p.open[q] = struct{}{}
+	at := netip.AddrPortFrom(p.at, uint16(c.LocalAddr().(*net.UDPAddr).Port))
+	return q, net.UDPAddrFromAddrPort(at), nil
+}
+
+// AllocateConn implements turn.RelayAddressGenerator: TCP is not relayed.
+func (p *ports) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errFull }
+
+func (p *ports) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open)
+}
+
+// close closes what is left, and gives out nothing more.
+func (p *ports) close() {
+	p.mu.Lock()
+	p.closed = true
+	open := p.open
+	p.open = nil
+	p.mu.Unlock()
+	for q := range open {
+		_ = q.PacketConn.Close()
+	}
+}
+
+// none gives out nothing: the server only reflects.
+type none struct{}
+
+// Validate implements turn.RelayAddressGenerator.
+func (none) Validate() error { return nil }
+
+// AllocatePacketConn implements turn.RelayAddressGenerator.
+func (none) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error) {
+	return nil, nil, errFull
+}
+
+// AllocateConn implements turn.RelayAddressGenerator.
+func (none) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errFull }
+
+// quota counts from how many addresses each device uses its credentials.
+type quota struct {
+	mu sync.Mutex
+	of map[string]map[string]time.Time
+}
+
+// admit tells whether a device may use its credentials from addr.
+func (q *quota) admit(device, addr string, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.of == nil {
+		q.of = make(map[string]map[string]time.Time)
+	}
+	used := q.of[device]
+	if used == nil {
+		if len(q.of) >= maxQuotas && !q.sweep(now) {
+			return false
+		}
+		used = make(map[string]time.Time)
+		q.of[device] = used
+	}
+	if _, known := used[addr]; !known && len(used) >= maxPerDevice {
+		for a, last := range used {
+			if now.Sub(last) > bindingLife {
+				delete(used, a)
+			}
+		}
+		if len(used) >= maxPerDevice {
+			return false
+		}
+	}
+	used[addr] = now
+	return true
+}
+
+// sweep forgets devices that use nothing any more. q.mu is held.
+func (q *quota) sweep(now time.Time) bool {
+	for device, used := range q.of {
+		for a, last := range used {
+			if now.Sub(last) > bindingLife {
+				delete(used, a)
+			}
+		}
+		if len(used) == 0 {
+			delete(q.of, device)
+		}
+	}
+	return len(q.of) < maxQuotas
+}

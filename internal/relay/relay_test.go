@@ -1,0 +1,369 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/logging"
+	"github.com/pion/turn/v3"
+	"go.uber.org/goleak"
+
+	"peerlink/identity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fixture struct {
+	*Server
+	key ed25519.PublicKey
+	me  *identity.Identity
+}
+
+func start(t *testing.T, change func(*Config)) *fixture {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	me, err := identity.Generate("me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Listen: "127.0.0.1:0", Key: key, Relay: true, Private: true}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return &fixture{s, public, me}
+}
+
+func (f *fixture) fetch(t *testing.T) (Pass, error) {
+	return Fetch(t.Context(), f.Addr().String(), f.key, f.me)
+}
+
+// client is a TURN client of pion's, over UDP.
+func client(t *testing.T, at, username, password string) (*turn.Client, net.PacketConn) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clientOn(t, conn, at, username, password), conn
+}
+
+func clientOn(t *testing.T, conn net.PacketConn, at, username, password string) *turn.Client {
+	t.Helper()
+	log := logging.NewDefaultLoggerFactory()
+	log.DefaultLogLevel = logging.LogLevelDisabled
+	c, err := turn.NewClient(&turn.ClientConfig{TURNServerAddr: at, STUNServerAddr: at, Conn: conn, Username: username, Password: password, LoggerFactory: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); conn.Close() })
+	return c
+}
+
+func TestADeviceGetsAPassAndIsRelayed(t *testing.T) {
+	f := start(t, nil)
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(p.Username, ":"+f.me.DeviceID().String()) || time.Until(p.Expires) < passLife-time.Minute {
+		t.Errorf("pass %q until %v", p.Username, p.Expires)
+	}
+	c, _ := client(t, f.Addr().String(), p.Username, p.Password)
+	relayed, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if _, err := relayed.WriteTo([]byte("hello"), peer.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 16)
+	peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, from, err := peer.ReadFrom(b)
+	if err != nil || string(b[:n]) != "hello" || from.String() != relayed.LocalAddr().String() {
+		t.Fatalf("%q from %v, %v", b[:n], from, err)
+	}
+	if n := f.Allocations(); n != 1 {
+		t.Errorf("%d allocations", n)
+	}
+	relayed.Close()
+	for f.Allocations() != 0 {
+		time.Sleep(time.Millisecond) // bounded by the test's time-out
+	}
+}
+
+// Another node at the address, a node that does not relay, and one that does
+// not want this device.
+// fault: D1
+func TestNoPassFromTheWrongNodeOrAgainstItsWill(t *testing.T) {
+	f := start(t, nil)
+	other, _, _ := ed25519.GenerateKey(rand.Reader)
+	if _, err := Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
+		t.Errorf("wrong key: %v", err)
+	}
+	off := start(t, func(c *Config) { c.Relay = false })
+	if _, err := off.fetch(t); !errors.Is(err, ErrNoRelay) {
+		t.Errorf("no relay: %v", err)
+	}
+	picky := start(t, func(c *Config) {
+		c.Allow = func(p identity.Peer) error { return fmt.Errorf("not %s", p.Device) }
+	})
+	if _, err := picky.fetch(t); !errors.Is(err, ErrNoRelay) {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+// fault: D2
+func TestACertificateAloneGetsNoPass(t *testing.T) {
+	f := start(t, nil)
+	mallory, err := identity.Generate("mallory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The victim's chain behind a certificate of one's own.
+	mixed := mallory.Certificate()
+	mixed.Certificate = append([][]byte{mixed.Certificate[0]}, f.me.Certificate().Certificate...)
+	for name, cert := range map[string][]tls.Certificate{"none": nil, "mixed": {mixed}} {
+		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnPass}, Certificates: cert})
+		if err != nil {
+			continue
+		}
+		if b, _ := io.ReadAll(conn); len(b) != 0 {
+			t.Errorf("%s: got %x", name, b)
+		}
+		conn.Close()
+	}
+}
+
+// fault: F3
+func TestForgedAndExpiredCredentialsAreRefused(t *testing.T) {
+	f := start(t, nil)
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := fmt.Sprintf("%d:%s", time.Now().Add(-time.Second).Unix(), f.me.DeviceID())
+	for name, c := range map[string][2]string{
+		"forged":       {p.Username, "guess"},
+		"expired":      {old, f.password(old)},
+		"no expiry":    {"alice", f.password("alice")},
+		"another name": {strings.Replace(p.Username, ":", ":a", 1), p.Password},
+	} {
+		cl, _ := client(t, f.Addr().String(), c[0], c[1])
+		if _, err := cl.Allocate(); err == nil {
+			t.Errorf("%s: allocated", name)
+		}
+	}
+}
+
+// fault: J1
+func TestAllocationsAreBounded(t *testing.T) {
+	f := start(t, func(c *Config) { c.MaxAllocations = 3 })
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for range 5 {
+		c, _ := client(t, f.Addr().String(), p.Username, p.Password)
+		if a, err := c.Allocate(); err == nil {
+			got++
+			defer a.Close()
+		}
+	}
+	if got != 3 {
+		t.Errorf("%d allocations in all, want 3", got)
+	}
+	var q quota
+	now := time.Now()
+	for i := range 3 * maxPerDevice {
+		if ok := q.admit("a", fmt.Sprint(i), now); ok != (i < maxPerDevice) {
+			t.Errorf("address %d: %v", i, ok)
+		}
+	}
+	if !q.admit("a", "1", now) || !q.admit("a", "new", now.Add(bindingLife+time.Second)) {
+		t.Error("a known address, or one after the others have gone, is refused")
+	}
+	for i := range 2 * maxQuotas {
+		q.admit(fmt.Sprint(i), "x", now)
+	}
+	if len(q.of) > maxQuotas {
+		t.Errorf("%d devices are counted", len(q.of))
+	}
+}
+
+// A relay is no way into its own network.
+// fault: E8
+func TestPeersThatAreNobodysBusinessAreRefused(t *testing.T) {
+	f := start(t, func(c *Config) { c.Private = false })
+	for ip, want := range map[string]bool{
+		"198.51.100.7": true, "127.0.0.1": false, "10.0.0.1": false, "192.168.1.1": false, "169.254.169.254": false, "224.0.0.1": false,
+		"0.0.0.0": false, "255.255.255.255": false, "::ffff:127.0.0.1": false, "fd00::1": false, "::1": false, "2001:db8::1": true,
+	} {
+		if got := f.permit(nil, net.ParseIP(ip)); got != want {
+			t.Errorf("%s: %v", ip, got)
+		}
+	}
+}
+
+func TestTLSCarriesTURNToo(t *testing.T) {
+	f := start(t, nil)
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnTURN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := clientOn(t, turn.NewSTUNConn(conn), f.Addr().String(), p.Username, p.Password)
+	a, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+}
+
+// fault: J3, D7
+func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
+	f := start(t, nil)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range maxConnsOfOne + 8 {
+		c, err := net.Dial("tcp", f.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	var closed atomic.Int32
+	var readers sync.WaitGroup
+	for _, c := range conns {
+		readers.Go(func() {
+			c.SetReadDeadline(time.Now().Add(firstByteLimit / 2))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				closed.Add(1)
+			}
+		})
+	}
+	readers.Wait()
+	if n := closed.Load(); n != 8 {
+		t.Errorf("%d connections were closed, want 8", n)
+	}
+}
+
+func TestTheServerClosesWithClientsOnIt(t *testing.T) {
+	f := start(t, nil)
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := client(t, f.Addr().String(), p.Username, p.Password)
+	a, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	silent, err := net.Dial("tcp", f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	done := make(chan struct{})
+	go func() { f.Close(); f.Close(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it does not close")
+	}
+}
+
+func TestListenSaysWhatIsWrong(t *testing.T) {
+	_, key, _ := ed25519.GenerateKey(rand.Reader)
+	for want, c := range map[string]Config{
+		"Key":   {Listen: "127.0.0.1:0"},
+		"IPv4":  {Listen: "127.0.0.1:0", Key: key, Relay: true, Address: netip.MustParseAddr("2001:db8::1")},
+		"a:b:c": {Listen: "a:b:c", Key: key},
+	} {
+		if s, err := Listen(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, %v; want %q", s, err, want)
+		}
+	}
+}
+
+func TestANodesNameIsItsKey(t *testing.T) {
+	// Made with go-libp2p from the seed 00 01 … 1f.
+	seed := make([]byte, ed25519.SeedSize)
+	for i := range seed {
+		seed[i] = byte(i)
+	}
+	want := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
+	const name = "12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"
+	got, err := NodeKey(name)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("key %x, %v; want %x", got, err, want)
+	}
+	for _, bad := range []string{"", "12D3", strings.Repeat("z", nodeNameLen), strings.Repeat("1", nodeNameLen), strings.Repeat("0", nodeNameLen), name[:51] + "l"} {
+		if _, err := NodeKey(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func FuzzNodeKey(f *testing.F) {
+	f.Add("12D3KooWSCufgHzV4fCwRijfH2k3abrpAJxTKxEvN1FDuRXA2U9x")
+	f.Fuzz(func(t *testing.T, s string) {
+		if k, err := NodeKey(s); err == nil && len(k) != ed25519.PublicKeySize {
+			t.Errorf("key of %d bytes", len(k))
+		}
+	})
+}
+
+// fault: A1, A2
+func FuzzPass(f *testing.F) {
+	s := &Server{}
+	b, err := s.issue(identity.DeviceID{1}, time.Unix(1, 0))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePass(b)
+		if err == nil && (p.Username == "" || len(p.Username) > maxUsername || len(p.Password) > maxUsername) {
+			t.Errorf("pass %+v", p)
+		}
+	})
+}

@@ -1,0 +1,98 @@
+//go:build linux
+
+package nat
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// again is how long it may take until a device that has moved is reached.
+const again = 60 * time.Second
+
+// converse starts a chat from a to b, and waits until a line has come through.
+func (d *peer) converse(to *peer) *process {
+	d.n.t.Helper()
+	q := d.call("chat", to.device)
+	q.wait(20*time.Second, "that it is connected", func(e event) bool { return strings.Contains(e.raw, "connected to") })
+	return q
+}
+
+// ended waits until a process notices that its link is gone.
+func (q *process) ended() time.Duration {
+	q.t.Helper()
+	start := time.Now()
+	e := q.wait(20*time.Second, "that its link has ended", func(e event) bool { return strings.Contains(e.raw, "link ended") })
+	return e.at.Sub(start)
+}
+
+// An interface goes down and comes back with another address, which is what
+// walking from one network to another is. Both ends notice within three
+// seconds, and the device is reached again.
+// fault: F2
+func TestAnInterfaceThatComesBackWithAnotherAddress(t *testing.T) {
+	n := newNetwork(t, "--relay")
+	a, b := n.device(n.host("a", coneDrop)), n.device(n.host("b", coneDrop))
+	chat := a.converse(b)
+	host, gateway := n.ns(b.name), strings.TrimSuffix(b.inside, "2")+"1"
+	n.ip("-n", host, "link", "set", "eth0", "down")
+	noticed := chat.ended()
+	chat.stop()
+	fmt.Printf("interface lost: the other end knows after %v\n", noticed.Round(10*time.Millisecond))
+	if noticed > 3*time.Second {
+		t.Errorf("noticed after %v", noticed)
+	}
+	n.ip("-n", host, "addr", "flush", "dev", "eth0")
+	n.ip("-n", host, "addr", "add", strings.TrimSuffix(b.inside, "2")+"77/24", "dev", "eth0")
+	n.ip("-n", host, "link", "set", "eth0", "up")
+	n.ip("-n", host, "route", "replace", "default", "via", gateway)
+	o, took := a.reached(b, again)
+	fmt.Printf("interface back with another address: reached %v later, %s by %s\n", took.Round(10*time.Millisecond), o.way, o.engine())
+	if o.way != "punched" {
+		t.Errorf("reached by %s (%s)", o.way, o.path)
+	}
+}
+
+// A router that restarts forgets all mappings and takes other ports: the link
+// ends within three seconds, or goes on from the new port, and the next call
+// finds the device at its new port.
+// fault: F2
+func TestANATThatForgetsItsMappings(t *testing.T) {
+	n := newNetwork(t, "--relay")
+	a, b := n.device(n.host("a", coneDrop)), n.device(n.host("b", coneDrop))
+	chat := a.converse(b)
+	// Another public address for the router is the same to the mappings as
+	// forgetting them: none fits any more.
+	router := n.ns(b.router)
+	n.ip("-n", router, "addr", "flush", "dev", "pub")
+	n.ip("-n", router, "addr", "add", "203.0.113.200/24", "dev", "pub")
+	noticed := chat.ended()
+	chat.stop()
+	fmt.Printf("router with another address: the other end knows after %v\n", noticed.Round(10*time.Millisecond))
+	if noticed > 3*time.Second {
+		t.Errorf("noticed after %v", noticed)
+	}
+	o, took := a.reached(b, again)
+	fmt.Printf("router with another address: reached %v later, %s by %s\n", took.Round(10*time.Millisecond), o.way, o.engine())
+	if o.way != "punched" && o.way != "relay" {
+		t.Errorf("reached by %s (%s)", o.way, o.path)
+	}
+}
+
+// Without any node, and so without STUN, hosts of one network still connect at
+// a known address.
+func TestALocalNetworkNeedsNoServers(t *testing.T) {
+	l := newLab(t)
+	n := &network{lab: l}
+	a, b := n.host("a", public), n.host("b", public)
+	d := &peer{place: b, n: n, folder: t.TempDir()}
+	d.listen = b.start("listen", "--account", t.TempDir()+"/account", "--tcp", b.inside+":4100", "--into", d.folder)
+	ready := d.listen.step(20*time.Second, "ready")
+	d.device = ready.json["device"].(string)
+	q := a.start("doctor", d.device+"@"+b.inside+":4100", "--account", t.TempDir()+"/account")
+	if e := q.step(20*time.Second, "doctor"); e.json["ok"] != true {
+		t.Errorf("doctor: %s", e.raw)
+	}
+}
