@@ -10,14 +10,20 @@ import (
 // maxBeacons bounds the beacons under way; Ping waits for none beyond it.
 const maxBeacons = 16
 
+// firstBeacons follow each other at once when a link begins: the first answer
+// may be late because both sides are still setting up.
+const firstBeacons = 4
+
 // idleTick is how often the clock ticks on links without beacons.
 const idleTick = 10 * time.Second
 
 // beacons keep the link's liveness and its round-trip time. Socket.mu guards
 // all of it.
 type beacons struct {
-	sent map[uint64]*beacon
-	rtt  time.Duration // smoothed; 0 until the first answer
+	count int           // answers so far
+	low   time.Duration // the quickest of late; it counts from the second answer on
+	sent  map[uint64]*beacon
+	rtt   time.Duration // smoothed; 0 until the first answer
 }
 
 type beacon struct {
@@ -143,13 +149,19 @@ func (s *Socket) handleBeacon(m message) error {
 	} else { // RFC 6298, section 2: alpha = 1/8
 		s.beacons.rtt += (b.rtt - s.beacons.rtt) / 8
 	}
-	low := time.Duration(s.quickest.Load())
+	low := s.beacons.low
 	if low == 0 || b.rtt < low {
 		low = b.rtt
 	} else {
 		low += (b.rtt - low) / 8 // the path may have become longer
 	}
-	s.quickest.Store(int64(low))
+	if s.beacons.count++; s.beacons.count >= 2 {
+		s.quickest.Store(int64(low))
+	}
+	s.beacons.low = low
+	if s.beacons.count < firstBeacons && s.cfg.BeaconInterval > 0 && s.cause == nil {
+		s.sendBeaconLocked()
+	}
 	close(b.done)
 	if s.cause == nil {
 		s.windLocked(now)

@@ -50,6 +50,7 @@ func TestBeaconsMeasureTheRoundTrip(t *testing.T) {
 
 func TestBeaconsAreSentOnceAnInterval(t *testing.T) {
 	facing(t, Config{BeaconInterval: 3 * time.Second}, func(t *testing.T, h *hostile) {
+		h.settle()
 		for i := range 10 {
 			if ms := h.messages('p'); len(ms) != 1 || ms[0].answer {
 				t.Fatalf("interval %d: beacons %+v", i, ms)
@@ -159,6 +160,7 @@ func TestPingsAreBounded(t *testing.T) {
 		}
 		h.alive()
 		h.answerBeacons()
+		h.settle()
 		time.Sleep(9 * time.Second)
 		h.alive()
 	})

@@ -171,14 +171,22 @@ func (h *hostile) resets(id channel.ID) []channel.Code {
 // answerBeacons answers what has been asked, as an honest peer would.
 func (h *hostile) answerBeacons() {
 	h.t.Helper()
-	for _, m := range h.messages('p') {
+	ms := h.messages('p')
+	h.mu.Lock()
+	h.got = slices.DeleteFunc(h.got, func(f frame) bool { return f.id == protocolID })
+	h.mu.Unlock()
+	for _, m := range ms {
 		if !m.answer {
 			h.send(frame{protocolID, encodeBeacon(m.nonce, true)})
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.got = slices.DeleteFunc(h.got, func(f frame) bool { return f.id == protocolID })
+}
+
+// settle answers the beacons with which a link begins.
+func (h *hostile) settle() {
+	for range firstBeacons - 1 {
+		h.answerBeacons()
+	}
 }
 
 // accepted opens a channel and has the application take it.

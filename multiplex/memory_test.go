@@ -156,6 +156,7 @@ func TestFramesAreAsLargeAsTheConnPrefers(t *testing.T) {
 		defer client.Close()
 		defer server.Close()
 		a, b := between(t, client, server, "x")
+		time.Sleep(time.Second)
 		before := server.Stats().FramesReceived
 		go func() { _, _ = a.Write(make([]byte, 4*maxBody)) }()
 		if _, err := io.CopyN(io.Discard, b, 4*maxBody); err != nil {

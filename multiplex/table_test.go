@@ -215,6 +215,7 @@ func TestPeerThatNeverEndsItsHalfIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = early.Close()
+		h.settle()
 		for range 5 {
 			h.answerBeacons()
 			time.Sleep(11 * time.Second)
