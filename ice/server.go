@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -97,9 +98,16 @@ func parseServer(s Server) (server, error) {
 		}
 		out.host, out.port = host, uint16(n)
 	}
-	out.host = strings.TrimSuffix(strings.TrimPrefix(out.host, "["), "]")
-	if out.host == "" || len(out.host) > 253 || strings.ContainsAny(out.host, "/@ ,") {
+	if inner, ok := strings.CutPrefix(out.host, "["); ok {
+		if out.host, ok = strings.CutSuffix(inner, "]"); !ok {
+			return bad("no host")
+		}
+	}
+	if out.host == "" || len(out.host) > 253 || strings.ContainsAny(out.host, "/@ ,[]") {
 		return bad("no host")
+	}
+	if _, err := netip.ParseAddr(out.host); err != nil && strings.Contains(out.host, ":") {
+		return bad("no address")
 	}
 	return out, nil
 }

@@ -26,7 +26,7 @@ func TestServerURLs(t *testing.T) {
 			t.Errorf("%q: %q, %v; want %q", in, s, err, want)
 		}
 	}
-	for _, bad := range []string{"", "h", "stun:", "http:h", "stun:h:0", "stun:h:65536", "stun:h?transport=udp", "turn:h?transport=tls", "turn:h?x=udp", "turns:h?transport=udp", "turn:u:p@h", "stun:" + strings.Repeat("a", 300)} {
+	for _, bad := range []string{"", "h", "stun:", "http:h", "stun:h:0", "stun:]0", "stun:[h", "stun:a:b:c", "stun:h:65536", "stun:h?transport=udp", "turn:h?transport=tls", "turn:h?x=udp", "turns:h?transport=udp", "turn:u:p@h", "stun:" + strings.Repeat("a", 300)} {
 		if err := CheckServerURL(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
