@@ -24,6 +24,10 @@ type Options struct {
 	// Bootstrap, DHTListen, Listen, Engines and Servers replace those of the
 	// config.
 	Bootstrap, DHTListen, Listen, Engines, Servers []string
+	// LocalDir replaces the config's: the folder through which the devices of one
+	// machine find each other, a relative one below the working directory, or
+	// "off".
+	LocalDir string
 	// Loopback and LAN add to the config's.
 	Loopback, LAN bool
 	// Manager has the callbacks and bounds of the ConnectionManager. Its
@@ -42,6 +46,7 @@ type Account struct {
 
 	mu      sync.Mutex
 	closed  bool
+	here    bool      // devices of this machine reach it directly
 	node    *dht.Node // nil without bootstrap nodes and LAN
 	dialer  *tlssock.Dialer
 	direct  *tlssock.Listener           // nil without an address to listen on
@@ -94,6 +99,9 @@ func newAccount(f *folder, opts Options) *Account {
 	if opts.Servers == nil {
 		opts.Servers = f.cfg.Servers
 	}
+	if opts.LocalDir == "" {
+		opts.LocalDir = f.cfg.LocalDir
+	}
 	opts.Loopback = opts.Loopback || f.cfg.Loopback
 	opts.LAN = opts.LAN || f.cfg.LAN
 	return &Account{f: f, opts: opts}
@@ -124,11 +132,17 @@ func (a *Account) Start(ctx context.Context) error {
 	return nil
 }
 
-// start wires the parts: carriers over TLS, the DHT below ICE, the manager over all.
+// start wires the parts: carriers of this machine, carriers over TLS, the DHT
+// below ICE, the manager over all. The manager tries the dialers in this order.
 func (a *Account) start(ctx context.Context) error {
 	proof := tlssock.Config{Identity: a.f.id, Trust: a.f.trust}
 	cfg := a.opts.Manager
 	cfg.Identity, cfg.Trust, cfg.Logger = a.f.id, a.f.trust, a.opts.Logger
+	dialers, listeners, err := a.startLocal(ctx)
+	if err != nil {
+		return err
+	}
+	cfg.Dialers, cfg.Listeners = append(cfg.Dialers, dialers...), append(cfg.Listeners, listeners...)
 	a.dialer = &tlssock.Dialer{Config: proof}
 	for peer, addrs := range a.f.cfg.Peers {
 		if err := a.dialer.Learn(peer, addrs...); err != nil {
@@ -208,13 +222,17 @@ func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
 // says what is missing; without bootstrap nodes and LAN there is nothing to wait for.
 func (a *Account) Ready(ctx context.Context) error {
 	a.mu.Lock()
-	node, started := a.node, a.manager != nil
+	node, started, here := a.node, a.manager != nil, a.here
 	a.mu.Unlock()
 	switch {
 	case !started:
 		return errors.New("account: not started")
 	case node == nil && len(a.opts.Listen) == 0:
-		return errors.New("account: nobody can reach this device: it has neither bootstrap nodes nor an address to listen on, and does not look at the local network (config.json: bootstrap, listen, lan)")
+		who := "nobody"
+		if here {
+			who = "nobody on another machine"
+		}
+		return errors.New("account: " + who + " can reach this device: it has neither bootstrap nodes nor an address to listen on, and does not look at the local network (config.json: bootstrap, listen, lan)")
 	case node == nil:
 		return nil
 	}
@@ -292,6 +310,6 @@ func (a *Account) stop() error {
 	for i := len(a.closers) - 1; i >= 0; i-- {
 		errs = append(errs, a.closers[i]())
 	}
-	a.closers, a.manager = nil, nil
+	a.closers, a.manager, a.here = nil, nil, false
 	return errors.Join(errs...)
 }

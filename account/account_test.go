@@ -29,10 +29,10 @@ func direct(t *testing.T, acc *account.Account, err error) *account.Account {
 // fault: D5
 func TestBanClosesLiveLinksAndSurvivesARestart(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
-	onLoopback := account.Options{Listen: []string{"127.0.0.1:0"}}
+	onLoopback := account.Options{Listen: []string{"127.0.0.1:0"}, LocalDir: "off"}
 	acc, err := account.Create(filepath.Join(dir, "bob"), onLoopback)
 	bob := direct(t, acc, err)
-	acc, err = account.Create(filepath.Join(dir, "alice"), account.Options{})
+	acc, err = account.Create(filepath.Join(dir, "alice"), account.Options{LocalDir: "off"})
 	alice := direct(t, acc, err)
 	dial := func(bob *account.Account) (io.Reader, error) {
 		if err := alice.Learn(bob.Identity().DeviceID(), bob.Addrs()...); err != nil {

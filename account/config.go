@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +60,11 @@ type Config struct {
 	// LAN finds devices on the local networks by mDNS, and is found by them,
 	// without any bootstrap node.
 	LAN bool `json:"lan,omitempty"`
+	// LocalDir is the folder through which the devices of one machine find each
+	// other and connect without a network, by shared memory or a Unix socket: an
+	// absolute path, closed to other users, the same for all of them. "": the
+	// user's runtime folder (see localipc). "off": none, and no such carriers.
+	LocalDir string `json:"local_dir,omitempty"`
 	// NetworkKey is the secret of a private network of DHT nodes: 64 hex digits
 	// that all its nodes and devices have. None: the network is open.
 	NetworkKey string `json:"network_key,omitempty"`
@@ -195,12 +201,16 @@ func (r *configReader) setting(c *Config, key string) (err error) {
 		c.Loopback, err = r.flag(key)
 	case "lan":
 		c.LAN, err = r.flag(key)
+	case "local_dir":
+		if c.LocalDir, err = r.word(key); err == nil {
+			err = checkLocalDir(c.LocalDir)
+		}
 	case "network_key":
 		if c.NetworkKey, err = r.word(key); err == nil {
 			_, err = c.networkKey()
 		}
 	default:
-		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, loopback, lan and network_key", key)
+		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, loopback, lan, local_dir and network_key", key)
 	}
 	return err
 }
@@ -335,6 +345,14 @@ func checkMultiaddr(s string) error {
 	}
 	if !strings.HasPrefix(s, "/") {
 		return errors.New("want a multiaddress, such as /ip4/192.0.2.7/tcp/4001/p2p/12D3…")
+	}
+	return nil
+}
+
+// checkLocalDir takes what means the same folder to each process.
+func checkLocalDir(s string) error {
+	if s != "" && s != localOff && !filepath.IsAbs(s) {
+		return fmt.Errorf(`local_dir: %.80q: want an absolute path, or "off"`, s)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ func fullConfig() Config {
 		Engines:   []string{"udp", "tcp"},
 		Loopback:  true,
 		LAN:       true,
+		LocalDir:  "off",
 
 		NetworkKey: strings.Repeat("0f", 32),
 
@@ -74,6 +75,8 @@ func TestConfigErrorsNameTheirLine(t *testing.T) {
 		"not UTF-8":              {"{\n\"listen\":\n[\"\xff:1\"]}", "line 3: not UTF-8"},
 		"network key of 63":      {"{\"network_key\": \"" + strings.Repeat("a", 63) + "\"}", `line 1: network_key: want 64 hex digits`},
 		"network key, not hex":   {"{\"network_key\": \"" + strings.Repeat("x", 64) + "\"}", `line 1: network_key: want 64 hex digits`},
+		"relative folder":        {"{\n\"local_dir\": \"run/peerlink\"}", `line 2: local_dir: "run/peerlink": want an absolute path, or "off"`},
+		"folder that is a flag":  {"{\"local_dir\": false}", "line 1: local_dir: want a string"},
 		"unknown key":            {"{\n  \"loopback\": true,\n  \"lisen\": []\n}", `line 3: unknown setting "lisen"`},
 		"key in another case":    {"{\"Loopback\": true}", `line 1: unknown setting "Loopback"`},
 		"key twice":              {"{\"loopback\": true,\n\"loopback\": false}", `line 2: "loopback" is set twice`},

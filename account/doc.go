@@ -7,8 +7,9 @@
 //	defer acc.Close()
 //	sock, err := acc.ConnectionManager().ConnectDevice(ctx, bob, "file://photo.jpg", peerlink.ConnectOptions{})
 //
-// It wires the parts together and has no logic of a carrier: the DHT carries
-// the signals of ICE, ICE and direct TCP carry links.
+// It wires the parts together and has no logic of a carrier: shared
+// memory and Unix sockets carry links to devices of the same machine, direct TCP
+// and ICE to others, in this order; the DHT carries the signals of ICE.
 //
 // # The folder
 //

@@ -33,6 +33,7 @@ func Example() {
 	start := func(name string) *account.Account {
 		acc, err := account.Create(filepath.Join(dir, name), account.Options{
 			Name: name, Bootstrap: node.Addrs(), Loopback: true,
+			LocalDir: "off", // else they would meet on this machine, without any network
 		})
 		if err != nil {
 			log.Fatal(err)

@@ -39,9 +39,9 @@ func TestDevicesOnOneLANConnectWithoutAnyNode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	dir := t.TempDir()
-	acc, err := account.Create(filepath.Join(dir, "bob"), account.Options{LAN: true, Logger: lanLog()})
+	acc, err := account.Create(filepath.Join(dir, "bob"), account.Options{LAN: true, LocalDir: "off", Logger: lanLog()})
 	bob := direct(t, acc, err)
-	acc, err = account.Create(filepath.Join(dir, "alice"), account.Options{LAN: true, Logger: lanLog()})
+	acc, err = account.Create(filepath.Join(dir, "alice"), account.Options{LAN: true, LocalDir: "off", Logger: lanLog()})
 	alice := direct(t, acc, err)
 	l, err := bob.ConnectionManager().Listen("chat://*")
 	if err != nil {

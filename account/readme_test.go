@@ -58,7 +58,7 @@ func TestCodeOfREADMEWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer node.Close()
-	bob, err := account.Create(filepath.Join(dir, "bob"), account.Options{Name: "bob", Bootstrap: node.Addrs(), Loopback: true})
+	bob, err := account.Create(filepath.Join(dir, "bob"), account.Options{Name: "bob", Bootstrap: node.Addrs(), Loopback: true, LocalDir: "off"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,13 +18,13 @@ import (
 // fault: E5
 func TestAddressThatWorkedIsRememberedOverARestart(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
-	acc, err := account.Create(filepath.Join(dir, "bob"), account.Options{Listen: []string{"127.0.0.1:0"}})
+	acc, err := account.Create(filepath.Join(dir, "bob"), account.Options{Listen: []string{"127.0.0.1:0"}, LocalDir: "off"})
 	bob := direct(t, acc, err)
 	if _, err := bob.ConnectionManager().Listen("chat://*"); err != nil {
 		t.Fatal(err)
 	}
 	home := filepath.Join(dir, "alice")
-	acc, err = account.Create(home, account.Options{})
+	acc, err = account.Create(home, account.Options{LocalDir: "off"})
 	alice := direct(t, acc, err)
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +51,7 @@ func TestAddressThatWorkedIsRememberedOverARestart(t *testing.T) {
 	if err != nil || !strings.Contains(string(raw), bob.Addrs()[0]) || strings.Contains(string(raw), dead.Addr().String()) {
 		t.Errorf("%s, %v", raw, err)
 	}
-	acc, err = account.Open(home, account.Options{})
+	acc, err = account.Open(home, account.Options{LocalDir: "off"})
 	alice = direct(t, acc, err)
 	if err := connect(alice); err != nil {
 		t.Fatalf("after a restart: %v", err)
@@ -62,7 +62,7 @@ func TestAddressThatWorkedIsRememberedOverARestart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(home, "direct.json"), raw[:len(raw)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	acc, err = account.Open(home, account.Options{})
+	acc, err = account.Open(home, account.Options{LocalDir: "off"})
 	alice = direct(t, acc, err)
 	if err := connect(alice); err == nil {
 		t.Error("an address was read from half a file")

@@ -82,7 +82,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	d.done("%s", node.Addrs()[0])
 
 	d.begin("bob up")
-	bob, err := startChild(ctx, "listen", "--json", "--loopback", "--account", filepath.Join(d.dir, "bob"),
+	bob, err := startChild(ctx, "listen", "--json", "--loopback", "--local", "off", "--account", filepath.Join(d.dir, "bob"),
 		"--into", d.path("received"), "--reply", "hello alice", "--bootstrap", node.Addrs()[0])
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 	d.begin("alice up")
 	alice, err := startChild(ctx, append([]string{
-		"demo", "caller", "--json", "--loopback", "--account", d.path("alice"),
+		"demo", "caller", "--json", "--loopback", "--local", "off", "--account", d.path("alice"),
 		"--bootstrap", node.Addrs()[0], device,
 	}, d.sources()...)...)
 	if err != nil {

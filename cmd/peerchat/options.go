@@ -34,6 +34,7 @@ type options struct {
 	bootstrap []string
 	listen    []string
 	servers   []string
+	local     string
 	loopback  bool
 	json      bool
 	verbose   bool
@@ -44,6 +45,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.bootstrap, "bootstrap", nil, "multiaddresses of bootstrap nodes (else $"+bootstrapEnv+", else the account's config)")
 	f.StringSliceVar(&o.listen, "tcp", nil, "HOST:PORT to take direct TCP connections on (else the account's config)")
 	f.StringSliceVar(&o.servers, "server", nil, "STUN and TURN servers, such as stun:HOST:PORT (else the account's config, else the bootstrap nodes); \"none\" for none")
+	f.StringVar(&o.local, "local", "", "folder through which devices of this machine find each other (else the account's config, else the user's runtime folder); \"off\" for none")
 	f.BoolVar(&o.loopback, "loopback", false, "offer this machine's loopback addresses too, for use on one machine")
 	f.BoolVar(&o.json, "json", false, "print one JSON object a line")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log to standard error")
@@ -77,6 +79,7 @@ func (o *options) start(cmd *cobra.Command) (*account.Account, error) {
 		Bootstrap: o.bootstrapNodes(),
 		Listen:    o.listen,
 		Servers:   o.servers,
+		LocalDir:  o.local,
 		Loopback:  o.loopback,
 		Logger:    o.logger(cmd.ErrOrStderr()),
 	}

@@ -31,6 +31,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(exe, args[2:]...)
 	cmd.Dir, cmd.Stdout, cmd.Env = ts.MkAbs("."), out, []string{
 		"XDG_DATA_HOME=" + ts.Getenv("XDG_DATA_HOME"), "PEERCHAT_BOOTSTRAP=" + ts.Getenv("PEERCHAT_BOOTSTRAP"),
+		"XDG_RUNTIME_DIR=" + ts.Getenv("XDG_RUNTIME_DIR"),
 	}
 	ts.Check(cmd.Start())
 	ts.Defer(func() {

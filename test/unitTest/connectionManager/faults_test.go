@@ -331,7 +331,7 @@ func TestS54_AccountClosedWhileNegotiatingAndSending(t *testing.T) {
 		}
 	})
 	incoming := bob.accepting(t, "*")
-	opts := account.Options{Name: "carol", Bootstrap: w.node.Addrs(), Loopback: true}
+	opts := account.Options{Name: "carol", Bootstrap: w.node.Addrs(), Loopback: true, LocalDir: "off"}
 	for _, name := range []string{"alice", "carol"} {
 		opts.Name = name
 		acc, err := account.Create(filepath.Join(w.dir, name), opts)

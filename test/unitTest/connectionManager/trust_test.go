@@ -172,7 +172,7 @@ func TestS80_BanSurvivesARestart(t *testing.T) {
 	dir := filepath.Join(w.dir, "alice")
 	start := func(open func(string, account.Options) (*account.Account, error), node *dht.Node) *account.Account {
 		t.Helper()
-		acc, err := open(dir, account.Options{Name: "alice", Bootstrap: node.Addrs(), Loopback: true})
+		acc, err := open(dir, account.Options{Name: "alice", Bootstrap: node.Addrs(), Loopback: true, LocalDir: "off"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +23,8 @@ import (
 	"peerlink/dht"
 	"peerlink/ice"
 	"peerlink/identity"
+	"peerlink/localipc"
+	"peerlink/shm"
 	"peerlink/tlssock"
 )
 
@@ -56,6 +60,8 @@ var carriers = []struct {
 	make func(t *testing.T) world
 }{
 	{"tcp", func(*testing.T) world { return &tcpWorld{addrs: map[identity.DeviceID]string{}} }},
+	{"shm", func(t *testing.T) world { return newLocalWorld(t, "shm") }},
+	{"unix", func(t *testing.T) world { return newLocalWorld(t, "unix") }},
 	{"ice-tcp", func(*testing.T) world { return &iceWorld{engine: "tcp", post: newPost()} }},
 	{"ice-udp", func(*testing.T) world { return &iceWorld{engine: "udp", post: newPost()} }},
 	{"account", newAccountWorld},
@@ -173,6 +179,44 @@ func (w *tcpWorld) device(t *testing.T, name string, change func(*peerlink.Confi
 	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{d}, Listeners: []peerlink.Listener{l}}, change)
 }
 
+// localWorld is one machine's carriers, one of them at a time.
+type localWorld struct{ carrier, dir string }
+
+func newLocalWorld(t *testing.T, carrier string) world {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		t.Skipf("NOT TESTED: %s on %s", carrier, runtime.GOOS)
+	}
+	dir, err := os.MkdirTemp("", "run") // short, as a socket's path must be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return &localWorld{carrier, dir}
+}
+
+func (w *localWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
+	id, trust := newIdentity(t, name), new(identity.Trust)
+	proof := localipc.Config{Identity: id, Trust: trust, Dir: w.dir, Services: []string{shm.Service}}
+	local, err := localipc.Listen(background, proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = local.Close() })
+	cfg := peerlink.Config{Identity: id, Trust: trust}
+	unix := &localipc.Dialer{Config: proof}
+	if w.carrier == "unix" {
+		cfg.Dialers, cfg.Listeners = []peerlink.Dialer{unix}, []peerlink.Listener{local}
+		return newManager(t, cfg, change)
+	}
+	mem, err := shm.Listen(shm.Config{RegionSize: 256 << 10}, local) // scenarios make many links
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mem.Close() })
+	cfg.Dialers, cfg.Listeners = []peerlink.Dialer{&shm.Dialer{Local: unix, Config: shm.Config{RegionSize: 256 << 10}}}, []peerlink.Listener{mem}
+	return newManager(t, cfg, change)
+}
+
 // post is signalling in memory: what the DHT does, without one.
 type post struct {
 	mu    sync.Mutex
@@ -268,7 +312,7 @@ func newAccountWorld(t *testing.T) world {
 }
 
 func (w *accountWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	opts := account.Options{Name: name, Bootstrap: w.node.Addrs(), Loopback: true}
+	opts := account.Options{Name: name, Bootstrap: w.node.Addrs(), Loopback: true, LocalDir: "off"}
 	if change != nil {
 		change(&opts.Manager)
 	}

@@ -1,0 +1,65 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"peerlink"
+	"peerlink/localipc"
+	"peerlink/shm"
+)
+
+// localOff is the LocalDir of an account without local carriers.
+const localOff = "off"
+
+// startLocal opens the carriers to devices of this machine and returns them,
+// the cheapest first. Without them the account still reaches everybody: what
+// keeps them from working is logged, and an error only if ctx has ended.
+func (a *Account) startLocal(ctx context.Context) (dialers []peerlink.Dialer, listeners []peerlink.Listener, err error) {
+	if a.opts.LocalDir == localOff {
+		return nil, nil, nil
+	}
+	cfg := localipc.Config{Identity: a.f.id, Trust: a.f.trust, Logger: a.opts.Logger}
+	if a.opts.LocalDir != "" {
+		if cfg.Dir, err = filepath.Abs(a.opts.LocalDir); err != nil {
+			return nil, nil, fmt.Errorf("local_dir: %w", err)
+		}
+	}
+	if runtime.GOOS != "windows" { // a named pipe cannot be handed over, and Listen refuses to promise it
+		cfg.Services = []string{shm.Service}
+	}
+	unix := &localipc.Dialer{Config: cfg}
+	shared := &shm.Dialer{Local: unix, Config: shm.Config{Logger: a.opts.Logger}}
+	local, err := localipc.Listen(ctx, cfg)
+	if err != nil {
+		return a.notHere(ctx, err, shared, unix)
+	}
+	a.here = true
+	a.closers = append(a.closers, local.Close)
+	mem, err := shm.Listen(shared.Config, local)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return []peerlink.Dialer{unix}, []peerlink.Listener{local}, nil
+	case err != nil:
+		return nil, nil, err
+	}
+	a.closers = append(a.closers, mem.Close) // runs before local.Close: local feeds it
+	return []peerlink.Dialer{shared, unix}, []peerlink.Listener{mem, local}, nil
+}
+
+// notHere says what is left if this device cannot be found on this machine: it
+// can still call others if only its name is taken.
+func (a *Account) notHere(ctx context.Context, why error, dialers ...peerlink.Dialer) ([]peerlink.Dialer, []peerlink.Listener, error) {
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, why
+	case errors.Is(why, localipc.ErrInUse):
+		a.opts.Logger.Warn("account: devices of this machine cannot reach this one directly: " + why.Error())
+		return dialers, nil, nil
+	}
+	a.opts.Logger.Warn("account: devices of this machine are not reached directly: " + why.Error())
+	return nil, nil, nil
+}
