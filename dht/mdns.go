@@ -22,6 +22,7 @@ import (
 // Bounds of a round.
 const (
 	mdnsRound         = 30 * time.Second // ± 25 %
+	mdnsFirst         = time.Second      // the first on a network, then twice as long each time
 	mdnsPause         = 5 * time.Second  // before a look whether there is a network by now
 	maxAnnounced      = 64               // services told in a round
 	maxAnnouncedText  = 16               // strings of one service
@@ -70,6 +71,7 @@ func (s announcer) Run(ctx context.Context) {
 			server.Shutdown()
 		}
 	}()
+	round := mdnsFirst
 	for ctx.Err() == nil {
 		nets := localNets()
 		if server == nil || !slices.EqualFunc(had, nets, localNet.equal) {
@@ -77,14 +79,17 @@ func (s announcer) Run(ctx context.Context) {
 				server.Shutdown()
 				server = nil
 			}
-			had = nets
+			had, round = nets, mdnsFirst
 			server = s.announce(nets)
 		}
 		if server == nil {
 			sleep(ctx, mdnsPause)
 			continue
 		}
-		s.look(ctx, nets)
+		// Those who come up together miss each other's first question, and an
+		// address may take a second to be usable: the first rounds are short.
+		s.look(ctx, nets, round)
+		round = min(2*round, mdnsRound)
 	}
 }
 
@@ -112,8 +117,8 @@ func (s announcer) announce(nets []localNet) *zeroconf.Server {
 }
 
 // look asks for a round and tells what answers.
-func (s announcer) look(ctx context.Context, nets []localNet) {
-	rctx, cancel := context.WithTimeout(ctx, mdnsRound*3/4+rand.N(mdnsRound/2))
+func (s announcer) look(ctx context.Context, nets []localNet, round time.Duration) {
+	rctx, cancel := context.WithTimeout(ctx, round*3/4+rand.N(round/2))
 	defer cancel()
 	var ifaces []net.Interface
 	for _, n := range nets {
