@@ -1,0 +1,264 @@
+package webrtc
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"peerlink/identity"
+)
+
+// talk shows that two ends belong together.
+func talk(t *testing.T, a, b net.Conn) {
+	t.Helper()
+	if _, err := a.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 16)
+	if n, err := b.Read(buf); err != nil || string(buf[:n]) != "hello" {
+		t.Fatalf("read %q, %v", buf[:n], err)
+	}
+}
+
+// Both call at once: each Dial ends in a stream that the other accepts, the
+// smaller id's first, and the other one does not run into a time-out. fault: E3
+func TestBothCallAtOnce(t *testing.T) {
+	x := newExchange()
+	small, large := newIdentity(t, "one"), newIdentity(t, "two")
+	if !goesFirst(small.DeviceID(), large.DeviceID()) {
+		small, large = large, small
+	}
+	// Both offers are under way before either arrives.
+	var both sync.WaitGroup
+	both.Add(2)
+	hold := func(d *device) {
+		var once sync.Once
+		d.box.alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
+			once.Do(func() { both.Done(); both.Wait() })
+			return b, nil
+		}
+	}
+	a, b := x.deviceOf(t, small), x.deviceOf(t, large)
+	hold(a)
+	hold(b)
+	ctx := limit(t, 20*time.Second)
+	aIn, bIn := a.acceptLater(ctx), b.acceptLater(ctx)
+	aOut, bOut := a.dialLater(ctx, b), b.dialLater(ctx, a)
+	var order []string
+	got := make(map[string]outcome)
+	for len(got) < 4 {
+		var o outcome
+		var name string
+		select {
+		case o = <-aOut:
+			name = "small dials"
+		case o = <-bIn:
+			name = "large accepts"
+		case o = <-bOut:
+			name = "large dials"
+		case o = <-aIn:
+			name = "small accepts"
+		}
+		if o.err != nil {
+			t.Fatalf("%s: %v", name, o.err)
+		}
+		got[name] = o
+		order = append(order, name)
+		defer o.conn.Close()
+	}
+	talk(t, got["small dials"].conn, got["large accepts"].conn)
+	talk(t, got["large dials"].conn, got["small accepts"].conn)
+	if strings.HasPrefix(order[0]+order[1], "large dials") || order[0] == "small accepts" || order[1] == "small accepts" {
+		t.Errorf("order %q: the smaller id's call goes first", order)
+	}
+	if a.Ignored() == 0 {
+		t.Error("the larger id's first offer was not passed over: the two calls did not cross")
+	}
+}
+
+// A Dial that is called off once the device's own call is through, as a
+// connection manager does, ends at once and leaves one stream.
+func TestCrossedDialCanBeCalledOff(t *testing.T) {
+	x := newExchange()
+	small, large := newIdentity(t, "one"), newIdentity(t, "two")
+	if !goesFirst(small.DeviceID(), large.DeviceID()) {
+		small, large = large, small
+	}
+	a, b := x.deviceOf(t, small), x.deviceOf(t, large)
+	arrived := make(chan struct{})
+	b.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
+		if d, err := decode(m, loopback); err == nil && d.kind == kindOffer {
+			close(arrived)
+			return nil, nil // it never gets through
+		}
+		return m, nil
+	}
+	ctx := limit(t, 20*time.Second)
+	dialling, off := context.WithCancelCause(ctx)
+	bOut := b.dialLater(dialling, a)
+	<-arrived
+	bIn := b.acceptLater(ctx)
+	aConn, _, err := a.Dial(ctx, large.DeviceID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := <-bIn
+	if in.err != nil {
+		t.Fatal(in.err)
+	}
+	enough := errors.New("there is a link now")
+	off(enough)
+	if o := <-bOut; !errors.Is(o.err, enough) {
+		t.Errorf("the crossed dial ended with %v", o.err)
+	}
+	talk(t, aConn, in.conn)
+}
+
+// Signals that get lost are made good by repeating the offer.
+func TestLostSignalsAreRepeated(t *testing.T) {
+	x := newExchange()
+	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
+	for _, d := range []*device{a, b} {
+		n := 0
+		d.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
+			if n++; n == 1 {
+				return nil, nil // the first offer, and the first answer
+			}
+			return m, nil
+		}
+	}
+	c, s := connect(t, a, b)
+	talk(t, c, s)
+}
+
+func TestRefusals(t *testing.T) {
+	x := newExchange()
+	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
+	ctx := limit(t, 20*time.Second)
+	b.Decide(func(_ context.Context, peer identity.Peer) error {
+		if peer.Device != a.id.DeviceID() {
+			t.Errorf("asked about %v", peer)
+		}
+		return errors.New("no, thank you")
+	})
+	_, _, err := a.Dial(ctx, b.id.DeviceID())
+	var said *RefusedError
+	if !errors.As(err, &said) || said.Refused() != "no, thank you" || said.Peer != b.id.DeviceID() {
+		t.Errorf("refused call: %v", err)
+	}
+	b.Decide(nil)
+	c, s := connect(t, a, b)
+	talk(t, c, s)
+}
+
+// Who is banned here is neither called nor answered. fault: D5 (before the
+// connection; the manager ends those that exist)
+func TestBannedDevice(t *testing.T) {
+	x := newExchange()
+	trust := &identity.Trust{}
+	a := x.newDevice(t, "alice")
+	b := x.newDevice(t, "bob", func(c *Config) { c.Trust = trust })
+	if err := trust.Set(a.id.DeviceID(), identity.Banned); err != nil {
+		t.Fatal(err)
+	}
+	ctx := limit(t, 20*time.Second)
+	if _, _, err := b.Dial(ctx, a.id.DeviceID()); !errors.Is(err, identity.ErrNotTrusted) {
+		t.Errorf("dial of a banned device: %v", err)
+	}
+	_, _, err := a.Dial(ctx, b.id.DeviceID())
+	var said *RefusedError
+	if !errors.As(err, &said) {
+		t.Errorf("call of a banned device: %v", err)
+	}
+}
+
+// An offer that was served is not served again. fault: E1
+func TestReplayedOffer(t *testing.T) {
+	x := newExchange()
+	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
+	var offer []byte
+	a.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
+		if d, err := decode(m, loopback); err == nil && d.kind == kindOffer {
+			offer = m
+		}
+		return m, nil
+	}
+	c, s := connect(t, a, b)
+	talk(t, c, s)
+	before := b.Ignored()
+	b.handle(a.id.Peer(), offer)
+	if b.Ignored() != before+1 {
+		t.Error("the replay was served")
+	}
+}
+
+// A device cannot have more calls waiting than its share, and is told so.
+func TestCallsOfOneDeviceAreBounded(t *testing.T) {
+	x := newExchange()
+	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob", func(c *Config) { c.MaxPerPeer = 2 })
+	ctx := limit(t, 20*time.Second)
+	for range 2 { // nobody accepts them
+		if _, _, err := a.Dial(ctx, b.id.DeviceID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err := a.Dial(ctx, b.id.DeviceID())
+	var said *RefusedError
+	if !errors.As(err, &said) || !strings.HasPrefix(said.Reason, "busy") {
+		t.Errorf("third call: %v", err)
+	}
+	if _, _, err := b.Accept(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.Dial(ctx, b.id.DeviceID()); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A Dial that nobody answers says how far it came and what was tried.
+func TestNoAnswer(t *testing.T) {
+	x := newExchange()
+	a := x.newDevice(t, "alice", func(c *Config) { c.Timeout = 200 * time.Millisecond })
+	bob := newIdentity(t, "bob")
+	x.join(bob) // hears, and says nothing
+	_, _, err := a.Dial(limit(t, 20*time.Second), bob.DeviceID())
+	if !errors.Is(err, ErrNoPath) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%v", err)
+	}
+	for _, part := range []string{bob.DeviceID().Short(), "no answer", "offers sent: 1", "udp host 127.0.0.1"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in %q", part, err)
+		}
+	}
+	if _, _, err = a.Dial(limit(t, 20*time.Second), newIdentity(t, "nobody").DeviceID()); err == nil || !strings.Contains(err.Error(), "no mailbox") {
+		t.Errorf("where the signaller cannot send: %v", err)
+	}
+}
+
+// Close ends what runs, promptly, and what was called says so.
+func TestCloseEndsDialAndAccept(t *testing.T) {
+	x := newExchange()
+	a := x.newDevice(t, "alice")
+	bob := newIdentity(t, "bob")
+	box := x.join(bob)
+	ctx := limit(t, 20*time.Second)
+	dialling := make(chan error, 1)
+	go func() { _, _, err := a.Dial(ctx, bob.DeviceID()); dialling <- err }()
+	acceptc := a.acceptLater(ctx)
+	<-box.inc // the offer is out
+	a.Close()
+	if err := <-dialling; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("dial: %v", err)
+	}
+	if r := <-acceptc; !errors.Is(r.err, net.ErrClosed) {
+		t.Errorf("accept: %v", r.err)
+	}
+	if _, _, err := a.Dial(ctx, bob.DeviceID()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("dial after close: %v", err)
+	}
+}

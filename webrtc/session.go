@@ -1,0 +1,339 @@
+package webrtc
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+
+	pion "github.com/pion/webrtc/v4"
+
+	"peerlink/identity"
+)
+
+// session is one pion connection from its offer to its end, on either side.
+type session struct {
+	t    *Transport
+	role role
+	id   callID
+	peer identity.DeviceID
+	pc   *pion.PeerConnection
+	own  fingerprint
+
+	openc chan *channelPair // the stream's channel is open; holds 1
+	datac chan *channelPair // and that of datagrams; holds 1
+	lostc chan struct{}     // closed when the connection has failed or ended
+	lose  func()            // closes lostc, once
+	found chan struct{}     // holds 1: own candidates were found
+
+	hanging sync.Once
+
+	mu        sync.Mutex
+	described bool // the remote description is set
+	early     []string
+	heard     []string              // candidates of the peer
+	sent      []string              // candidates of this side
+	told      int                   // how many of them the peer knows
+	largest   int                   // message that the peer takes
+	opening   []chan<- *channelPair // of the channels that were taken
+}
+
+// channelPair is the stream's channel, detached.
+type channelPair struct{ messages }
+
+// detached joins what pion splits: bytes go through the detached channel, the
+// buffer is watched at its original.
+type detached struct {
+	io.ReadWriteCloser
+	dc *pion.DataChannel
+	ch interface {
+		ReadDataChannel(p []byte) (int, bool, error)
+		WriteDataChannel(p []byte, text bool) (int, error)
+	}
+}
+
+func (d detached) ReadDataChannel(p []byte) (int, bool, error)    { return d.ch.ReadDataChannel(p) }
+func (d detached) WriteDataChannel(p []byte, t bool) (int, error) { return d.ch.WriteDataChannel(p, t) }
+func (d detached) BufferedAmount() uint64                         { return d.dc.BufferedAmount() }
+func (d detached) SetBufferedAmountLowThreshold(n uint64)         { d.dc.SetBufferedAmountLowThreshold(n) }
+func (d detached) OnBufferedAmountLow(f func())                   { d.dc.OnBufferedAmountLow(f) }
+
+// newSession makes a connection with a certificate of its own, so that two
+// calls of one device cannot be told to be of one device. Each needs a hangUp.
+func (t *Transport) newSession(r role, id callID, peer identity.DeviceID) (*session, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pion.GenerateCertificate(key)
+	if err != nil {
+		return nil, fmt.Errorf("webrtc: make a DTLS certificate: %w", err)
+	}
+	s := &session{
+		t: t, role: r, id: id, peer: peer, largest: t.cfg.MaxMessage,
+		openc: make(chan *channelPair, 1), datac: make(chan *channelPair, 1), lostc: make(chan struct{}), found: make(chan struct{}, 1),
+	}
+	s.lose = sync.OnceFunc(func() { close(s.lostc) })
+	if s.own, err = printOf(cert); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, errClosed
+	}
+	s.pc, err = t.api.NewPeerConnection(pion.Configuration{
+		ICEServers: t.cfg.servers(), Certificates: []pion.Certificate{*cert},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("webrtc: %w", err)
+	}
+	t.sessions[s] = struct{}{}
+	t.running.Add(1)
+	s.pc.OnConnectionStateChange(func(st pion.PeerConnectionState) {
+		if st == pion.PeerConnectionStateFailed || st == pion.PeerConnectionStateClosed {
+			s.lose()
+		}
+	})
+	s.pc.OnICECandidate(func(c *pion.ICECandidate) {
+		if c != nil {
+			s.candidate(c.ToJSON().Candidate)
+		}
+	})
+	s.pc.OnDataChannel(s.incoming)
+	return s, nil
+}
+
+// printOf returns the certificate's SHA-256.
+func printOf(cert *pion.Certificate) (f fingerprint, err error) {
+	prints, err := cert.GetFingerprints()
+	if err != nil {
+		return f, fmt.Errorf("webrtc: DTLS certificate: %w", err)
+	}
+	for _, p := range prints {
+		if strings.EqualFold(p.Algorithm, "sha-256") {
+			b, err := hex.DecodeString(strings.ReplaceAll(p.Value, ":", ""))
+			if err != nil || len(b) != len(f) {
+				return f, fmt.Errorf("webrtc: DTLS certificate: fingerprint %q", p.Value)
+			}
+			return fingerprint(b), nil
+		}
+	}
+	return f, errors.New("webrtc: DTLS certificate without a SHA-256 fingerprint")
+}
+
+// candidate notes one of this side's own.
+func (s *session) candidate(c string) {
+	s.mu.Lock()
+	if len(s.sent) < maxCandidates && len(c) <= maxCandidateLen {
+		s.sent = append(s.sent, c)
+	}
+	s.mu.Unlock()
+	signal(s.found)
+}
+
+// untold returns the candidates that the peer was not told, and counts them as
+// told; all returns those that it was told as well.
+func (s *session) untold() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := s.sent[s.told:]
+	s.told = len(s.sent)
+	return news
+}
+
+func (s *session) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = len(s.sent)
+	return append([]string(nil), s.sent...)
+}
+
+// offer makes the caller's description and starts to look for candidates.
+func (s *session) offer() (string, error) {
+	ordered := true
+	dc, err := s.pc.CreateDataChannel(s.t.cfg.Label, &pion.DataChannelInit{Ordered: &ordered})
+	if err != nil {
+		return "", fmt.Errorf("webrtc: %w", err)
+	}
+	s.open(dc, s.openc)
+	if dc, err = s.pc.CreateDataChannel(s.t.cfg.Label+datagramSuffix, unreliable()); err != nil {
+		return "", fmt.Errorf("webrtc: %w", err)
+	}
+	s.open(dc, s.datac)
+	d, err := s.pc.CreateOffer(nil)
+	if err == nil {
+		err = s.pc.SetLocalDescription(d)
+	}
+	if err != nil {
+		return "", fmt.Errorf("webrtc: make an offer: %w", err)
+	}
+	return d.SDP, nil
+}
+
+// answer takes the caller's description and makes the callee's.
+func (s *session) answer(m *message) (string, error) {
+	if err := s.describe(pion.SDPTypeOffer, m); err != nil {
+		return "", err
+	}
+	d, err := s.pc.CreateAnswer(nil)
+	if err == nil {
+		err = s.pc.SetLocalDescription(d)
+	}
+	if err != nil {
+		return "", fmt.Errorf("webrtc: make an answer: %w", err)
+	}
+	return d.SDP, nil
+}
+
+// describe sets the peer's description and the candidates that came before it.
+func (s *session) describe(t pion.SDPType, m *message) error {
+	if err := s.pc.SetRemoteDescription(pion.SessionDescription{Type: t, SDP: m.sdp}); err != nil {
+		return fmt.Errorf("webrtc: the device's %s: %w", m.kind, err)
+	}
+	s.mu.Lock()
+	s.described = true
+	s.largest = min(s.largest, m.largest)
+	early := s.early
+	s.early = nil
+	s.mu.Unlock()
+	s.add(early)
+	s.add(m.candidates)
+	return nil
+}
+
+// add takes candidates of the peer, at most maxCandidates in all.
+func (s *session) add(cs []string) {
+	for _, c := range cs {
+		s.mu.Lock()
+		switch {
+		case !s.described:
+			if len(s.early) < maxCandidates {
+				s.early = append(s.early, c)
+			}
+			s.mu.Unlock()
+			continue
+		case len(s.heard) == maxCandidates:
+			s.mu.Unlock()
+			return
+		}
+		known := false
+		for _, h := range s.heard {
+			known = known || h == c
+		}
+		if !known {
+			s.heard = append(s.heard, c)
+		}
+		s.mu.Unlock()
+		if known {
+			continue
+		}
+		if err := s.pc.AddICECandidate(pion.ICECandidateInit{Candidate: c}); err != nil {
+			s.t.log.Debug("webrtc: candidate refused", "peer", s.peer, "candidate", c, "err", err)
+		}
+	}
+}
+
+// incoming takes the two channels that the caller is to open.
+func (s *session) incoming(dc *pion.DataChannel) {
+	label := s.t.cfg.Label
+	switch {
+	case s.role == callee && dc.Label() == label && dc.Ordered() && dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil:
+		s.open(dc, s.openc)
+	case s.role == callee && dc.Label() == label+datagramSuffix && isUnreliable(dc):
+		s.open(dc, s.datac)
+	default:
+		_ = dc.Close()
+	}
+}
+
+// open hands a channel over once it is open. Only the first of its kind counts.
+func (s *session) open(dc *pion.DataChannel, openc chan<- *channelPair) {
+	first := true
+	s.mu.Lock()
+	for _, c := range s.opening {
+		first = first && c != openc
+	}
+	if first {
+		s.opening = append(s.opening, openc)
+	}
+	s.mu.Unlock()
+	if !first {
+		_ = dc.Close()
+		return
+	}
+	dc.OnOpen(func() {
+		raw, err := dc.DetachWithDeadline()
+		if err != nil {
+			s.t.log.Debug("webrtc: detach", "peer", s.peer, "err", err)
+			s.lose()
+			return
+		}
+		openc <- &channelPair{detached{raw, dc, raw}}
+	})
+}
+
+// secure waits for the channel and proves both sides over it.
+func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
+	var raw *channelPair
+	select {
+	case raw = <-s.openc:
+	case <-s.lostc:
+		return nil, identity.Peer{}, errors.New("the connection failed")
+	case <-ctx.Done():
+		return nil, identity.Peer{}, context.Cause(ctx)
+	}
+	der := s.pc.SCTP().Transport().GetRemoteCertificate()
+	if len(der) == 0 {
+		return nil, identity.Peer{}, errors.New("the device showed no DTLS certificate")
+	}
+	p := prover{me: s.t.cfg.Identity, trust: s.t.cfg.Trust, role: s.role, peer: s.peer, own: s.own, far: sha256.Sum256(der)}
+	peer, err := p.run(ctx, raw, s.hangUp)
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	conn, err := s.t.adopt(s, raw)
+	return conn, peer, err
+}
+
+// hangUp ends the connection, and with it all reads, without waiting: pion's
+// callbacks call it, and pion waits for those.
+func (s *session) hangUp() { s.hanging.Do(func() { go s.close() }) }
+
+// close ends the connection and waits for pion's goroutines.
+func (s *session) close() {
+	defer s.t.running.Done() // newSession's
+	s.lose()
+	if err := s.pc.GracefulClose(); err != nil {
+		s.t.log.Debug("webrtc: close", "peer", s.peer, "err", err)
+	}
+	s.t.mu.Lock()
+	delete(s.t.sessions, s)
+	s.t.mu.Unlock()
+}
+
+// addresses are those of the selected pair.
+func (s *session) addresses() (local, far net.Addr, path string) {
+	local, far = &net.UDPAddr{}, &net.UDPAddr{}
+	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return local, far, "webrtc"
+	}
+	at := func(c *pion.ICECandidate) net.Addr {
+		ip := net.ParseIP(c.Address)
+		if c.Protocol == pion.ICEProtocolTCP {
+			return &net.TCPAddr{IP: ip, Port: int(c.Port)}
+		}
+		return &net.UDPAddr{IP: ip, Port: int(c.Port)}
+	}
+	local, far = at(pair.Local), at(pair.Remote)
+	return local, far, fmt.Sprintf("webrtc %s %s %s→%s", pair.Local.Protocol, pair.Remote.Typ, local, far)
+}

@@ -1,0 +1,438 @@
+package switchboard
+
+import (
+	"context"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/coder/websocket"
+
+	"peerlink/identity"
+)
+
+const (
+	// inboxLen is how many letters may wait for Receive; more are dropped.
+	inboxLen = 64
+	// seenKept is how many letters are remembered, to take each once. At the
+	// server's rate that is a minute of one sender, twice a letter's life.
+	seenKept = 4096
+	// lineLife is when a line is made anew, so that its card stays valid.
+	lineLife = cardLife / 2
+	// waitingMost bounds the requests that wait for an answer.
+	waitingMost = 256
+	maxPause    = 30 * time.Second
+)
+
+// Config says who calls. Identity is required.
+type Config struct {
+	// Identity is this device.
+	Identity *identity.Identity
+	// TLS may be set where the server's certificate is not one that the
+	// machine knows. nil: the machine's.
+	TLS *tls.Config
+	// Logger gets what no caller is told. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Client is a device's line to a switchboard: a Signaller. It comes back by
+// itself when it breaks. Make one with Dial; all methods may be called
+// concurrently.
+type Client struct {
+	cfg  Config
+	url  string
+	host string // name and port, as the server sees it
+	key  hpke.PrivateKey
+	http *http.Client
+
+	inc     chan letter
+	closing context.Context
+	cancel  context.CancelCauseFunc
+	donec   chan struct{} // closed when run has ended
+
+	mu     sync.Mutex
+	line   *line         // nil while there is none
+	upc    chan struct{} // closed when there is one
+	last   error         // why there is none
+	number uint64
+	seen   map[[letterIDLen]byte]struct{}
+	ring   [seenKept][letterIDLen]byte
+	next   int
+}
+
+// line is one WebSocket.
+type line struct {
+	ws      *websocket.Conn
+	donec   chan struct{} // closed when it has ended
+	mu      sync.Mutex
+	waiting map[uint64]chan frame
+}
+
+var errClosed = fmt.Errorf("switchboard: line closed: %w", net.ErrClosed)
+
+// Dial connects to the switchboard at rawURL (wss://host/path; ws:// for
+// loopback) and returns once this device has proven itself there. It blocks
+// until then, an error or the end of ctx. Close the Client when done.
+func Dial(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
+	if cfg.Identity == nil {
+		return nil, errors.New("switchboard: Config.Identity is missing")
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Host == "" || u.Scheme != "ws" && u.Scheme != "wss" {
+		return nil, fmt.Errorf("switchboard: %.200q is no address of a switchboard, want wss://host:port/path", rawURL)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	key, err := kem().GenerateKey()
+	if err != nil {
+		return nil, fmt.Errorf("switchboard: make a key: %w", err)
+	}
+	c := &Client{
+		cfg: cfg, url: rawURL, host: u.Host, key: key,
+		http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, Proxy: http.ProxyFromEnvironment}},
+		inc:  make(chan letter, inboxLen), donec: make(chan struct{}), upc: make(chan struct{}),
+		seen: make(map[[letterIDLen]byte]struct{}),
+	}
+	c.closing, c.cancel = context.WithCancelCause(context.Background())
+	l, err := c.connect(ctx)
+	if err != nil {
+		c.http.CloseIdleConnections()
+		return nil, fmt.Errorf("switchboard: %s: %w", rawURL, err)
+	}
+	go c.run(l)
+	return c, nil
+}
+
+// connect makes a line and proves this device on it.
+func (c *Client) connect(ctx context.Context) (*line, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{HTTPClient: c.http, Subprotocols: []string{Protocol}}) //nolint:bodyclose // ws owns it, or there is none
+	if err != nil {
+		if resp != nil {
+			err = fmt.Errorf("answer %s: %w", resp.Status, err)
+		}
+		return nil, err
+	}
+	ws.SetReadLimit(maxFrame)
+	if err := c.join(ctx, ws); err != nil {
+		_ = ws.CloseNow()
+		return nil, err
+	}
+	return &line{ws: ws, donec: make(chan struct{}), waiting: make(map[uint64]chan frame)}, nil
+}
+
+func (c *Client) join(ctx context.Context, ws *websocket.Conn) error {
+	if ws.Subprotocol() != Protocol {
+		return fmt.Errorf("the server does not speak %s", Protocol)
+	}
+	f, err := read(ctx, ws)
+	if err == nil && (f.op != opChallenge || len(f.body) != nonceLen) {
+		err = fmt.Errorf("message %d, want a challenge", f.op)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := encodeCard(c.cfg.Identity, c.key.PublicKey().Bytes(), time.Now())
+	if err != nil {
+		return err
+	}
+	own, err := decodeCard(b, time.Now())
+	if err != nil {
+		return fmt.Errorf("this device's own card: %w", err)
+	}
+	sig, err := c.cfg.Identity.Sign(joinPurpose, joinStatement(f.body, own.sum, c.host))
+	if err != nil {
+		return fmt.Errorf("sign the challenge: %w", err)
+	}
+	if err := write(ctx, ws, frame{op: opJoin, body: b, extra: sig}); err != nil {
+		return err
+	}
+	if f, err = read(ctx, ws); err == nil && f.op != opJoined {
+		err = fmt.Errorf("message %d, want joined", f.op)
+	}
+	return err
+}
+
+// run keeps the line up until the Client is closed or replaced.
+func (c *Client) run(l *line) {
+	defer close(c.donec)
+	defer c.http.CloseIdleConnections()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, maxPause
+	for {
+		began := time.Now()
+		err := c.hold(l)
+		if c.closing.Err() != nil {
+			return
+		}
+		if websocket.CloseStatus(err) == statusReplaced {
+			c.cancel(fmt.Errorf("switchboard: %w: %w", errReplaced, net.ErrClosed))
+			return
+		}
+		if time.Since(began) > maxPause {
+			pause.Reset()
+		}
+		for l = nil; l == nil; {
+			c.cfg.Logger.Info("switchboard: line lost", "url", c.url, "err", err)
+			if !wait(c.closing, pause.NextBackOff()) {
+				return
+			}
+			if l, err = c.connect(c.closing); err != nil {
+				c.mu.Lock()
+				c.last = err
+				c.mu.Unlock()
+			}
+		}
+	}
+}
+
+// wait returns false when ctx ends first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hold reads a line until it ends.
+func (c *Client) hold(l *line) error {
+	ctx, cancel := context.WithTimeout(c.closing, lineLife)
+	defer cancel()
+	c.mu.Lock()
+	c.line = l
+	close(c.upc)
+	c.mu.Unlock()
+	pinged := make(chan struct{})
+	go func() {
+		defer close(pinged)
+		l.ping(ctx)
+	}()
+	err := c.listen(ctx, l)
+	c.mu.Lock()
+	c.line, c.last, c.upc = nil, err, make(chan struct{})
+	c.mu.Unlock()
+	cancel()
+	close(l.donec)
+	_ = l.ws.CloseNow()
+	<-pinged
+	return err
+}
+
+// ping ends a line whose server has gone.
+func (l *line) ping(ctx context.Context) {
+	for wait(ctx, pingEvery) {
+		pctx, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := l.ws.Ping(pctx)
+		cancel()
+		if err != nil {
+			_ = l.ws.CloseNow()
+			return
+		}
+	}
+}
+
+func (c *Client) listen(ctx context.Context, l *line) error {
+	for {
+		f, err := read(ctx, l.ws)
+		switch {
+		case err != nil:
+			return err
+		case f.op == opLetter:
+			c.deliver(f.body)
+		default:
+			l.answered(f)
+		}
+	}
+}
+
+// answered gives an answer to who waits for it.
+func (l *line) answered(f frame) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if answerc := l.waiting[f.number]; answerc != nil {
+		delete(l.waiting, f.number)
+		answerc <- f // holds 1
+	}
+}
+
+// deliver opens a letter. The server may have made it up, or sent it twice.
+func (c *Client) deliver(sealed []byte) {
+	l, err := openLetter(c.cfg.Identity.DeviceID(), c.key, sealed, time.Now())
+	if err == nil && !c.first(l.id) {
+		err = errors.New("it came twice")
+	}
+	if err == nil {
+		select {
+		case c.inc <- l:
+			return
+		default:
+			err = errors.New("nobody receives")
+		}
+	}
+	c.cfg.Logger.Debug("switchboard: letter dropped", "err", err)
+}
+
+// first returns false where a letter has come before.
+func (c *Client) first(id [letterIDLen]byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.seen[id]; ok {
+		return false
+	}
+	delete(c.seen, c.ring[c.next])
+	c.ring[c.next] = id
+	c.next = (c.next + 1) % seenKept
+	c.seen[id] = struct{}{}
+	return true
+}
+
+// Receive returns the next message for this device and who sent it. It blocks
+// until there is one, ctx ends, or the Client is closed or replaced by a newer
+// line of the same device (net.ErrClosed).
+func (c *Client) Receive(ctx context.Context) (identity.Peer, []byte, error) {
+	select {
+	case l := <-c.inc:
+		return l.from, l.body, nil
+	case <-ctx.Done():
+		return identity.Peer{}, nil, fmt.Errorf("switchboard: receive: %w", context.Cause(ctx))
+	case <-c.closing.Done():
+		return identity.Peer{}, nil, context.Cause(c.closing)
+	}
+}
+
+// Send has msg, at most MaxMessageLen bytes, delivered to the device. It blocks
+// until the server has passed it on, waiting for the line if need be, and fails
+// if the device is not connected.
+func (c *Client) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	if err := c.send(ctx, to, msg); err != nil {
+		return fmt.Errorf("switchboard %s: send to %s: %w", c.url, to.Short(), err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	for tries := 1; ; tries++ {
+		f, err := c.ask(ctx, frame{op: opAsk, device: to})
+		if err != nil {
+			return err
+		}
+		if f.op != opCard {
+			return answerError(f.op)
+		}
+		card, err := decodeCard(f.body, time.Now())
+		if err == nil && card.peer.Device != to {
+			err = fmt.Errorf("the server gave the card of %s", card.peer.Device.Short())
+		}
+		if err != nil {
+			return err
+		}
+		var id [letterIDLen]byte
+		rand.Read(id[:])
+		sealed, err := sealLetter(c.cfg.Identity, card, id, time.Now(), msg)
+		if err != nil {
+			return err
+		}
+		f, err = c.ask(ctx, frame{op: opSend, device: to, body: sealed, extra: card.sum[:]})
+		switch {
+		case err != nil:
+			return err
+		case f.op == opTaken:
+			return nil
+		case f.op == opStale && tries < 3: // it has just come back
+			continue
+		}
+		return answerError(f.op)
+	}
+}
+
+func answerError(o op) error {
+	switch o {
+	case opAbsent:
+		return errors.New("the device is not connected to this switchboard")
+	case opBusy:
+		return errors.New("too many messages wait for the device already")
+	case opStale:
+		return errors.New("the device's line changes all the time")
+	}
+	return fmt.Errorf("unexpected answer %d", o)
+}
+
+// ask sends a request and waits for its answer.
+func (c *Client) ask(ctx context.Context, f frame) (frame, error) {
+	l, err := c.waitLine(ctx)
+	if err != nil {
+		return f, err
+	}
+	c.mu.Lock()
+	c.number++
+	f.number = c.number
+	c.mu.Unlock()
+	answerc := make(chan frame, 1)
+	l.mu.Lock()
+	if len(l.waiting) >= waitingMost {
+		l.mu.Unlock()
+		return f, fmt.Errorf("%d requests wait for the server already", waitingMost)
+	}
+	l.waiting[f.number] = answerc
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.waiting, f.number)
+		l.mu.Unlock()
+	}()
+	// A write that is cut breaks the line, so it does not end with ctx.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	if err := write(wctx, l.ws, f); err != nil {
+		return f, err
+	}
+	select {
+	case f = <-answerc:
+		return f, nil
+	case <-l.donec:
+		return f, errors.New("the line broke before the answer")
+	case <-ctx.Done():
+		return f, fmt.Errorf("no answer of the server: %w", context.Cause(ctx))
+	}
+}
+
+// waitLine returns the line, once there is one.
+func (c *Client) waitLine(ctx context.Context) (*line, error) {
+	for {
+		c.mu.Lock()
+		l, upc, last := c.line, c.upc, c.last
+		c.mu.Unlock()
+		if l != nil {
+			return l, nil
+		}
+		select {
+		case <-upc:
+		case <-c.closing.Done():
+			return nil, context.Cause(c.closing)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("there is no line (%v): %w", last, context.Cause(ctx)) //nolint:errorlint // last tells, and is no cause
+		}
+	}
+}
+
+// Close ends the line and waits for it.
+func (c *Client) Close() error {
+	c.cancel(errClosed)
+	<-c.donec
+	return nil
+}

@@ -1,0 +1,434 @@
+package switchboard
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	"peerlink/identity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newIdentity(t testing.TB, name string) *identity.Identity {
+	t.Helper()
+	id, err := identity.Generate(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func limit(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// serve runs a Server on loopback and returns its URL.
+func serve(t testing.TB, cfg ServerConfig) (*Server, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(cfg)
+	ctx, stop := context.WithCancel(context.Background())
+	donec := make(chan error, 1)
+	go func() { donec <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-donec; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return s, "ws://" + l.Addr().String() + "/"
+}
+
+func dial(t testing.TB, url string, id *identity.Identity) *Client {
+	t.Helper()
+	c, err := Dial(limit(t), url, Config{Identity: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestMessagesReachTheirDevice(t *testing.T) {
+	_, url := serve(t, ServerConfig{})
+	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
+	a, b := dial(t, url, alice), dial(t, url, bob)
+	ctx := limit(t)
+	for _, c := range []struct {
+		from, to *Client
+		id, peer *identity.Identity
+		msg      string
+	}{{a, b, alice, bob, "hello"}, {b, a, bob, alice, strings.Repeat("x", MaxMessageLen)}} {
+		if err := c.from.Send(ctx, c.peer.DeviceID(), []byte(c.msg)); err != nil {
+			t.Fatal(err)
+		}
+		from, msg, err := c.to.Receive(ctx)
+		if err != nil || from.Device != c.id.DeviceID() || string(msg) != c.msg {
+			t.Errorf("received %d bytes of %v, %v", len(msg), from, err)
+		}
+	}
+	if err := a.Send(ctx, bob.DeviceID(), make([]byte, MaxMessageLen+1)); err == nil {
+		t.Error("a message past the bound is taken")
+	}
+	if err := a.Send(ctx, newIdentity(t, "nobody").DeviceID(), nil); err == nil || !strings.Contains(err.Error(), "not connected") {
+		t.Errorf("to an absent device: %v", err)
+	}
+}
+
+// A line that breaks comes back by itself, and a newer line takes over.
+func TestLineComesBack(t *testing.T) {
+	s, url := serve(t, ServerConfig{})
+	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
+	a, b := dial(t, url, alice), dial(t, url, bob)
+	ctx := limit(t)
+	before := s.member(bob.DeviceID())
+	before.end(errors.New("cut by the test"))
+	for { // no news but these: Send fails while bob is away
+		if err := a.Send(ctx, bob.DeviceID(), []byte("again")); err == nil && s.member(bob.DeviceID()) != before {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("bob has not come back")
+		}
+	}
+	if _, msg, err := b.Receive(ctx); err != nil || string(msg) != "again" {
+		t.Errorf("received %q, %v", msg, err)
+	}
+	newer := dial(t, url, bob)
+	for err := error(nil); err == nil; { // letters may still be waiting
+		if _, _, err = b.Receive(ctx); err != nil && (!errors.Is(err, net.ErrClosed) || !errors.Is(err, errReplaced)) {
+			t.Errorf("the older line ended with %v", err)
+		}
+	}
+	if err := a.Send(ctx, bob.DeviceID(), []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if _, msg, err := newer.Receive(ctx); err != nil || string(msg) != "new" {
+		t.Errorf("received %q, %v", msg, err)
+	}
+}
+
+// raw speaks to a server by hand.
+func raw(t *testing.T, url string) (*websocket.Conn, frame) {
+	t.Helper()
+	ws, _, err := websocket.Dial(limit(t), url, &websocket.DialOptions{Subprotocols: []string{Protocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ws.CloseNow() })
+	f, err := read(limit(t), ws)
+	if err != nil || f.op != opChallenge {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	return ws, f
+}
+
+// Who does not prove the key of his card does not join. fault: D2
+func TestJoinWithoutTheKey(t *testing.T) {
+	trust := &identity.Trust{}
+	s, url := serve(t, ServerConfig{Trust: trust})
+	alice, mallory, banned := newIdentity(t, "alice"), newIdentity(t, "mallory"), newIdentity(t, "banned")
+	if err := trust.Set(banned.DeviceID(), identity.Banned); err != nil {
+		t.Fatal(err)
+	}
+	key, err := kem().GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(url, "ws://"), "/")
+	card := func(id *identity.Identity) []byte {
+		b, err := encodeCard(id, key.PublicKey().Bytes(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	join := func(shown, signer *identity.Identity, nonce []byte, host string) frame {
+		b := card(shown)
+		c, err := decodeCard(b, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig, err := signer.Sign(joinPurpose, joinStatement(nonce, c.sum, host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return frame{op: opJoin, body: b, extra: sig}
+	}
+	for name, say := range map[string]func(nonce []byte) frame{
+		"another's card":    func(n []byte) frame { return join(alice, mallory, n, host) },
+		"another challenge": func([]byte) frame { return join(alice, alice, make([]byte, nonceLen), host) },
+		"another server":    func(n []byte) frame { return join(alice, alice, n, "board.example") },
+		"a banned device":   func(n []byte) frame { return join(banned, banned, n, host) },
+		"no join":           func([]byte) frame { return frame{op: opAsk, device: alice.DeviceID()} },
+		"no card":           func([]byte) frame { return frame{op: opJoin, body: []byte{1}} },
+	} {
+		ws, f := raw(t, url)
+		if err := write(limit(t), ws, say(f.body)); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := read(limit(t), ws); err == nil || websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	for _, id := range []*identity.Identity{alice, mallory, banned} {
+		if s.member(id.DeviceID()) != nil {
+			t.Errorf("%v has joined", id.Peer())
+		}
+	}
+}
+
+// What a server makes up, repeats or turns to another device is dropped.
+// faults: E1, E2
+func TestLettersThatAreDropped(t *testing.T) {
+	alice, bob, mallory := newIdentity(t, "alice"), newIdentity(t, "bob"), newIdentity(t, "mallory")
+	key, err := kem().GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	to := func(id *identity.Identity) card { return card{peer: id.Peer(), key: key.PublicKey().Bytes()} }
+	seal := func(from *identity.Identity, c card, at time.Time) []byte {
+		b, err := sealLetter(from, c, [letterIDLen]byte{1}, at, []byte("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	good := seal(alice, to(bob), now)
+	if l, err := openLetter(bob.DeviceID(), key, good, now); err != nil || l.from.Device != alice.DeviceID() || string(l.body) != "hello" {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)-1] ^= 1
+	// Alice's chain and statement under mallory's signature.
+	forged, err := sign(mallory, letterPurpose, uint8(version), alice.Peer().Chain(), bytes.Clone(idBytes(bob)), make([]byte, letterIDLen), uint64(now.UnixMilli()), []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeLetter(bob.DeviceID(), forged, now); !errors.Is(err, identity.ErrSignature) {
+		t.Errorf("a forged sender: %v", err)
+	}
+	for name, b := range map[string][]byte{
+		"changed":           flipped,
+		"for another":       seal(alice, to(mallory), now),
+		"too old":           seal(alice, to(bob), now.Add(-freshness-time.Second)),
+		"from the future":   seal(alice, to(bob), now.Add(freshness+time.Second)),
+		"too long":          make([]byte, maxSealed+1),
+		"nothing":           nil,
+		"only a key":        good[:keyLen],
+		"not a letter":      []byte("hello"),
+		"cut by one byte":   good[:len(good)-1],
+		"with one too many": append(bytes.Clone(good), 0),
+	} {
+		if l, err := openLetter(bob.DeviceID(), key, b, now); err == nil {
+			t.Errorf("%s: taken from %v", name, l.from)
+		}
+	}
+	c := &Client{cfg: Config{Identity: bob}, key: key, inc: make(chan letter, 2), seen: make(map[[letterIDLen]byte]struct{})}
+	c.cfg.Logger = discard
+	c.deliver(good)
+	c.deliver(good)
+	if n := len(c.inc); n != 1 {
+		t.Errorf("one letter was delivered %d times", n)
+	}
+}
+
+func idBytes(id *identity.Identity) []byte { d := id.DeviceID(); return d[:] }
+
+// Pages of other sites do not connect, unless their host is named.
+func TestOriginIsChecked(t *testing.T) {
+	_, url := serve(t, ServerConfig{Origins: []string{"app.example"}})
+	for origin, want := range map[string]bool{"https://evil.example": false, "https://app.example": true, "": true} {
+		h := http.Header{}
+		if origin != "" {
+			h.Set("Origin", origin)
+		}
+		ws, resp, err := websocket.Dial(limit(t), url, &websocket.DialOptions{Subprotocols: []string{Protocol}, HTTPHeader: h})
+		if err == nil {
+			ws.CloseNow()
+		}
+		if (err == nil) != want {
+			t.Errorf("origin %q: %v, %v", origin, resp, err)
+		}
+		if !want && (resp == nil || resp.StatusCode != http.StatusForbidden) {
+			t.Errorf("origin %q: %v", origin, resp)
+		}
+	}
+}
+
+// A device that floods one that does not read is told so, and the server keeps
+// a bounded queue.
+func TestBoundsOfTheServer(t *testing.T) {
+	s := NewServer(ServerConfig{MaxDevices: 3, MaxPerAddress: 2})
+	a, b := source("192.0.2.1:1"), source("192.0.2.2:1")
+	for i, c := range []struct {
+		enter bool
+		want  bool
+	}{{s.enter(a), true}, {s.enter(a), true}, {s.enter(a), false}, {s.enter(b), true}, {s.enter(b), false}} {
+		if c.enter != c.want {
+			t.Errorf("line %d: %v, want %v", i, c.enter, c.want)
+		}
+	}
+	if source("[2001:db8::1]:1") != source("[2001:db8::2]:9") || source("192.0.2.1:1") == source("192.0.2.2:1") {
+		t.Error("sources are told apart wrongly")
+	}
+	bob := newIdentity(t, "bob")
+	m := &member{peer: bob.Peer(), sum: cardSum{1}, outc: make(chan frame, queueLen)}
+	s.seat(m)
+	got := make(map[op]int)
+	for range queueLen + 10 {
+		got[s.pass(frame{op: opSend, device: bob.DeviceID(), extra: m.sum[:]})]++
+	}
+	if got[opBusy] != 11 || got[opTaken] != queueLen-1 {
+		t.Errorf("%v", got)
+	}
+	if o := s.pass(frame{op: opSend, device: bob.DeviceID(), extra: make([]byte, 32)}); o != opStale {
+		t.Errorf("to an older card: %d", o)
+	}
+}
+
+// What one device sends past its rate waits; it is not lost. fault: E2
+func TestRateIsHeld(t *testing.T) {
+	_, url := serve(t, ServerConfig{Rate: 20})
+	alice := newIdentity(t, "alice")
+	a := dial(t, url, alice)
+	began := time.Now()
+	for range 50 { // 40 at once, then 10 in half a second
+		if _, err := a.ask(limit(t), frame{op: opAsk, device: alice.DeviceID()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := time.Since(began); d < 300*time.Millisecond {
+		t.Errorf("50 messages in %v", d)
+	}
+}
+
+// With certificate files the line is TLS, and a certificate that the device
+// does not know is refused.
+func TestTLSByFiles(t *testing.T) {
+	made := httptest.NewUnstartedServer(nil)
+	made.StartTLS() // for its certificate
+	defer made.Close()
+	cert := made.TLS.Certificates[0]
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writePEM(t, certFile, keyFile, cert)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	donec := make(chan error, 1)
+	go func() { donec <- NewServer(ServerConfig{}).ListenAndServe(ctx, addr, certFile, keyFile) }()
+	defer func() {
+		stop()
+		if err := <-donec; err != nil {
+			t.Error(err)
+		}
+	}()
+	pool := x509.NewCertPool()
+	pool.AddCert(made.Certificate())
+	id := newIdentity(t, "alice")
+	var c *Client
+	for c == nil {
+		c, err = Dial(limit(t), "wss://"+addr+"/", Config{Identity: id, TLS: &tls.Config{RootCAs: pool}})
+		if err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+	}
+	c.Close()
+	if _, err := Dial(limit(t), "wss://"+addr+"/", Config{Identity: id}); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+	if err := NewServer(ServerConfig{}).ListenAndServe(ctx, "127.0.0.1:0", certFile, filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a key file: %v", err)
+	}
+}
+
+func TestDialTellsWhatIsWrong(t *testing.T) {
+	id := newIdentity(t, "alice")
+	for _, url := range []string{"", "http://127.0.0.1/", "127.0.0.1:1", "ws:///x"} {
+		if _, err := Dial(limit(t), url, Config{Identity: id}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", url)) {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	url := "ws" + strings.TrimPrefix(plain.URL, "http")
+	if _, err := Dial(limit(t), url, Config{Identity: id}); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("at another server: %v", err)
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	b, err := frame{op: opSend, number: 7, device: identity.DeviceID{1}, body: []byte("x"), extra: make([]byte, 32)}.encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in, err := decodeFrame(b)
+		if err != nil {
+			return
+		}
+		again, err := in.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := decodeFrame(again)
+		if err != nil || out.op != in.op || out.number != in.number || out.device != in.device || !bytes.Equal(out.body, in.body) || !bytes.Equal(out.extra, in.extra) {
+			t.Fatalf("%+v came back as %+v, %v", in, out, err)
+		}
+	})
+}
+
+func FuzzLetter(f *testing.F) {
+	alice, err := identity.Generate("alice")
+	if err != nil {
+		f.Fatal(err)
+	}
+	me := alice.DeviceID()
+	now := time.Now()
+	b, err := sign(alice, letterPurpose, uint8(version), alice.Peer().Chain(), me[:], make([]byte, letterIDLen), uint64(now.UnixMilli()), []byte("x"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	c, err := encodeCard(alice, make([]byte, keyLen), now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(c)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if l, err := decodeLetter(me, b, now); err == nil && (len(l.body) > MaxMessageLen || l.from.Device.IsZero()) {
+			t.Fatalf("a letter of %v with %d bytes", l.from, len(l.body))
+		}
+		if c, err := decodeCard(b, now); err == nil && (len(c.key) != keyLen || c.peer.Device.IsZero()) {
+			t.Fatalf("a card of %v with a key of %d bytes", c.peer, len(c.key))
+		}
+	})
+}
