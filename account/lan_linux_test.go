@@ -23,7 +23,7 @@ const netnsEnv = "PEERLINK_TEST_NETNS"
 // each other and talk. The LAN is a network namespace of the test's own.
 //
 // fault: E5
-func TestDevicesOnOneLANConnectWithoutAnyNode(t *testing.T) {
+func TestS55_DevicesOnOneLANConnectWithoutAnyNode(t *testing.T) {
 	if os.Getenv(netnsEnv) == "" {
 		runInOwnNetwork(t)
 		return

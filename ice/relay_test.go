@@ -140,7 +140,7 @@ func exchangeBytes(t *testing.T, a, b net.Conn, n int) {
 }
 
 // One side's relay is enough where the other can send there.
-func TestARelayOfOneSideIsEnough(t *testing.T) {
+func TestS71_ARelayOfOneSideIsEnough(t *testing.T) {
 	for _, owner := range []string{"caller", "callee"} {
 		t.Run(owner, func(t *testing.T) {
 			s := relayServer(t, true)
