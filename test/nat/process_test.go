@@ -81,7 +81,8 @@ func (p *place) start(args ...string) *process {
 		p.l.t.Fatal(err)
 	}
 	q := &process{t: p.l.t, name: p.name, lines: make(chan event, 4096), done: make(chan struct{})}
-	q.cmd = exec.Command("ip", append([]string{"netns", "exec", p.l.ns(p.name), prog, "--json", "--verbose"}, args...)...)
+	// The hosts share this machine's files: without "off" they would meet there.
+	q.cmd = exec.Command("ip", append([]string{"netns", "exec", p.l.ns(p.name), prog, "--json", "--verbose", "--local", "off"}, args...)...)
 	q.cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	stdout, err := q.cmd.StdoutPipe()
 	if err != nil {
