@@ -135,57 +135,64 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 
 // Waits reports whether the Read that leads still has to wait.
 func (p *Port) Waits() bool {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	return p.socket().leading && !p.socket().readable()
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leading && !s.readable()
 }
 
 // End says that the peer sends no more: after what is buffered, io.EOF.
 func (p *Port) End() {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	p.socket().endRead(io.EOF)
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endRead(io.EOF)
 }
 
 // Stop says that the peer reads no more: writes fail with cause from now on.
 func (p *Port) Stop(cause error) {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	p.socket().endWrite(cause)
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endWrite(cause)
 }
 
 // Widen adds n bytes to the window that the peer is about to be told.
 func (p *Port) Widen(n int) {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	p.socket().window += n
-	p.socket().allowed += n
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window += n
+	s.allowed += n
 }
 
 // Stale returns how many bytes wait unread, and for how long the application
 // has not read so much that it was granted again.
 func (p *Port) Stale() (unread int, age time.Duration) {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	return p.socket().in.n, time.Duration(now() - p.socket().granted)
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in.n, time.Duration(now() - s.granted)
 }
 
 // Drop is Fail, but what waits unread is dropped.
 func (p *Port) Drop(cause error) {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	p.socket().link.Hold(-p.socket().in.reset())
-	p.socket().endRead(cause)
-	p.socket().endWrite(cause)
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link.Hold(-s.in.reset())
+	s.endRead(cause)
+	s.endWrite(cause)
 }
 
 // Fail ends both directions with cause, which must not be io.EOF. Whatever
 // ended before keeps its own reason, and buffered bytes remain readable.
 func (p *Port) Fail(cause error) {
-	p.socket().mu.Lock()
-	defer p.socket().mu.Unlock()
-	p.socket().endRead(cause)
-	p.socket().endWrite(cause)
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endRead(cause)
+	s.endWrite(cause)
 }
 
 // Grant adds to what may be sent. n must be positive; a sum past 2³¹-1 is an

@@ -26,8 +26,8 @@ const longReads = 3
 // waits in Read, it reads by itself, and what comes needs no second goroutine
 // to reach it: that saves a third of a round trip. When it leaves with its
 // data, it is expected back in no time; a patrol looks whether it was, and
-// becomes the watch if not. Whoever else waits for the
-// peer (expected) has the watch called at once.
+// becomes the watch if not. Whoever else waits for the peer (expected) has the
+// watch called at once.
 type baton struct {
 	fixed    bool         // the conn knows no deadline, so only the watch may read
 	held     atomic.Bool  // somebody reads
@@ -134,9 +134,9 @@ func (s *Socket) look() {
 		return
 	}
 	b.long, b.wait = 0, minPatrol
-	b.armed.Store(false)
+	b.armed.Store(false)                       // from here on another patrol may be under way: b.wait is its own
 	if !b.held.Load() && !b.armed.Swap(true) { // it has left meanwhile
-		b.patrol.Reset(b.wait)
+		b.patrol.Reset(minPatrol)
 	}
 }
 
