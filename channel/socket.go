@@ -189,6 +189,10 @@ func (s *Socket) unfollow() {
 // nothing, and soon enough for a window that just fills a long path.
 const grantLen = 128 << 10
 
+// On a slow path, where that takes longer than slowGrant, credit is given
+// after a 64th of the window: it is a sign of life, too.
+const slowGrant = time.Second
+
 // consumed notes that the application has n bytes more and, once a part of the
 // window has been read, grants it again. s.mu is held.
 func (s *Socket) consumed(n int) {
@@ -200,8 +204,11 @@ func (s *Socket) consumed(n int) {
 		return
 	}
 	s.owed += n
-	if s.owed >= min(s.window/2, max(s.window/8, grantLen)) {
-		at := now()
+	if s.owed < s.window/64 {
+		return
+	}
+	full := s.owed >= min(s.window/2, max(s.window/8, grantLen))
+	if at := now(); full || time.Duration(at-s.granted) >= slowGrant {
 		more := s.link.Widen(s.port(), s.window, s.owed, time.Duration(at-s.granted))
 		s.window += more
 		s.allowed += s.owed + more

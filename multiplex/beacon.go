@@ -14,6 +14,11 @@ const maxBeacons = 16
 // may be late because both sides are still setting up.
 const firstBeacons = 4
 
+// looks is how often in a BeaconTimeout the link is looked at while an answer is
+// under way: so much later than BeaconTimeout after the last sign of life a
+// peer counts as dead at the most.
+const looks = 4
+
 // idleTick is how often the clock ticks on links without beacons.
 const idleTick = 10 * time.Second
 
@@ -23,6 +28,10 @@ type beacons struct {
 	count int           // answers so far
 	low   time.Duration // the quickest of late; it counts from the second answer on
 	sent  map[uint64]*beacon
+
+	// What the peer does while its answer is under way.
+	progress int64     // what Socket.progress was when last looked at
+	moved    time.Time // when it was seen to have grown
 	rtt   time.Duration // smoothed; 0 until the first answer
 }
 
@@ -78,7 +87,11 @@ func (s *Socket) windLocked(now time.Time) {
 	s.line.trim()
 	switch {
 	case len(s.beacons.sent) > 0:
-		s.clock.Reset(s.cfg.BeaconTimeout - s.beacons.oldest(now))
+		look := s.cfg.BeaconTimeout / looks
+		if due := s.cfg.BeaconTimeout - s.beacons.oldest(now); due > 0 {
+			look = min(look, due)
+		}
+		s.clock.Reset(look)
 	case s.cfg.BeaconInterval > 0:
 		s.clock.Reset(s.cfg.BeaconInterval)
 	default:
@@ -86,9 +99,16 @@ func (s *Socket) windLocked(now time.Time) {
 	}
 }
 
-// deadLocked says why the peer counts as dead, if it does. s.mu is held.
+// deadLocked says why the peer counts as dead, if it does: an answer is overdue
+// and nothing comes that it could be waiting behind. A peer that keeps data or
+// credit coming lives, but has to answer in three intervals. s.mu is held.
 func (s *Socket) deadLocked(now time.Time) error {
-	if wait := s.beacons.oldest(now); wait >= s.cfg.BeaconTimeout {
+	b := &s.beacons
+	if n := s.progress.Load(); n != b.progress {
+		b.progress, b.moved = n, now
+	}
+	wait := b.oldest(now)
+	if wait >= s.cfg.patience() || wait >= s.cfg.BeaconTimeout && now.Sub(b.moved) >= s.cfg.BeaconTimeout {
 		return fmt.Errorf("%w: no answer to a beacon in %v", ErrDead, wait.Round(time.Millisecond))
 	}
 	if s.version.Load() == 0 && s.cfg.MinVersion >= version2 { // a peer of version 1 may well be silent
@@ -115,6 +135,9 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	}
 	if s.beacons.sent == nil {
 		s.beacons.sent = make(map[uint64]*beacon)
+	}
+	if len(s.beacons.sent) == 0 { // what came before it is no sign of life
+		s.beacons.progress = s.progress.Load()
 	}
 	n := nonce()
 	b := &beacon{at: time.Now(), done: make(chan struct{})}

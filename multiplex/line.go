@@ -13,6 +13,8 @@ const (
 	// lineCap is how much data may wait: 16 frames, what 200 µs take at 1.3 GB/s.
 	// Writers of channels wait for more, in turns.
 	lineCap = 256 << 10
+	// minCap is what lineCap shrinks to where the conn is slow: a frame.
+	minCap = 16 << 10
 	// maxReplies bounds what a peer can make us owe it while it reads nothing.
 	// Answers to requests are the largest, 270 bytes or less; an honest opener
 	// waits for 256 of them at most (maxAsked).
@@ -47,6 +49,7 @@ const (
 // calls Socket.flush when it has let go of its locks.
 type line struct {
 	size  frameSize   // of frames
+	pacer pacer
 	eager bool        // the conn can be written to without waiting
 	heard atomic.Bool // data has come since the last push: the peer may wait for an answer
 
@@ -171,7 +174,7 @@ func (l *line) appendLocked(e *entry, p []byte) (n int) {
 	if len(l.ready) > 0 {
 		return 0
 	}
-	n = min(len(p), l.size.fitting(lineCap-len(l.data)))
+	n = min(len(p), l.size.fitting(l.pacer.limit-len(l.data)))
 	if n > 0 {
 		e.round = l.round
 	}
@@ -350,7 +353,7 @@ const (
 func (l *line) pull() {
 	b := &l.batch
 	turns := b.turns
-	for len(turns) > 0 && len(b.data) < lineCap {
+	for len(turns) > 0 && len(b.data) < l.pacer.limit {
 		e := turns[0]
 		turns = turns[1:]
 		at := len(b.data)

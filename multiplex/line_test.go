@@ -351,7 +351,7 @@ func TestFittingInvertsFraming(t *testing.T) {
 
 // fault: B10
 func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
-	l := line{size: cutBody}
+	l := line{size: cutBody, pacer: pacer{limit: lineCap}}
 	l.wake.L = &l.mu
 	for id := range channel.ID(30_000) {
 		l.inOrder(id, encodeReset(id, 0), prompt)
@@ -364,7 +364,7 @@ func TestLineTakesDataBehindAnyAmountOfEnds(t *testing.T) {
 
 // A channel that asks while the writer has just emptied it must be asked again.
 func TestTurnIsNotLostWhileTheWriterPulls(t *testing.T) {
-	l := line{size: cutBody}
+	l := line{size: cutBody, pacer: pacer{limit: lineCap}}
 	l.wake.L = &l.mu
 	e := &entry{id: 1, turn: taken}
 	if n := l.push(e, fill(10)); n != 0 || e.turn != again {

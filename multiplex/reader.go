@@ -235,6 +235,7 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 		s.condemn(e, channel.CodeFlowControl)
 		return false
 	}
+	s.progress.Add(1)
 	s.baton.saw(e.port, woke)
 	return true
 }
@@ -362,6 +363,7 @@ func (s *Socket) handleGrants(gs []grant) error {
 		if err := e.port.Grant(g.n); err != nil {
 			return violation("credit for channel %d: %w", g.id, err)
 		}
+		s.progress.Add(1)
 	}
 	return nil
 }

@@ -46,7 +46,9 @@ type Config struct {
 	// those of Ping.
 	BeaconInterval time.Duration
 	// BeaconTimeout is how long an answer may take until the peer counts as
-	// dead: 5 s.
+	// dead: 5 s. As long as data or credit comes, which the answer may have to
+	// wait behind on a slow path, it may take three BeaconIntervals (30 s where
+	// there are none).
 	BeaconTimeout time.Duration
 	// CloseTimeout bounds Close: 1 s.
 	CloseTimeout time.Duration
@@ -77,6 +79,15 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// patience is how long an answer may take at all.
+func (c Config) patience() time.Duration {
+	interval := c.BeaconInterval
+	if interval <= 0 {
+		interval = 10 * time.Second
+	}
+	return max(3*interval, c.BeaconTimeout)
+}
+
 func or[T comparable](v, def T) T {
 	var zero T
 	if v == zero {
@@ -98,6 +109,7 @@ type Socket struct {
 	intake   intake
 	buffered atomic.Int64
 	quickest atomic.Int64 // lowest round-trip time of late, in ns
+	progress atomic.Int64 // grows with each piece of data that comes, and each grant
 	version  atomic.Int32 // the peer's; 0 until its first frame
 	stats    counters
 
@@ -153,7 +165,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	}
 	s.line.wake.L, s.line.round = &s.line.mu, 1
 	s.eager, s.line.eager = conn.(eagerConn)
-	s.line.size = cutFor(conn)
+	s.line.size, s.line.pacer.limit = cutFor(conn), lineCap
 	s.stats.created = time.Now()
 	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, 0), prompt)

@@ -59,17 +59,20 @@ func (s *Socket) send() {
 // writeNow writes as much of the batch as the conn takes at once, and reports
 // whether that was all.
 func (s *Socket) writeNow(b *batch) bool {
+	sum := 0
 	for i, p := range b.rest {
 		if len(p) == 0 {
 			continue
 		}
 		n, err := s.eager.WriteNow(p)
 		s.stats.bytesOut.Add(uint64(max(n, 0)))
+		sum += n
 		b.rest[i] = p[n:]
 		if err != nil || n < len(p) {
 			return false // a lasting error comes again when the writer writes
 		}
 	}
+	s.line.took(sum, 0)
 	return true
 }
 
@@ -85,31 +88,35 @@ func (s *Socket) writeLoop() {
 			if !left {
 				s.line.pull()
 			}
-			if err := s.writeBatch(&s.line.batch, left); err != nil {
+			begun := time.Now()
+			n, err := s.writeBatch(&s.line.batch, left)
+			if err != nil {
 				s.writeFailed(transportError("write", err))
 				return
 			}
+			s.line.took(n, time.Since(begun))
 			left = false
 		}
 	}
 }
 
-// writeBatch writes what is left of the batch.
-func (s *Socket) writeBatch(b *batch, left bool) error {
+// writeBatch writes what is left of the batch, and returns how much that was.
+func (s *Socket) writeBatch(b *batch, left bool) (sum int, err error) {
 	for _, p := range b.rest {
 		if len(p) == 0 && !left {
 			continue
 		}
 		n, err := s.conn.Write(p)
 		s.stats.bytesOut.Add(uint64(max(n, 0)))
+		sum += n
 		if err == nil && n < len(p) {
 			err = io.ErrShortWrite
 		}
 		if err != nil {
-			return err
+			return sum, err
 		}
 	}
-	return nil
+	return sum, nil
 }
 
 // writeFailed leaves the end to the reader, for a while: what the peer sent
