@@ -30,9 +30,9 @@ type beacons struct {
 	sent  map[uint64]*beacon
 
 	// What the peer does while its answer is under way.
-	progress int64     // what Socket.progress was when last looked at
-	moved    time.Time // when it was seen to have grown
-	rtt   time.Duration // smoothed; 0 until the first answer
+	progress int64         // what Socket.progress was when last looked at
+	moved    time.Time     // when it was seen to have grown
+	rtt      time.Duration // smoothed; 0 until the first answer
 }
 
 type beacon struct {

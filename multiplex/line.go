@@ -48,7 +48,7 @@ const (
 // what makes ids safe to use again. To queue is not to send: whoever queues
 // calls Socket.flush when it has let go of its locks.
 type line struct {
-	size  frameSize   // of frames
+	size  frameSize // of frames
 	pacer pacer
 	eager bool        // the conn can be written to without waiting
 	heard atomic.Bool // data has come since the last push: the peer may wait for an answer
