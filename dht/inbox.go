@@ -51,6 +51,8 @@ type inbox struct {
 	letterIDs *lru.Cache[signalKey, struct{}]
 	letters   *rate.Limiter
 
+	met func(signal) // told of each genuine signal; nil: nobody is
+
 	queue, letterQueue chan signal
 }
 
@@ -190,6 +192,9 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	}
 	if had, _ := b.ids.ContainsOrAdd(signalKey{s.from.Device, s.id}, struct{}{}); had {
 		return dropDuplicate, errDuplicate
+	}
+	if b.met != nil {
+		b.met(s)
 	}
 	select {
 	case b.queue <- s:

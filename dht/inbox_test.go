@@ -31,7 +31,7 @@ func newTestInbox(t testing.TB, me *identity.Identity, change func(*Config)) *in
 // sealedFor makes a genuine signal with number n.
 func sealedFor(t testing.TB, from *identity.Identity, to identity.DeviceID, key []byte, n byte, at time.Time) []byte {
 	t.Helper()
-	plain, err := encodeSignal(from, to, [signalIDLen]byte{n}, at, 0, []byte{n})
+	plain, err := encodeSignal(from, to, [signalIDLen]byte{n}, at, 0, []byte{n}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

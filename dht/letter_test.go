@@ -16,7 +16,7 @@ import (
 // sealedLetter makes a genuine letter.
 func sealedLetter(t testing.TB, from, to *identity.Identity, n byte, at time.Time, life time.Duration) []byte {
 	t.Helper()
-	plain, err := encodeSignal(from, to.DeviceID(), [signalIDLen]byte{n}, at, life, []byte{n})
+	plain, err := encodeSignal(from, to.DeviceID(), [signalIDLen]byte{n}, at, life, []byte{n}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,27 +53,94 @@ type found struct {
 // the last minute is returned at once. The error matches ErrNotFound,
 // os.ErrDeadlineExceeded or net.ErrClosed. It may be called concurrently.
 func (n *Node) Lookup(ctx context.Context, id identity.DeviceID) (Record, error) {
-	f, err := n.find(ctx, id)
+	f, _, err := n.find(ctx, id, newestRecord)
 	return f.rec, err
 }
 
-// find is Lookup with the nodes.
-func (n *Node) find(ctx context.Context, id identity.DeviceID) (found, error) {
+// haste says what a look-up waits for.
+type haste int
+
+const (
+	// newestRecord: everybody who was asked has had time to show a newer one.
+	newestRecord haste = iota
+	// anyRecord: the first valid one. It is good enough to signal: its device
+	// has signed it, and it has not expired.
+	anyRecord
+)
+
+// find is Lookup with the nodes. Where it returns before everybody has answered,
+// later tells what the whole look-up came to; it is nil otherwise.
+func (n *Node) find(ctx context.Context, id identity.DeviceID, h haste) (f found, later <-chan outcome, err error) {
 	now := time.Now()
 	if f, ok := n.cache.Get(id); ok && now.Before(f.until) && now.Before(f.rec.Expires) {
 		trace.Note(ctx, trace.RecordFound, "seq %d, known for %v", f.rec.Seq, (cacheLife - f.until.Sub(now)).Round(time.Millisecond))
-		return f, nil
+		return f, nil, nil
+	}
+	if f, ok := n.callers.Get(id); ok && h == anyRecord && now.Before(f.until) {
+		trace.Note(ctx, trace.RecordFound, "told by the device when it called")
+		f.nodes = n.around(recordKey(id))
+		_, later = n.seek(n.life, id) // the nodes around may all be lying
+		return f, later, nil
 	}
 	ctx, cancel := n.bound(ctx, lookupTimeout)
 	defer cancel()
-	f, err := n.locate(ctx, id)
-	if err != nil {
-		return found{}, n.explain(ctx, fmt.Errorf("dht: look up %s: %w", id, err))
+	first, last := n.seek(ctx, id)
+	if h == newestRecord {
+		first = nil
 	}
-	f.until = time.Now().Add(cacheLife)
-	n.cache.Add(id, f)
+	select {
+	case f = <-first:
+		later = last
+	case o := <-last:
+		f, err = o.f, o.err
+	}
+	if err != nil {
+		return found{}, nil, n.explain(ctx, fmt.Errorf("dht: look up %s: %w", id, err))
+	}
 	trace.Note(ctx, trace.RecordFound, "seq %d, nodes asked: %d", f.rec.Seq, f.asked)
-	return f, nil
+	return f, later, nil
+}
+
+// called remembers what a caller has told of itself: that will do for the answer.
+func (n *Node) called(s signal) {
+	if len(s.key) > 0 {
+		n.callers.Add(s.from.Device, found{rec: Record{Peer: s.from, SealingKey: s.key}, until: time.Now().Add(cacheLife)})
+	}
+}
+
+// around lists the nodes near key that this node knows of, itself included
+// where it serves.
+func (n *Node) around(key string) []peer.ID {
+	return n.withSelf(n.kad.RoutingTable().NearestPeers(kbucket.ConvertKey(key), bucketSize), key)
+}
+
+// seek begins a look-up that goes on behind the caller's back once first has
+// told of a record; until then ctx ends it. last always tells how it came out.
+func (n *Node) seek(ctx context.Context, id identity.DeviceID) (first <-chan found, last <-chan outcome) {
+	firstc, lastc := make(chan found, 1), make(chan outcome, 1)
+	on, cancel := n.bound(context.WithoutCancel(ctx), lookupTimeout)
+	stop := context.AfterFunc(ctx, cancel)
+	if !n.spawn(func() {
+		defer cancel()
+		f, err := n.locate(on, id, func(f found) {
+			stop()
+			f.until = time.Now().Add(cacheLife)
+			n.cache.Add(id, f)
+			select {
+			case firstc <- f:
+			default:
+			}
+		})
+		if err == nil {
+			f.until = time.Now().Add(cacheLife)
+			n.cache.Add(id, f)
+		}
+		lastc <- outcome{f, err}
+	}) {
+		cancel()
+		lastc <- outcome{err: errClosed}
+	}
+	return firstc, lastc
 }
 
 // bound limits ctx by d and by the node's life.
@@ -94,8 +161,8 @@ func (n *Node) explain(ctx context.Context, err error) error {
 	return err
 }
 
-// search asks the network.
-func (n *Node) search(ctx context.Context, id identity.DeviceID) (found, error) {
+// search asks the network. It tells first of the first valid record.
+func (n *Node) search(ctx context.Context, id identity.DeviceID, first func(found)) (found, error) {
 	if err := n.joiner.wait(ctx); err != nil {
 		return found{}, fmt.Errorf("no bootstrap node was reached: %w", err)
 	}
@@ -108,27 +175,32 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID) (found, error) 
 	if err != nil {
 		return found{}, err
 	}
-	best := newest(values)
+	best := newest(values, func(v []byte) {
+		if rec, err := decodeRecord(v, id, time.Now()); err == nil {
+			first(found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.count()})
+		}
+	})
 	gaveUp := ctx.Err()
 	cancel()
 	<-collected
 	if best == nil && gaveUp != nil {
-		return found{}, fmt.Errorf("nodes asked: %d: %w", seen.asked, gaveUp)
+		return found{}, fmt.Errorf("nodes asked: %d: %w", seen.count(), gaveUp)
 	}
 	if best == nil {
-		return found{}, fmt.Errorf("%w (nodes asked: %d)", ErrNotFound, seen.asked)
+		return found{}, fmt.Errorf("%w (nodes asked: %d)", ErrNotFound, seen.count())
 	}
 	rec, err := decodeRecord(best, id, time.Now())
 	if err != nil {
 		return found{}, err
 	}
-	return found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.asked}, nil
+	return found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.count()}, nil
 }
 
 // newest takes values, each better than the one before, until no better one came
 // for as long as the first took. Waiting for all would let one node that is slow
 // or gone delay every call.
-func newest(values <-chan []byte) (best []byte) {
+// first is told of the first.
+func newest(values <-chan []byte, first func([]byte)) (best []byte) {
 	start := time.Now()
 	var enough <-chan time.Time
 	for {
@@ -139,6 +211,7 @@ func newest(values <-chan []byte) (best []byte) {
 			}
 			best = v
 			if enough == nil {
+				first(v)
 				enough = time.After(min(time.Since(start), maxGrace))
 			}
 		case <-enough:
@@ -212,6 +285,13 @@ func (c *candidates) add(e *routing.QueryEvent) {
 			}
 		}
 	}
+}
+
+// count is how many were asked so far.
+func (c *candidates) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
 }
 
 // nearest lists the candidates.

@@ -39,17 +39,18 @@ type outcome struct {
 }
 
 // locate asks the network and those nearby, side by side. Either is enough; who
-// answers first gives the other one a moment, as either may lie.
-func (n *Node) locate(ctx context.Context, id identity.DeviceID) (found, error) {
+// answers first gives the other one a moment, as either may lie. first is told
+// of the first valid record at once, of each of the two.
+func (n *Node) locate(ctx context.Context, id identity.DeviceID, first func(found)) (found, error) {
 	near := n.nearby(id)
 	if len(near) == 0 {
-		return n.search(ctx, id)
+		return n.search(ctx, id, first)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	far, nigh := make(chan outcome, 1), make(chan outcome, 1)
-	if !n.spawn(func() { f, err := n.search(ctx, id); far <- outcome{f, err} }) ||
-		!n.spawn(func() { f, err := n.ask(ctx, near, id); nigh <- outcome{f, err} }) {
+	if !n.spawn(func() { f, err := n.search(ctx, id, first); far <- outcome{f, err} }) ||
+		!n.spawn(func() { f, err := n.ask(ctx, near, id, first); nigh <- outcome{f, err} }) {
 		return found{}, errClosed
 	}
 	var all []outcome
@@ -99,7 +100,7 @@ func merge(all []outcome) (f found, err error) {
 // ask asks peers whether they are device id, or have its record. All that
 // answer with a valid one are returned, but it waits only for the first and a
 // moment more.
-func (n *Node) ask(ctx context.Context, peers []peer.AddrInfo, id identity.DeviceID) (found, error) {
+func (n *Node) ask(ctx context.Context, peers []peer.AddrInfo, id identity.DeviceID, first func(found)) (found, error) {
 	ctx, cancel := context.WithTimeout(ctx, nearTimeout)
 	defer cancel()
 	f := found{asked: len(peers)}
@@ -115,6 +116,7 @@ func (n *Node) ask(ctx context.Context, peers []peer.AddrInfo, id identity.Devic
 			}
 			if len(f.near) == 0 {
 				time.AfterFunc(nearGrace, cancel)
+				first(found{rec: rec, nodes: []peer.ID{ai.ID}, near: []peer.ID{ai.ID}, asked: len(peers)})
 			}
 			if len(f.near) == 0 || rec.Seq > f.rec.Seq {
 				f.rec = rec

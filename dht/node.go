@@ -37,7 +37,9 @@ type Node struct {
 
 	neighbours *neighbours // nil without LAN
 	cache      *lru.Cache[identity.DeviceID, found]
-	sending    chan struct{} // one for each signal being put
+	callers    *lru.Cache[identity.DeviceID, found]     // what callers told of themselves
+	told       *lru.Cache[identity.DeviceID, time.Time] // until when a device knows our sealing key
+	sending    chan struct{}                            // one for each signal being put
 	drops      *drops
 
 	life context.Context // done when Close begins
@@ -65,6 +67,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, drops: new(drops), records: newStore(),
 		cache:   newLRU[identity.DeviceID, found](cacheLen),
+		callers: newLRU[identity.DeviceID, found](cacheLen),
+		told:    newLRU[identity.DeviceID, time.Time](cacheLen),
 		sending: make(chan struct{}, maxDeliveries),
 	}
 	if err := n.open(); err != nil {
@@ -116,6 +120,7 @@ func (n *Node) start() error {
 	met := n.memory.noteNode
 	if n.cfg.Identity != nil {
 		n.inbox = newInbox(n.cfg, n.drops)
+		n.inbox.met = n.called
 		n.presence = newPresence(n, n.inbox)
 		met = func(p peer.ID) { n.memory.noteNode(p); n.presence.meet(p) }
 	}

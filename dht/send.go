@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -78,11 +79,15 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 	}
 	ctx, cancel := n.bound(ctx, sendTimeout)
 	defer cancel()
-	f, err := n.find(ctx, to)
+	f, later, err := n.find(ctx, to, anyRecord)
 	if err != nil {
 		return Delivery{}, err
 	}
-	sealed, err := n.seal(f.rec, msg, life)
+	plain, err := n.sign(to, msg, life)
+	if err != nil {
+		return Delivery{}, err
+	}
+	sealed, err := sealSignal(to, f.rec.SealingKey, plain)
 	if err != nil {
 		return Delivery{}, err
 	}
@@ -92,6 +97,7 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 		return Delivery{}, n.explain(ctx, fmt.Errorf("%d signals are being sent already: %w", maxDeliveries, ctx.Err()))
 	}
 	c := newCourier(n, to, sealed, life)
+	c.plain, c.key, c.later = plain, f.rec.SealingKey, later
 	if !n.spawn(func() { defer func() { <-n.sending }(); c.run(f) }) {
 		<-n.sending
 		return Delivery{}, errClosed
@@ -113,15 +119,17 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 	return c.sum, fmt.Errorf("%v: %w", c.sum, errors.Join(c.errs...))
 }
 
-// seal makes the bytes that travel.
-func (n *Node) seal(rec Record, msg []byte, life time.Duration) ([]byte, error) {
+// sign makes what is sealed. The first signal to a device within a minute tells
+// it this one's sealing key, so that the answer needs no look-up.
+func (n *Node) sign(to identity.DeviceID, msg []byte, life time.Duration) ([]byte, error) {
 	var id [signalIDLen]byte
 	_, _ = rand.Read(id[:]) // never fails
-	plain, err := encodeSignal(n.cfg.Identity, rec.Peer.Device, id, n.cfg.now(), life, msg)
-	if err != nil {
-		return nil, err
+	var key []byte
+	if until, ok := n.told.Get(to); life == 0 && (!ok || time.Now().After(until)) {
+		key = n.cfg.Identity.SealingKey()
+		n.told.Add(to, time.Now().Add(cacheLife/2))
 	}
-	return sealSignal(rec.Peer.Device, rec.SealingKey, plain)
+	return encodeSignal(n.cfg.Identity, to, id, n.cfg.now(), life, msg, key)
 }
 
 // courier puts one signal to the nodes nearest to its recipient. It outlives the
@@ -131,7 +139,11 @@ type courier struct {
 	n      *Node
 	to     identity.DeviceID
 	sealed []byte
-	life   time.Duration // 0: no letter
+	life   time.Duration  // 0: no letter
+	plain  []byte         // what is sealed
+	key    []byte         // and to which key
+	later  <-chan outcome // what the look-up still finds; nil: nothing
+	beside int            // nodes asked beside the usual number, as they are nearby
 
 	sum     Delivery
 	errs    []error
@@ -154,7 +166,7 @@ type result struct {
 func newCourier(n *Node, to identity.DeviceID, sealed []byte, life time.Duration) *courier {
 	return &courier{
 		n: n, to: to, sealed: sealed, life: life, asked: make(map[peer.ID]bool),
-		results: make(chan result, replication),
+		results: make(chan result, 2*replication),
 		pushed:  make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -171,6 +183,8 @@ func (c *courier) run(f found) {
 	c.ask(ctx, f.nodes)
 	if c.sum.Pushed == 0 {
 		c.n.cache.Remove(c.to)
+		c.n.callers.Remove(c.to)
+		c.n.told.Remove(c.to)
 	}
 	if c.far == 0 && ctx.Err() == nil && c.n.joiner.populated() {
 		key := recordKey(c.to)
@@ -182,33 +196,78 @@ func (c *courier) run(f found) {
 }
 
 // ask puts the signal to the first of nodes that were not asked yet, until
-// enough took it; each that fails is replaced by the next.
+// enough took it; each that fails is replaced by the next. What the look-up still
+// finds meanwhile is asked too.
 func (c *courier) ask(ctx context.Context, nodes []peer.ID) {
 	took := 0
 	for {
-		for len(nodes) > 0 && took+c.pending < replication {
+		for len(nodes) > 0 && took+c.pending < replication+c.beside {
 			p := nodes[0]
 			nodes = nodes[1:]
-			if c.asked[p] {
-				continue
-			}
-			c.asked[p] = true
-			c.sum.Asked++
-			c.pending++
-			go func() {
-				pushed, err := c.n.put(ctx, p, c.to, c.sealed, c.life)
-				c.results <- result{p, pushed, err} // has room for every pending one
-			}()
+			c.begin(ctx, p)
 		}
-		if c.pending == 0 {
+		if c.pending == 0 && c.later == nil {
 			return
 		}
-		r := <-c.results
-		c.pending--
-		if c.note(r) {
-			took++
+		select {
+		case r := <-c.results:
+			c.pending--
+			if c.note(r) {
+				took++
+			}
+		case o := <-c.later:
+			c.later = nil
+			nodes = append(c.learn(o), nodes...)
+		case <-ctx.Done():
+			c.later = nil
+			if c.pending == 0 {
+				return
+			}
+			r := <-c.results // ctx ends them, too
+			c.pending--
+			c.note(r)
 		}
 	}
+}
+
+// begin puts the signal to a node that was not asked yet.
+func (c *courier) begin(ctx context.Context, p peer.ID) {
+	if c.asked[p] {
+		return
+	}
+	c.asked[p] = true
+	c.sum.Asked++
+	c.pending++
+	sealed := c.sealed
+	go func() {
+		pushed, err := c.n.put(ctx, p, c.to, sealed, c.life)
+		c.results <- result{p, pushed, err} // has room for every pending one
+	}()
+}
+
+// learn takes what the whole look-up has found, and lists whom to ask. The first
+// to answer may have shown an old record; and those nearby are asked in any case,
+// as everybody else may lie.
+func (c *courier) learn(o outcome) []peer.ID {
+	if o.err != nil {
+		return nil
+	}
+	if !bytes.Equal(o.f.rec.SealingKey, c.key) {
+		if sealed, err := sealSignal(c.to, o.f.rec.SealingKey, c.plain); err == nil {
+			c.sealed, c.key = sealed, o.f.rec.SealingKey
+			clear(c.asked) // they have what the device cannot open
+			c.beside = replication
+		}
+	}
+	c.near = o.f.near
+	fresh := 0
+	for _, p := range c.near {
+		if !c.asked[p] {
+			fresh++
+		}
+	}
+	c.beside = max(c.beside, min(fresh, replication))
+	return o.f.nodes
 }
 
 // note counts one node's answer and reports whether the node took the signal.

@@ -11,7 +11,8 @@ import (
 // A signal is a signed statement (purpose "signal"):
 //
 //	[version uint, chain [bytes…] of the sender, to bytes(32), id bytes(16),
-//	 time uint (Unix milliseconds), body bytes, (life uint (milliseconds))]
+//	 time uint (Unix milliseconds), body bytes, (life uint (milliseconds),
+//	 (sealing key bytes))]
 //
 // sealed with HPKE to the recipient's key, under the info string
 // "peerlink/signal/1" 0x00 to(32). Nodes see the recipient and the length;
@@ -19,7 +20,9 @@ import (
 // signal cannot be sealed again for somebody else (to), replayed later (time) or
 // twice (id), nor be taken for another device's (chain). One with a life is a
 // letter: its sender wants it read that much later still, and it goes where
-// letters go (ReceiveLetter), so that no offer can be made to last.
+// letters go (ReceiveLetter), so that no offer can be made to last. The sender's
+// sealing key, where it is told, saves the recipient a look-up for its answer; the
+// life before it is 0 then.
 
 // MaxMessageLen is the length in bytes of a message that Send takes. An offer
 // with 32 candidates has about 5 KiB.
@@ -31,7 +34,7 @@ const (
 	signalFields   = 6
 	signalPurpose  = "signal"
 	signalInfo     = "peerlink/signal/1\x00"
-	signalOverhead = identity.MaxChainLen*(identity.MaxCertLen+3) + maxSignature + 256
+	signalOverhead = identity.MaxChainLen*(identity.MaxCertLen+3) + maxSignature + maxSealingKey + 256
 	maxPlainLen    = MaxMessageLen + signalOverhead
 	maxSealedLen   = maxPlainLen + identity.MaxSealedOverhead
 	// freshness is how far a signal's time may be from the recipient's clock,
@@ -52,20 +55,24 @@ type signal struct {
 	at   time.Time
 	life time.Duration // 0: no letter
 	body []byte
+	key  []byte // of the sender; nil: not told
 
 	chain [][]byte
 	proof signed
 }
 
 // encodeSignal makes and signs the plaintext of a signal, or with a life of a
-// letter.
-func encodeSignal(from *identity.Identity, to identity.DeviceID, id [signalIDLen]byte, at time.Time, life time.Duration, body []byte) ([]byte, error) {
+// letter. key is told to the recipient unless it is empty.
+func encodeSignal(from *identity.Identity, to identity.DeviceID, id [signalIDLen]byte, at time.Time, life time.Duration, body, key []byte) ([]byte, error) {
 	if len(body) > MaxMessageLen {
 		return nil, fmt.Errorf("the message has %d bytes, at most %d can be signalled", len(body), MaxMessageLen)
 	}
 	values := []any{wireVersion, from.Peer().Chain(), to[:], id[:], uint64(at.UnixMilli()), body}
-	if life > 0 {
+	if life > 0 || len(key) > 0 {
 		values = append(values, uint64(life.Milliseconds()))
+	}
+	if len(key) > 0 {
+		values = append(values, key)
 	}
 	return sign(from, signalPurpose, values...)
 }
@@ -119,6 +126,12 @@ func parseSignal(plain []byte) (s signal, err error) {
 			return s, err
 		}
 		s.life = time.Duration(life) * time.Millisecond
+		extra--
+	}
+	if extra > 0 {
+		if s.key, err = r.Bytes(maxSealingKey); err != nil {
+			return s, err
+		}
 		extra--
 	}
 	return s, end(r, extra)

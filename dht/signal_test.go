@@ -44,7 +44,7 @@ func TestSignalIsOpenedByItsRecipientAlone(t *testing.T) {
 func TestMessageBeyondItsLimitIsNotSigned(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
 	for n, ok := range map[int]bool{0: true, MaxMessageLen: true, MaxMessageLen + 1: false} {
-		plain, err := encodeSignal(alice, bob.DeviceID(), [signalIDLen]byte{}, time.Now(), 0, make([]byte, n))
+		plain, err := encodeSignal(alice, bob.DeviceID(), [signalIDLen]byte{}, time.Now(), 0, make([]byte, n), nil)
 		if (err == nil) != ok {
 			t.Errorf("%d bytes: %v", n, err)
 		}
@@ -70,7 +70,7 @@ func TestFreshnessIsThirtySecondsEitherWay(t *testing.T) {
 
 func FuzzSignal(f *testing.F) {
 	alice, bob := fixedIdentity(f, "alice"), fixedIdentity(f, "bob")
-	plain, err := encodeSignal(alice, bob.DeviceID(), [signalIDLen]byte{1}, time.Now(), 0, []byte("body"))
+	plain, err := encodeSignal(alice, bob.DeviceID(), [signalIDLen]byte{1}, time.Now(), 0, []byte("body"), nil)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func makeVectors(t testing.TB, alice, bob *identity.Identity, at time.Time) vect
 	record := check(encodeRecord(alice, 7, at, at.Add(2*time.Hour)))
 	id := [signalIDLen]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 	body := []byte("an offer")
-	plain := check(encodeSignal(alice, bob.DeviceID(), id, at, 0, body))
+	plain := check(encodeSignal(alice, bob.DeviceID(), id, at, 0, body, nil))
 	nonce := bytes.Repeat([]byte{0xa5}, nonceLen)
 	node, listener := peer.ID("a node's peer id"), peer.ID("a listener's peer id")
 	st := listenStatement(nonce, alice.DeviceID(), node, listener)

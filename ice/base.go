@@ -99,7 +99,7 @@ func (b *base) dial(ctx context.Context, n *negotiation, remote net.Addr, desc s
 		conn.CloseWithError(codeRefused, "")
 		return nil, identity.Peer{}, err
 	}
-	return newQUICConn(b.e.t, conn, stream, desc), peer, nil
+	return newQUICConn(b.e, conn, stream, desc), peer, nil
 }
 
 // keep remembers a live connection for close; false where that has run. A

@@ -10,9 +10,8 @@ import (
 )
 
 // earlyGap is how far a handshake follows the first check to an address: the
-// peer takes it only once its agent has answered the check, which takes well
-// under a millisecond on an idle machine; 3 ms were too few on a busy one.
-const earlyGap = 6 * time.Millisecond
+// peer takes it only once it has read the check, and they must not change places.
+const earlyGap = 2 * time.Millisecond
 
 // earlyDial is a QUIC handshake that goes out right behind the first check to
 // an address, and so saves the round trip of waiting for its answer. If the

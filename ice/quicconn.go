@@ -48,6 +48,9 @@ type quicConn struct {
 	stream *quic.Stream
 	path   string
 
+	datagrams datagrams
+	engine    *udpEngine
+
 	sated   sync.Once // tells the peer that we need no more
 	closing sync.Once
 	closed  atomic.Bool
@@ -60,8 +63,10 @@ type quicConn struct {
 	cut     bool       // Close broke a Write
 }
 
-func newQUICConn(t *Transport, conn *quic.Conn, stream *quic.Stream, path string) *quicConn {
-	return &quicConn{t: t, conn: conn, stream: stream, path: path}
+func newQUICConn(e *udpEngine, conn *quic.Conn, stream *quic.Stream, path string) *quicConn {
+	c := &quicConn{t: e.t, conn: conn, stream: stream, path: path, engine: e}
+	c.datagrams.open(conn)
+	return c
 }
 
 // Path describes the way of the bytes, for people.
@@ -139,6 +144,7 @@ func (c *quicConn) Close() error {
 		c.closed.Store(true)
 		c.stream.SetWriteDeadline(time.Unix(1, 0))
 		c.deadlines.Unlock()
+		c.datagrams.end()
 		c.stream.CancelRead(streamUnread)
 
 		c.writing.Lock()

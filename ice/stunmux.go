@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/stun/v2"
 	"github.com/pion/transport/v3/deadline"
 )
 
@@ -71,6 +72,7 @@ const (
 // stunSession is one agent's share.
 type stunSession struct {
 	mux     *stunMux
+	key     stun.MessageIntegrity // of requests to the agent
 	conns   [stunWays]*stunConn
 	touched chan struct{}   // closed by the first request
 	found   chan checkedWay // addresses that have answered a request
@@ -105,9 +107,10 @@ type pace struct {
 }
 
 // open registers an agent before it exists, so that early requests wait for it.
-func (m *stunMux) open(ufrag string) *stunSession {
+func (m *stunMux) open(ufrag, password string) *stunSession {
 	s := &stunSession{
 		mux:          m,
+		key:          stun.NewShortTermIntegrity(password),
 		touched:      make(chan struct{}),
 		found:        make(chan checkedWay, maxStunSources),
 		first:        make(chan checkedWay, maxCandidates),
@@ -204,6 +207,9 @@ func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 		if s == nil || !s.request(way, src) {
 			return
 		}
+		if s.sources[src] == -1 && s.genuine(b) {
+			s.sources[src] = 0
+		}
 		c = s.conns[way]
 	case stunSuccess, stunError:
 		if c = m.response(class, tx, checkedWay{way, src}, b); c == nil {
@@ -235,6 +241,13 @@ func (s *stunSession) request(way int, src netip.AddrPort) bool {
 		close(s.touched)
 	}
 	return true
+}
+
+// genuine tells whether a request was made with the agent's password. The agent
+// looks for itself, but later: a QUIC handshake may be right behind the request.
+func (s *stunSession) genuine(b []byte) bool {
+	m := &stun.Message{Raw: b}
+	return m.Decode() == nil && s.key.Check(m) == nil
 }
 
 // response finds whom a response is for. It counts only if it came from where
@@ -309,17 +322,11 @@ func (s *stunSession) sent(c *stunConn, b []byte, to netip.AddrPort) bool {
 	}
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
-	switch class {
-	case stunRequest:
+	if class == stunRequest {
 		if !s.due(target{c.way, to}, time.Now()) {
 			return false
 		}
 		s.remember(tx, transaction{c, to})
-	case stunSuccess:
-		// The agent answers only what was made with its password.
-		if s.sources[to] == -1 {
-			s.sources[to] = 0
-		}
 	}
 	return true
 }

@@ -64,6 +64,8 @@ type udpEngine struct {
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{}
+
+	senders sync.WaitGroup // of datagrams: each ends with its connection; Add only under mu
 }
 
 func newUDPEngine(t *Transport) (*udpEngine, error) {
@@ -111,6 +113,7 @@ func (t *Transport) relayServers() []server {
 
 func (e *udpEngine) config() *quic.Config {
 	return &quic.Config{
+		EnableDatagrams:                true,
 		HandshakeIdleTimeout:           greetTimeout,
 		InitialPacketSize:              quicFirstPacket,
 		KeepAlivePeriod:                quicKeepAlive,
@@ -135,6 +138,7 @@ func (e *udpEngine) close() {
 	for c := range conns {
 		c.CloseWithError(codeGone, "transport closed")
 	}
+	e.senders.Wait()
 	if e.relays != nil {
 		e.relays.close()
 	}
@@ -156,7 +160,7 @@ func (e *udpEngine) connContext(ctx context.Context, info *quic.ClientInfo) (con
 // describe opens a session: from now on requests of the peer's agent are kept.
 func (e *udpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
 	s := &udpSession{e: e, n: n, ufrag: rand.Text()[:16], password: rand.Text(), remotec: make(chan *message, 1), morec: make(chan []candidate)}
-	s.stun = e.mux.open(s.ufrag)
+	s.stun = e.mux.open(s.ufrag, s.password)
 	if !n.spawn(s.run) {
 		e.mux.RemoveConnByUfrag(s.ufrag)
 		return errEnded
@@ -274,7 +278,7 @@ func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) erro
 		class = relayClass
 	}
 	way := e.t.way(n, addrPort(conn.RemoteAddr()), class)
-	return e.t.deliver(n, newQUICConn(e.t, conn, stream, desc), peer, way, func() error {
+	return e.t.deliver(n, newQUICConn(e, conn, stream, desc), peer, way, func() error {
 		return quicBounded(ctx, stream, func() error {
 			_, err := stream.Write([]byte{greeting})
 			return err

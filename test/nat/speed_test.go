@@ -66,6 +66,7 @@ func TestConnectingTakesFewRoundTrips(t *testing.T) {
 			real := max(slices.Min(rtts), float64(roundTrip.Milliseconds()))
 			median := took[len(took)/2]
 			fmt.Printf("%s: first byte after %.0f ms (%.0f to %.0f), %.1f round trips of %.1f ms\n", c.way, median, took[0], took[len(took)-1], median/real, real)
+			t.Logf("the last connect: %v", steps)
 			// The best one counts: a busy machine adds to the time, but not to the
 			// number of times that something goes there and back.
 			if best := took[0] / real; best > c.rounds {

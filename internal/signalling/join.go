@@ -1,0 +1,117 @@
+package signalling
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"peerlink/identity"
+)
+
+const (
+	// tryFor is what a line has to take a message while there are others: an
+	// answer of a far server takes well under a second, a broken line for ever.
+	tryFor = 3 * time.Second
+	// heardKept is of how many devices it is known over which line they talk.
+	heardKept = 1024
+)
+
+// Joined is several lines as one. Make one with Join; its methods may be called
+// concurrently.
+type Joined struct {
+	queue
+	lines   []Line
+	heard   *lru.Cache[identity.DeviceID, int]
+	closing context.Context
+	cancel  context.CancelCauseFunc
+	readers sync.WaitGroup
+	donec   chan struct{}
+}
+
+// Join reads the lines, alone. A nil log drops what is logged. Close the Joined
+// before the lines.
+func Join(log *slog.Logger, lines ...Line) *Joined {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	heard, err := lru.New[identity.DeviceID, int](heardKept)
+	if err != nil {
+		panic(err) // a size below one
+	}
+	j := &Joined{queue: newQueue(), lines: lines, heard: heard, donec: make(chan struct{})}
+	j.closing, j.cancel = context.WithCancelCause(context.Background())
+	errs := make([]error, len(lines))
+	for i, l := range lines {
+		j.readers.Go(func() {
+			errs[i] = read(j.closing, l, log, func(r received) {
+				j.heard.Add(r.from.Device, i)
+				if !j.put(r) {
+					log.Debug("signalling: message dropped, nobody receives", "from", r.from.Device)
+				}
+			})
+			if j.closing.Err() == nil {
+				log.Warn("signalling: a line has ended", "err", errs[i])
+			}
+		})
+	}
+	go func() {
+		defer close(j.donec)
+		j.readers.Wait()
+		j.end(errors.Join(append(errs, errClosed)...))
+	}()
+	return j
+}
+
+// Send tries the line over which the device was heard last, then the others in
+// order, 3 s each but for the last one, until one takes the message.
+func (j *Joined) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	var errs []error
+	order := j.order(to)
+	for n, i := range order {
+		err := func() error {
+			tctx := ctx
+			if n < len(order)-1 {
+				var cancel context.CancelFunc
+				tctx, cancel = context.WithTimeout(ctx, tryFor)
+				defer cancel()
+			}
+			return j.lines[i].Send(tctx, to, msg)
+		}()
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 0 {
+		return errors.New("signalling: there is no line")
+	}
+	return errors.Join(errs...)
+}
+
+func (j *Joined) order(to identity.DeviceID) []int {
+	var out []int
+	first, ok := j.heard.Get(to)
+	if ok {
+		out = append(out, first)
+	}
+	for i := range j.lines {
+		if !ok || i != first {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// Close ends Receive and waits for the reading to end. The lines stay open.
+func (j *Joined) Close() error {
+	j.cancel(errClosed)
+	<-j.donec
+	return nil
+}

@@ -1,0 +1,116 @@
+package signalling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"peerlink/identity"
+)
+
+// Line is a way to send devices small messages, encrypted and signed.
+type Line interface {
+	// Send blocks until the message is on its way, not until it has arrived.
+	Send(ctx context.Context, to identity.DeviceID, msg []byte) error
+	// Receive returns the next message for this device and who sent it. An
+	// error that matches net.ErrClosed is its last.
+	Receive(ctx context.Context) (from identity.Peer, msg []byte, err error)
+}
+
+const (
+	// queueLen is how many messages may wait for a reader; more are dropped.
+	queueLen = 64
+	// firstPause follows a line's passing failure, doubled up to maxPause.
+	firstPause = 50 * time.Millisecond
+	maxPause   = 5 * time.Second
+)
+
+// errClosed ends the reading of what was closed here.
+var errClosed = fmt.Errorf("signalling: closed: %w", net.ErrClosed)
+
+// received is a message that waits for its reader.
+type received struct {
+	from identity.Peer
+	msg  []byte
+}
+
+// read hands a line's messages to take, which must not block, until ctx ends or
+// the line does; it returns why.
+func read(ctx context.Context, l Line, log *slog.Logger, take func(received)) error {
+	pause := firstPause
+	for {
+		from, msg, err := l.Receive(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil:
+			log.Warn("signalling: receive", "err", err, "again in", pause)
+			if !wait(ctx, pause) {
+				return context.Cause(ctx)
+			}
+			pause = min(2*pause, maxPause)
+		default:
+			pause = firstPause
+			take(received{from, msg})
+		}
+	}
+}
+
+// wait returns false when ctx ends first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// queue keeps what was received until its reader comes.
+type queue struct {
+	inc  chan received
+	endc chan struct{} // closed when nothing more comes
+	why  error         // set before
+}
+
+func newQueue() queue { return queue{inc: make(chan received, queueLen), endc: make(chan struct{})} }
+
+// put returns false where the queue is full.
+func (q *queue) put(r received) bool {
+	select {
+	case q.inc <- r:
+		return true
+	default:
+		return false
+	}
+}
+
+func (q *queue) end(why error) {
+	q.why = why
+	close(q.endc)
+}
+
+// Receive returns the next message. It blocks until there is one, ctx ends, or
+// nothing can come any more (net.ErrClosed), once what came before was taken.
+func (q *queue) Receive(ctx context.Context) (identity.Peer, []byte, error) {
+	select {
+	case r := <-q.inc:
+		return r.from, r.msg, nil
+	default:
+	}
+	select {
+	case r := <-q.inc:
+		return r.from, r.msg, nil
+	case <-ctx.Done():
+		return identity.Peer{}, nil, fmt.Errorf("signalling: receive: %w", context.Cause(ctx))
+	case <-q.endc:
+		return identity.Peer{}, nil, q.why
+	}
+}
