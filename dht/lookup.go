@@ -122,7 +122,7 @@ func (n *Node) seek(ctx context.Context, id identity.DeviceID) (first <-chan fou
 	stop := context.AfterFunc(ctx, cancel)
 	if !n.spawn(func() {
 		defer cancel()
-		f, err := n.locate(on, id, func(f found) {
+		f, err := n.locate(on, id, func(f found) { // of each that answers, from its goroutine
 			stop()
 			f.until = time.Now().Add(cacheLife)
 			n.cache.Add(id, f)
@@ -170,6 +170,7 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID, first func(foun
 	defer cancel()
 	key := recordKey(id)
 	seen := newCandidates(n.kad.RoutingTable().NearestPeers(kbucket.ConvertKey(key), bucketSize))
+	n.shortcut(ctx, id, first)
 	events, collected := seen.collect(ctx)
 	values, err := n.kad.SearchValue(events, key, kad.Quorum(0))
 	if err != nil {
@@ -194,6 +195,31 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID, first func(foun
 		return found{}, err
 	}
 	return found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.count()}, nil
+}
+
+// shortcuts is how many nodes are asked beside the library, which asks a node one
+// thing at a time: whatever it is at, such as refreshing its table after a start,
+// a call would wait for.
+const shortcuts = 3
+
+// shortcut asks the nearest nodes that are known for a record, and tells first.
+func (n *Node) shortcut(ctx context.Context, id identity.DeviceID, first func(found)) {
+	key := recordKey(id)
+	near := n.around(key)
+	for _, p := range near[:min(len(near), shortcuts)] {
+		if p == n.host.ID() {
+			continue
+		}
+		n.spawn(func() {
+			rec, _, err := n.messenger.pm.GetValue(ctx, p, key)
+			if err != nil || rec == nil {
+				return
+			}
+			if rec, err := decodeRecord(rec.GetValue(), id, time.Now()); err == nil && ctx.Err() == nil {
+				first(found{rec: rec, nodes: near, asked: 1})
+			}
+		})
+	}
 }
 
 // newest takes values, each better than the one before, until no better one came

@@ -146,6 +146,7 @@ func (n *Node) start() error {
 		n.spawn(func() { n.presence.run(n.life) })
 	}
 	n.spawn(func() { n.joiner.run(n.life) })
+	n.spawn(func() { n.follow(n.life) })
 	return nil
 }
 

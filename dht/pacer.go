@@ -22,16 +22,27 @@ const (
 
 // pacer decides when to try to join.
 type pacer struct {
-	kickc chan time.Duration // asks for an attempt within so long
+	kickc  chan time.Duration // asks for an attempt within so long
+	freshc chan time.Duration // and for short pauses from then on
 }
 
-func newPacer() pacer { return pacer{kickc: make(chan time.Duration, 1)} }
+func newPacer() pacer {
+	return pacer{kickc: make(chan time.Duration, 1), freshc: make(chan time.Duration, 1)}
+}
 
 // kick asks for an attempt at a random time within d. One that is asked for
 // already may come later.
 func (p pacer) kick(d time.Duration) {
 	select {
 	case p.kickc <- d:
+	default:
+	}
+}
+
+// restart is kick, and forgets how long it has not worked: the reason is gone.
+func (p pacer) restart(d time.Duration) {
+	select {
+	case p.freshc <- d:
 	default:
 	}
 }
@@ -52,7 +63,12 @@ func (p pacer) run(ctx context.Context, attempt func(context.Context) bool) {
 		} else {
 			delay = bo.NextBackOff()
 		}
-		if within := p.pause(ctx, delay); within > bo.InitialInterval {
+		within, fresh := p.pause(ctx, delay)
+		switch {
+		case fresh:
+			bo.InitialInterval = joinFirstDelay
+			bo.Reset()
+		case within > bo.InitialInterval:
 			bo.InitialInterval = within
 			bo.Reset()
 		}
@@ -60,26 +76,27 @@ func (p pacer) run(ctx context.Context, attempt func(context.Context) bool) {
 }
 
 // pause waits for delay, or shorter when a kick comes, but never spins. It
-// returns what the kick said.
-func (p pacer) pause(ctx context.Context, delay time.Duration) (within time.Duration) {
+// returns what the kick said, and whether it was a restart.
+func (p pacer) pause(ctx context.Context, delay time.Duration) (within time.Duration, fresh bool) {
 	t := time.NewTimer(delay)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return 0
+		return 0, false
 	case <-t.C:
-		return 0
+		return 0, false
 	case within = <-p.kickc:
-		delay = min(delay, pacerMinPause+rand.N(within))
+	case within = <-p.freshc:
+		fresh = true
 	}
-	soon := time.NewTimer(delay)
+	soon := time.NewTimer(min(delay, pacerMinPause+rand.N(within)))
 	defer soon.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	case <-soon.C:
 	}
-	return within
+	return within, fresh
 }
 
 // jittered spreads d over ±25 %.

@@ -236,6 +236,9 @@ func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 // stands notes that a subscription was accepted by a node whose clock this one
 // is so far ahead of.
 func (p *presence) stands(id peer.ID, s *subscription, ahead time.Duration) {
+	if p.subs[id] != s {
+		return // it was dropped meanwhile
+	}
 	s.up = true
 	if p.clock.note(id, ahead) {
 		p.log.Warn("dht: signals and records will be refused" + p.clock.hint())
@@ -247,10 +250,7 @@ func (p *presence) stands(id peer.ID, s *subscription, ahead time.Duration) {
 
 // lost notes that a subscription ended, and has it replaced.
 func (p *presence) lost(ctx context.Context, id peer.ID, s *subscription, err error) {
-	if s.up {
-		p.up.Add(-1)
-	}
-	delete(p.subs, id)
+	p.drop(id, s)
 	p.clock.forget(id)
 	if errors.Is(err, context.Canceled) {
 		return // ended by reconcile

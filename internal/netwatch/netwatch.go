@@ -1,11 +1,11 @@
-// Package netwatch tells when the machine's interfaces or addresses change.
+// Package netwatch tells when the machine's interfaces, addresses or routes change.
 //
 //	for range netwatch.Changes(ctx) {
 //		// look at the network again
 //	}
 //
 // On Linux the kernel says so at once (rtnetlink); elsewhere, and where that is
-// not allowed, the addresses are looked at every five seconds. What has changed
+// not allowed, the addresses (without the routes) are looked at every five seconds. What has changed
 // is not told: whoever is interested looks for himself.
 package netwatch
 

@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// groups are the kernel's announcements that matter: links, and addresses of
-// both families.
-const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
+// groups are the kernel's announcements that matter: links, and addresses and
+// routes of both families. (A route often comes seconds after the address.)
+const groups = 1<<(unix.RTNLGRP_LINK-1) |
+	1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1) |
+	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
 
 // subscribe tells of every announcement of the kernel until ctx ends. It fails
 // where such sockets are forbidden.

@@ -10,7 +10,7 @@ import (
 )
 
 // again is how long it may take until a device that has moved is reached.
-const again = 60 * time.Second
+const again = 15 * time.Second
 
 // converse starts a chat from a to b, and waits until a line has come through.
 func (d *peer) converse(to *peer) *process {

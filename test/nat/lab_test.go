@@ -114,6 +114,7 @@ type place struct {
 	kind   kind
 	inside string // its own address
 	router string // the router's namespace; empty without one
+	link   *link  // between the two, where it is one of ours
 }
 
 // host makes a host, behind a router if its kind has one.

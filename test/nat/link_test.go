@@ -18,8 +18,16 @@ import (
 // link is a wire with a delay between two namespaces: two tun devices and a
 // pair of goroutines, as not every kernel has netem.
 type link struct {
-	ends [2]*os.File
-	wg   sync.WaitGroup
+	ends  [2]*os.File
+	fades [2]fade // each direction has its own
+	wg    sync.WaitGroup
+}
+
+// worsen sets what is lost from now on, of 1.
+func (l *link) worsen(loss float64) {
+	for i := range l.fades {
+		l.fades[i].set(loss)
+	}
 }
 
 const tunName = "slow0"
@@ -71,7 +79,7 @@ func openTunHere(ns string) (*os.File, error) {
 // wire is what a link does to packets, in each direction.
 type wire struct {
 	delay     time.Duration
-	loss      float64 // of 1, in bursts
+	loss      float64 // of 1, of the packets, in bursts
 	reorder   float64 // of 1, that are held back for another delay
 	duplicate float64 // of 1
 	corrupt   float64 // of 1, in which one bit is turned
@@ -82,6 +90,7 @@ type wire struct {
 func newLink(t testing.TB, a, b string, w wire) *link {
 	t.Helper()
 	l := &link{}
+	l.worsen(w.loss)
 	for i, ns := range []string{a, b} {
 		f, err := openTun(ns)
 		if err != nil {
@@ -90,8 +99,8 @@ func newLink(t testing.TB, a, b string, w wire) *link {
 		}
 		l.ends[i] = f
 	}
-	l.wg.Go(func() { w.forward(l.ends[0], l.ends[1]) })
-	l.wg.Go(func() { w.forward(l.ends[1], l.ends[0]) })
+	l.wg.Go(func() { w.forward(l.ends[0], l.ends[1], &l.fades[0]) })
+	l.wg.Go(func() { w.forward(l.ends[1], l.ends[0], &l.fades[1]) })
 	t.Cleanup(func() {
 		l.ends[0].Close()
 		l.ends[1].Close()
@@ -100,11 +109,48 @@ func newLink(t testing.TB, a, b string, w wire) *link {
 	return l
 }
 
-// burst is how long all packets are lost in a row, on average.
-const burst = 20 * time.Millisecond
+// burst is how many packets are lost in a row, on average.
+const burst = 3
+
+// fade decides which packets are lost (Gilbert's model): of two states, all are
+// lost in one and none in the other, and with each packet the state may change.
+// It goes by packets, not by time: a sender that slows down when it has lost some
+// would else lose fewer than it should. The zero value loses none.
+type fade struct {
+	mu     sync.Mutex
+	loss   float64
+	losing bool
+}
+
+func (f *fade) set(loss float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loss = loss
+}
+
+// loses decides about the next packet.
+func (f *fade) loses() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.loss <= 0:
+		f.losing = false
+	case f.loss >= 1:
+		f.losing = true
+	case f.losing:
+		f.losing = rand.Float64() >= leave(f.loss)
+	default:
+		f.losing = rand.Float64() < leave(f.loss)*f.loss/(1-f.loss)
+	}
+	return f.losing
+}
+
+// leave is how likely the losing state ends with a packet. Bursts are longer
+// where more is lost than delivered: losing begins with the next packet at most.
+func leave(loss float64) float64 { return min(1.0/burst, (1-loss)/loss) }
 
 // forward hands packets on until either device is closed.
-func (w wire) forward(from, to *os.File) {
+func (w wire) forward(from, to *os.File, f *fade) {
 	type packet struct {
 		b  []byte
 		at time.Time
@@ -120,21 +166,12 @@ func (w wire) forward(from, to *os.File) {
 	defer wg.Wait()
 	defer close(queue)
 	b := make([]byte, 1<<16)
-	losing, turns := false, time.Now()
 	for {
 		n, err := from.Read(b)
 		if err != nil {
 			return
 		}
-		// Two states, by turns: all is lost in one, and nothing in the other.
-		for now := time.Now(); w.loss > 0 && now.After(turns); losing = !losing {
-			mean := float64(burst)
-			if losing {
-				mean *= (1 - w.loss) / w.loss
-			}
-			turns = turns.Add(time.Duration(rand.ExpFloat64() * mean))
-		}
-		if losing {
+		if f.loses() {
 			continue
 		}
 		p := packet{append([]byte(nil), b[:n]...), time.Now().Add(w.delay)}

@@ -103,8 +103,8 @@ func (n *network) cell(t *testing.T, ka, kb kind) outcome {
 	if len(expected(ka, kb)) > 1 {
 		way = "" // by chance, so the next link may differ
 	}
-	o.speed[0] = a.send(b, mebibytes, way)
-	o.speed[1] = b.send(a, mebibytes, "")
+	o.speed[0] = a.send(b, mebibytes<<20, way)
+	o.speed[1] = b.send(a, mebibytes<<20, "")
 	return o
 }
 
@@ -139,10 +139,10 @@ func outcomeOf(e event) outcome {
 
 // send sends a file, compares, and returns the speed in MB/s, from the link to
 // the verified file. way is the one that must be taken; empty leaves it open.
-func (d *peer) send(to *peer, mib int, way string) float64 {
+func (d *peer) send(to *peer, size int, way string) float64 {
 	t := d.n.t
 	t.Helper()
-	data := make([]byte, mib<<20)
+	data := make([]byte, size)
 	rand.Read(data)
 	name := fmt.Sprintf("from-%s.bin", d.name)
 	file := filepath.Join(t.TempDir(), name)
