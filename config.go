@@ -14,8 +14,24 @@ import (
 
 // A Dialer makes an ordered, reliable stream to a device and proves that it
 // ends there. Dial may be called concurrently, ends with ctx at the latest, and
-// returns an error that tells what was tried. If that error has a method
-// Refused() string, the device itself said no, and no other carrier is tried.
+// returns an error that tells what was tried. What ConnectDevice does about it
+// depends on the error, or one that it wraps:
+//
+//   - With a method Refused() string, the device itself said no: no other
+//     carrier is tried.
+//   - With a method Permanent() bool that returns true, a TLS alert of the far
+//     end, and identity.ErrNotTrusted mean that this carrier would fail again: it
+//     is given up, others are tried, and if all say so there is no further round.
+//   - Any other is a failure of the moment.
+//
+// A stream may carry datagrams, too. If it has
+//
+//	SendDatagram(p []byte) error                          // or drops it; does not block, does not keep p
+//	ReceiveDatagram(ctx context.Context) ([]byte, error)  // an error ends it
+//	MaxDatagram() int                                     // as it is now; 0: none; without this method 1 100 bytes
+//
+// and the far end's stream does, channel.Socket.SendUnreliable uses them. They
+// must be as well proven and as secret as the stream.
 type Dialer interface {
 	// Name is the carrier's, as "ice", "tcp", "unix", "shm", "webrtc".
 	Name() string

@@ -116,28 +116,27 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 }
 
 // closingThere reports whether a request was declined only because the peer
-// had just begun to close the link; that it says so may overtake its going
-// away, which is waited for.
+// had just begun to close the link: its answer may overtake its going away,
+// which is waited for. If that does not come, the peer's program said so.
 func closingThere(ctx context.Context, l *link, err error) bool {
 	var no *multiplex.DeclinedError
-	if !errors.As(err, &no) || no.Reason != "closing" {
+	if !errors.As(err, &no) || no.Reason != reasonClosing {
 		return false
 	}
-	tick := time.NewTicker(closingLook)
-	defer tick.Stop()
-	for until := time.Now().Add(closeTimeout); !l.mux.Ending() && time.Now().Before(until); {
-		select {
-		case <-tick.C:
-		case <-l.mux.Done():
-		case <-ctx.Done():
-			return false
-		}
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-l.mux.Leaving():
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	return l.mux.Ending()
+	return false
 }
 
-// closingLook is how often a link is looked at whose end is about to be told.
-const closingLook = 5 * time.Millisecond
+// reasonClosing is what requests are declined with on a link that its side
+// closes, by multiplex and here.
+const reasonClosing = "closing"
 
 // errRetired is why a link did not take a request: it is about to be closed
 // here, because it is idle or another one takes its place.

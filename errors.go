@@ -3,6 +3,7 @@ package peerlink
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,10 +44,31 @@ type ConnectError struct {
 	Err error
 }
 
-// Error implements error: “could not reach 0a1b2c3d…: tcp: …; ice: …”.
+// elsewhere reports whether a carrier failed only because it reaches some
+// devices, those of this machine for example, and not this one: its error has a
+// method Elsewhere that says so.
+func elsewhere(a Attempt) bool {
+	said, ok := errors.AsType[interface {
+		error
+		Elsewhere() bool
+	}](a.Err)
+	return ok && said.Elsewhere()
+}
+
+// telling returns the attempts that say something: not those of carriers that
+// were never a way to the device, unless all were.
+func (e *ConnectError) telling() []Attempt {
+	if !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return !elsewhere(a) }) {
+		return e.Attempts
+	}
+	return slices.DeleteFunc(slices.Clone(e.Attempts), elsewhere)
+}
+
+// Error implements error: “could not reach 0a1b2c3d…: tcp: …; ice: …”. Carriers
+// of this machine are named only if there was no other.
 func (e *ConnectError) Error() string {
 	var parts []string
-	for _, a := range e.Attempts {
+	for _, a := range e.telling() {
 		if a.Err == nil {
 			parts = append(parts, fmt.Sprintf("%s: still trying after %v", a.Carrier, a.Took.Round(time.Millisecond)))
 		} else {

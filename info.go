@@ -11,6 +11,7 @@ import (
 
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/multiplex"
 )
 
 // Connection describes a live link.
@@ -27,17 +28,49 @@ type Connection struct {
 	// open, carried data.
 	LastActivity time.Time
 	RTT          time.Duration // smoothed, from beacons; 0 until the first came back
-	// Bytes on the link, frames' headers included, and frames.
-	BytesSent, BytesReceived uint64
-	FramesReceived           uint64
+	Traffic
 	// Unread is how many bytes wait for Reads, over all channels.
 	Unread int64
-	// Stalls is how often Writes on the channels that are open had to wait
-	// for credit.
-	Stalls uint64
 	// Opened is how many channels have come about, of both sides.
 	Opened   uint64
 	Channels []ChannelInfo // those open, by id
+}
+
+// Traffic is what went over a link, or over many.
+type Traffic struct {
+	// Bytes, frames' headers and datagrams included.
+	BytesSent, BytesReceived uint64
+	// FramesSent are those of channels' data, FramesReceived all.
+	FramesSent, FramesReceived uint64
+	// Stalls is how often a Write on a channel had to wait for credit.
+	Stalls uint64
+	// WouldBlocks is how often a TrySend or SendUnreliable was not sent, for
+	// want of room.
+	WouldBlocks uint64
+	// Datagrams, and how many of those that came were dropped: not read in
+	// time, or of a channel that does not exist (any more).
+	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
+}
+
+// traffic is what went over a link.
+func traffic(st multiplex.Stats) Traffic {
+	return Traffic{
+		BytesSent: st.BytesSent, BytesReceived: st.BytesReceived, FramesSent: st.FramesSent, FramesReceived: st.FramesReceived,
+		Stalls: st.Stalls, WouldBlocks: st.WouldBlocks,
+		DatagramsSent: st.DatagramsSent, DatagramsReceived: st.DatagramsReceived, DatagramsDropped: st.DatagramsDropped,
+	}
+}
+
+func (t *Traffic) add(o Traffic) {
+	t.BytesSent += o.BytesSent
+	t.BytesReceived += o.BytesReceived
+	t.FramesSent += o.FramesSent
+	t.FramesReceived += o.FramesReceived
+	t.Stalls += o.Stalls
+	t.WouldBlocks += o.WouldBlocks
+	t.DatagramsSent += o.DatagramsSent
+	t.DatagramsReceived += o.DatagramsReceived
+	t.DatagramsDropped += o.DatagramsDropped
 }
 
 // ChannelInfo describes an open channel.
@@ -74,16 +107,14 @@ func (m *ConnectionManager) describe(l *link) Connection {
 	st := l.mux.Stats()
 	c := Connection{
 		ID: l.id, Peer: l.peer, Carrier: l.carrier, Path: l.path, Direction: l.direction,
-		LocalAddr: l.local, RemoteAddr: l.remote, Created: l.up, RTT: st.RTT,
-		BytesSent: st.BytesSent, BytesReceived: st.BytesReceived,
-		FramesReceived: st.FramesReceived, Unread: st.Unread,
+		LocalAddr: l.local, RemoteAddr: l.remote, Created: l.up, RTT: st.RTT, Unread: st.Unread,
+		Traffic: traffic(st),
 	}
 	m.mu.Lock()
 	c.Opened, c.LastActivity = l.opened, l.lastChannel
 	m.mu.Unlock()
 	for _, s := range l.mux.Channels() {
 		ci := ChannelInfo{ID: s.ID(), URI: s.URI(), Direction: directionOf(l, s.ID()), Stats: s.Stats()}
-		c.Stalls += ci.Stalls
 		if ci.LastActivity.After(c.LastActivity) {
 			c.LastActivity = ci.LastActivity
 		}
@@ -107,8 +138,8 @@ type Totals struct {
 	Closed uint64 // links that ended
 	Links  int    // live now
 	Failed uint64 // tries without a link: a carrier's attempts, or all in all the connects
-	// Bytes on all links, those that have ended included.
-	BytesSent, BytesReceived uint64
+	// Traffic is that of all links, those that have ended included.
+	Traffic
 }
 
 // Metrics are totals since the manager was made.
@@ -120,15 +151,12 @@ type Metrics struct {
 	Declined   uint64 // channels that peers asked for and did not get
 	Retried    uint64 // channel requests that were sent again after their link was lost
 	Panics     uint64 // callbacks of the application that panicked
-	// Channels is how many are open now, and Stalls how often Writes on those
-	// had to wait for credit.
-	Channels int
-	Stalls   uint64
+	Channels   int    // open now
 	// Carriers are the totals by carrier's name.
 	Carriers map[string]Totals
 }
 
-// Metrics returns the totals. It looks at every channel that is open.
+// Metrics returns the totals. It looks at every link.
 func (m *ConnectionManager) Metrics() Metrics {
 	live := m.allLinks()
 	m.mu.Lock()
@@ -143,20 +171,15 @@ func (m *ConnectionManager) Metrics() Metrics {
 	for _, l := range live {
 		st := l.mux.Stats()
 		c := t.Carriers[l.carrier]
-		c.BytesSent += st.BytesSent
-		c.BytesReceived += st.BytesReceived
+		c.add(traffic(st))
 		t.Carriers[l.carrier] = c
-		for _, s := range l.mux.Channels() {
-			t.Channels++
-			t.Stalls += s.Stats().Stalls
-		}
+		t.Channels += st.Channels
 	}
 	for c := range maps.Values(t.Carriers) {
 		t.Opened += c.Opened
 		t.Closed += c.Closed
 		t.Links += c.Links
-		t.BytesSent += c.BytesSent
-		t.BytesReceived += c.BytesReceived
+		t.add(c.Traffic)
 	}
 	return t
 }

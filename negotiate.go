@@ -269,6 +269,17 @@ func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
 	m.carrierLocked(a.of).Failed++
 }
 
+// overran counts the attempts that a round gives up because its time is over.
+func (m *ConnectionManager) overran(n *negotiation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range n.now {
+		if a.Err == nil {
+			m.carrierLocked(a.of).Failed++
+		}
+	}
+}
+
 // greetings are the streams to one device on which this side has said hello,
 // and which are not links yet. quiet is closed when there are none.
 type greetings struct {

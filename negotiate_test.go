@@ -85,6 +85,48 @@ func TestFailedConnectIsTriedAgainUntilTheDeadline(t *testing.T) {
 	})
 }
 
+type lasting struct{ error }
+
+func (lasting) Permanent() bool { return true }
+
+// A carrier that says that it would fail again is not asked again, but others
+// are tried, and asked again.
+func TestPermanentFailureIsNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newNetwork("first"), newNetwork("second")
+		alice := first.newDevice(t, "alice", func(c *peerlink.Config) { c.Dialers = append(c.Dialers, second.port(c.Identity)) })
+		bob := second.newDevice(t, "bob", nil)
+		bob.echo(t, "*")
+		alice.port.dials = func(context.Context) error { return lasting{errNoWay} }
+		exchange(t, connect(t, alice, bob, "chat://bob"), "by the other carrier")
+
+		carol := first.newDevice(t, "carol", nil)
+		only := peerlink.ConnectOptions{Carriers: []string{"first"}}
+		ctx, cancel := within(time.Minute)
+		defer cancel()
+		began := time.Now()
+		_, err := alice.ConnectDevice(ctx, carol.id.DeviceID(), "chat://carol", only)
+		if _, ok := errors.AsType[lasting](err); !ok || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestAttemptThatOverrunsItsRoundCountsAsFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		alice.port.dials = func(ctx context.Context) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://bob", peerlink.ConnectOptions{})
+		if m := alice.Metrics(); err == nil || m.Failed != 1 || m.Carriers["memory"].Failed != 1 {
+			t.Errorf("%v: %+v", err, m)
+		}
+	})
+}
+
 func TestCallerWithoutADeadlineIsToldAtOnceThoughOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork("memory")

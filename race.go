@@ -76,6 +76,9 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 				headStart.Reset(0)
 			}
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), timeout) {
+				m.overran(n)
+			}
 			return nil, false, m.failure(n, context.Cause(ctx))
 		}
 	}
@@ -99,10 +102,11 @@ type verdict struct {
 	hopeless bool // this carrier would fail again
 }
 
-// judge tells how an attempt failed. A TLS alert is the device's refusal over
+// judge tells how an attempt failed (see Dialer). A TLS alert is the device's refusal over
 // that carrier, but somebody on the path can forge one: the others still try.
 func judge(err error) verdict {
 	var said interface{ Refused() string }
+	var lasting interface{ Permanent() bool }
 	var alert *net.OpError
 	switch {
 	case errors.As(err, &said):
@@ -112,6 +116,8 @@ func judge(err error) verdict {
 	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls's word for an alert
 		return verdict{refusal{err}, false, true}
 	case errors.Is(err, identity.ErrNotTrusted), errors.Is(err, ErrCapacity), errors.Is(err, errClosed):
+		return verdict{err, false, true}
+	case errors.As(err, &lasting) && lasting.Permanent():
 		return verdict{err, false, true}
 	}
 	return verdict{err, false, false}

@@ -190,7 +190,7 @@ var errInternal = errors.New("internal error")
 func reasonFor(err error) string {
 	switch {
 	case errors.Is(err, errClosed):
-		return "closing"
+		return reasonClosing
 	case errors.Is(err, identity.ErrNotTrusted):
 		return "not trusted"
 	case errors.Is(err, errLost), errors.Is(err, errAbandoned):

@@ -141,8 +141,7 @@ func (m *ConnectionManager) unregister(l *link) {
 	t := m.carrierLocked(l.carrier)
 	t.Links--
 	t.Closed++
-	t.BytesSent += st.BytesSent
-	t.BytesReceived += st.BytesReceived
+	t.add(traffic(st))
 	m.tellLocked(Event{Kind: LinkDown, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: cause})
 }
 

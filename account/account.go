@@ -13,7 +13,9 @@ import (
 	"peerlink/dht"
 	"peerlink/ice"
 	"peerlink/identity"
+	"peerlink/internal/signalling"
 	"peerlink/tlssock"
+	"peerlink/webrtc/switchboard"
 )
 
 // Options vary an account for one process. The zero value of each field is its
@@ -24,6 +26,9 @@ type Options struct {
 	// Bootstrap, DHTListen, Listen, Engines and Servers replace those of the
 	// config.
 	Bootstrap, DHTListen, Listen, Engines, Servers []string
+	// Switchboards and WebRTC replace the config's switchboard and webrtc.
+	Switchboards []string
+	WebRTC       string
 	// LocalDir replaces the config's: the folder through which the devices of one
 	// machine find each other, a relative one below the working directory, or
 	// "off".
@@ -51,7 +56,9 @@ type Account struct {
 	dialer  *tlssock.Dialer
 	direct  *tlssock.Listener           // nil without an address to listen on
 	manager *peerlink.ConnectionManager // nil before Start
-	closers []func() error              // in the order of Start
+	boards  []*switchboard.Client
+	lines   []signalling.Line // of WebRTC
+	closers []func() error    // in the order of Start
 }
 
 // Create makes a new account with one device in a folder that is empty or not
@@ -98,6 +105,12 @@ func newAccount(f *folder, opts Options) *Account {
 	}
 	if opts.Servers == nil {
 		opts.Servers = f.cfg.Servers
+	}
+	if opts.Switchboards == nil {
+		opts.Switchboards = f.cfg.Switchboards
+	}
+	if opts.WebRTC == "" {
+		opts.WebRTC = f.cfg.WebRTC
 	}
 	if opts.LocalDir == "" {
 		opts.LocalDir = f.cfg.LocalDir
@@ -168,6 +181,13 @@ func (a *Account) start(ctx context.Context) error {
 		}
 		cfg.Dialers, cfg.Listeners = append(cfg.Dialers, t), append(cfg.Listeners, t)
 	}
+	web, err := a.startWebRTC()
+	if err != nil {
+		return err
+	}
+	if web != nil { // the last, as SCTP is slower than the others' streams
+		cfg.Dialers, cfg.Listeners = append(cfg.Dialers, web), append(cfg.Listeners, web)
+	}
 	m, err := peerlink.New(cfg)
 	if err != nil {
 		return err
@@ -201,7 +221,7 @@ func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
 		return nil, err
 	}
 	t, err := ice.New(ice.Config{
-		Identity: a.f.id, Trust: a.f.trust, Signaller: node, Servers: servers, MapPorts: len(servers) > 0 && !a.opts.Loopback,
+		Identity: a.f.id, Trust: a.f.trust, Signaller: a.share(node), Servers: servers, MapPorts: len(servers) > 0 && !a.opts.Loopback,
 		Engines: a.opts.Engines, Loopback: a.opts.Loopback, Logger: a.opts.Logger,
 	})
 	if err != nil {
@@ -218,21 +238,21 @@ func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
 	return a.manager
 }
 
-// Ready waits until others can reach this device through the DHT. The error
-// says what is missing; without bootstrap nodes and LAN there is nothing to wait for.
+// Ready waits until others can reach this device: through the DHT, if it has
+// bootstrap nodes or a LAN, else through a switchboard; without any, it is ready
+// at once for those who have its address, or run on this machine (Here). The
+// error says what is missing.
 func (a *Account) Ready(ctx context.Context) error {
 	a.mu.Lock()
-	node, started, here := a.node, a.manager != nil, a.here
+	node, started, here, boards := a.node, a.manager != nil, a.here, a.boards
 	a.mu.Unlock()
 	switch {
 	case !started:
 		return errors.New("account: not started")
-	case node == nil && len(a.opts.Listen) == 0:
-		who := "nobody"
-		if here {
-			who = "nobody on another machine"
-		}
-		return errors.New("account: " + who + " can reach this device: it has neither bootstrap nodes nor an address to listen on, and does not look at the local network (config.json: bootstrap, listen, lan)")
+	case node == nil && len(boards) > 0:
+		return readyOnBoard(ctx, boards)
+	case node == nil && len(a.opts.Listen) == 0 && !here:
+		return errors.New("account: nobody can reach this device: it has neither bootstrap nodes nor an address to listen on, does not look at the local network, has no switchboard, and is not found on this machine (config.json: bootstrap, listen, lan, local_dir, switchboard)")
 	case node == nil:
 		return nil
 	}
@@ -310,6 +330,6 @@ func (a *Account) stop() error {
 	for i := len(a.closers) - 1; i >= 0; i-- {
 		errs = append(errs, a.closers[i]())
 	}
-	a.closers, a.manager, a.here = nil, nil, false
+	a.closers, a.manager, a.here, a.boards, a.lines = nil, nil, false, nil, nil
 	return errors.Join(errs...)
 }

@@ -23,6 +23,7 @@ import (
 const (
 	maxConfigLen  = 1 << 20
 	maxList       = 64   // entries of one list
+	maxBoards     = 4    // switchboards: each has a line that is kept
 	maxPeers      = 4096 // as many as the TCP dialer remembers
 	maxPeerAddrs  = 8    // as many as it remembers of one
 	maxConfigText = 512  // bytes of one entry
@@ -55,6 +56,12 @@ type Config struct {
 	TURNUser     string `json:"turn_user,omitempty"`
 	TURNPassword string `json:"turn_password,omitempty"`
 	TURNSecret   string `json:"turn_secret,omitempty"`
+	// Switchboards are wss:// addresses over which devices, browsers among them,
+	// call each other up for WebRTC. None: none.
+	Switchboards []string `json:"switchboard,omitempty"`
+	// WebRTC is "on" or "off". "": on if there are Switchboards. With "on" calls
+	// go through the DHT too.
+	WebRTC string `json:"webrtc,omitempty"`
 	// Loopback offers loopback addresses to peers too.
 	Loopback bool `json:"loopback,omitempty"`
 	// LAN finds devices on the local networks by mDNS, and is found by them,
@@ -189,6 +196,12 @@ func (r *configReader) setting(c *Config, key string) (err error) {
 		c.Engines, err = r.list(key, maxList, checkEngine)
 	case "servers":
 		c.Servers, err = r.list(key, maxList, checkServer)
+	case "switchboard":
+		c.Switchboards, err = r.list(key, maxBoards, checkSwitchboard)
+	case "webrtc":
+		if c.WebRTC, err = r.word(key); err == nil {
+			err = checkWebRTC(c.WebRTC)
+		}
 	case "turn_user":
 		c.TURNUser, err = r.word(key)
 	case "turn_password":
@@ -210,7 +223,7 @@ func (r *configReader) setting(c *Config, key string) (err error) {
 			_, err = c.networkKey()
 		}
 	default:
-		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, loopback, lan, local_dir and network_key", key)
+		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, switchboard, webrtc, loopback, lan, local_dir and network_key", key)
 	}
 	return err
 }

@@ -15,6 +15,13 @@ import (
 // localOff is the LocalDir of an account without local carriers.
 const localOff = "off"
 
+// Here reports whether devices of this machine can reach this one directly.
+func (a *Account) Here() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.here
+}
+
 // startLocal opens the carriers to devices of this machine and returns them,
 // the cheapest first. Without them the account still reaches everybody: what
 // keeps them from working is logged, and an error only if ctx has ended.

@@ -180,6 +180,19 @@ func TestLocalDirOffLeavesNoFile(t *testing.T) {
 	}
 }
 
+// Without a network and an address an account is ready for this machine, where
+// it can be found there, and for nobody otherwise.
+func TestReadyWithLocalCarriersAlone(t *testing.T) {
+	on := neighbour(t, "on", account.Options{LocalDir: runtimeFolder(t)})
+	off := neighbour(t, "off", account.Options{LocalDir: "off"})
+	if err := on.Ready(context.Background()); err != nil || !on.Here() {
+		t.Errorf("with local carriers: %v, here %v", err, on.Here())
+	}
+	if err := off.Ready(context.Background()); err == nil || off.Here() || !strings.Contains(err.Error(), "nobody can reach this device") {
+		t.Errorf("without: %v, here %v", err, off.Here())
+	}
+}
+
 func TestLocalDirOfTheConfigCountsUnlessAnOptionIsSet(t *testing.T) {
 	run, home := runtimeFolder(t), filepath.Join(t.TempDir(), "bob")
 	acc, err := account.Create(home, account.Options{})

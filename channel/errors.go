@@ -10,6 +10,10 @@ import (
 // does not fit in now; nothing of it has been sent.
 var ErrWouldBlock = errors.New("would block")
 
+// ErrTooLong is returned by SendUnreliable when the message is longer than a
+// datagram of the link may be; nothing of it has been sent.
+var ErrTooLong = errors.New("too long for a datagram")
+
 // ErrFlowControl is what Port.Deliver returns when the peer sent more than it
 // had credit for, and Port.Grant when a grant overflows.
 var ErrFlowControl = errors.New("flow control violated")
@@ -65,7 +69,7 @@ func (e *ResetError) Error() string {
 
 // OpError is the error of every Socket method but for a bare io.EOF. It is a
 // net.Error; Err is the cause and is found by errors.Is and errors.As:
-// net.ErrClosed, os.ErrDeadlineExceeded, ErrWouldBlock, a *ResetError or
+// net.ErrClosed, os.ErrDeadlineExceeded, ErrWouldBlock, ErrTooLong, a *ResetError or
 // what ended the link.
 type OpError struct {
 	Op  string // "read", "write", "send", "close"

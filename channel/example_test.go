@@ -32,6 +32,14 @@ func (printer) Tell(p *channel.Port, n channel.Notice) {
 
 func (printer) Flush() {}
 
+func (printer) Took(int) (frames int) { return 1 }
+
+func (printer) Note(channel.Event) {}
+
+func (printer) MaxDatagram() int { return 0 }
+
+func (printer) SendDatagram(*channel.Port, []byte) error { return nil }
+
 func (printer) Lead(*channel.Port) bool { return false }
 
 func (printer) Interrupt() {}

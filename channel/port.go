@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,8 +14,8 @@ import (
 type ID uint16
 
 // Link is what a channel asks of the multiplexed socket it lives on. The
-// channel's lock is held during each call but Flush and Lead: none of the
-// others may block or call a Port.
+// channel's lock is held during each call but Flush, Lead and those about
+// datagrams: none of the others may block or call a Port.
 type Link interface {
 	// Push queues as much of p as there is room for, for sending as data of
 	// the port's channel, and returns how much that was. Unless that was all,
@@ -22,6 +23,17 @@ type Link interface {
 	Push(port *Port, p []byte) int
 	// TryPush queues all of p, or nothing and returns false.
 	TryPush(port *Port, p []byte) bool
+	// Took says that so many bytes of data were taken at once, by Push, TryPush
+	// or Pull, and returns in how many frames they travel.
+	Took(n int) (frames int)
+	// Note counts for the link what the channel counts for itself.
+	Note(what Event)
+	// MaxDatagram returns the length of the longest datagram that can be sent
+	// now; 0 where there are none. It is called without the channel's lock.
+	MaxDatagram() int
+	// SendDatagram sends p as a datagram of the port's channel, or not at all. It
+	// is called without the channel's lock and does not keep p.
+	SendDatagram(port *Port, p []byte) error
 	// Tell queues a notice for the peer, behind all data queued so far.
 	Tell(port *Port, n Notice)
 	// Flush sends what was queued, or sees to it that it will be sent. It is
@@ -44,6 +56,15 @@ type Link interface {
 	// Addrs returns what the Socket reports as its addresses.
 	Addrs() (local, remote net.Addr)
 }
+
+// Event is what a channel and its link both count.
+type Event int
+
+// The events.
+const (
+	Stalled Event = iota // a Write begins to wait for credit
+	Blocked              // a TrySend did not fit in
+)
 
 // Kind says what a Notice is about.
 type Kind int
@@ -97,6 +118,10 @@ func (p *Port) ID() ID { return p.socket().id }
 // Socket returns the application's end.
 func (p *Port) Socket() *Socket { return p.socket() }
 
+// Framed counts a frame of the peer, whose bytes follow by Deliver, in pieces
+// perhaps.
+func (p *Port) Framed() { atomic.AddUint32(&p.framesIn, 1) }
+
 // Deliver hands over bytes from the peer; they are copied. woke says that a
 // Read waited for them. It returns an error that matches ErrFlowControl, and
 // takes nothing, if the peer had no credit for them. What arrives after the
@@ -110,7 +135,6 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	}
 	s.allowed -= len(b)
 	s.received += uint64(len(b))
-	s.framesIn++
 	s.lastActive = now()
 	if s.rerr != nil {
 		return false, nil
@@ -172,7 +196,7 @@ func (p *Port) Stale() (unread int, age time.Duration) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.in.n, time.Duration(now() - s.granted)
+	return s.in.n + s.datagrams.bytes(), time.Duration(now() - s.granted)
 }
 
 // Drop is Fail, but what waits unread is dropped.
@@ -180,7 +204,7 @@ func (p *Port) Drop(cause error) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.link.Hold(-s.in.reset())
+	s.link.Hold(-s.in.reset() - s.datagrams.reset())
 	s.endRead(cause)
 	s.endWrite(cause)
 }
@@ -234,6 +258,7 @@ func (p *Port) Pull(dst []byte) (n int, more bool) {
 		return 0, false
 	}
 	s.sent(n)
+	s.framesOut += uint32(s.link.Took(n))
 	s.pending = s.pending[n:]
 	if len(s.pending) == 0 {
 		s.wakes.writers()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,21 +30,24 @@ type Socket struct {
 	wakes        wakes
 	rdead, wdead deadline
 
-	in      buffer
-	want    []byte // where the Read under way wants what comes
-	got     int    // what it has got
-	window  int    // announced size; 0 for a peer that knows no credit
-	allowed int    // what the peer may still send
-	owed    int    // read, but not yet granted again
-	rerr    error  // why no more will arrive; nil while the direction lives
+	in        buffer
+	datagrams *datagrams // nil until there was one
+	want      []byte     // where the Read under way wants what comes
+	got       int        // what it has got
+	window    int        // announced size; 0 for a peer that knows no credit
+	allowed   int        // what the peer may still send
+	owed      int        // read, but not yet granted again
+	rerr      error      // why no more will arrive; nil while the direction lives
 
 	pending []byte // what the Write under way waits to have pulled
 	credit  int    // what the peer will still take
 	werr    error  // why nothing more can be sent; nil while the direction lives
 
 	received, transmitted        uint64
-	created, lastActive, granted int64 // Unix times in ns; granted: when credit was given last
-	framesIn, stalls             uint32
+	created, lastActive, granted int64  // Unix times in ns; granted: when credit was given last
+	framesIn                     uint32 // atomic: whoever receives counts without the lock
+	framesOut                    uint32
+	stalls, blocked              uint32
 	reading                      int32 // Reads that wait
 }
 
@@ -51,11 +55,15 @@ var _ net.Conn = (*Socket)(nil)
 
 // Stats are a channel's numbers since it was opened.
 type Stats struct {
-	BytesSent, BytesReceived uint64
-	FramesReceived           uint64 // modulo 2³²
-	Stalls                   uint64 // times that a Write had to wait for credit, modulo 2³²
-	Unread                   int    // bytes that wait for a Read
-	Created, LastActivity    time.Time
+	BytesSent, BytesReceived   uint64 // with those of datagrams
+	FramesSent, FramesReceived uint64 // modulo 2³²
+	Stalls                     uint64 // times that a Write had to wait for credit, modulo 2³²
+	WouldBlocks                uint64 // times that a TrySend did not fit in, modulo 2³²
+	// Datagrams, and how many of those received were dropped because they were
+	// not read in time.
+	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
+	Unread                                             int // bytes that wait for a Read
+	Created, LastActivity                              time.Time
 }
 
 func (s *Socket) port() *Port { return (*Port)(s) }
@@ -83,7 +91,14 @@ func (s *Socket) RemoteAddr() net.Addr {
 func (s *Socket) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{BytesSent: s.transmitted, BytesReceived: s.received, FramesReceived: uint64(s.framesIn), Stalls: uint64(s.stalls), Unread: s.in.n, Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created))}
+	st := Stats{
+		BytesSent: s.transmitted, BytesReceived: s.received, FramesSent: uint64(s.framesOut), FramesReceived: uint64(atomic.LoadUint32(&s.framesIn)),
+		Stalls: uint64(s.stalls), WouldBlocks: uint64(s.blocked), Unread: s.in.n + s.datagrams.bytes(),
+		Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created)),
+	}
+	if d := s.datagrams; d != nil {
+		st.DatagramsSent, st.DatagramsReceived, st.DatagramsDropped = d.sent, d.received, d.dropped
+	}
 	return st
 }
 
@@ -123,6 +138,10 @@ func (s *Socket) Read(p []byte) (int, error) {
 			s.link.Hold(-n)
 			s.consumed(n)
 			return n, nil
+		case s.datagrams.waiting() && len(p) > 0:
+			n := s.datagrams.read(p)
+			s.link.Hold(-n)
+			return n, nil
 		case s.rerr == io.EOF && s.in.n == 0:
 			return 0, io.EOF
 		case s.rerr != nil && s.in.n == 0:
@@ -139,7 +158,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 
 // readable reports whether a Read has no reason to wait. s.mu is held.
 func (s *Socket) readable() bool {
-	return s.got > 0 || s.in.n > 0 || s.rerr != nil || s.closed || s.rdead.expired
+	return s.got > 0 || s.in.n > 0 || s.rerr != nil || s.closed || s.rdead.expired || s.datagrams.waiting()
 }
 
 // await waits until a Read has no reason to wait any more. One Read at a time
@@ -246,6 +265,7 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 		}
 		if s.credit == 0 {
 			s.stalls++
+			s.link.Note(Stalled)
 			s.link.Expect(1)
 			for s.credit == 0 && s.writable() == nil {
 				s.wakes.waitWrite(&s.mu)
@@ -263,6 +283,9 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 func (s *Socket) push(p []byte) int {
 	n := s.link.Push(s.port(), p)
 	s.sent(n)
+	if n > 0 {
+		s.framesOut += uint32(s.link.Took(n))
+	}
 	s.pending = p[n:]
 	s.told = true
 	s.unlock()
@@ -311,16 +334,15 @@ func (s *Socket) TrySend(p []byte) error {
 		return nil
 	}
 	if s.writing || len(p) > s.credit || !s.link.TryPush(s.port(), p) {
+		s.blocked++
+		s.link.Note(Blocked)
 		return s.fail("send", ErrWouldBlock)
 	}
 	s.sent(len(p))
+	s.framesOut += uint32(s.link.Took(len(p)))
 	s.told = true
 	return nil
 }
-
-// SendUnreliable sends p as a datagram where the link's carrier has them, and
-// otherwise as TrySend does. It never blocks.
-func (s *Socket) SendUnreliable(p []byte) error { return s.TrySend(p) }
 
 // CloseWrite ends this direction: the peer reads io.EOF after all that was
 // written. Reading goes on. A Write under way returns net.ErrClosed with what
@@ -375,7 +397,7 @@ func (s *Socket) stop(code Code) {
 	s.closed = true
 	s.endRead(net.ErrClosed)
 	s.endWrite(net.ErrClosed)
-	s.link.Hold(-s.in.reset())
+	s.link.Hold(-s.in.reset() - s.datagrams.reset())
 	s.rdead.set(time.Time{}, &s.mu, nil)
 	s.wdead.set(time.Time{}, &s.mu, nil)
 }

@@ -48,6 +48,14 @@ func (q *queue) TryPush(_ *Port, p []byte) bool {
 
 func (q *queue) Flush() {}
 
+func (q *queue) Took(int) (frames int) { return 1 }
+
+func (q *queue) Note(Event) {}
+
+func (q *queue) MaxDatagram() int { return 0 }
+
+func (q *queue) SendDatagram(*Port, []byte) error { return nil }
+
 func (q *queue) Lead(*Port) bool { return false }
 
 func (q *queue) Interrupt() {}

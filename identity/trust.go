@@ -13,6 +13,20 @@ import (
 // ErrNotTrusted is matched by the errors of Trust.Check.
 var ErrNotTrusted = errors.New("identity: not trusted")
 
+// ErrBanned is matched besides by those about a peer of whose chain a part was
+// banned or revoked, and not by those about strangers. Who is banned may be told
+// so: to be silent would hide nothing, as it knows us.
+var ErrBanned = errors.New("identity: banned")
+
+// banned is an error of Check that matches both.
+type banned struct{ error }
+
+// Is reports that the error matches ErrBanned.
+func (banned) Is(target error) bool { return target == ErrBanned }
+
+// Unwrap returns the error that matches ErrNotTrusted.
+func (b banned) Unwrap() error { return b.error }
+
 // Decision is what a trust store says of a device, an account or an authority.
 type Decision int
 
@@ -51,13 +65,15 @@ const maxDecisions = 100_000
 
 // Trust remembers who is allowed and who is banned. It is asked inside every
 // handshake, on both sides. A ban anywhere in a peer's chain (device, account,
-// authority) refuses it, whatever else is allowed. The zero value, and a nil
+// authority) refuses it, whatever else is allowed, and so does a revocation list
+// of whoever signed it (AddRevocations). The zero value, and a nil
 // *Trust in Check, follow AllowUndecided with no decisions. All methods may be
 // called concurrently; none blocks.
 type Trust struct {
 	mu      sync.Mutex
 	policy  Policy
 	entries map[subject]Decision
+	revoked revocations
 	changed chan struct{} // closed and replaced on every change; nil until asked for
 }
 
@@ -76,10 +92,13 @@ func (t *Trust) Check(p Peer) error {
 		}
 		switch t.entries[s] {
 		case Banned:
-			return fmt.Errorf("%w: %s %x is banned", ErrNotTrusted, s.kind, s.id)
+			return banned{fmt.Errorf("%w: %s %x is banned", ErrNotTrusted, s.kind, s.id)}
 		case Allowed:
 			allowed = true
 		}
+	}
+	if err := t.revoked.check(p); err != nil {
+		return banned{err}
 	}
 	if !allowed {
 		return fmt.Errorf("%w: device %s and account %s are unknown, and only known ones are let in", ErrNotTrusted, p.Device, p.Account)
@@ -152,7 +171,8 @@ func (t *Trust) notify() {
 }
 
 // MarshalText returns the store as lines: "policy allow" or "policy refuse",
-// then sorted "allowed device HEX", "banned account HEX" and so on, then "end".
+// then sorted "allowed device HEX", "banned account HEX" and so on, then a line
+// "revocations BASE64" for each revocation list, then "end".
 func (t *Trust) MarshalText() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -161,6 +181,9 @@ func (t *Trust) MarshalText() ([]byte, error) {
 		lines = append(lines, fmt.Sprintf("%s %s %x", d, s.kind, s.id))
 	}
 	slices.Sort(lines)
+	for _, l := range t.revoked.all() {
+		lines = append(lines, l.line())
+	}
 	policy := "allow"
 	if t.policy == RefuseUndecided {
 		policy = "refuse"
@@ -193,7 +216,7 @@ func (t *Trust) UnmarshalText(b []byte) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.policy, t.entries = in.policy, in.entries
+	t.policy, t.entries, t.revoked = in.policy, in.entries, in.revoked
 	t.notify()
 	return nil
 }
@@ -203,6 +226,7 @@ type trustReader struct {
 	begun, ended bool
 	policy       Policy
 	entries      map[subject]Decision
+	revoked      revocations
 }
 
 func (r *trustReader) line(s string) error {
@@ -217,8 +241,10 @@ func (r *trustReader) line(s string) error {
 	case len(f) == 1 && f[0] == trustEnd:
 		r.ended = true
 		return nil
+	case len(f) == 2 && f[0] == revocationWord:
+		return r.revoked.read(f[1])
 	case len(f) != 3 || (f[1] != "device" && f[1] != "account"):
-		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id", s)
+		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id; or “revocations” and a list", s)
 	default:
 		return r.decide(f[0], f[1], f[2])
 	}

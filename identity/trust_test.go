@@ -69,13 +69,13 @@ func TestCheckSaysWhoIsTheReason(t *testing.T) {
 	var tr Trust
 	for _, s := range []Subject{p.Device, p.Account} {
 		tr.Set(s, Banned)
-		if err := tr.Check(p); err == nil || !strings.Contains(err.Error(), s.String()) {
+		if err := tr.Check(p); !errors.Is(err, ErrBanned) || !errors.Is(err, ErrNotTrusted) || !strings.Contains(err.Error(), s.String()) {
 			t.Errorf("%v: want %s in it", err, s)
 		}
 		tr.Set(s, Undecided)
 	}
 	tr.SetPolicy(RefuseUndecided)
-	if err := tr.Check(p); err == nil || !strings.Contains(err.Error(), p.Device.String()) || !strings.Contains(err.Error(), p.Account.String()) {
+	if err := tr.Check(p); err == nil || errors.Is(err, ErrBanned) || !strings.Contains(err.Error(), p.Device.String()) || !strings.Contains(err.Error(), p.Account.String()) {
 		t.Errorf("stranger: %v", err)
 	}
 }

@@ -24,13 +24,21 @@ const (
 
 var (
 	// ErrNotHere is matched when the device does not listen on this machine, or
-	// not where this user may look.
-	ErrNotHere = errors.New("the device does not run on this machine")
+	// not where this user may look. It has a method Elsewhere, by which others see
+	// that this carrier was never a way.
+	ErrNotHere error = notHere{}
 	// ErrInUse is matched when another process listens for this device already.
 	ErrInUse = errors.New("another process serves this device")
 	// ErrRefused is matched when the far end said no before it was proven.
 	ErrRefused = errors.New("refused by the process at the other end")
 )
+
+type notHere struct{}
+
+func (notHere) Error() string { return "the device does not run on this machine" }
+
+// Elsewhere reports true: nothing went wrong, the device is somewhere else.
+func (notHere) Elsewhere() bool { return true }
 
 // Bounds of a Config.
 const (

@@ -169,6 +169,45 @@ func TestFramesAreAsLargeAsTheConnPrefers(t *testing.T) {
 	})
 }
 
+// Through memory a window grows with the speed of its reader alone, to a bound.
+func TestWindowGrowsThroughMemory(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		conn func(*memConn) net.Conn
+		rate float64
+		want int
+	}{
+		{"fast", func(c *memConn) net.Conn { return wide{eagerMemConn{c}} }, 8e9, memoryWindow},
+		{"slow", func(c *memConn) net.Conn { return wide{eagerMemConn{c}} }, 2e8, 256 << 10},
+		{"fast, no memory", func(c *memConn) net.Conn { return eagerMemConn{c} }, 8e9, 256 << 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := memPipe(1<<20, 0, 0)
+				client, server := Client(c.conn(a), Config{}), Server(c.conn(b), Config{})
+				defer client.Close()
+				defer server.Close()
+				x, y := between(t, client, server, "x")
+				go func() { _, _ = x.Write(make([]byte, 16<<20)) }()
+				buf := make([]byte, 64<<10)
+				for left := 16 << 20; left > 0; {
+					n, err := y.Read(buf)
+					if err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Duration(float64(n) / c.rate * 1e9))
+					left -= n
+				}
+				server.mu.Lock()
+				defer server.mu.Unlock()
+				if got := server.table[y.ID()].windowLocked(); got != c.want {
+					t.Errorf("the window is %d, want %d", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 func TestDrainWaitsForChannelsAndRefusesNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pipe(t, Config{})

@@ -181,6 +181,9 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 		return s.handleEnd(e)
 	}
 	s.line.heard.Store(true)
+	if e != nil {
+		e.port.Framed()
+	}
 	in.e, in.left, in.drop = e, n, drop
 	return nil
 }
@@ -311,6 +314,9 @@ func (s *Socket) floodLocked(e *entry) error {
 func (s *Socket) handleMessage(m message) error {
 	switch m.kind {
 	case 'v':
+		if s.version.Load() == 0 { // only the first counts
+			s.features.Store(m.features)
+		}
 		return s.hello(m.version)
 	case 'p':
 		return s.handleBeacon(m)
@@ -323,6 +329,7 @@ func (s *Socket) handleMessage(m message) error {
 		defer s.mu.Unlock()
 		if s.goingAway == nil {
 			s.goingAway = &GoingAwayError{Code: m.code, Reason: m.reason}
+			s.leaveLocked()
 		}
 		if m.draining {
 			return nil

@@ -108,17 +108,23 @@ type Socket struct {
 	baton    baton
 	intake   intake
 	buffered atomic.Int64
-	quickest atomic.Int64 // lowest round-trip time of late, in ns
-	progress atomic.Int64 // grows with each piece of data that comes, and each grant
-	version  atomic.Int32 // the peer's; 0 until its first frame
+	quickest atomic.Int64  // lowest round-trip time of late, in ns
+	progress atomic.Int64  // grows with each piece of data that comes, and each grant
+	version  atomic.Int32  // the peer's; 0 until its first frame
+	features atomic.Uint64 // the peer's
 	stats    counters
 
 	requests   chan *Request
 	asking     chan struct{} // holds a place for each unanswered request of this side
 	ready      chan struct{} // closed at the peer's first frame
+	leaving    chan struct{} // closed when the link has ended or is about to
 	done       chan struct{} // closed when the link has ended
 	writerDone chan struct{}
 	readerDone chan struct{}
+
+	datagrams     datagramConn // conn, if it has them
+	stopDatagrams context.CancelFunc
+	datagramsDone chan struct{} // closed when no more are received
 
 	mu        sync.Mutex
 	table     map[channel.ID]*entry
@@ -154,11 +160,15 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 		requests:   make(chan *Request, cfg.MaxPending),
 		asking:     make(chan struct{}, maxAsked),
 		ready:      make(chan struct{}),
+		leaving:    make(chan struct{}),
 		done:       make(chan struct{}),
 		writerDone: make(chan struct{}),
 		readerDone: make(chan struct{}),
-		table:      make(map[channel.ID]*entry),
-		ids:        ids{next: firstServerID, last: lastServerID},
+
+		datagramsDone: make(chan struct{}),
+
+		table: make(map[channel.ID]*entry),
+		ids:   ids{next: firstServerID, last: lastServerID},
 	}
 	if isClient {
 		s.ids = ids{next: firstClientID, last: lastClientID}
@@ -167,8 +177,8 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	s.eager, s.line.eager = conn.(eagerConn)
 	s.line.size, s.line.pacer.limit = cutFor(conn), lineCap
 	s.stats.created = time.Now()
-	if cfg.Version >= version2 {
-		s.line.control(protocolID, encodeHello(cfg.Version, 0), prompt)
+	if features := s.startDatagrams(); cfg.Version >= version2 {
+		s.line.control(protocolID, encodeHello(cfg.Version, features), prompt)
 	}
 	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
 	s.later = time.AfterFunc(time.Hour, s.flushNow)
@@ -230,6 +240,7 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 	s.closing = true
 	if first {
 		s.verdict = net.ErrClosed
+		s.leaveLocked()
 	}
 	s.mu.Unlock()
 	if first {
@@ -239,6 +250,7 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 	<-s.done
 	<-s.writerDone
 	<-s.readerDone
+	<-s.datagramsDone
 	return nil
 }
 
@@ -343,6 +355,7 @@ func (s *Socket) fail(cause error) {
 		cause = s.goingAway
 	}
 	s.cause = cause
+	s.leaveLocked()
 	s.clock.Stop()
 	es := slices.Collect(maps.Values(s.table))
 	clear(s.table)
@@ -359,6 +372,9 @@ func (s *Socket) fail(cause error) {
 		}
 		s.answer(e, cause)
 	}
+	if s.stopDatagrams != nil {
+		s.stopDatagrams()
+	}
 	_ = s.conn.Close()
 	close(s.done)
 	s.callWatch() // sees that the conn is closed
@@ -374,6 +390,7 @@ func (s *Socket) violate(err error) {
 	s.mu.Lock()
 	if s.verdict == nil {
 		s.verdict = err
+		s.leaveLocked()
 	}
 	s.mu.Unlock()
 	defer time.AfterFunc(lastWords, func() { s.fail(err) }).Stop()

@@ -12,16 +12,25 @@ import (
 type counters struct {
 	created                     time.Time
 	bytesIn, bytesOut, framesIn atomic.Uint64
+	framesOut, stalls, blocked  atomic.Uint64
+
+	datagramsIn, datagramsOut, datagramsDropped atomic.Uint64
 }
 
 // Stats are a link's numbers since it began.
 type Stats struct {
-	BytesSent, BytesReceived uint64 // with the headers of frames; what the conn took and gave
-	FramesReceived           uint64
-	Unread                   int64 // bytes that wait for Reads, over all channels
-	Channels                 int   // open, or not yet ended on both sides
-	RTT                      time.Duration
-	Created                  time.Time
+	BytesSent, BytesReceived uint64 // with headers and datagrams; what the conn took and gave
+	FramesSent               uint64 // of the channels' data
+	FramesReceived           uint64 // all
+	Stalls                   uint64 // times that a Write on a channel had to wait for credit
+	WouldBlocks              uint64 // times that a TrySend or SendUnreliable was not sent, for want of room
+	// Datagrams, and how many that came were dropped: not read in time, or of no
+	// channel.
+	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
+	Unread                                             int64 // bytes that wait for Reads, over all channels
+	Channels                                           int   // open, or not yet ended on both sides
+	RTT                                                time.Duration
+	Created                                            time.Time
 }
 
 // Stats returns the link's numbers.
@@ -30,6 +39,8 @@ func (s *Socket) Stats() Stats {
 	defer s.mu.Unlock()
 	return Stats{
 		BytesSent: s.stats.bytesOut.Load(), BytesReceived: s.stats.bytesIn.Load(), FramesReceived: s.stats.framesIn.Load(),
+		FramesSent: s.stats.framesOut.Load(), Stalls: s.stats.stalls.Load(), WouldBlocks: s.stats.blocked.Load(),
+		DatagramsSent: s.stats.datagramsOut.Load(), DatagramsReceived: s.stats.datagramsIn.Load(), DatagramsDropped: s.stats.datagramsDropped.Load(),
 		Unread: s.buffered.Load(), Channels: len(s.table), RTT: s.beacons.rtt, Created: s.stats.created,
 	}
 }
@@ -48,7 +59,20 @@ func (s *Socket) Channels() []*channel.Socket {
 // side closes it: it opens no more channels. The connection manager asks this
 // before it gives a link to a caller, so that none gets one that is dying.
 func (s *Socket) Ending() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cause != nil || s.verdict != nil || s.goingAway != nil
+	select {
+	case <-s.leaving:
+		return true
+	default:
+		return false
+	}
+}
+
+// Leaving is closed when Ending begins to hold.
+func (s *Socket) Leaving() <-chan struct{} { return s.leaving }
+
+// leaveLocked notes that the link ends. s.mu is held.
+func (s *Socket) leaveLocked() {
+	if !s.Ending() {
+		close(s.leaving)
+	}
 }

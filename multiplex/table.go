@@ -75,6 +75,23 @@ func (e *entry) Push(_ *channel.Port, p []byte) int { return e.s.line.push(e, p)
 // TryPush implements channel.Link.
 func (e *entry) TryPush(_ *channel.Port, p []byte) bool { return e.s.line.tryPush(e, p) }
 
+// Took implements channel.Link.
+func (e *entry) Took(n int) (frames int) {
+	frames = (n + int(e.s.line.size) - 1) / int(e.s.line.size)
+	e.s.stats.framesOut.Add(uint64(frames))
+	return frames
+}
+
+// Note implements channel.Link.
+func (e *entry) Note(what channel.Event) {
+	switch what {
+	case channel.Stalled:
+		e.s.stats.stalls.Add(1)
+	case channel.Blocked:
+		e.s.stats.blocked.Add(1)
+	}
+}
+
 // Flush implements channel.Link.
 func (e *entry) Flush() { e.s.flush() }
 

@@ -92,7 +92,10 @@ func (t *Transport) listen(ctx context.Context) {
 			pause = min(2*pause, maxReceiveBackoff)
 		default:
 			pause = receiveBackoff
-			t.handle(from, msg)
+			if err := t.receive(from, msg); err != nil {
+				t.ignored.Add(1)
+				t.log.Debug("webrtc: signal ignored", "from", from.Device, "err", err)
+			}
 		}
 	}
 }
@@ -109,25 +112,22 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// handle does not block: it runs on the loop that reads all signals.
-func (t *Transport) handle(from identity.Peer, b []byte) {
+// receive does not block: it runs on the loop that reads all signals.
+func (t *Transport) receive(from identity.Peer, b []byte) error {
 	m, err := decode(b, reachableOn(t.cfg.Loopback))
-	if err == nil {
-		switch m.kind {
-		case kindOffer:
-			err = t.handleOffer(from, m)
-		case kindAnswer, kindRefuse:
-			err = t.handleAnswer(from, m)
-		case kindCandidates:
-			err = t.handleCandidates(from, m)
-		default:
-			err = errors.New("unknown kind")
-		}
-	}
 	if err != nil {
-		t.ignored.Add(1)
-		t.log.Debug("webrtc: signal ignored", "from", from.Device, "err", err)
+		return err
 	}
+	switch m.kind {
+	case kindOffer:
+		return t.handleOffer(from, m)
+	case kindAnswer, kindRefuse:
+		return t.handleAnswer(from, m)
+	case kindCandidates:
+		t.handleCandidates(from, m)
+		return nil
+	}
+	return fmt.Errorf("webrtc: a signal of %s", m.kind)
 }
 
 var errNoCall = errors.New("no such call runs with this device")
@@ -150,21 +150,33 @@ func (t *Transport) handleAnswer(from identity.Peer, m *message) error {
 	return nil
 }
 
-// handleCandidates passes the peer's further candidates on.
-func (t *Transport) handleCandidates(from identity.Peer, m *message) error {
+// handleCandidates passes the peer's further candidates on, or keeps them for
+// an offer that they have overtaken.
+func (t *Transport) handleCandidates(from identity.Peer, m *message) {
 	t.mu.Lock()
-	var s *session
-	if c := t.outgoing[m.id]; c != nil {
-		s = c.s
-	} else if v := t.incoming[m.id]; v != nil {
-		s = v.s
+	s := t.with(from.Device, m.id)
+	if s == nil && !t.closed {
+		t.aside.Put(from.Device, m.id, m.candidates, time.Now())
 	}
 	t.mu.Unlock()
-	if s == nil || s.peer != from.Device {
-		return errNoCall
+	if s != nil {
+		s.add(m.candidates)
 	}
-	s.add(m.candidates)
-	return nil
+}
+
+// with returns the session of a call with a device, if it has one already. t.mu
+// is held.
+func (t *Transport) with(peer identity.DeviceID, id callID) *session {
+	var s *session
+	if c := t.outgoing[id]; c != nil {
+		s = c.s
+	} else if v := t.incoming[id]; v != nil {
+		s = v.s
+	}
+	if s == nil || s.peer != peer {
+		return nil
+	}
+	return s
 }
 
 func (t *Transport) handleOffer(from identity.Peer, m *message) error {
@@ -174,8 +186,11 @@ func (t *Transport) handleOffer(from identity.Peer, m *message) error {
 	case errors.As(err, &busy):
 		t.refuse(from, m.id, busy.Error())
 		return nil
-	case err != nil || v == nil:
+	case err != nil:
 		return err
+	case v == nil: // a repetition may know further candidates
+		t.handleCandidates(from, m)
+		return nil
 	}
 	go t.serve(v, m) // admit has reserved the goroutine
 	return nil
@@ -291,9 +306,12 @@ func (t *Transport) answer(ctx context.Context, v *visit, m *message) (*Conn, id
 		t.refuse(v.from, v.id, err.Error())
 		return nil, identity.Peer{}, err
 	}
-	s, err := t.newSession(callee, v.id, v.from.Device)
+	s, err := t.newSession(ctx, callee, v.id, v.from.Device)
 	if err != nil {
 		return nil, identity.Peer{}, err
+	}
+	if unproven(v.from) {
+		s.admit = t.wanted
 	}
 	conn, peer, err := t.meet(ctx, v, s, m)
 	if err != nil {
@@ -302,8 +320,16 @@ func (t *Transport) answer(ctx context.Context, v *visit, m *message) (*Conn, id
 	return conn, peer, err
 }
 
-// wanted asks the trust store and then the decision.
+// wanted asks the trust store and then the decision. Of a caller whom nobody
+// has proven it only looks at what its name may decide: the rest is asked once
+// it has proven itself.
 func (t *Transport) wanted(ctx context.Context, from identity.Peer) error {
+	if unproven(from) {
+		if t.cfg.Trust != nil && t.cfg.Trust.Decision(from.Device) == identity.Banned {
+			return errors.New("not trusted")
+		}
+		return nil
+	}
 	if err := t.cfg.Trust.Check(from); err != nil {
 		return errors.New("not trusted")
 	}
@@ -321,14 +347,14 @@ func (t *Transport) meet(ctx context.Context, v *visit, s *session, m *message) 
 	}
 	t.mu.Lock()
 	v.s = s
+	early := t.aside.Take(v.from.Device, v.id, time.Now())
 	t.mu.Unlock()
+	for _, candidates := range early {
+		s.add(candidates)
+	}
 	s.gather(ctx)
 	reply := func() error {
-		b, err := (&message{kind: kindAnswer, id: v.id, sdp: sdp, candidates: s.all()}).encode()
-		if err != nil {
-			return err
-		}
-		return t.cfg.Signaller.Send(ctx, v.from.Device, b)
+		return t.post(ctx, v.from.Device, &message{kind: kindAnswer, id: v.id, sdp: sdp, candidates: s.all()})
 	}
 	if err := reply(); err != nil {
 		return nil, identity.Peer{}, fmt.Errorf("send the answer: %w", err)

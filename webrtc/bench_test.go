@@ -47,12 +47,12 @@ func BenchmarkStream(b *testing.B) {
 func BenchmarkBareChannel(b *testing.B) {
 	x := newExchange()
 	m, o := x.newDevice(b, "alice"), x.newDevice(b, "bob")
-	near, err := m.newSession(caller, newCallID(), o.id.DeviceID())
+	near, err := m.newSession(b.Context(), caller, newCallID(), o.id.DeviceID())
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer near.hangUp()
-	far, err := o.newSession(callee, near.id, m.id.DeviceID())
+	far, err := o.newSession(b.Context(), callee, near.id, m.id.DeviceID())
 	if err != nil {
 		b.Fatal(err)
 	}

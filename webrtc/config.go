@@ -34,6 +34,10 @@ type Server struct {
 	URL string
 	// Username and Password are for TURN.
 	Username, Password string
+	// Credentials is asked for them before each call, if it is not nil. It must
+	// return when its context ends, after 2 s at most; a server for which there
+	// are none is left out of that call.
+	Credentials func(context.Context) (username, password string, err error)
 }
 
 // Defaults of Config.
@@ -42,8 +46,8 @@ const (
 	// defaultSilence is twice the longest break that mobile networks are known
 	// to make often, and a third of pion's 30 s.
 	defaultSilence = 10 * time.Second
-	// defaultMessage is the fastest of the sizes between pion's ends: 33 MB/s,
-	// where 64 KiB made 18.
+	// defaultMessage is as fast as any between pion's ends, and lets channels
+	// take turns in pieces of one TLS record's size.
 	defaultMessage = 16 << 10
 	defaultCalls   = 256
 	defaultPerPeer = 4
@@ -52,8 +56,9 @@ const (
 	maxServers     = 8
 )
 
-// Config is what a Transport is made of. Identity and Signaller are required;
-// the zero value of every other field is its default.
+// Config is what a Transport is made of. Identity is required, and either
+// Signaller or the two callbacks; the zero value of every other field is its
+// default.
 type Config struct {
 	// Identity is this device.
 	Identity *identity.Identity
@@ -62,6 +67,15 @@ type Config struct {
 	Trust *identity.Trust
 	// Signaller carries offers and answers. The Transport reads it alone.
 	Signaller Signaller
+	// OnLocalDescription and OnLocalCandidate are for a signalling of one's own,
+	// without a Signaller: they are given what is to be brought to the device,
+	// whose side passes it to SetRemoteDescription and AddRemoteCandidate. Order
+	// does not matter, loss only delays. Both may be called several times at
+	// once; they must return, at the latest when their context ends, and may
+	// call the Transport's methods. An error is told to whoever calls Dial if
+	// nothing else comes of the call.
+	OnLocalDescription func(ctx context.Context, to identity.DeviceID, d Description) error
+	OnLocalCandidate   func(ctx context.Context, to identity.DeviceID, c Candidate) error
 	// Servers are asked for addresses and relays, at most 8. None: host
 	// candidates alone.
 	Servers []Server
@@ -98,8 +112,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Identity == nil {
 		return c, errors.New("webrtc: Config.Identity is missing")
 	}
-	if c.Signaller == nil {
-		return c, errors.New("webrtc: Config.Signaller is missing: offers need a way to the device (see the switchboard and dht packages)")
+	switch own := c.OnLocalDescription != nil || c.OnLocalCandidate != nil; {
+	case c.Signaller == nil && !own:
+		return c, errors.New("webrtc: Config.Signaller is missing: offers need a way to the device (see the switchboard and dht packages, or OnLocalDescription)")
+	case c.Signaller != nil && own:
+		return c, errors.New("webrtc: Config has a Signaller and OnLocalDescription or OnLocalCandidate: want one way for signals")
+	case own && (c.OnLocalDescription == nil || c.OnLocalCandidate == nil):
+		return c, errors.New("webrtc: Config.OnLocalDescription and Config.OnLocalCandidate: want both")
 	}
 	if c.Label == "" {
 		c.Label = defaultLabel
@@ -143,6 +162,11 @@ func (c Config) engine(tcp ice.TCPMux) (*pion.API, error) {
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.Writer, quiet.DefaultLogLevel = io.Discard, logging.LogLevelDisabled
 	s := pion.SettingEngine{LoggerFactory: quiet}
+	n, err := newSockets()
+	if err != nil {
+		return nil, err
+	}
+	s.SetNet(n)
 	s.DetachDataChannels()
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(c.Loopback)
@@ -180,12 +204,4 @@ func (c Config) mayUse(ip net.IP) bool {
 		return a == c.Address.Unmap()
 	}
 	return true
-}
-
-func (c Config) servers() []pion.ICEServer {
-	var out []pion.ICEServer
-	for _, s := range c.Servers {
-		out = append(out, pion.ICEServer{URLs: []string{s.URL}, Username: s.Username, Credential: s.Password})
-	}
-	return out
 }

@@ -86,7 +86,7 @@ func (t *Transport) mayDial(peer identity.DeviceID) error {
 
 // call makes one offer. first is the device's own call where that goes first.
 func (t *Transport) call(ctx context.Context, peer identity.DeviceID) (conn *Conn, found identity.Peer, first *visit, err error) {
-	c, err := t.begin(peer)
+	c, err := t.begin(ctx, peer)
 	if err != nil {
 		return nil, found, nil, err
 	}
@@ -106,14 +106,14 @@ func (t *Transport) call(ctx context.Context, peer identity.DeviceID) (conn *Con
 }
 
 // begin registers a call, so that an answer finds it. Each needs a finish.
-func (t *Transport) begin(peer identity.DeviceID) (*call, error) {
+func (t *Transport) begin(ctx context.Context, peer identity.DeviceID) (*call, error) {
 	t.mu.Lock()
 	running := len(t.outgoing)
 	t.mu.Unlock()
 	if running >= t.cfg.MaxCalls {
 		return nil, fmt.Errorf("webrtc: dial %s: %d dials run already", peer.Short(), running)
 	}
-	s, err := t.newSession(caller, newCallID(), peer)
+	s, err := t.newSession(ctx, caller, newCallID(), peer)
 	if err != nil {
 		return nil, err
 	}
@@ -141,11 +141,7 @@ func (t *Transport) withdraw(s *session) {
 
 // say sends a signal whose loss does no harm.
 func (t *Transport) say(ctx context.Context, to identity.DeviceID, m *message) {
-	b, err := m.encode()
-	if err == nil {
-		err = t.cfg.Signaller.Send(ctx, to, b)
-	}
-	if err != nil {
+	if err := t.post(ctx, to, m); err != nil {
 		t.log.Debug("webrtc: send a signal", "to", to, "what", m.kind.String(), "err", err)
 	}
 }
@@ -171,7 +167,7 @@ func (c *call) negotiate(ctx context.Context) (answer *message, first *visit, er
 		select {
 		case m := <-c.answerc:
 			if m.kind == kindRefuse {
-				return nil, nil, fmt.Errorf("webrtc: dial: %w", &RefusedError{Peer: c.s.peer, Reason: m.reason})
+				return nil, nil, c.refusal(m)
 			}
 			return m, nil, nil
 		case v := <-c.crossc:
@@ -203,14 +199,21 @@ func (c *call) negotiate(ctx context.Context) (answer *message, first *visit, er
 	}
 }
 
+// refusal is what a refusal before the proof makes of the call: the device's
+// word only if a Signaller has proven who sent it.
+func (c *call) refusal(m *message) error {
+	if c.t.cfg.Signaller == nil {
+		return fmt.Errorf("webrtc: dial %s: %w", c.s.peer.Short(), &saidNo{m.reason})
+	}
+	return fmt.Errorf("webrtc: dial: %w", &RefusedError{Peer: c.s.peer, Reason: m.reason})
+}
+
 // send sends the offer; the channel tells the outcome.
 func (c *call) send(ctx context.Context, sdp string) chan error {
 	c.tries++
-	b, err := (&message{kind: kindOffer, id: c.s.id, sdp: sdp, candidates: c.s.all()}).encode()
+	m := &message{kind: kindOffer, id: c.s.id, sdp: sdp, candidates: c.s.all()}
 	sendc := make(chan error, 1)
-	if err != nil {
-		sendc <- err
-	} else if !c.t.spawn(func(context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.s.peer, b) }) {
+	if !c.t.spawn(func(context.Context) { sendc <- c.t.post(ctx, c.s.peer, m) }) {
 		sendc <- errClosed
 	}
 	return sendc

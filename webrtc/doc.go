@@ -7,6 +7,11 @@
 //	conn, peer, err := t.Dial(ctx, bob)   // one side
 //	conn, peer, err := t.Accept(ctx)      // the other
 //
+// Signals go over a Signaller, such as the dht's Node or the switchboard's
+// Client, or over whatever the application has: Config.OnLocalDescription and
+// OnLocalCandidate give them out, SetRemoteDescription and AddRemoteCandidate
+// take them in. A connection is the same either way, and as safe.
+//
 // # The channel
 //
 // The caller opens one reliable, ordered data channel under an agreed label.
@@ -30,4 +35,6 @@
 // (mDNS) are passed over, and the browser finds this side instead. A stream's
 // peer is whoever proved itself, never who a signal claims to be from. SCTP in
 // user space is slower than TCP or QUIC: prefer them where both ends have them.
+// It needs room in UDP sockets; where the system allows them less than 4 MiB
+// (Linux: net.core.rmem_max), bursts are lost and streams are slower.
 package webrtc

@@ -39,7 +39,7 @@ func (m *between) intercept(alice, bob *device) {
 		if err != nil || msg.kind != kindOffer || far != nil {
 			return nil, err
 		}
-		near, err := m.newSession(callee, msg.id, alice.id.DeviceID())
+		near, err := m.newSession(context.Background(), callee, msg.id, alice.id.DeviceID())
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +47,7 @@ func (m *between) intercept(alice, bob *device) {
 		if err != nil {
 			return nil, err
 		}
-		if far, err = m.newSession(caller, msg.id, to); err != nil {
+		if far, err = m.newSession(context.Background(), caller, msg.id, to); err != nil {
 			return nil, err
 		}
 		offer, err := far.offer()
@@ -173,7 +173,7 @@ func TestWrongFingerprintsFail(t *testing.T) {
 		if err != nil || msg.kind != kindAnswer {
 			return b, err
 		}
-		s, err := other.newSession(caller, msg.id, alice.id.DeviceID())
+		s, err := other.newSession(context.Background(), caller, msg.id, alice.id.DeviceID())
 		if err != nil {
 			return nil, err
 		}

@@ -112,7 +112,7 @@ func (x *exchange) deviceOf(t testing.TB, id *identity.Identity, change ...func(
 	if d.Transport, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
+	t.Cleanup(func() { d.Close(); d.late.Wait() })
 	return d
 }
 

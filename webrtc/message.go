@@ -85,7 +85,7 @@ type wireMessage struct {
 }
 
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], cutText(m.reason, maxReason)}
+	w := wireMessage{uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], cutText(m.reason)}
 	b, err := msgpack.Marshal(w)
 	if err == nil && len(b) > maxSignal {
 		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), maxSignal)

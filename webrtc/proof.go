@@ -43,6 +43,9 @@ const (
 	verdictOK     = "ok"
 	verdictNo     = "no: "
 	maxHelloExtra = 8
+	// refusalTime is how long a peer that was refused has to hear it: two round
+	// trips on the worst link we care for (600 ms).
+	refusalTime = 1200 * time.Millisecond
 )
 
 // fingerprint is the SHA-256 of a DTLS certificate.
@@ -90,26 +93,33 @@ type prover struct {
 	peer  identity.DeviceID // that must be there
 	own   fingerprint
 	far   fingerprint
+	admit func(context.Context, identity.Peer) error // of the proven peer; nil takes it
 }
 
 // run proves both sides over raw, which hangUp ends. It blocks until the peer
 // has said its verdict, or ctx ends.
 func (p prover) run(ctx context.Context, raw messages, hangUp func()) (identity.Peer, error) {
 	defer context.AfterFunc(ctx, hangUp)()
-	found, err := p.exchange(raw)
+	found, err := p.exchange(ctx, raw)
+	var said *saidNo
+	var no *RefusedError
+	var gone *lostError
 	switch {
 	case ctx.Err() != nil:
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return identity.Peer{}, fmt.Errorf("the proof of identity was not finished in time: %w: %w", context.Cause(ctx), os.ErrDeadlineExceeded)
 		}
 		return identity.Peer{}, context.Cause(ctx)
+	case errors.As(err, &said), errors.As(err, &no), errors.As(err, &gone): // it knows
+		return identity.Peer{}, err
 	case err != nil:
+		refuse(raw, err, hangUp)
 		return identity.Peer{}, err
 	}
 	return found, nil
 }
 
-func (p prover) exchange(raw messages) (identity.Peer, error) {
+func (p prover) exchange(ctx context.Context, raw messages) (identity.Peer, error) {
 	mine := party{device: p.me.DeviceID(), print: p.own}
 	rand.Read(mine.nonce[:])
 	hello, err := encodeHello(mine.nonce, p.me.Peer().Chain())
@@ -121,7 +131,7 @@ func (p prover) exchange(raw messages) (identity.Peer, error) {
 	}
 	found, theirs, err := p.hello(raw)
 	if err != nil {
-		return identity.Peer{}, refuse(raw, err)
+		return identity.Peer{}, err
 	}
 	sig, err := p.me.Sign(proofPurpose, p.statement(p.role, mine, theirs))
 	if err != nil {
@@ -133,11 +143,16 @@ func (p prover) exchange(raw messages) (identity.Peer, error) {
 	buf := make([]byte, maxProof)
 	n, err := readKind(raw, buf, binary)
 	if err != nil {
-		return identity.Peer{}, refuse(raw, fmt.Errorf("read the proof: %w", err))
+		return identity.Peer{}, fmt.Errorf("read the proof: %w", err)
 	}
 	if err := found.Verify(proofPurpose, p.statement(p.role.other(), mine, theirs), buf[:n]); err != nil {
-		return identity.Peer{}, refuse(raw, fmt.Errorf("device %s did not prove itself at this end of the channel "+
-			"(somebody may have put other DTLS certificates into the signals): %w", found.Device.Short(), err))
+		return identity.Peer{}, fmt.Errorf("device %s did not prove itself at this end of the channel "+
+			"(somebody may have put other DTLS certificates into the signals): %w", found.Device.Short(), err)
+	}
+	if p.admit != nil {
+		if err := p.admit(ctx, found); err != nil {
+			return identity.Peer{}, &unwanted{err}
+		}
 	}
 	return found, verdict(raw, found.Device)
 }
@@ -187,19 +202,34 @@ func verdict(raw messages, peer identity.DeviceID) error {
 	return err
 }
 
-// refuse tells the peer why, and returns err. Its own refusal is not answered.
-func refuse(raw messages, err error) error {
-	var said *saidNo
-	if !errors.As(err, &said) {
-		// What fails here is the connection, which ends in any case.
-		_ = say(raw, []byte(verdictNo+cutText(publicReason(err), maxReason)), text)
+// refuse tells the peer why, and waits until it hangs up, which shows that it
+// has heard; but not for long.
+func refuse(raw messages, err error, hangUp func()) {
+	if say(raw, []byte(verdictNo+cutText(publicReason(err))), text) != nil {
+		return
 	}
-	return err
+	defer time.AfterFunc(refusalTime, hangUp).Stop()
+	buf := make([]byte, maxMessage)
+	for {
+		n, isText, err := raw.ReadDataChannel(buf)
+		if err != nil || isText && strings.HasPrefix(string(buf[:n]), verdictNo) {
+			return
+		}
+	}
 }
+
+// unwanted is a decision against a peer, which is told why.
+type unwanted struct{ why error }
+
+// Error is the decision's.
+func (e *unwanted) Error() string { return e.why.Error() }
 
 // publicReason is what a stranger may know.
 func publicReason(err error) string {
+	var no *unwanted
 	switch {
+	case errors.As(err, &no):
+		return no.Error()
 	case errors.Is(err, identity.ErrNotTrusted):
 		return "not trusted"
 	case errors.Is(err, identity.ErrSignature):
@@ -224,10 +254,19 @@ func say(raw messages, b []byte, kind messageKind) error {
 	return nil
 }
 
-// lost hides pion's io.EOF, which is no clean end.
-func lost(err error) error {
-	return fmt.Errorf("connection lost (%v): %w", err, io.ErrUnexpectedEOF) //nolint:errorlint // see above
+// lostError is the end of a channel. It hides pion's io.EOF, which is no clean
+// one.
+type lostError struct{ cause error }
+
+// Error tells what pion says.
+func (e *lostError) Error() string {
+	return fmt.Sprintf("connection lost (%v): %v", e.cause, io.ErrUnexpectedEOF)
 }
+
+// Unwrap returns io.ErrUnexpectedEOF.
+func (e *lostError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+func lost(err error) error { return &lostError{err} }
 
 // readKind reads one message of the expected kind. A refusal is an error
 // wherever it comes; anything else unexpected is one, too.
@@ -245,7 +284,7 @@ func readKind(raw messages, buf []byte, want messageKind) (int, error) {
 	case isText:
 		said := string(whole[:n])
 		if reason, no := strings.CutPrefix(said, verdictNo); no {
-			return 0, &saidNo{cutText(reason, maxReason)}
+			return 0, &saidNo{cutText(reason)}
 		}
 		if want != text || said != verdictOK {
 			return 0, fmt.Errorf("unexpected text message %.40q", said)
@@ -304,11 +343,11 @@ func decodeHello(b []byte) (nonce [nonceLen]byte, chain [][]byte, err error) {
 
 var errVersion = errors.New("the two programs are too far apart in age")
 
-// cutText cuts s to at most n bytes of valid UTF-8.
-func cutText(s string, n int) string {
+// cutText cuts s to a reason's length in bytes, of valid UTF-8.
+func cutText(s string) string {
 	s = strings.ToValidUTF8(s, "�")
-	for len(s) > n || !utf8.ValidString(s) {
-		s = s[:min(n, len(s)-1)]
+	for len(s) > maxReason || !utf8.ValidString(s) {
+		s = s[:min(maxReason, len(s)-1)]
 	}
 	return s
 }

@@ -70,8 +70,16 @@ func prove(t *testing.T, a, b prover) (got [2]identity.Peer, errs [2]error) {
 	ctx := limit(t, 10*time.Second)
 	x, y := newPipe()
 	var wg sync.WaitGroup
-	wg.Go(func() { got[0], errs[0] = a.run(ctx, x, x.end) })
-	wg.Go(func() { got[1], errs[1] = b.run(ctx, y, y.end) })
+	for i, side := range []struct {
+		prover
+		*pipe
+	}{{a, x}, {b, y}} {
+		wg.Go(func() {
+			if got[i], errs[i] = side.run(ctx, side.pipe, side.end); errs[i] != nil {
+				side.end()
+			}
+		})
+	}
 	wg.Wait()
 	return got, errs
 }
@@ -157,6 +165,16 @@ func (s stranger) hear() packet {
 	return packet{b[:n], text}
 }
 
+// awaitNo reads until the other side has refused or hung up.
+func (p *pipe) awaitNo() {
+	for b := make([]byte, 64<<10); ; {
+		n, text, err := p.ReadDataChannel(b)
+		if err != nil || text && strings.HasPrefix(string(b[:n]), verdictNo) {
+			return
+		}
+	}
+}
+
 // strangerNonce is the nonce of the sides that are played by hand.
 var strangerNonce = [nonceLen]byte{7}
 
@@ -226,7 +244,11 @@ func TestProofRefusesStrangers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, b := sides(alice, bob)
 			x, y := newPipe()
-			go c.play(stranger{x, t}, b)
+			go func() {
+				c.play(stranger{x, t}, b)
+				x.awaitNo()
+				x.end()
+			}()
 			peer, err := b.run(limit(t, 10*time.Second), y, y.end)
 			if err == nil || errors.Is(err, context.DeadlineExceeded) || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("took %v: %v, want %v", peer, err, c.want)
@@ -249,8 +271,11 @@ func TestNoByteBeforeTheVerdict(t *testing.T) {
 			s := stranger{x, t}
 			s.greet(alice, alice, b)
 			s.say(c.say.data, messageKind(c.say.text))
+			x.awaitNo()
+			x.end()
 		}()
 		_, err := b.run(limit(t, 10*time.Second), y, y.end)
+		y.end()
 		var said *RefusedError
 		if err == nil || errors.As(err, &said) != c.refused {
 			t.Errorf("after %q: %v", c.say.data, err)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	pion "github.com/pion/webrtc/v4"
 
@@ -27,6 +28,9 @@ type session struct {
 	peer identity.DeviceID
 	pc   *pion.PeerConnection
 	own  fingerprint
+	// admit is asked about the peer once it is proven, and before it is told so;
+	// nil takes it.
+	admit func(context.Context, identity.Peer) error
 
 	openc chan *channelPair // the stream's channel is open; holds 1
 	datac chan *channelPair // and that of datagrams; holds 1
@@ -68,7 +72,8 @@ func (d detached) OnBufferedAmountLow(f func())                   { d.dc.OnBuffe
 
 // newSession makes a connection with a certificate of its own, so that two
 // calls of one device cannot be told to be of one device. Each needs a hangUp.
-func (t *Transport) newSession(r role, id callID, peer identity.DeviceID) (*session, error) {
+func (t *Transport) newSession(ctx context.Context, r role, id callID, peer identity.DeviceID) (*session, error) {
+	servers := t.servers(ctx)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func (t *Transport) newSession(r role, id callID, peer identity.DeviceID) (*sess
 		return nil, errClosed
 	}
 	s.pc, err = t.api.NewPeerConnection(pion.Configuration{
-		ICEServers: t.cfg.servers(), Certificates: []pion.Certificate{*cert},
+		ICEServers: servers, Certificates: []pion.Certificate{*cert},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("webrtc: %w", err)
@@ -295,7 +300,7 @@ func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
 	if len(der) == 0 {
 		return nil, identity.Peer{}, errors.New("the device showed no DTLS certificate")
 	}
-	p := prover{me: s.t.cfg.Identity, trust: s.t.cfg.Trust, role: s.role, peer: s.peer, own: s.own, far: sha256.Sum256(der)}
+	p := prover{me: s.t.cfg.Identity, trust: s.t.cfg.Trust, role: s.role, peer: s.peer, own: s.own, far: sha256.Sum256(der), admit: s.admit}
 	peer, err := p.run(ctx, raw, s.hangUp)
 	if err != nil {
 		return nil, identity.Peer{}, err
@@ -308,12 +313,27 @@ func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
 // callbacks call it, and pion waits for those.
 func (s *session) hangUp() { s.hanging.Do(func() { go s.close() }) }
 
+// closeTimeout is how long the end of a connection is waited for: pion does not
+// stop asking a TURN server that does not answer, for up to 8 s.
+const closeTimeout = time.Second
+
 // close ends the connection and waits for pion's goroutines.
 func (s *session) close() {
 	defer s.t.running.Done() // newSession's
 	s.lose()
-	if err := s.pc.GracefulClose(); err != nil {
-		s.t.log.Debug("webrtc: close", "peer", s.peer, "err", err)
+	donec := make(chan struct{})
+	s.t.late.Go(func() {
+		defer close(donec)
+		if err := s.pc.GracefulClose(); err != nil {
+			s.t.log.Debug("webrtc: close", "peer", s.peer, "err", err)
+		}
+	})
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
+	select {
+	case <-donec:
+	case <-late.C:
+		s.t.log.Debug("webrtc: close: left behind, as a server does not answer", "peer", s.peer)
 	}
 	s.t.mu.Lock()
 	delete(s.t.sessions, s)

@@ -13,6 +13,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/signalling"
 )
 
 // Conn is a stream to a device over a data channel: a complete net.Conn.
@@ -55,8 +56,10 @@ type Transport struct {
 	slots    map[identity.DeviceID]int // per caller; total in taken
 	taken    int
 	seen     seenCalls
+	aside    signalling.Aside[callID, []string] // candidates that came before their offer
 	sessions map[*session]struct{}
 	conns    map[*Conn]struct{}
+	late     sync.WaitGroup // what Close does not wait for, as it takes too long
 	running  sync.WaitGroup // Add only under mu and before closed, or while it is held
 }
 
@@ -90,7 +93,9 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t.closing, t.cancel = context.WithCancelCause(context.Background())
-	t.spawn(t.listen)
+	if cfg.Signaller != nil {
+		t.spawn(t.listen)
+	}
 	return t, nil
 }
 
@@ -134,8 +139,8 @@ func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 // came twice or from another device than was called. A stranger can make it grow.
 func (t *Transport) Ignored() uint64 { return t.ignored.Load() }
 
-// Close ends all calls and streams and waits for everything the Transport has
-// started. What was written to a stream before still reaches the peer, within
+// Close ends all calls and streams and waits for what the Transport has started;
+// not longer than a second for a TURN server that does not answer. What was written to a stream before still reaches the peer, within
 // two seconds.
 func (t *Transport) Close() error {
 	t.mu.Lock()

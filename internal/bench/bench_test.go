@@ -21,9 +21,14 @@ func BenchmarkRow(b *testing.B) {
 }
 
 func benchmarkRow(b *testing.B, m Measure, i int) {
+	round, end, err := m.begin(b.Context(), Config{FarEnd: otherProcess})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer end()
 	taken := make([][]sample, len(m.rows))
 	for n := 0; b.Loop(); n++ {
-		samples, err := m.round(b.Context(), 200*time.Millisecond, n)
+		samples, err := round(b.Context(), 200*time.Millisecond, n)
 		if err != nil {
 			b.Fatal(err)
 		}

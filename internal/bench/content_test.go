@@ -80,6 +80,54 @@ func TestCheckerNoticesDamage(t *testing.T) {
 	}
 }
 
+// Where samples are compared, the first phase is compared whole, and of later
+// blocks the number and the piece whose turn it is.
+func TestSamplesAreCompared(t *testing.T) {
+	const n = 4
+	good := append(blocks(n), blocks(n)...)
+	for i := range n { // the second phase goes on counting
+		number := uint64(n + i)
+		if i == n-1 {
+			number |= lastBlock
+		}
+		binary.BigEndian.PutUint64(good[(n+i)*blockLen:], number)
+	}
+	run := func(b []byte) (int64, error) {
+		c := checker{want: newBlock(), samples: true}
+		for len(b) > 0 {
+			k := min(len(b), 1<<10) // no piece holds parts of two phases
+			if _, err := c.take(b[:k]); err != nil {
+				return c.pos, err
+			}
+			b = b[k:]
+		}
+		return c.pos, nil
+	}
+	if pos, err := run(good); err != nil || pos != int64(len(good)) {
+		t.Fatalf("%d of %d bytes: %v", pos, len(good), err)
+	}
+	second := n * blockLen
+	seen := map[int]bool{}
+	for _, at := range []int{3, 8, 77, blockLen + 12_345, second - 1} { // byte 0 of a block has its mark
+		seen[at] = true
+	}
+	for i := range n {
+		block := second + i*blockLen
+		piece := block + (n+i+1)*sampleLen
+		seen[block+3], seen[piece], seen[piece+sampleLen-1], seen[piece+sampleLen] = true, true, true, false
+	}
+	for at, want := range seen {
+		bad := bytes.Clone(good)
+		bad[at] ^= 1
+		if pos, err := run(bad); errors.Is(err, errWrong) != want || want && pos != int64(at) {
+			t.Errorf("byte %d is wrong: %v, said to be at %d", at, err, pos)
+		}
+	}
+	if _, err := run(append(bytes.Clone(good[:second+blockLen]), good[second+2*blockLen:]...)); !errors.Is(err, errWrong) {
+		t.Errorf("a lost block of the second phase: %v", err)
+	}
+}
+
 // damaging flips a bit of the byte that goes or comes at an offset.
 type damaging struct {
 	net.Conn
@@ -179,7 +227,7 @@ func TestSinkReportsABrokenOffBlock(t *testing.T) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		sink(halfClosed{there})
+		sink(halfClosed{there}, &checker{want: newBlock()})
 	}()
 	if _, err := near.Write(blocks(1)[:100]); err != nil {
 		t.Fatal(err)

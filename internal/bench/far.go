@@ -16,6 +16,11 @@ const (
 	taskEcho task = 'e' // send messages of tripLen bytes back
 	taskSink task = 's' // verify bulk and report
 	taskHold task = 'h' // keep it open and read no more
+
+	// Between processes:
+	taskSample task = 'p' // as taskSink, but compare only samples of what follows the first phase
+	taskIdle   task = 'i' // read until the opener has closed it
+	taskLink   task = 'm' // of a connection: it carries channels
 )
 
 // far is the far end of a pair: it serves the streams that it is given. The
@@ -44,25 +49,35 @@ func (f *far) serve(conn net.Conn) {
 
 func (f *far) work(conn net.Conn) {
 	var first [1]byte
-	_, err := io.ReadFull(conn, first[:])
-	if err == nil && task(first[0]) == taskHold && f.hold(conn) {
-		_, _ = conn.Write(first[:]) // the opener misses it where it fails
+	if _, err := io.ReadFull(conn, first[:]); err != nil {
+		_ = conn.Close()
+		return
+	}
+	f.do(conn, task(first[0]))
+}
+
+// do does a stream's task, of which it echoes the byte.
+func (f *far) do(conn net.Conn, t task) {
+	echoed := [1]byte{byte(t)}
+	if t == taskHold && f.hold(conn) {
+		_, _ = conn.Write(echoed[:]) // the opener misses it where it fails
 		return
 	}
 	defer func() { _ = conn.Close() }()
-	if err != nil {
+	if _, err := conn.Write(echoed[:]); err != nil {
 		return
 	}
-	if _, err := conn.Write(first[:]); err != nil {
-		return
-	}
-	switch task(first[0]) {
+	switch t {
 	case taskOnce:
-		_, _ = conn.Read(first[:])
+		_, _ = conn.Read(echoed[:])
 	case taskEcho:
 		echo(conn)
 	case taskSink:
-		sink(conn)
+		sink(conn, &checker{want: newBlock()})
+	case taskSample:
+		sink(conn, &checker{want: newBlock(), samples: true})
+	case taskIdle:
+		_, _ = io.Copy(io.Discard, conn)
 	}
 }
 

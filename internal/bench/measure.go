@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -21,6 +22,9 @@ type Config struct {
 	Rounds int
 	// Progress, if set, is told before each round, counted from 1.
 	Progress func(m Measure, round int)
+	// FarEnd makes a command that runs the function FarEnd, for the rows between
+	// two processes. Those need it.
+	FarEnd func() (*exec.Cmd, error)
 }
 
 // Row is one line of the table. Fields that do not apply are NaN.
@@ -41,6 +45,8 @@ type Measure struct {
 	keep []bool // which rows are wanted
 	ours func(ctx context.Context, p *pair, d time.Duration) ([]sample, error)
 	raw  func(ctx context.Context, p *pair, d time.Duration) ([]sample, error) // nil without; gives the baselines of the first rows
+	// apart, if set, is done instead of both.
+	apart *apart
 }
 
 // row says what a sample means.
@@ -72,7 +78,9 @@ var carriers = []struct {
 	name     string
 	measures func() []Measure
 }{
-	{"tcp", tcpMeasures},
+	{"tcp", func() []Measure { return append(tcpMeasures(), betweenProcesses("tcp")...) }},
+	{"unix", func() []Measure { return betweenProcesses("unix") }},
+	{"shm", func() []Measure { return betweenProcesses("shm") }},
 }
 
 // Carriers returns the names of all carriers.
@@ -126,20 +134,40 @@ func (m Measure) Run(ctx context.Context, cfg Config) ([]Row, error) {
 	if cfg.Time <= 0 || cfg.Rounds <= 0 {
 		return nil, errors.New("bench: the time and the rounds must be positive")
 	}
+	failed := func(err error) error { return fmt.Errorf("%s: %w", strings.Join(m.Names(), ", "), err) }
+	round, end, err := m.begin(ctx, cfg)
+	if err != nil {
+		return nil, failed(err)
+	}
+	defer end()
 	taken := make([][]sample, len(m.rows))
 	for r := range cfg.Rounds {
 		if cfg.Progress != nil {
 			cfg.Progress(m, r+1)
 		}
-		samples, err := m.round(ctx, cfg.Time, r)
+		samples, err := round(ctx, cfg.Time, r)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", strings.Join(m.Names(), ", "), err)
+			return nil, failed(err)
 		}
 		for i, s := range samples {
 			taken[i] = append(taken[i], s)
 		}
 	}
 	return m.summary(taken), nil
+}
+
+// begin returns what measures one round, and what ends it all.
+func (m Measure) begin(ctx context.Context, cfg Config) (round func(context.Context, time.Duration, int) ([]sample, error), end func(), err error) {
+	if m.apart == nil {
+		return m.round, func() {}, nil
+	}
+	l, err := newLab(ctx, cfg.FarEnd)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context, d time.Duration, number int) ([]sample, error) {
+		return m.apart.round(ctx, l, m.keep, d, number)
+	}, l.close, nil
 }
 
 // summary makes the rows of each row's samples.

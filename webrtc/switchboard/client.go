@@ -45,7 +45,7 @@ type Config struct {
 }
 
 // Client is a device's line to a switchboard: a Signaller. It comes back by
-// itself when it breaks. Make one with Dial; all methods may be called
+// itself when it breaks. Make one with Dial or New; all methods may be called
 // concurrently.
 type Client struct {
 	cfg  Config
@@ -83,12 +83,62 @@ var errClosed = fmt.Errorf("switchboard: line closed: %w", net.ErrClosed)
 // loopback) and returns once this device has proven itself there. It blocks
 // until then, an error or the end of ctx. Close the Client when done.
 func Dial(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
+	c, err := newClient(rawURL, cfg)
+	if err != nil {
+		return nil, err
+	}
+	l, err := c.connect(ctx)
+	if err != nil {
+		c.http.CloseIdleConnections()
+		return nil, fmt.Errorf("switchboard: %s: %w", rawURL, err)
+	}
+	go c.run(l)
+	return c, nil
+}
+
+// New is Dial for a device that can wait: it returns at once, and the line comes
+// up when it can, with growing pauses between the attempts. The error is about
+// rawURL or cfg. Close the Client when done.
+func New(rawURL string, cfg Config) (*Client, error) {
+	c, err := newClient(rawURL, cfg)
+	if err != nil {
+		return nil, err
+	}
+	go c.run(nil)
+	return c, nil
+}
+
+// Ready returns when there is a line. It blocks until then, the end of ctx
+// (with why there is none), or that of the Client (net.ErrClosed).
+func (c *Client) Ready(ctx context.Context) error {
+	if _, err := c.waitLine(ctx); err != nil {
+		return fmt.Errorf("switchboard %s: %w", c.url, err)
+	}
+	return nil
+}
+
+// CheckURL tells what is wrong with the address of a switchboard.
+func CheckURL(rawURL string) error {
+	u, err := url.Parse(rawURL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "ws" && u.Scheme != "wss":
+		return fmt.Errorf("switchboard: %.200q is no address of a switchboard, want wss://host:port/path", rawURL)
+	case u.User != nil || u.Fragment != "":
+		return fmt.Errorf("switchboard: the address of %.200q has a user or a fragment, want wss://host:port/path", u.Host)
+	}
+	return nil
+}
+
+func newClient(rawURL string, cfg Config) (*Client, error) {
 	if cfg.Identity == nil {
 		return nil, errors.New("switchboard: Config.Identity is missing")
 	}
+	if err := CheckURL(rawURL); err != nil {
+		return nil, err
+	}
 	u, err := url.Parse(rawURL)
-	if err != nil || u.Host == "" || u.Scheme != "ws" && u.Scheme != "wss" {
-		return nil, fmt.Errorf("switchboard: %.200q is no address of a switchboard, want wss://host:port/path", rawURL)
+	if err != nil {
+		return nil, err // CheckURL has looked
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -104,12 +154,6 @@ func Dial(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
 		seen: make(map[[letterIDLen]byte]struct{}),
 	}
 	c.closing, c.cancel = context.WithCancelCause(context.Background())
-	l, err := c.connect(ctx)
-	if err != nil {
-		c.http.CloseIdleConnections()
-		return nil, fmt.Errorf("switchboard: %s: %w", rawURL, err)
-	}
-	go c.run(l)
 	return c, nil
 }
 
@@ -164,15 +208,22 @@ func (c *Client) join(ctx context.Context, ws *websocket.Conn) error {
 	return err
 }
 
-// run keeps the line up until the Client is closed or replaced.
+// run keeps the line up until the Client is closed or replaced. It begins with
+// l, or with none.
 func (c *Client) run(l *line) {
 	defer close(c.donec)
 	defer c.http.CloseIdleConnections()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, maxPause
 	for {
+		if l == nil {
+			if l = c.redial(pause); l == nil {
+				return
+			}
+		}
 		began := time.Now()
 		err := c.hold(l)
+		l = nil
 		if c.closing.Err() != nil {
 			return
 		}
@@ -183,16 +234,26 @@ func (c *Client) run(l *line) {
 		if time.Since(began) > maxPause {
 			pause.Reset()
 		}
-		for l = nil; l == nil; {
-			c.cfg.Logger.Info("switchboard: line lost", "url", c.url, "err", err)
-			if !wait(c.closing, pause.NextBackOff()) {
-				return
-			}
-			if l, err = c.connect(c.closing); err != nil {
-				c.mu.Lock()
-				c.last = err
-				c.mu.Unlock()
-			}
+		c.cfg.Logger.Info("switchboard: line lost", "url", c.url, "err", err)
+		if !wait(c.closing, pause.NextBackOff()) {
+			return
+		}
+	}
+}
+
+// redial tries until there is a line; nil once the Client is closed.
+func (c *Client) redial(pause backoff.BackOff) *line {
+	for {
+		l, err := c.connect(c.closing)
+		if err == nil {
+			return l
+		}
+		c.mu.Lock()
+		c.last = err
+		c.mu.Unlock()
+		c.cfg.Logger.Info("switchboard: no line", "url", c.url, "err", err)
+		if !wait(c.closing, pause.NextBackOff()) {
+			return nil
 		}
 	}
 }

@@ -3,7 +3,6 @@ package switchboard
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -95,21 +94,11 @@ var errReplaced = errors.New("a newer line of this device has taken its place")
 // (RFC 6455, section 7.4.2: 4000 and up are an application's own).
 const statusReplaced websocket.StatusCode = 4001
 
-// ListenAndServe takes lines on addr ("host:port") until ctx ends, over TLS
-// with the certificate and key of two PEM files. Without both it serves plain
-// HTTP, for loopback or behind a proxy that has TLS.
+// ListenAndServe is Listen and Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr, certFile, keyFile string) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	l, err := Listen(ctx, addr, certFile, keyFile)
 	if err != nil {
-		return fmt.Errorf("switchboard: %w", err)
-	}
-	if certFile != "" || keyFile != "" {
-		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			l.Close()
-			return fmt.Errorf("switchboard: TLS certificate %q with key %q: %w", certFile, keyFile, err)
-		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+		return err
 	}
 	return s.Serve(ctx, l)
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -105,7 +104,8 @@ func TestLineComesBack(t *testing.T) {
 	before := s.member(bob.DeviceID())
 	before.end(errors.New("cut by the test"))
 	for { // no news but these: Send fails while bob is away
-		if err := a.Send(ctx, bob.DeviceID(), []byte("again")); err == nil && s.member(bob.DeviceID()) != before {
+		now := s.member(bob.DeviceID()) // what the older line was given last is lost with it
+		if err := a.Send(ctx, bob.DeviceID(), []byte("again")); err == nil && now != nil && now != before {
 			break
 		}
 		if ctx.Err() != nil {
@@ -369,10 +369,96 @@ func TestTLSByFiles(t *testing.T) {
 	}
 }
 
+// Certificates that are renewed are used, and broken files leave the one before.
+func TestRenewedCertificatesAreUsed(t *testing.T) {
+	dir := t.TempDir()
+	k := &keyPair{certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
+	renew := func(at time.Time) tls.Certificate {
+		cert := newIdentity(t, "board").Certificate()
+		writePEM(t, k.certFile, k.keyFile, cert)
+		for _, f := range []string{k.certFile, k.keyFile} {
+			if err := os.Chtimes(f, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cert
+	}
+	check := func(what string, want tls.Certificate) {
+		t.Helper()
+		got, err := k.get(nil)
+		if err != nil || !bytes.Equal(got.Certificate[0], want.Certificate[0]) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := k.get(nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without files: %v", err)
+	}
+	k.lookedAt = time.Time{}
+	first := renew(time.Unix(1, 0))
+	check("first", first)
+	second := renew(time.Unix(2, 0))
+	check("looked at just now", first)
+	k.lookedAt = time.Time{}
+	check("renewed", second)
+	k.lookedAt = time.Time{}
+	if err := os.WriteFile(k.certFile, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("broken", second)
+	if k.lookedAt.IsZero() {
+		t.Error("the broken files were not looked at")
+	}
+}
+
+// A device that starts before its switchboard is there comes up with it.
+func TestNewWaitsForTheServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	c, err := New("ws://"+addr+"/", Config{Identity: newIdentity(t, "alice")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for whole := limit(t); ; { // until the first attempt is over
+		ctx, cancel := context.WithTimeout(whole, 100*time.Millisecond)
+		err := c.Ready(ctx)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || whole.Err() != nil {
+			t.Fatalf("without a server: %v", err)
+		}
+		if strings.Contains(err.Error(), "refused") {
+			break
+		}
+	}
+	if l, err = net.Listen("tcp", addr); err != nil {
+		t.Skipf("NOT TESTED: the port was taken meanwhile: %v", err)
+	}
+	sctx, stop := context.WithCancel(context.Background())
+	donec := make(chan error, 1)
+	go func() { donec <- NewServer(ServerConfig{}).Serve(sctx, l) }()
+	defer func() {
+		stop()
+		if err := <-donec; err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := c.Ready(limit(t)); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	if err := c.Ready(limit(t)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 func TestDialTellsWhatIsWrong(t *testing.T) {
 	id := newIdentity(t, "alice")
-	for _, url := range []string{"", "http://127.0.0.1/", "127.0.0.1:1", "ws:///x"} {
-		if _, err := Dial(limit(t), url, Config{Identity: id}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", url)) {
+	for _, url := range []string{"", "http://127.0.0.1/", "127.0.0.1:1", "ws:///x", "wss://me@board.example/", "wss://board.example/#x"} {
+		if _, err := Dial(limit(t), url, Config{Identity: id}); err == nil || !strings.Contains(err.Error(), "want wss://host:port/path") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}

@@ -1,0 +1,70 @@
+package account
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+
+	"peerlink/identity"
+)
+
+// Revoke makes this account's next revocation list: who it revoked before, and
+// who. It is on disk here when this returns; hand it (MarshalText) to those who
+// are to know, for their ImportRevocations. It fails on a device that does not
+// hold its account's key.
+func (a *Account) Revoke(who ...identity.Subject) (*identity.RevocationList, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, fmt.Errorf("account: %w", net.ErrClosed)
+	}
+	var number uint64
+	for _, l := range a.f.trust.Revocations() {
+		if l.Issuer() == a.f.id.AccountID() {
+			number = max(number, l.Number())
+			who = append(who[:len(who):len(who)], l.Revoked()...)
+		}
+	}
+	l, err := a.f.id.RevocationList(number+1, who...)
+	if err != nil {
+		return nil, err
+	}
+	return l, a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
+}
+
+// ImportRevocations takes a revocation list that an account or an authority has
+// signed, as PEM or as bytes, on disk first. Devices that it names are refused
+// from then on, in both directions, and links to them close at once. What the
+// list may and may not do is told at identity.Trust.AddRevocations; one that is
+// forged, damaged or older than one that is held is refused, and then nothing
+// has changed.
+func (a *Account) ImportRevocations(list []byte) (*identity.RevocationList, error) {
+	l, err := identity.ParseRevocationList(list)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, fmt.Errorf("account: %w", net.ErrClosed)
+	}
+	return l, a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
+}
+
+// ForgetRevocations drops the list of a digest, on disk first, and reports
+// whether it was held. Those whom it revoked may connect again.
+func (a *Account) ForgetRevocations(digest [sha256.Size]byte) (held bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false, fmt.Errorf("account: %w", net.ErrClosed)
+	}
+	err = a.f.changeTrust(func(t *identity.Trust) error {
+		held = t.RemoveRevocations(digest)
+		return nil
+	})
+	return held, err
+}
+
+// Revocations returns the revocation lists that are held.
+func (a *Account) Revocations() []*identity.RevocationList { return a.f.trust.Revocations() }

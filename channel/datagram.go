@@ -1,0 +1,149 @@
+package channel
+
+import (
+	"fmt"
+	"os"
+)
+
+// How much of a channel's datagrams waits for Reads; when more comes, the
+// oldest are dropped.
+const (
+	maxDatagrams     = 64
+	maxDatagramBytes = 128 << 10
+)
+
+// datagrams are those of a channel that has had any. Socket.mu guards them.
+type datagrams struct {
+	queue                   [][]byte // received, not read
+	n                       int      // bytes in queue
+	sent, received, dropped uint64
+}
+
+// waiting reports whether there is one to read; d may be nil.
+func (d *datagrams) waiting() bool { return d != nil && len(d.queue) > 0 }
+
+// bytes returns how many bytes wait; d may be nil.
+func (d *datagrams) bytes() int {
+	if d == nil {
+		return 0
+	}
+	return d.n
+}
+
+// read moves bytes of the first one out. What does not fit in is left for the
+// next Read.
+func (d *datagrams) read(p []byte) int {
+	n := copy(p, d.queue[0])
+	d.n -= n
+	if d.queue[0] = d.queue[0][n:]; len(d.queue[0]) == 0 {
+		d.queue[0] = nil
+		d.queue = d.queue[1:]
+	}
+	return n
+}
+
+// drop drops the oldest and returns how many bytes that were.
+func (d *datagrams) drop() int {
+	n := len(d.queue[0])
+	d.n -= n
+	d.queue[0] = nil
+	d.queue = d.queue[1:]
+	d.dropped++
+	return n
+}
+
+// reset drops all and returns how many bytes that were; d may be nil.
+func (d *datagrams) reset() int {
+	if d == nil {
+		return 0
+	}
+	n := d.n
+	d.queue, d.n = nil, 0
+	return n
+}
+
+// loose returns the channel's datagrams. s.mu is held.
+func (s *Socket) loose() *datagrams {
+	if s.datagrams == nil {
+		s.datagrams = new(datagrams)
+	}
+	return s.datagrams
+}
+
+// MaxDatagram returns the length in bytes of the longest datagram that
+// SendUnreliable sends now; it may change with the path. 0 means that it sends
+// none, as the link's carrier or the peer has none.
+func (s *Socket) MaxDatagram() int { return s.link.MaxDatagram() }
+
+// SendUnreliable sends p as a datagram where the link has them (MaxDatagram):
+// it arrives once, whole, out of turn, or not at all, and costs no credit. The
+// peer's Read returns its bytes, never together with those of another datagram
+// or of Writes; a Read with too little room leaves the rest for the next one. 64
+// datagrams (or 128 KiB) wait for Reads, and then the oldest are dropped
+// (Stats). An error that matches ErrTooLong says that p is longer than
+// MaxDatagram, ErrWouldBlock that the carrier could not take it now; either way
+// it was not sent.
+//
+// On a link without datagrams it is TrySend: the bytes become part of the
+// stream. So a program that is to run on both sends messages that say where
+// they end, and does not mix them with Writes. It never blocks.
+func (s *Socket) SendUnreliable(p []byte) error {
+	most := s.link.MaxDatagram()
+	if most <= 0 || len(p) == 0 {
+		return s.TrySend(p)
+	}
+	if err := s.mayDatagram(len(p), most); err != nil {
+		return s.fail("send", err)
+	}
+	err := s.link.SendDatagram(s.port(), p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return s.fail("send", fmt.Errorf("%w: %w", ErrWouldBlock, err))
+	}
+	s.loose().sent++
+	s.transmitted += uint64(len(p))
+	s.lastActive = now()
+	return nil
+}
+
+// mayDatagram says why a datagram of n bytes cannot be sent, if so.
+func (s *Socket) mayDatagram(n, most int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.writable(); err != nil && err != os.ErrDeadlineExceeded { // a bare value; it never waits
+		return err
+	}
+	if n > most {
+		return fmt.Errorf("%w: %d bytes, and a datagram on this link takes %d", ErrTooLong, n, most)
+	}
+	return nil
+}
+
+// DeliverDatagram hands over a datagram of the peer; b is the channel's from
+// then on. It returns how many datagrams were dropped: b, where the channel is
+// not read any more, or older ones, for want of room.
+func (p *Port) DeliverDatagram(b []byte) (dropped int) {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rerr != nil || len(b) > maxDatagramBytes {
+		return 1
+	}
+	if len(b) == 0 {
+		return 0
+	}
+	d := s.loose()
+	for d.waiting() && (len(d.queue) >= maxDatagrams || d.n+len(b) > maxDatagramBytes) {
+		s.link.Hold(-d.drop())
+		dropped++
+	}
+	d.queue = append(d.queue, b)
+	d.n += len(b)
+	d.received++
+	s.link.Hold(len(b))
+	s.received += uint64(len(b))
+	s.lastActive = now()
+	s.wakeReads()
+	return dropped
+}

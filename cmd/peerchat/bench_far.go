@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/internal/bench"
+)
+
+// newFarEnd is the command that bench runs in its second process.
+func newFarEnd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "far-end",
+		Short:  "Be the second process of bench",
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bench.FarEnd(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// farEnd starts this program again as the far end. That ends with its standard
+// input, so even if this process is killed it has time to remove its folder.
+func farEnd() (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe, "bench", "far-end")
+	cmd.Env = append(os.Environ(), runMainEnv+"=1")
+	return cmd, nil
+}

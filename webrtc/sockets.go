@@ -1,0 +1,63 @@
+package webrtc
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/pion/transport/v3"
+	"github.com/pion/transport/v3/stdnet"
+)
+
+// socketBuffer is what UDP sockets are asked to hold, in bytes, each way: a
+// window of SCTP in packets of 1 200 bytes, with the kernel's overhead of about
+// as much again. With Linux' default of 208 KiB a burst overflows, and each loss
+// halves SCTP's window. The system may give less.
+const socketBuffer = 4 << 20
+
+// sockets are the system's, with larger buffers.
+type sockets struct{ transport.Net }
+
+func newSockets() (sockets, error) {
+	n, err := stdnet.NewNet()
+	if err != nil {
+		return sockets{}, fmt.Errorf("webrtc: look at the network interfaces: %w", err)
+	}
+	return sockets{n}, nil
+}
+
+// Interfaces are those of now; stdnet's are those of when it was made.
+func (s sockets) Interfaces() ([]*transport.Interface, error) {
+	fresh, err := stdnet.NewNet()
+	if err != nil {
+		return nil, err
+	}
+	return fresh.Interfaces()
+}
+
+// ListenUDP is for host candidates.
+func (s sockets) ListenUDP(network string, at *net.UDPAddr) (transport.UDPConn, error) {
+	c, err := s.Net.ListenUDP(network, at)
+	if err == nil {
+		widen(c)
+	}
+	return c, err
+}
+
+// ListenPacket is for those of servers.
+func (s sockets) ListenPacket(network, address string) (net.PacketConn, error) {
+	c, err := s.Net.ListenPacket(network, address)
+	if err == nil {
+		widen(c)
+	}
+	return c, err
+}
+
+// widen asks for larger buffers, and makes do with what there is.
+func widen(c any) {
+	if b, ok := c.(interface {
+		SetReadBuffer(int) error
+		SetWriteBuffer(int) error
+	}); ok {
+		_, _ = b.SetReadBuffer(socketBuffer), b.SetWriteBuffer(socketBuffer)
+	}
+}
