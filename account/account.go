@@ -207,8 +207,11 @@ func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
 		Identity: a.f.id, Trust: a.f.trust, LAN: a.opts.LAN, NetworkKey: key, ReachFile: a.f.disk.path(reachFile),
 		Bootstrap: a.opts.Bootstrap, Listen: a.opts.DHTListen, Logger: a.opts.Logger,
 	}
-	if len(a.opts.DHTListen) > 0 {
+	switch {
+	case len(a.opts.DHTListen) > 0:
 		cfg.Mode, cfg.DataDir = dht.Server, a.f.disk.path(nodeDir)
+	case !a.opts.Loopback:
+		cfg.Mode = dht.Auto
 	}
 	node, err := dht.Start(ctx, cfg)
 	if err != nil {

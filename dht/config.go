@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -22,14 +23,23 @@ const (
 	// Server also answers: it keeps routing entries, records and signals for
 	// others, and must be reachable under its addresses.
 	Server
+	// Auto is a client that listens on a port of its own, and serves as a server
+	// while others can reach it there: from ten minutes after its start on it asks
+	// up to three nodes, now and then, to dial it at the address from which they
+	// see it, if that is a public one. Behind a NAT it stays a client.
+	Auto
 )
 
-// String returns "client" or "server".
+// String returns "client", "server" or "auto".
 func (m Mode) String() string {
-	if m == Server {
+	switch m {
+	case Server:
 		return "server"
+	case Auto:
+		return "auto"
+	default:
+		return "client"
 	}
-	return "client"
 }
 
 // Config says how a node runs. The zero value of a limit is its default.
@@ -44,7 +54,7 @@ type Config struct {
 	// which the network is joined. Empty is right for a network's first node.
 	Bootstrap []string
 	// Listen lists the multiaddresses (TCP) that a Server listens on; empty:
-	// any port on all IPv4 and IPv6 addresses. A Client listens nowhere.
+	// any port on all IPv4 and IPv6 addresses; so does Auto. A Client listens nowhere.
 	Listen []string
 	// Mode is what the node does for others.
 	Mode Mode
@@ -56,7 +66,7 @@ type Config struct {
 	NodeKey []byte
 	// DataDir is a folder in which a node keeps its libp2p key (node.key, mode
 	// 0600, made on first use), so that its multiaddress outlives a restart, and
-	// a Server the records that it stores for others (at most 70 MB). Only one
+	// a Server (not Auto) the records that it stores for others (at most 70 MB). Only one
 	// process can use it at a time.
 	// With neither NodeKey nor DataDir the key is made afresh at every start,
 	// which keeps a client's libp2p id from being linked to its device.
@@ -97,7 +107,9 @@ type Config struct {
 	// devices. 0: 16 MiB.
 	MaxStored int
 
-	now func() time.Time // the device's clock; nil: the system's
+	now       func() time.Time      // the device's clock; nil: the system's
+	public    func(netip.Addr) bool // tests: which addresses count as public; nil: isPublic
+	autoFirst time.Duration         // tests: 0: the constant of this name
 }
 
 // Defaults of Config; their fields tell the units.
@@ -126,6 +138,10 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 	orDefault(&c.QueueLen, defaultQueueLen)
 	orDefault(&c.MaxListeners, defaultMaxListeners)
 	orDefault(&c.MaxStored, defaultMaxStored)
+	orDefault(&c.autoFirst, autoFirst)
+	if c.public == nil {
+		c.public = isPublic
+	}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -133,8 +149,8 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	switch {
-	case c.Mode != Client && c.Mode != Server:
-		return nil, fmt.Errorf("dht: mode %d is neither Client nor Server", int(c.Mode))
+	case c.Mode != Client && c.Mode != Server && c.Mode != Auto:
+		return nil, fmt.Errorf("dht: mode %d is neither Client, Server nor Auto", int(c.Mode))
 	case c.Identity == nil && c.Mode != Server:
 		return nil, errors.New("dht: a node without an identity serves nobody as a client: set Identity, or Mode to Server")
 	case c.Mode == Client && len(c.Listen) > 0:

@@ -14,17 +14,17 @@ import (
 func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 	id := newIdentity(t, "alice")
 	for want, cfg := range map[string]Config{
-		"neither Client nor Server": {Identity: id, Mode: 7},
-		"without an identity":       {},
-		"a client listens nowhere":  {Identity: id, Listen: []string{loopback}},
-		"bootstrap address":         {Identity: id, Bootstrap: []string{"192.0.2.1:4001"}},
-		"want something like":       {Identity: id, Bootstrap: []string{"/ip4/192.0.2.1/tcp/4001"}},
-		"NodeKey has 3 bytes":       {Identity: id, NodeKey: []byte("abc")},
-		"both name the node's key":  {Identity: id, NodeKey: make([]byte, 32), DataDir: t.TempDir()},
-		"RecordLife":                {Identity: id, RecordLife: 25 * time.Hour},
-		"negative":                  {Identity: id, QueueLen: -1},
-		"SignalRate":                {Identity: id, SignalRate: maxSignalRate + 1},
-		"start libp2p on":           {Mode: Server, Listen: []string{"/ip4/127.0.0.1/tcp/99999"}},
+		"neither Client, Server nor Auto": {Identity: id, Mode: 7},
+		"without an identity":             {},
+		"a client listens nowhere":        {Identity: id, Listen: []string{loopback}},
+		"bootstrap address":               {Identity: id, Bootstrap: []string{"192.0.2.1:4001"}},
+		"want something like":             {Identity: id, Bootstrap: []string{"/ip4/192.0.2.1/tcp/4001"}},
+		"NodeKey has 3 bytes":             {Identity: id, NodeKey: []byte("abc")},
+		"both name the node's key":        {Identity: id, NodeKey: make([]byte, 32), DataDir: t.TempDir()},
+		"RecordLife":                      {Identity: id, RecordLife: 25 * time.Hour},
+		"negative":                        {Identity: id, QueueLen: -1},
+		"SignalRate":                      {Identity: id, SignalRate: maxSignalRate + 1},
+		"start libp2p on":                 {Mode: Server, Listen: []string{"/ip4/127.0.0.1/tcp/99999"}},
 	} {
 		n, err := Start(context.Background(), cfg)
 		if err == nil {

@@ -11,7 +11,8 @@
 //	err = n.Send(ctx, bob, offer)            // bob is a device id, nothing more
 //	from, msg, err := n.Receive(ctx)         // from is proven, msg is fresh
 //
-// A bootstrap node is dht.Config{Mode: dht.Server, DataDir: dir} and its Addrs.
+// A bootstrap node is dht.Config{Mode: dht.Server, DataDir: dir} and its Addrs. A
+// device in mode Auto serves others while these can reach it, and only then.
 //
 // # What may be relied on
 //
@@ -34,7 +35,8 @@
 //
 // # Goroutines
 //
-// A node runs a joiner (connects), a watcher (libp2p's events), a presence owner
+// A node runs a joiner (connects), a watcher (libp2p's events), a follower of the
+// machine's network, in mode Auto an asker whether it is reached, a presence owner
 // loop with one goroutine per subscription, as a server a sweeper, a writer of its
 // records and two goroutines per listening device, with LAN an announcer, and with
 // a ReachFile its writer. Close ends and waits for all of them.

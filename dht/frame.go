@@ -33,6 +33,13 @@ import (
 //
 //	who       device(32)                 → record  its record
 //
+// and whoever wants to know whether others can reach it
+//
+//	probe     port:uint16                → probed  status(1) address(16)
+//
+// where the node dials that port at the address from which it sees the other
+// end, and tells whether it found the same libp2p host there (2), or not (1).
+//
 // Each may be answered with refused (a reason in UTF-8), after which the
 // node closes the stream. The signature (purpose "listen") is over
 //
@@ -57,6 +64,8 @@ const (
 	kindHold
 	kindWho
 	kindRecord
+	kindProbe
+	kindProbed
 )
 
 // Statuses of a taken frame.

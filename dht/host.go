@@ -49,7 +49,7 @@ const (
 )
 
 // newHost makes a lean libp2p host: TCP, Noise, yamux and nothing else.
-func newHost(cfg Config) (host.Host, error) {
+func newHost(cfg Config, at *auto) (host.Host, error) {
 	key, err := hostKey(cfg)
 	if err != nil {
 		return nil, err
@@ -59,6 +59,14 @@ func newHost(cfg Config) (host.Host, error) {
 	switch {
 	case cfg.Mode == Client && cfg.LAN:
 		listen = libp2p.ListenAddrStrings("/ip4/0.0.0.0/tcp/0") // and IPv6, on the same port, later
+	case cfg.Mode == Auto:
+		low, high = 512, 1024
+		tell = func([]ma.Multiaddr) []ma.Multiaddr { return at.addrs() }
+		addrs := cfg.Listen
+		if len(addrs) == 0 {
+			addrs = []string{"/ip4/0.0.0.0/tcp/0"}
+		}
+		listen = libp2p.ListenAddrStrings(addrs...)
 	case cfg.Mode == Server:
 		tell = everybody
 		low, high = 512, 1024
@@ -87,7 +95,7 @@ func newHost(cfg Config) (host.Host, error) {
 		_, _ = conns.Close(), resources.Close()
 		return nil, fmt.Errorf("dht: start libp2p on %q: %w", cfg.Listen, err)
 	}
-	if cfg.Mode == Client && cfg.LAN {
+	if cfg.Mode == Client && cfg.LAN || cfg.Mode == Auto && len(cfg.Listen) == 0 {
 		listenOnIPv6(h)
 	}
 	return h, nil
@@ -122,7 +130,7 @@ func newResourceManager(cfg Config) (network.ResourceManager, error) {
 	defaults := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&defaults)
 	limits := defaults.AutoScale()
-	if cfg.Mode == Server {
+	if cfg.Mode != Client {
 		limits = serverLimits(cfg.MaxListeners).Build(limits)
 	}
 	rate := xrate.Limit{RPS: connsPerAddressHz, Burst: connsPerAddress}
@@ -154,12 +162,15 @@ func serverLimits(devices int) rcmgr.PartialLimitConfig {
 	}
 }
 
-// newKad makes the Kademlia part of a node on h. ModeAuto would stay a client
-// for ever on private addresses, so the mode is always said.
+// newKad makes the Kademlia part of a node on h. In its ModeAuto it follows what
+// auto says; libp2p itself has nothing that would find out.
 func newKad(cfg Config, h host.Host, values *store, g *guard) (*kad.IpfsDHT, error) {
 	mode := kad.ModeClient
-	if cfg.Mode == Server {
+	switch cfg.Mode {
+	case Server:
 		mode = kad.ModeServer
+	case Auto:
+		mode = kad.ModeAuto
 	}
 	// The DHT keeps the context for its whole life, which Close ends.
 	d, err := kad.New(context.Background(), h, kad.Mode(mode), kad.ProtocolPrefix(protocolPrefix),

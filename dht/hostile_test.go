@@ -36,7 +36,7 @@ func startHostile(t *testing.T, hs *hostile, boot *Node) *hostile {
 		t.Fatal(err)
 	}
 	var err error
-	if hs.Host, err = newHost(cfg); err != nil {
+	if hs.Host, err = newHost(cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = hs.Close() })

@@ -250,7 +250,7 @@ func newest(values <-chan []byte, first func([]byte)) (best []byte) {
 // the library never asks it, though others may name it.
 func (n *Node) withSelf(nodes []peer.ID, key string) []peer.ID {
 	nodes = slices.DeleteFunc(nodes, func(p peer.ID) bool { return p == n.host.ID() })
-	if n.cfg.Mode == Server {
+	if n.serves() {
 		nodes = append(nodes, n.host.ID())
 	}
 	return kbucket.SortClosestPeers(nodes, kbucket.ConvertKey(key))

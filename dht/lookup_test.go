@@ -95,6 +95,27 @@ func TestASignalIsSealedAgainForANewerRecord(t *testing.T) {
 	}
 }
 
+// One of two nodes takes the record and never shows it: the device is ready as
+// soon as the other one has.
+//
+// fault: E6
+func TestASilentNodeDoesNotDelayReadiness(t *testing.T) {
+	node := startNodes(t, 1)[0]
+	hold := make(chan struct{})
+	defer close(hold)
+	startHostile(t, &hostile{get: func(string) *recpb.Record { <-hold; return nil }}, node)
+	eventually(t, "the silent node is in the table", func() bool { return node.Health().Table == 1 })
+	bob := start(t, Config{Identity: newIdentity(t, "bob"), Bootstrap: node.Addrs()})
+	began := time.Now()
+	ready(t, bob)
+	if took := time.Since(began); took > requestTimeout/2 {
+		t.Errorf("ready after %v", took)
+	}
+	if h := bob.Health().Holders; h != 1 {
+		t.Errorf("held by %d", h)
+	}
+}
+
 // One node never answers: a signal goes out as soon as another one has shown the
 // record.
 //

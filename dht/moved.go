@@ -53,6 +53,9 @@ func (n *Node) moved(own map[netip.Addr]bool) {
 		}
 	}
 	n.joiner.restart(movedWithin)
+	if n.auto != nil {
+		n.auto.look()
+	}
 	if n.presence != nil {
 		n.spawn(func() { n.presence.report(n.life, n.presence.moved) })
 	}

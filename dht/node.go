@@ -35,6 +35,7 @@ type Node struct {
 	presence  *presence // nil without an identity
 	memory    *memory   // nil without a ReachFile
 
+	auto       *auto       // nil unless the mode is Auto
 	neighbours *neighbours // nil without LAN
 	cache      *lru.Cache[identity.DeviceID, found]
 	callers    *lru.Cache[identity.DeviceID, found]     // what callers told of themselves
@@ -97,7 +98,10 @@ func (n *Node) open() (err error) {
 			}
 		}()
 	}
-	if n.host, err = newHost(n.cfg); err != nil {
+	if n.cfg.Mode == Auto {
+		n.auto = newAuto(n)
+	}
+	if n.host, err = newHost(n.cfg, n.auto); err != nil {
 		return err
 	}
 	if n.memory = openMemory(n.cfg.ReachFile, n.cfg.Logger); n.memory != nil {
@@ -129,8 +133,11 @@ func (n *Node) start() error {
 		return err
 	}
 	n.spawn(func() { n.joiner.watch(n.life, sub, met) })
-	if n.cfg.Mode == Server || n.cfg.LAN {
+	if n.cfg.Mode != Client || n.cfg.LAN {
 		n.serve()
+	}
+	if n.auto != nil {
+		n.spawn(func() { n.auto.run(n.life) })
 	}
 	if n.cfg.LAN {
 		n.neighbours = newNeighbours(n)
@@ -153,9 +160,10 @@ func (n *Node) start() error {
 // serve answers the push protocol.
 func (n *Node) serve() {
 	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger)
+	n.service.auto, n.service.public = n.auto, n.cfg.public
 	if id := n.cfg.Identity; id != nil {
 		n.service.card = &card{me: id, life: n.cfg.RecordLife, now: n.cfg.now}
-		if n.cfg.Mode == Client {
+		if n.cfg.Mode != Server {
 			me := id.DeviceID()
 			n.service.only = &me
 		}
@@ -163,6 +171,9 @@ func (n *Node) serve() {
 	n.host.SetStreamHandler(pushProtocol, n.service.handle)
 	n.spawn(func() { n.service.sweeper(n.life, n.records) })
 }
+
+// serves reports whether this node serves everybody now.
+func (n *Node) serves() bool { return n.cfg.Mode == Server || n.auto.addrs() != nil }
 
 // spawn runs f in a goroutine that Close waits for. It reports false, and does
 // not, once Close has begun.

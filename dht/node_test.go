@@ -129,9 +129,10 @@ func TestSignalIsPushedToADeviceKnownByItsIDAlone(t *testing.T) {
 			}
 			exchange(t, alice, bob, "offer")
 			exchange(t, bob, alice, "answer")
-			if h := bob.Health(); h.Holders != min(size, bucketSize) || h.Subscriptions == 0 || h.Wanted != min(size, replication) {
-				t.Errorf("health %+v", h)
-			}
+			eventually(t, "all that should hold the record do, and push to its device", func() bool { // ready says: the first do
+				h := bob.Health()
+				return h.Holders == min(size, bucketSize) && h.Subscriptions > 0 && h.Wanted == min(size, replication)
+			})
 		})
 	}
 }

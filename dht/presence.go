@@ -277,7 +277,7 @@ func (p *presence) checkReady() {
 	want := p.wanted.Load()
 	subscribed := p.up.Load() > 0 && 2*p.up.Load() >= want
 	published := p.holders.Load() > 0
-	if p.n.cfg.Mode == Server && p.n.joiner.alone() {
+	if p.n.serves() && p.n.joiner.alone() {
 		subscribed, published = true, p.pub.seq > 0 // with itself, for now
 	}
 	if p.n.neighbours != nil && p.n.joiner.alone() {
@@ -310,17 +310,24 @@ func (p *presence) publish(ctx context.Context) {
 	}
 	p.publishing = true
 	p.n.spawn(func() {
-		held, seq := p.n.publish(ctx, p.key, value, missing)
-		p.report(ctx, func() { p.published(ctx, held, seq) })
+		seq := p.n.publish(ctx, p.key, value, missing, func(id peer.ID) {
+			p.report(ctx, func() { p.held(id) })
+		})
+		p.report(ctx, func() { p.published(ctx, seq) })
 	})
 }
 
-// published notes who holds the record. A node that holds a newer one of ours
-// means that a clock was set back, or that the device runs twice.
-func (p *presence) published(ctx context.Context, held []peer.ID, newer uint64) {
-	p.publishing = false
-	p.pub.note(held)
+// held notes a node that holds the record. Others may be slow, or never answer.
+func (p *presence) held(id peer.ID) {
+	p.pub.note([]peer.ID{id})
 	p.holders.Store(int64(len(p.pub.holders)))
+	p.checkReady()
+}
+
+// published ends a round. A node that holds a newer record of ours means that a
+// clock was set back, or that the device runs twice.
+func (p *presence) published(ctx context.Context, newer uint64) {
+	p.publishing = false
 	p.checkReady()
 	if p.pub.overtake(newer, p.n.cfg.now()) {
 		p.log.Warn("dht: nodes hold a newer record of this device: its clock was set back, or it runs twice", "seq", newer)

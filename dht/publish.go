@@ -85,10 +85,10 @@ func (p *publication) overtake(newer uint64, now time.Time) bool {
 }
 
 // publish puts a record to nodes, side by side, and reads it back from each. It
-// returns those that hold it, and the highest number of another valid record
-// that one of them holds instead.
-func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []peer.ID) (held []peer.ID, newer uint64) {
-	if n.cfg.Mode == Server {
+// tells held of each that holds it, as soon as it is known, and returns the
+// highest number of another valid record that one of them holds instead.
+func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []peer.ID, held func(peer.ID)) (newer uint64) {
+	if n.serves() {
 		// The library's PutValue would ask the network first, for up to its time-out.
 		if err := n.records.putOwn(ctx, key, value); err != nil {
 			n.cfg.Logger.Warn("dht: this node does not store its own record", "err", err)
@@ -99,12 +99,12 @@ func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []pe
 	for _, p := range nodes {
 		wg.Go(func() {
 			other, err := n.messenger.put(ctx, p, key, value)
-			mu.Lock()
-			defer mu.Unlock()
 			if err == nil {
-				held = append(held, p)
+				held(p)
 				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			n.cfg.Logger.Debug("dht: record not taken", "node", p.String(), "err", err)
 			if rec, err := decodeRecord(other, n.cfg.Identity.DeviceID(), time.Now()); err == nil {
 				newer = max(newer, rec.Seq)
@@ -112,5 +112,5 @@ func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []pe
 		})
 	}
 	wg.Wait()
-	return held, newer
+	return newer
 }

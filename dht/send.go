@@ -119,15 +119,18 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 	return c.sum, fmt.Errorf("%v: %w", c.sum, errors.Join(c.errs...))
 }
 
-// sign makes what is sealed. The first signal to a device within a minute tells
-// it this one's sealing key, so that the answer needs no look-up.
+// sign makes what is sealed. The first signal to a device, unless that has called,
+// tells it this one's sealing key, so that the answer needs no look-up.
 func (n *Node) sign(to identity.DeviceID, msg []byte, life time.Duration) ([]byte, error) {
 	var id [signalIDLen]byte
 	_, _ = rand.Read(id[:]) // never fails
 	var key []byte
-	if until, ok := n.told.Get(to); life == 0 && (!ok || time.Now().After(until)) {
+	now := time.Now()
+	until, told := n.told.Get(to)
+	caller, called := n.callers.Get(to)
+	if life == 0 && !(told && now.Before(until)) && !(called && now.Before(caller.until)) {
 		key = n.cfg.Identity.SealingKey()
-		n.told.Add(to, time.Now().Add(cacheLife/2))
+		n.told.Add(to, now.Add(cacheLife/2))
 	}
 	return encodeSignal(n.cfg.Identity, to, id, n.cfg.now(), life, msg, key)
 }

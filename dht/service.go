@@ -44,7 +44,13 @@ type service struct {
 	now   func() time.Time
 	rate  int                // requests a second from one peer
 	card  *card              // this node's own device; nil: none
-	only  *identity.DeviceID // a client on a LAN serves nobody but its own device; nil: everybody
+	only  *identity.DeviceID // a client that listens serves nobody but its own device; nil: everybody
+	auto  *auto              // then, while others cannot reach it; nil: always
+
+	public  func(netip.Addr) bool // which addresses it comes back to
+	probing chan struct{}         // one for each that it does
+	probers *lru.Cache[peer.ID, *rate.Limiter]
+	nets    *lru.Cache[netip.Prefix, *rate.Limiter]
 
 	peers    *lru.Cache[peer.ID, *rate.Limiter]
 	networks *lru.Cache[netip.Prefix, *rate.Limiter]
@@ -62,6 +68,10 @@ func newService(h host.Host, hb *hub, d *drops, log *slog.Logger) *service {
 		host: h, hub: hb, log: log, drops: d, now: time.Now, rate: peerRate,
 		peers:    newLRU[peer.ID, *rate.Limiter](maxPushPeers),
 		networks: newLRU[netip.Prefix, *rate.Limiter](maxPushPeers),
+		public:   isPublic,
+		probing:  make(chan struct{}, maxProbes),
+		probers:  newLRU[peer.ID, *rate.Limiter](maxPushPeers),
+		nets:     newLRU[netip.Prefix, *rate.Limiter](maxPushPeers),
 		busy:     make(map[peer.ID]int),
 		done:     make(chan struct{}),
 	}
@@ -156,6 +166,8 @@ func (s *service) serve(st network.Stream, from origin) error {
 		return s.put(st, from, b, signalLife)
 	case k == kindHold:
 		return s.hold(st, from, b)
+	case k == kindProbe:
+		return s.comeBack(st, b)
 	case k == kindWho:
 		return s.introduce(st, b)
 	case k == kindListen:
@@ -179,7 +191,10 @@ func refuse(w io.Writer, reason string) error {
 }
 
 // serves reports whether this node carries signals for a device.
-func (s *service) serves(id identity.DeviceID) bool { return s.only == nil || *s.only == id }
+func (s *service) serves(id identity.DeviceID) bool { return !s.private() || *s.only == id }
+
+// private reports whether it serves its own device alone.
+func (s *service) private() bool { return s.only != nil && s.auto.addrs() == nil }
 
 // introduce shows this device's record to whoever asks for it by its id.
 func (s *service) introduce(st network.Stream, b []byte) error {
@@ -202,6 +217,25 @@ func (s *service) permit(from origin) bool {
 	now := s.now()
 	return allow(s.peers, from.peer, s.rate, now) &&
 		(!from.network.IsValid() || allow(s.networks, from.network, networkRate*s.rate, now))
+}
+
+// mayProbe asks the rates of probes, which are far lower.
+func (s *service) mayProbe(from origin) bool {
+	now := s.now()
+	return allowRare(s.probers, from.peer, probeBurst, now) &&
+		(!from.network.IsValid() || allowRare(s.nets, from.network, networkRate*probeBurst, now))
+}
+
+// allowRare is allow for so many at once, and another one after probeEvery.
+func allowRare[K comparable](c *lru.Cache[K, *rate.Limiter], k K, burst int, now time.Time) bool {
+	l, ok := c.Get(k)
+	if !ok {
+		l = rate.NewLimiter(rate.Every(probeEvery), burst)
+		if old, had, _ := c.PeekOrAdd(k, l); had {
+			l = old
+		}
+	}
+	return l.AllowN(now, 1)
 }
 
 // hold takes one letter.

@@ -22,7 +22,7 @@ func bareHost(t testing.TB, n *Node) host.Host {
 	if _, err := cfg.check(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := newHost(cfg)
+	h, err := newHost(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

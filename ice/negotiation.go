@@ -170,9 +170,10 @@ func (n *negotiation) win() bool {
 }
 
 // tried remembers why something did not work, for the error at the end.
-// What fails because the negotiation is over is no news.
+// What fails because the negotiation is over is no news: a dial may see that the
+// time is up a moment before ctx does.
 func (n *negotiation) tried(engine, target string, cause error) {
-	if n.ctx.Err() != nil {
+	if end, ok := n.ctx.Deadline(); n.ctx.Err() != nil || ok && !time.Now().Before(end) {
 		return
 	}
 	n.mu.Lock()

@@ -69,14 +69,14 @@ type udpEngine struct {
 }
 
 func newUDPEngine(t *Transport) (*udpEngine, error) {
-	socket, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(t.cfg.UDPPort)})
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(t.cfg.UDPPort)})
 	if err != nil {
 		return nil, fmt.Errorf("ice: open UDP port %d: %w", t.cfg.UDPPort, err)
 	}
-	addr := socket.LocalAddr().(*net.UDPAddr)
-	e := &udpEngine{t: t, socket: socket, port: uint16(addr.Port), v6: addr.IP.To4() == nil, conns: make(map[*quic.Conn]struct{})}
+	addr := conn.LocalAddr().(*net.UDPAddr)
+	e := &udpEngine{t: t, socket: conn, port: uint16(addr.Port), v6: addr.IP.To4() == nil, conns: make(map[*quic.Conn]struct{})}
 	if e.net, err = stdnet.NewNet(); err != nil {
-		socket.Close()
+		conn.Close()
 		return nil, fmt.Errorf("ice: network interfaces: %w", err)
 	}
 	locals := []net.Addr{&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: addr.Port}}
@@ -90,8 +90,8 @@ func newUDPEngine(t *Transport) (*udpEngine, error) {
 		e.mux.relayed = e.relays.send
 		e.mux.canRelay = func() bool { return e.relays.current() != nil }
 	}
-	if e.base, err = newBase(e, socket, nil); err != nil {
-		socket.Close()
+	if e.base, err = newBase(e, socket{conn}, nil); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	e.base.run(func() {})

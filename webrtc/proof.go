@@ -323,6 +323,9 @@ func decodeHello(b []byte) (nonce [nonceLen]byte, chain [][]byte, err error) {
 	}
 	copy(nonce[:], given)
 	certs, err := r.Array(identity.MaxChainLen)
+	if err == nil && certs < 2 {
+		err = fmt.Errorf("%d certificates, want a device's and its account's", certs)
+	}
 	for i := 0; err == nil && i < certs; i++ {
 		var c []byte
 		if c, err = r.Bytes(identity.MaxCertLen); err == nil {

@@ -111,6 +111,9 @@ func examine(ctx context.Context, m *peerlink.ConnectionManager, to target) *dia
 			d.Way = r.Way
 		}
 	}
+	if d.Way == "" && d.Path != "" && len(d.ICE) > 0 {
+		d.Notes = append(d.Notes, "the device called this one at the same moment, and its link came first: the request below tells what was tried until then")
+	}
 	_ = c.Close()
 	return d
 }

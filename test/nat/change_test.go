@@ -3,7 +3,11 @@
 package nat
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,10 +52,65 @@ func TestAnInterfaceThatComesBackWithAnotherAddress(t *testing.T) {
 	n.ip("-n", host, "addr", "add", strings.TrimSuffix(b.inside, "2")+"77/24", "dev", "eth0")
 	n.ip("-n", host, "link", "set", "eth0", "up")
 	n.ip("-n", host, "route", "replace", "default", "via", gateway)
+	a.sending = filepath.Join(t.TempDir(), "third") // the one that chatted is called back
 	o, took := a.reached(b, again)
 	fmt.Printf("interface back with another address: reached %v later, %s by %s\n", took.Round(10*time.Millisecond), o.way, o.engine())
 	if o.way != "punched" {
 		t.Errorf("reached by %s (%s)", o.way, o.path)
+	}
+}
+
+// hears has a chat say a line, and waits until the other end has it.
+func (d *peer) hears(q *process, line string) time.Duration {
+	q.t.Helper()
+	start := time.Now()
+	if _, err := io.WriteString(q.in, line+"\n"); err != nil {
+		q.t.Fatal(err)
+	}
+	e := d.listen.wait(20*time.Second, "the line", func(e event) bool { return strings.Contains(e.raw, line) })
+	return e.at.Sub(start)
+}
+
+// The side that called gets another address while it speaks over QUIC: the link
+// moves with it, and nothing has to be connected anew.
+// fault: F2
+func TestALinkFollowsItsCallerToAnotherAddress(t *testing.T) {
+	n := newNetwork(t)
+	a, b := n.device(n.host("a", public)), n.device(n.host("b", public))
+	a.examine(b) // makes the account
+	a.only(t, "udp")
+	chat := a.converse(b)
+	b.hears(chat, "the first line")
+	host := n.ns(a.name)
+	n.ip("-n", host, "addr", "flush", "dev", "pub")
+	n.ip("-n", host, "addr", "add", "203.0.113.150/24", "dev", "pub")
+	took := b.hears(chat, "the second line")
+	for len(chat.lines) > 0 {
+		if e := <-chat.lines; strings.Contains(e.raw, "link ended") {
+			t.Errorf("the link has ended: %s", e.raw)
+		}
+	}
+	fmt.Printf("caller with another address: the same link carries on after %v\n", took.Round(10*time.Millisecond))
+}
+
+// only has the account that calls use one engine.
+func (d *peer) only(t *testing.T, engine string) {
+	t.Helper()
+	path := filepath.Join(d.sending, "config.json")
+	b, err := os.ReadFile(path)
+	cfg := map[string]any{}
+	if err == nil {
+		err = json.Unmarshal(b, &cfg)
+	}
+	cfg["engines"] = []string{engine}
+	if err == nil {
+		b, err = json.Marshal(cfg)
+	}
+	if err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -74,6 +133,7 @@ func TestANATThatForgetsItsMappings(t *testing.T) {
 	if noticed > 3*time.Second {
 		t.Errorf("noticed after %v", noticed)
 	}
+	a.sending = filepath.Join(t.TempDir(), "third") // the one that chatted is called back
 	o, took := a.reached(b, again)
 	fmt.Printf("router with another address: reached %v later, %s by %s\n", took.Round(10*time.Millisecond), o.way, o.engine())
 	if o.way != "punched" && o.way != "relay" {

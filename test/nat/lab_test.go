@@ -109,12 +109,13 @@ func (l *lab) join(name string) (addr string) {
 
 // place is a host with whatever stands before it.
 type place struct {
-	l      *lab
-	name   string
-	kind   kind
-	inside string // its own address
-	router string // the router's namespace; empty without one
-	link   *link  // between the two, where it is one of ours
+	l       *lab
+	name    string
+	kind    kind
+	inside  string // its own address
+	gateway string // of its router on the public network, where that matters
+	router  string // the router's namespace; empty without one
+	link    *link  // between the two, where it is one of ours
 }
 
 // host makes a host, behind a router if its kind has one.

@@ -109,8 +109,12 @@ func newLink(t testing.TB, a, b string, w wire) *link {
 	return l
 }
 
-// burst is how many packets are lost in a row, on average.
-const burst = 3
+// burst is how many packets are lost in a row, on average, of those that follow
+// each other within fadeLife: a fade does not wait for who sends little.
+const (
+	burst    = 3
+	fadeLife = 50 * time.Millisecond
+)
 
 // fade decides which packets are lost (Gilbert's model): of two states, all are
 // lost in one and none in the other, and with each packet the state may change.
@@ -120,6 +124,7 @@ type fade struct {
 	mu     sync.Mutex
 	loss   float64
 	losing bool
+	last   time.Time // when a packet came
 }
 
 func (f *fade) set(loss float64) {
@@ -128,15 +133,19 @@ func (f *fade) set(loss float64) {
 	f.loss = loss
 }
 
-// loses decides about the next packet.
-func (f *fade) loses() bool {
+// loses decides about a packet that comes now.
+func (f *fade) loses(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	since := now.Sub(f.last)
+	f.last = now
 	switch {
 	case f.loss <= 0:
 		f.losing = false
 	case f.loss >= 1:
 		f.losing = true
+	case since > fadeLife:
+		f.losing = rand.Float64() < f.loss
 	case f.losing:
 		f.losing = rand.Float64() >= leave(f.loss)
 	default:
@@ -171,7 +180,7 @@ func (w wire) forward(from, to *os.File, f *fade) {
 		if err != nil {
 			return
 		}
-		if f.loses() {
+		if f.loses(time.Now()) {
 			continue
 		}
 		p := packet{append([]byte(nil), b[:n]...), time.Now().Add(w.delay)}

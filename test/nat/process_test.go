@@ -58,6 +58,7 @@ type process struct {
 	t     testing.TB
 	name  string
 	cmd   *exec.Cmd
+	in    io.WriteCloser // its standard input
 	lines chan event
 	done  chan struct{}
 	err   error // of Wait, set before done is closed
@@ -92,7 +93,7 @@ func (p *place) start(args ...string) *process {
 	if err != nil {
 		p.l.t.Fatal(err)
 	}
-	if _, err := q.cmd.StdinPipe(); err != nil { // open: a chat ends with its input
+	if q.in, err = q.cmd.StdinPipe(); err != nil { // open: a chat ends with its input
 		p.l.t.Fatal(err)
 	}
 	if err := q.cmd.Start(); err != nil {
@@ -229,18 +230,28 @@ type network struct {
 	places    []*place
 }
 
-// newNetwork starts three nodes; the first reflects and, if relays is not
-// empty, relays too.
+// newNetwork starts three nodes; the first reflects and, with "--relay" among
+// the flags, relays too.
 func newNetwork(t testing.TB, flags ...string) *network {
 	t.Helper()
 	n := &network{lab: newLab(t)}
+	n.startNodes(func(name string) (ip, multiaddr string) {
+		ip = n.join(name)
+		return ip, "/ip4/" + ip
+	}, flags...)
+	return n
+}
+
+// startNodes starts three nodes; join puts one on the public network.
+func (n *network) startNodes(join func(name string) (ip, multiaddr string), flags ...string) {
+	n.t.Helper()
 	var addrs []string
 	for i := range 3 {
 		p := &place{l: n.lab, name: fmt.Sprintf("n%d", i)}
 		n.namespace(p.name)
-		addr := n.join(p.name)
-		p.inside = addr
-		args := []string{"node", "--listen", "/ip4/" + addr + "/tcp/4001", "--data", t.TempDir()}
+		ip, multiaddr := join(p.name)
+		p.inside = ip
+		args := []string{"node", "--listen", multiaddr + "/tcp/4001", "--data", n.t.TempDir()}
 		if i == 0 {
 			args = append(args, flags...)
 		}
@@ -250,17 +261,16 @@ func newNetwork(t testing.TB, flags ...string) *network {
 		q := p.start(args...)
 		ready := q.step(20*time.Second, "ready")
 		for _, a := range ready.json["addrs"].([]any) {
-			if s := a.(string); strings.Contains(s, addr) {
+			if s := a.(string); strings.HasPrefix(s, multiaddr+"/") {
 				addrs = append(addrs, s)
 			}
 		}
 		n.nodes, n.places = append(n.nodes, q), append(n.places, p)
 	}
 	if len(addrs) != 3 {
-		t.Fatalf("the nodes have the addresses %q", addrs)
+		n.t.Fatalf("the nodes have the addresses %q", addrs)
 	}
 	n.bootstrap = strings.Join(addrs, ",")
-	return n
 }
 
 // peer is a device on a host, with a listening process.

@@ -64,7 +64,9 @@ func TestConnectingTakesFewRoundTrips(t *testing.T) {
 				rtts, steps = append(rtts, o.rtt), o.steps
 				return o.first
 			}
-			for range 5 { // each by a new device: neither side knows anything of the other
+			// Each by a new device: neither side knows anything of the other. On a busy
+			// machine some more, as only the best one counts.
+			for len(took) < 5 || len(took) < 20 && slices.Min(took)/max(slices.Min(rtts), float64(roundTrip.Milliseconds())) > c.rounds {
 				a.sending = filepath.Join(t.TempDir(), "caller")
 				took = append(took, examine())
 			}
@@ -106,23 +108,28 @@ func TestBadLinksConnectOrSayWhyNot(t *testing.T) {
 			a, b, done := n.behind(t, w)
 			defer done()
 			o, took := a.reached(b, time.Minute)
-			size := 1 << 20
-			if w.loss > 0.03 {
-				size = 128 << 10 // a few seconds' worth
+			var speed float64
+			if w.loss < 0.1 {
+				speed = a.send(b, 1<<20, "")
+			} else { // bursts of a second and more happen: the link may be lost, and must say so
+				speed = a.sendAtLast(b, 128<<10)
 			}
-			speed := a.send(b, size, "")
 			fmt.Printf("%-15s first byte after %5.0f ms, %v in all, %s by %s, %.2f MB/s\n", name, o.first, took.Round(10*time.Millisecond), o.way, o.engine(), speed)
 		})
 	}
 }
 
-// behind makes two devices, the second behind a bad link.
+// behind makes two devices, the second behind a bad link, which begins to lose
+// packets once the device is ready: joining the DHT is not what is tested.
 func (n *network) behind(t *testing.T, w wire) (a, b *peer, done func()) {
+	loss := w.loss
+	w.loss = 0
 	l := &lab{t: t, prefix: n.prefix}
 	l.hosts.Store(n.hosts.Load())
 	sub := &network{lab: l, bootstrap: n.bootstrap}
 	short := fmt.Sprint(n.hosts.Load())
 	a, b = sub.device(l.host("a"+short, coneDrop)), sub.device(l.slowHost("b"+short, coneDrop, w))
+	b.link.worsen(loss)
 	return a, b, func() { n.hosts.Store(l.hosts.Load()) }
 }
 
@@ -156,8 +163,8 @@ func TestLinksLoseWhatTheyShould(t *testing.T) {
 		f.set(loss)
 		const n = 300000
 		lost, bursts, losing := 0, 0, false
-		for range n {
-			l := f.loses()
+		for i := range n {
+			l := f.loses(time.Unix(0, int64(i)))
 			if l {
 				lost++
 				if !losing {
