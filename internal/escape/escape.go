@@ -1,0 +1,103 @@
+// Package escape makes text of strangers safe to show on a terminal: what
+// could move the cursor, ring, paint, hide or turn text is written as an escape
+// sequence of Go instead.
+//
+//	fmt.Println(escape.Line("gpj.\u202eexe\x1b[2J")) // gpj.\u202eexe\x1b[2J
+//
+// What stays is what unicode.IsPrint knows as letters, marks, numbers,
+// punctuation and symbols, and spaces. Among the rest, which is escaped, are
+// all control characters, all bidirectional controls, all invisible characters
+// (the joiner of composed emojis too) and each byte that is not UTF-8.
+//
+// # Limits
+//
+// It is about terminals, not about people: letters that look like other
+// letters stay as they are. A backslash is not escaped, so the text "\x1b"
+// typed by hand looks like an escaped escape.
+package escape
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxMarks is how many combining marks a character may carry: more than the
+// five that living scripts use, few enough not to grow out of its line.
+const maxMarks = 8
+
+// Line returns s as one line: line breaks are escaped too, tabs stay. Other
+// spaces than the plain one become plain. It does not change what it returned
+// before, and the result is at most six times as long as s.
+func Line(s string) string { return escape(s, false) }
+
+// Text is Line for a text of several lines: "\n" stays, "\r\n" becomes "\n".
+func Text(s string) string { return escape(s, true) }
+
+// Cut returns at most limit bytes of the beginning of s, not ending within a
+// character, and whether anything is missing. The result keeps no more memory
+// alive than itself. A limit below zero counts as zero.
+func Cut(s string, limit int) (string, bool) {
+	limit = max(limit, 0)
+	if len(s) <= limit {
+		return s, false
+	}
+	for back := 0; back < utf8.UTFMax && limit > 0 && !utf8.RuneStart(s[limit]); back++ {
+		limit--
+	}
+	return strings.Clone(s[:limit]), true
+}
+
+// Mark says how much of a text of size bytes is missing where only shown are.
+func Mark(shown, size int) string {
+	return fmt.Sprintf("[cut: %d of %d bytes shown]", shown, size)
+}
+
+func escape(s string, breaks bool) string {
+	if clean(s) {
+		return s
+	}
+	var b strings.Builder
+	b.Grow(len(s))
+	marks := maxMarks // none may stand at the beginning, where they would join what is before
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		invalid := r == utf8.RuneError && n <= 1
+		i += n
+		switch {
+		case breaks && r == '\r' && strings.HasPrefix(s[i:], "\n"):
+		case breaks && r == '\n', r == '\t':
+			b.WriteRune(r)
+			marks = maxMarks
+		case invalid, r == utf8.RuneError:
+			b.WriteString(`\ufffd`)
+			marks = 0
+		case unicode.Is(unicode.Zs, r):
+			b.WriteByte(' ')
+			marks = 0
+		case unicode.Is(unicode.M, r) && marks < maxMarks:
+			b.WriteRune(r)
+			marks++
+		case unicode.Is(unicode.M, r), !unicode.IsPrint(r):
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+			marks = 0
+		default:
+			b.WriteRune(r)
+			marks = 0
+		}
+	}
+	return b.String()
+}
+
+// clean is a quick look for what nearly every text is: plain ASCII.
+func clean(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' && s[i] != '\t' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
