@@ -4,7 +4,7 @@ GOFUMPT      := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME     ?= 10s
 
-.PHONY: check format vet fix lint test race fuzz demo bench
+.PHONY: check format vet fix lint test race fuzz demo bench deb walk
 
 check: format vet fix lint race fuzz
 
@@ -41,3 +41,11 @@ demo:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# the Debian package, checked; needs dpkg
+deb:
+	@set -e; package=$$(packaging/deb.sh dist); packaging/check_deb.sh "$$package"
+
+# what README.md says, in a clean copy of HEAD
+walk:
+	test/walk.sh

@@ -33,6 +33,9 @@ type Conn struct {
 
 	in     half
 	reader *ring.Reader // guarded by in.mu
+	// answered is how often this end had written when Read waited last; guarded by
+	// in.mu.
+	answered uint64
 
 	out    half
 	writer *ring.Writer // guarded by out.mu
@@ -53,7 +56,8 @@ type half struct {
 	bell     *bell
 	deadline atomic.Int64 // in ns since 1970; 0: none
 	spinner  spinner
-	dead     bool // the bell's socket has ended: the peer is gone; guarded by mu
+	dead     bool          // the bell's socket has ended: the peer is gone; guarded by mu
+	pause    time.Duration // before it looks whether to go on; guarded by mu
 
 	// made once, so that waiting allocates nothing
 	ready        func() bool
@@ -122,7 +126,7 @@ func (h *half) look(fd uintptr) bool {
 
 // park waits until ready, the peer's death, the deadline or Close. h.mu is held.
 func (c *Conn) park(h *half) error {
-	if h.spinner.wait(h.ready) {
+	if h.spinner.wait(h.ready, h.pause) {
 		c.stats.spins.Add(1)
 		return nil
 	}
@@ -178,6 +182,10 @@ func (c *Conn) read(p []byte) (int, error) {
 			return 0, err
 		case dead:
 			return 0, errDied
+		}
+		c.in.pause = rest
+		if writes := c.stats.writes.Load(); writes != c.answered { // a conversation: be quick
+			c.in.pause, c.answered = 0, writes
 		}
 		if err := c.park(&c.in); err != nil {
 			return 0, err

@@ -216,32 +216,36 @@ func TestSpinningHasToPay(t *testing.T) {
 	never, always := func() bool { return false }, func() bool { return true }
 	s := spinner{cores: 2}
 	for range 40 {
-		s.wait(always)
+		s.wait(always, 0)
 	}
 	if s.budget != maxBudget {
 		t.Errorf("after hits the budget is %s", s.budget)
 	}
 	for range 20 {
 		s.parks = 1 // no probe
-		if s.wait(never) {
+		if s.wait(never, 0) {
 			t.Fatal("a miss was a hit")
 		}
 	}
 	if s.budget != 0 {
 		t.Errorf("after misses the budget is %s", s.budget)
 	}
-	if s.parks = 1; s.wait(always) {
+	if s.parks = 1; s.wait(always, 0) {
 		t.Error("spun without a budget")
 	}
-	if s.parks = 0; !s.wait(always) {
+	if s.parks = 0; !s.wait(always, 0) {
 		t.Error("no probe")
+	}
+	s.parks = 0
+	if start := time.Now(); !s.wait(always, time.Millisecond) || time.Since(start) < time.Millisecond {
+		t.Error("looked before the pause was over")
 	}
 	spinning.Add(1)
 	defer spinning.Add(-1)
-	if s.parks = 0; s.wait(always) {
+	if s.parks = 0; s.wait(always, 0) {
 		t.Error("more goroutines spin than may")
 	}
-	if (&spinner{cores: 1}).wait(always) {
+	if (&spinner{cores: 1}).wait(always, 0) {
 		t.Error("spun with one core")
 	}
 }

@@ -2,67 +2,69 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"peerlink"
-	"peerlink/account"
 	"peerlink/identity"
-	"peerlink/internal/transfer"
 )
 
 // newListen is the command that makes this device reachable.
 func newListen(o *options) *cobra.Command {
-	var into, reply string
+	var reply string
+	f := takeFlags{into: "."}
 	cmd := &cobra.Command{
-		Use:   "listen",
-		Short: "Be reachable: take chats and files",
-		Long:  "Be reachable under this account's device id, which is printed. Chats appear on the\nterminal, and lines typed here go to everybody who is in one; files go into a folder.",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "listen",
+		Short:   "Be reachable: take chats and files",
+		Example: "  peerchat listen --into ~/Downloads\n  peerchat listen --json --no-daemon --tcp :7000",
+		Long:    "Be reachable under this account's device id, which is printed. Chats appear on the\nterminal, and lines typed here go to everybody who is in one; files go into a folder.",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return listen(cmd, o, into, reply)
+			return listen(cmd, o, f, reply)
 		},
 	}
-	cmd.Flags().StringVar(&into, "into", ".", "folder for received files")
+	cmd.Flags().StringVar(&f.into, "into", ".", "folder for received files")
+	f.register(cmd)
 	cmd.Flags().StringVar(&reply, "reply", "", "answer each line of a chat with this text")
 	return cmd
 }
 
-func listen(cmd *cobra.Command, o *options, into, reply string) error {
+func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
 	ctx := cmd.Context()
-	folder, err := openFolder(into)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	acc, err := o.start(cmd)
+	acc, err := o.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer acc.Close()
-	h := &host{o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, reply: reply, chats: map[net.Conn]identity.Peer{}}
-	if err := h.serve(acc); err != nil {
+	t, err := o.newTaker(cmd, acc, f, cmd.Flags().Changed("into"))
+	if err != nil {
 		return err
 	}
-	err = awaitReady(ctx, acc)
+	defer t.close()
+	h := &host{o: o, p: t.p, taker: t, reply: reply, chats: map[net.Conn]identity.Peer{}}
+	ended, err := h.serve(ctx, acc)
+	if err != nil {
+		return err
+	}
+	st, err := acc.status(ctx)
+	if err == nil {
+		err = acc.ready(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case o.json && err != nil:
-		h.p.json(map[string]any{"step": "ready", "ok": false, "device": acc.Identity().DeviceID(), "error": err.Error()})
+		h.p.json(map[string]any{"step": "ready", "ok": false, "device": st.Self.Device, "error": err.Error()})
 	case o.json:
-		h.p.json(map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID(), "tcp": acc.Addrs()})
+		h.p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
 	default:
-		h.p.print(acc.Identity().DeviceID().String())
-		for _, addr := range acc.Addrs() {
+		h.p.print(st.Self.Device.String())
+		for _, addr := range st.Listens {
 			fmt.Fprintf(cmd.ErrOrStderr(), "direct TCP on %s\n", addr)
 		}
 		if err != nil {
@@ -70,55 +72,54 @@ func listen(cmd *cobra.Command, o *options, into, reply string) error {
 		}
 	}
 	go h.typed(cmd.InOrStdin())
-	<-ctx.Done()
-	return context.Cause(ctx)
-}
-
-// openFolder opens the folder for received files, making it if need be.
-func openFolder(dir string) (*os.Root, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("folder for files: %w", err)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		return err
 	}
-	r, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("folder for files: %w", err)
-	}
-	return r, nil
 }
 
 // host serves those who call this device.
 type host struct {
-	o      *options
-	p      *printer
-	folder *os.Root
-	reply  string
+	o     *options
+	p     *printer
+	taker *taker
+	reply string
 
 	mu    sync.Mutex
 	chats map[net.Conn]identity.Peer
 }
 
-// serve takes chats and files until the manager closes.
-func (h *host) serve(acc *account.Account) error {
-	for pattern, handle := range map[string]func(net.Conn, identity.Peer){"chat://*": h.chat, "file://*": h.file} {
-		l, err := acc.ConnectionManager().Listen(pattern)
-		if err != nil {
-			return err
+// serve takes chats and files. ended tells why it cannot go on.
+func (h *host) serve(ctx context.Context, acc *session) (ended <-chan error, err error) {
+	endedc := make(chan error, 1)
+	failed := func(err error) {
+		select {
+		case endedc <- err:
+		default: // the first one tells
 		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				peer, _ := peerlink.PeerOf(c)
-				go func() {
-					defer c.Close()
-					handle(c, peer)
-				}()
-			}
-		}()
 	}
-	return nil
+	l, err := acc.listen(ctx, "chat://*")
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				failed(err)
+				return
+			}
+			peer, _ := peerlink.PeerOf(c)
+			go func() {
+				defer c.Close()
+				h.chat(c, peer)
+			}()
+		}
+	}()
+	return endedc, h.taker.serve(ctx, acc, failed)
 }
 
 // event is a line of --json.
@@ -175,6 +176,9 @@ func (h *host) note(what string, peer identity.Peer, err error) {
 // typed sends lines of the terminal to all chats.
 func (h *host) typed(in io.Reader) {
 	_ = lines(in, func(s string) error {
+		if h.taker.consent.typed(s) {
+			return nil
+		}
 		h.mu.Lock()
 		conns := make([]net.Conn, 0, len(h.chats))
 		for c := range h.chats {
@@ -187,34 +191,4 @@ func (h *host) typed(in io.Reader) {
 		}
 		return nil
 	})
-}
-
-// file receives one file.
-func (h *host) file(c net.Conn, peer identity.Peer) {
-	f, err := transfer.Receive(c, h.folder, transfer.Limits{}, nil)
-	r := &fileReport{Name: f.Name, Bytes: f.Size, SHA256: fmt.Sprintf("%x", f.Sum), OK: err == nil}
-	switch {
-	case h.o.json && err != nil:
-		h.p.json(event{Step: "file", From: peer.Device, File: r, Error: err.Error()})
-	case h.o.json:
-		h.p.json(event{Step: "file", OK: true, From: peer.Device, File: r})
-	case errors.Is(err, transfer.ErrRefused):
-		h.p.print(fmt.Sprintf("-- refused a file from %s: %v", who(peer), err))
-	case err != nil:
-		h.p.print(fmt.Sprintf("-- a file from %s failed: %v", who(peer), err))
-	default:
-		h.p.print(fmt.Sprintf("-- %s from %s, %s, sha256 %s", f.Name, who(peer), humanize.IBytes(uint64(f.Size)), r.SHA256))
-	}
-	if err == nil { // the sender closes when it has read the verdict
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		_, _ = c.Read(make([]byte, 1))
-	}
-}
-
-// fileReport is what became of a file, in --json.
-type fileReport struct {
-	Name   string `json:"name"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
-	OK     bool   `json:"ok"`
 }

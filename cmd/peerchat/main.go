@@ -1,17 +1,21 @@
 // Peerchat is the program that shows peerlink: chat and files between devices
 // that know no more of each other than a device id.
 //
-//	peerchat node                    a bootstrap node of a private network
+//	peerchat init, id, contacts      an account, its device id, names for others
 //	peerchat listen                  be reachable: chats on the terminal, files into a folder
-//	peerchat chat DEVICE             lines in, lines out
-//	peerchat send DEVICE FILE...     files, with progress
-//	peerchat doctor DEVICE           how a device is reached, or why not
+//	peerchat chat WHO                lines in, lines out
+//	peerchat send WHO FILE...        files and folders, with progress
+//	peerchat receive [FOLDER]        take files, verified, into a folder
+//	peerchat run, stop, status       the daemon that holds the account, and what it holds
+//	peerchat web                     a page that makes a browser a device
+//	peerchat doctor WHO              how a device is reached, or why not
+//	peerchat node                    a bootstrap node of a private network
 //	peerchat bench                   how fast channels are on this machine
 //	peerchat demo                    all of it on this machine, in a minute
 //
 // Results go to standard output, progress and notes to standard error. The exit
-// status is 0 for success, 1 for failure, 2 for a wrong command line, 130 and
-// 143 after SIGINT and SIGTERM.
+// status is 0 for success, 1 for failure, 2 for a wrong command line, 3 where
+// the daemon is needed and cannot be had, 130 and 143 after SIGINT and SIGTERM.
 package main
 
 import (
@@ -24,11 +28,14 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"peerlink/internal/control"
 )
 
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitDaemon  = 3   // no daemon, none could be started, or it is of another release
 	exitSignal  = 128 // plus the signal's number
 )
 
@@ -76,8 +83,18 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return exitUsage
 	default:
 		fmt.Fprintf(errOut, "peerchat: %v\n", err)
-		return exitFailure
+		return failure(err)
 	}
+}
+
+// failure is the exit status of an error.
+func failure(err error) int {
+	var noDaemon daemonError
+	var version *control.VersionError
+	if errors.As(err, &noDaemon) || errors.As(err, &version) || errors.Is(err, control.ErrNoDaemon) {
+		return exitDaemon
+	}
+	return exitFailure
 }
 
 func newRoot() *cobra.Command {
@@ -85,6 +102,9 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "peerchat",
 		Short:         "Chat and files between devices, by device id",
+		Long:          "Chat and files between devices that know no more of each other than a device id, wherever\nthey are.\n\n" + exitStatus,
+		Example:       "  peerchat id                       # tell it to somebody\n  peerchat contacts add bob 0f3c…   # and name them\n  peerchat chat bob\n  peerchat send bob photo.jpg\n  peerchat status --watch",
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          usageArgs(cobra.NoArgs),
@@ -92,7 +112,8 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	opts.register(root.PersistentFlags())
-	root.AddCommand(newNode(opts), newListen(opts), newChat(opts), newSend(opts), newDoctor(opts), newBench(opts), newDemo(opts))
+	root.AddCommand(newInit(opts), newID(opts), newContacts(opts), newRun(opts), newStop(opts), newStatus(opts),
+		newNode(opts), newListen(opts), newChat(opts), newHistory(opts), newPipe(opts), newSend(opts), newReceive(opts), newWeb(opts), newDoctor(opts), newBench(opts), newDemo(opts), newMan())
 	return root
 }
 

@@ -20,11 +20,13 @@ func TestCommandLine(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_DATA_HOME", e.WorkDir+"/data")
 			e.Setenv("PEERCHAT_BOOTSTRAP", "")
+			e.Setenv(noDaemonEnv, "1")                    // scripts of the daemon unset it, and stop what they start
 			e.Setenv("XDG_RUNTIME_DIR", e.WorkDir+"/run") // devices here must not meet those of whoever runs the tests
 			return os.Mkdir(e.WorkDir+"/run", 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"awaitline": awaitLine,
+			"enddaemon": endDaemon,
 			"start":     start,
 		},
 	})

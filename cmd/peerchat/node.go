@@ -34,13 +34,14 @@ const noReflector = "off"
 func newNode(o *options) *cobra.Command {
 	var listen []string
 	var r reflector
+	var signals signalBoard
 	var cfg dht.Config
 	var keyFile string
 	data := filepath.Join(xdg.DataHome, "peerlink", "node")
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run a node of the DHT, for others to bootstrap from",
-		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same. Beside it runs a STUN\nserver, which tells devices behind NATs their public addresses, and with --relay a TURN server,\nthrough which those reach each other that have no other way.",
+		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same. Beside it runs a STUN\nserver, which tells devices behind NATs their public addresses, and with --relay a TURN server,\nthrough which those reach each other that have no other way. With --signal it is also a\nswitchboard: browsers and devices with its wss:// address as --signal meet there.",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key, err := readNetworkKey(keyFile)
@@ -64,16 +65,16 @@ func newNode(o *options) *cobra.Command {
 				defer s.Close()
 				fmt.Fprintf(cmd.ErrOrStderr(), "STUN%s on %s\n", map[bool]string{true: " and TURN"}[r.relay], s.Addr())
 			}
-			p := &printer{out: cmd.OutOrStdout()}
-			if o.json {
-				p.json(map[string]any{"step": "ready", "ok": true, "addrs": n.Addrs()})
-			} else {
-				for _, a := range n.Addrs() {
-					p.print(a)
-				}
+			ctx, fail := context.WithCancelCause(cmd.Context())
+			defer fail(nil)
+			b, err := signals.start(ctx, o.logger(cmd.ErrOrStderr()), fail)
+			if err != nil {
+				return err
 			}
-			<-cmd.Context().Done()
-			return context.Cause(cmd.Context())
+			defer b.close()
+			o.printNode(cmd, n, b)
+			<-ctx.Done()
+			return context.Cause(ctx)
 		},
 	}
 	cmd.Flags().StringSliceVar(&listen, "listen", []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"}, "multiaddresses to listen on")
@@ -85,8 +86,28 @@ func newNode(o *options) *cobra.Command {
 	cmd.Flags().StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
 	cmd.Flags().BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
 	cmd.Flags().StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
+	signals.register(cmd.Flags())
 	cmd.Flags().BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses too, for networks that have no others")
 	return cmd
+}
+
+// printNode tells where a node is found.
+func (o *options) printNode(cmd *cobra.Command, n *dht.Node, b *board) {
+	p := &printer{out: cmd.OutOrStdout()}
+	if o.json {
+		ready := map[string]any{"step": "ready", "ok": true, "addrs": n.Addrs()}
+		if b != nil {
+			ready["signal"] = b.url
+		}
+		p.json(ready)
+		return
+	}
+	if b != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "switchboard on %s\n", b.url)
+	}
+	for _, a := range n.Addrs() {
+		p.print(a)
+	}
 }
 
 // readNetworkKey reads a private network's key; nil without a file. Its errors do

@@ -34,8 +34,10 @@ type options struct {
 	bootstrap []string
 	listen    []string
 	servers   []string
+	signals   []string
 	local     string
 	loopback  bool
+	noDaemon  bool
 	json      bool
 	verbose   bool
 }
@@ -45,8 +47,10 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.bootstrap, "bootstrap", nil, "multiaddresses of bootstrap nodes (else $"+bootstrapEnv+", else the account's config)")
 	f.StringSliceVar(&o.listen, "tcp", nil, "HOST:PORT to take direct TCP connections on (else the account's config)")
 	f.StringSliceVar(&o.servers, "server", nil, "STUN and TURN servers, such as stun:HOST:PORT (else the account's config, else the bootstrap nodes); \"none\" for none")
+	f.StringSliceVar(&o.signals, "signal", nil, "switchboards, such as wss://board.example/, over which devices and browsers call each other up for WebRTC (else the account's config)")
 	f.StringVar(&o.local, "local", "", "folder through which devices of this machine find each other (else the account's config, else the user's runtime folder); \"off\" for none")
 	f.BoolVar(&o.loopback, "loopback", false, "offer this machine's loopback addresses too, for use on one machine")
+	f.BoolVar(&o.noDaemon, "no-daemon", false, "hold the account in this process (as $"+noDaemonEnv+", --bootstrap, --tcp, --server, --local and --loopback do)")
 	f.BoolVar(&o.json, "json", false, "print one JSON object a line")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log to standard error")
 }
@@ -81,7 +85,10 @@ func (o *options) start(cmd *cobra.Command) (*account.Account, error) {
 		Servers:   o.servers,
 		LocalDir:  o.local,
 		Loopback:  o.loopback,
-		Logger:    o.logger(cmd.ErrOrStderr()),
+
+		Switchboards: o.signals,
+
+		Logger: o.logger(cmd.ErrOrStderr()),
 	}
 	acc, err := account.Open(o.account, opts)
 	if errors.Is(err, account.ErrNoAccount) {

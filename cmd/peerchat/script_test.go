@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"peerlink/internal/control"
 )
 
 // start is a command of the scripts: it runs a program in the background, its
@@ -31,7 +34,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(exe, args[2:]...)
 	cmd.Dir, cmd.Stdout, cmd.Env = ts.MkAbs("."), out, []string{
 		"XDG_DATA_HOME=" + ts.Getenv("XDG_DATA_HOME"), "PEERCHAT_BOOTSTRAP=" + ts.Getenv("PEERCHAT_BOOTSTRAP"),
-		"XDG_RUNTIME_DIR=" + ts.Getenv("XDG_RUNTIME_DIR"),
+		"XDG_RUNTIME_DIR=" + ts.Getenv("XDG_RUNTIME_DIR"), noDaemonEnv + "=" + ts.Getenv(noDaemonEnv),
 	}
 	ts.Check(cmd.Start())
 	ts.Defer(func() {
@@ -44,6 +47,26 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 		if !errors.As(err, &exit) || exit.ExitCode() != exitSignal+int(syscall.SIGTERM) {
 			ts.Logf("%s ended with %v, want status %d", args, err, exitSignal+int(syscall.SIGTERM))
 			panic("a background process did not end as it should")
+		}
+	})
+}
+
+// endDaemon is a command of the scripts: the daemon of an account, whoever
+// starts it, ends with the script, after the processes in the background that
+// were started later.
+//
+//	enddaemon FOLDER
+func endDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: enddaemon FOLDER")
+	}
+	folder := ts.MkAbs(args[0])
+	ts.Defer(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := stopDaemon(ctx, control.NewClient(folder)); err != nil && !errors.Is(err, control.ErrNoDaemon) {
+			ts.Logf("stop the daemon of %s: %v", folder, err)
+			panic("a daemon did not end as it should")
 		}
 	})
 }

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
-	"unicode"
+
+	"peerlink/internal/escape"
 )
 
 // maxLine is how long a chat line may be, in bytes; longer ones come in pieces.
@@ -26,22 +26,7 @@ func isTerminal(w any) bool {
 
 // printable escapes what could move a cursor, hide or turn text: a peer's
 // words must not write anything but words.
-func printable(s string) string {
-	clean := func(r rune) bool { return unicode.IsPrint(r) && r != unicode.ReplacementChar || r == '\t' }
-	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if clean(r) {
-			b.WriteRune(r)
-		} else {
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
-}
+func printable(s string) string { return escape.Line(s) }
 
 // lines calls each with the lines of r, without their ends, until r ends.
 func lines(r io.Reader, each func(string) error) error {

@@ -114,7 +114,8 @@ func newLab(ctx context.Context, farEnd func() (*exec.Cmd, error)) (*lab, error)
 	l.enc, l.dec = json.NewEncoder(l.in), json.NewDecoder(io.LimitReader(r, 1<<20))
 	hctx, cancel := context.WithTimeoutCause(ctx, setUp, fmt.Errorf("the far end's process said nothing for %v", setUp))
 	defer cancel()
-	defer context.AfterFunc(hctx, func() { _ = cmd.Process.Kill() })()
+	// Nobody knows its folder yet: it must be given time to remove it itself.
+	defer context.AfterFunc(hctx, l.close)()
 	if err := l.dec.Decode(&l.hello); err != nil {
 		l.close()
 		return nil, l.why(hctx, err)

@@ -94,12 +94,14 @@ func idleOver(carrier string) Measure {
 	var t table
 	t.add("raw-idle", "CPU time of 200 idle connections, both processes", "ms/s", idleCPU, raw, beside(false)...)
 	t.add("channel-idle", "CPU time of 200 idle links, a beacon each 250 ms, both processes", "ms/s", idleCPU, channel, beside(true)...)
-	return t.measure(idleTake(idleConns))
+	return t.measure(idleTake(idleConns, idleTime))
 }
 
-// idleTake watches n idle connections.
-func idleTake(n int) func(*lab, context.Context, way, time.Duration) (figures, error) {
-	return func(l *lab, ctx context.Context, w way, d time.Duration) (figures, error) { return l.idle(ctx, w, n, d) }
+// idleTake watches n idle connections, for least at least.
+func idleTake(n int, least time.Duration) func(*lab, context.Context, way, time.Duration) (figures, error) {
+	return func(l *lab, ctx context.Context, w way, d time.Duration) (figures, error) {
+		return l.idle(ctx, w, n, max(d, least))
+	}
 }
 
 func dialsOf(carrier string) Measure {

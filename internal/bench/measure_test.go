@@ -29,7 +29,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 			cfg.Rounds = 1
 		}
 		if strings.HasSuffix(m.Names()[0], "-idle") { // 200 connections take half a minute under the race detector
-			m.apart = &apart{take: idleTake(10), cells: m.apart.cells}
+			m.apart = &apart{take: idleTake(10, 0), cells: m.apart.cells}
 		}
 		rows, err := m.Run(t.Context(), cfg)
 		if err != nil {

@@ -85,6 +85,9 @@ const (
 	// often their links, if they have any, send a beacon.
 	idleConns   = 200
 	idleBeacons = 250 * time.Millisecond
+	// idleTime is for how long they are watched at least: what making them leaves
+	// to do, a millisecond of work, must not show.
+	idleTime = 3 * time.Second
 	// idleRegion is the shared memory of each: nothing is sent that needs more.
 	idleRegion = 64 << 10
 )

@@ -156,7 +156,8 @@ func (w *Writer) Write(p []byte) (n int, wake bool, err error) {
 	return n, w.peer.wake(), nil
 }
 
-// Fits reports whether n bytes fit now, all of them.
+// Fits reports whether n bytes fit now, all of them. While the reader is awake
+// up to a sixteenth of the ring may count as taken that it has read already.
 func (w *Writer) Fits(n int) (bool, error) {
 	free, err := w.room(n)
 	return free >= n, err
@@ -194,7 +195,8 @@ func (l *line) wake() bool {
 	return l.sleeping.Load() != 0 && l.sleeping.Swap(0) != 0
 }
 
-// Reader is the reading end of one ring, with the same conditions as Writer.
+// Reader is the reading end of one ring. One goroutine at a time may use it, but
+// for Awake and Close, which may run beside anything.
 type Reader struct {
 	data      []byte
 	own, peer *line
@@ -247,10 +249,12 @@ func (r *Reader) Read(p []byte) (n int, wake bool, err error) {
 	return n, r.tell(), nil
 }
 
-// tell publishes the position, but not for every few bytes: the writer's line
-// would go to and fro between the cores for each.
+// tell publishes the position, but not for every few bytes, even if all is read:
+// the line would go to and fro between the cores for each message. A writer
+// sleeps only while more than half the ring is unread, so what is told late, by
+// a sixteenth of it at most, leaves none asleep.
 func (r *Reader) tell() (wake bool) {
-	if r.seen != r.pos && r.pos-r.told < uint64(len(r.data)/16) {
+	if r.pos-r.told < uint64(len(r.data)/16) {
 		return false
 	}
 	r.told = r.pos
@@ -267,8 +271,14 @@ func (r *Reader) Ready() bool {
 }
 
 // Sleep says that this end waits for its bell, and Awake that it does not. Look
-// at Ready after Sleep, or a wake-up is lost.
-func (r *Reader) Sleep() { r.own.sleeping.Store(1) }
+// at Ready after Sleep, or a wake-up is lost. What has been read is told by then.
+func (r *Reader) Sleep() {
+	if r.told != r.pos {
+		r.told = r.pos
+		r.own.pos.Store(r.pos)
+	}
+	r.own.sleeping.Store(1)
+}
 
 // Awake undoes Sleep.
 func (r *Reader) Awake() { r.own.sleeping.Store(0) }

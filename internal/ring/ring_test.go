@@ -143,6 +143,29 @@ func TestFullAndEmpty(t *testing.T) {
 	}
 }
 
+// What has been read is told a sixteenth of the ring late at most, and before
+// the reader sleeps: a full ring's writer never waits for less than that.
+func TestReaderTellsLateButBeforeItSleeps(t *testing.T) {
+	_, a, b := ends(t, MinSize)
+	w, r := a.Writer, b.Reader
+	p := make([]byte, w.Cap())
+	w.Write(p)
+	r.Read(p[:w.Cap()/16-64])
+	if ok, err := w.Fits(1); ok || err != nil {
+		t.Errorf("told at once: %v, %v", ok, err)
+	}
+	r.Read(p[:128])
+	if ok, err := w.Fits(w.Cap()/16 + 64); !ok || err != nil {
+		t.Errorf("not told: %v, %v", ok, err)
+	}
+	for n := 1; n > 0; n, _, _ = r.Read(p[:64]) {
+	}
+	r.Sleep()
+	if ok, err := w.Fits(w.Cap()); !ok || err != nil {
+		t.Errorf("not told before sleeping: %v, %v", ok, err)
+	}
+}
+
 func TestEndComesAfterTheLastByte(t *testing.T) {
 	_, a, b := ends(t, MinSize)
 	a.Writer.Write([]byte("last"))

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/identity"
+	"peerlink/internal/contacts"
+	"peerlink/internal/control"
+)
+
+// newContacts is the command for names of devices, and for decisions about them.
+func newContacts(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "contacts",
+		Aliases: []string{"contact"},
+		Short:   "Names for devices, and whom to allow or ban",
+		Long:    "List the contacts, or change them. A contact's name can be given wherever a device id can.\nWhat a device calls itself never becomes its name here.",
+		Example: "  peerchat contacts\n  peerchat contacts add bob 0f3c…\n  peerchat contacts ban bob",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return changeContacts(cmd, o, control.ContactChange{}) },
+	}
+	sub := func(use, short, example string, n int, change func(args []string) (control.ContactChange, error)) {
+		cmd.AddCommand(&cobra.Command{
+			Use: use, Short: short, Example: example, Args: usageArgs(cobra.ExactArgs(n)),
+			ValidArgsFunction: o.completeContact,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				ch, err := change(args)
+				if err != nil {
+					return usageError{err}
+				}
+				return changeContacts(cmd, o, ch)
+			},
+		})
+	}
+	sub("list", "List the contacts", "  peerchat contacts list --json", 0, func([]string) (control.ContactChange, error) { return control.ContactChange{}, nil })
+	sub("add NAME DEVICE", "Give a device a name", "  peerchat contacts add bob 0f3c…", 2, func(args []string) (control.ContactChange, error) {
+		_, err := identity.ParseDeviceID(args[1])
+		if err == nil {
+			err = contacts.CheckName(args[0])
+		}
+		return control.ContactChange{Do: "add", Name: args[0], Who: args[1]}, err
+	})
+	sub("rename NAME NEW", "Call a contact something else", "  peerchat contacts rename bob robert", 2, func(args []string) (control.ContactChange, error) {
+		return control.ContactChange{Do: "rename", Who: args[0], Name: args[1]}, contacts.CheckName(args[1])
+	})
+	one := func(do string) func(args []string) (control.ContactChange, error) {
+		return func(args []string) (control.ContactChange, error) {
+			return control.ContactChange{Do: do, Who: args[0]}, nil
+		}
+	}
+	sub("remove NAME", "Forget a contact's name; what was decided about the device stays", "  peerchat contacts remove bob", 1, one("remove"))
+	sub("ban NAME|DEVICE", "Refuse a device from now on, and close its links", "  peerchat contacts ban bob", 1, one("ban"))
+	sub("allow NAME|DEVICE", "Allow a device", "  peerchat contacts allow bob", 1, one("allow"))
+	sub("forget NAME|DEVICE", "Neither ban nor allow a device any more", "  peerchat contacts forget bob", 1, one("forget"))
+	return cmd
+}
+
+// changeContacts asks for a change; without one the contacts are printed.
+func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var all control.Contacts
+	if err := s.client.Call(cmd.Context(), control.OpContacts, ch, &all); err != nil {
+		return err
+	}
+	if o.json {
+		(&printer{out: cmd.OutOrStdout()}).json(all)
+		return nil
+	}
+	if ch.Do != "" {
+		return nil
+	}
+	return contactTable(cmd.OutOrStdout(), all.Contacts)
+}
+
+func contactTable(out io.Writer, all []control.Contact) error {
+	if len(all) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tDEVICE\tTRUST\tLINK")
+	for _, c := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(c.Name), c.Device, c.Trust, map[bool]string{true: "yes", false: "no"}[c.Online])
+	}
+	return w.Flush()
+}
+
+// completeContact offers the contacts' names, from their file: completion
+// starts nothing.
+func (o *options) completeContact(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	book, err := contacts.Open(o.contactsFile())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, c := range book.List() {
+		names = append(names, c.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"peerlink"
+	"peerlink/identity"
+	"peerlink/internal/transfer/inbox"
+	"peerlink/internal/transfer/parcel"
+)
+
+// takeFlags say which files are taken, and where to.
+type takeFlags struct {
+	into    string
+	accept  string
+	max     string
+	replace bool
+}
+
+func (f *takeFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.accept, "accept", "", "whose files to take: always, contacts, or ask about others (default ask on a terminal, always into a folder that is named, else contacts)")
+	cmd.Flags().StringVar(&f.max, "max-size", "", "most to take at once, such as 10GiB (default what has room)")
+	cmd.Flags().BoolVar(&f.replace, "overwrite", false, "replace files of the same name; otherwise they get a number")
+}
+
+// newReceive is the command that takes files.
+func newReceive(o *options) *cobra.Command {
+	f := takeFlags{into: "."}
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "receive [FOLDER]",
+		Short: "Be reachable: take files into a folder",
+		Long: "Be reachable under this account's device id and take files into a folder, verified, under names\n" +
+			"that are free. What is cut stays there as .peerlink-part-… and goes on when it is sent again.",
+		Example: "  peerchat receive ~/Downloads\n  peerchat receive --once --accept always .",
+		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				f.into = args[0]
+			}
+			return o.receive(cmd, f, len(args) == 1, once)
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().BoolVar(&once, "once", false, "end after one transfer, with its outcome")
+	return cmd
+}
+
+func (o *options) receive(cmd *cobra.Command, f takeFlags, named, once bool) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	t, err := o.newTaker(cmd, s, f, named)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	t.withBars = true
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	tell := func(err error) {
+		select {
+		case ended <- err:
+		default:
+		}
+	}
+	if once {
+		t.ended = tell
+	}
+	if err := t.serve(ctx, s, tell); err != nil {
+		return err
+	}
+	st, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		t.p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
+	} else {
+		fmt.Fprintf(cmd.ErrOrStderr(), "this device is %s\n", st.Self.Device)
+	}
+	go func() { _ = lines(cmd.InOrStdin(), func(line string) error { t.consent.typed(line); return nil }) }()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		return err
+	}
+}
+
+type serveFunc func(ctx context.Context, c net.Conn, from parcel.Peer, watch func(parcel.Event)) (parcel.Summary, error)
+
+// taker takes files that others send.
+type taker struct {
+	cmd      *cobra.Command
+	o        *options
+	p        *printer
+	folder   *inbox.Folder
+	rec      *parcel.Receiver
+	consent  *consent
+	withBars bool
+	// ended, if not nil, is told of each transfer that has ended.
+	ended func(err error)
+}
+
+// newTaker opens the folder and settles who may send. named says that the user
+// has given the folder.
+func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags, named bool) (*taker, error) {
+	terminal := isTerminal(cmd.InOrStdin()) && isTerminal(cmd.ErrOrStderr()) && !o.json
+	policy, err := acceptPolicy(f.accept, terminal, named)
+	if err != nil {
+		return nil, err
+	}
+	most := uint64(0)
+	if f.max != "" {
+		if most, err = humanize.ParseBytes(f.max); err != nil || most == 0 || most > 1<<62 {
+			return nil, usageError{fmt.Errorf("--max-size %q: want a size such as 500MB or 10GiB", f.max)}
+		}
+	}
+	folder, err := inbox.Open(f.into)
+	if err != nil {
+		return nil, err
+	}
+	t := &taker{cmd: cmd, o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, consent: newConsent(policy, s, cmd.ErrOrStderr())}
+	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: int64(most), Replace: f.replace})
+	return t, nil
+}
+
+func (t *taker) close() { _ = t.folder.Close() }
+
+// serve takes the channels of transfers until ctx ends; failed is told why it
+// cannot go on.
+func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error {
+	for pattern, serve := range map[string]serveFunc{
+		parcel.Scheme + "*": t.rec.Serve, parcel.SimpleScheme + "*": t.rec.ServeSimple,
+	} {
+		l, err := s.listen(ctx, pattern)
+		if err != nil {
+			return err
+		}
+		context.AfterFunc(ctx, func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					failed(err)
+					return
+				}
+				go t.take(ctx, c, serve)
+			}
+		}()
+	}
+	return nil
+}
+
+// take receives what comes over one channel.
+func (t *taker) take(ctx context.Context, c net.Conn, serve serveFunc) {
+	peer, _ := peerlink.PeerOf(c)
+	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: who(peer)}
+	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
+		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
+	}
+	done, err := serve(ctx, c, parcel.Peer{ID: peer.Device.String(), Name: peer.Name}, sh.event)
+	sh.close()
+	t.tell(sh, peer, done, err)
+	if t.ended != nil && isOutcome(err) {
+		t.ended(err)
+	}
+}
+
+// isOutcome reports whether the transfer came to its end, if not a good one.
+func isOutcome(err error) bool {
+	return err == nil || !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled)
+}
+
+// tell says how a transfer ended.
+func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err error) {
+	switch {
+	case t.o.json:
+		t.p.json(summaryLine("received", peer.Device, done, err))
+	case errors.Is(err, parcel.ErrRefused):
+		t.p.print(fmt.Sprintf("-- refused files from %s: %s", who(peer), printable(err.Error())))
+	case err != nil:
+		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", who(peer), done.Kept+done.Same, printable(err.Error())))
+	case sh.offered() > 1 && !t.o.json:
+		t.p.print(fmt.Sprintf("-- %d from %s, %s", done.Kept+done.Same, who(peer), humanize.IBytes(uint64(done.Bytes))))
+	}
+}

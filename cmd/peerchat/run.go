@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/account"
+	"peerlink/internal/control"
+	"peerlink/internal/daemon"
+)
+
+const (
+	// logFile, in the account's folder, takes what a daemon in the background
+	// says; it begins anew when it has maxLog bytes at a start.
+	logFile = "daemon.log"
+	maxLog  = 4 << 20
+	// otherWait is how long a daemon that finds the account taken waits for the
+	// other one's word: two that start together need some of it.
+	otherWait = 5 * time.Second
+)
+
+// newRun is the command that is the daemon.
+func newRun(o *options) *cobra.Command {
+	r := &runner{o: o}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Hold the account and its links, for all other commands",
+		Long: "Hold the account and its links until it is stopped: the daemon. Other commands talk to it\n" +
+			"over a socket that only this user can use, and start one in the background where none runs.\n" +
+			"SIGHUP reads the settings anew; SIGTERM and SIGINT end it, as peerchat stop does. A second one\n" +
+			"for the same account says which process the first is, and ends with status 0.",
+		Example: "  peerchat run --verbose\n  peerchat run --tcp :7000 --metrics 127.0.0.1:9155\n  systemctl --user enable --now peerchat.socket peerchat.service",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    r.run,
+	}
+	cmd.Flags().StringVar(&r.metrics, "metrics", "", "HOST:PORT to serve /metrics to Prometheus on; without HOST: 127.0.0.1")
+	cmd.Flags().BoolVar(&r.detached, "detached", false, "tell whoever started this when it is ready, on descriptor 3")
+	_ = cmd.Flags().MarkHidden("detached")
+	return cmd
+}
+
+// runner is one run of the daemon.
+type runner struct {
+	o        *options
+	metrics  string
+	detached bool
+
+	log  *slog.Logger
+	tell starter
+}
+
+func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
+	if r.detached {
+		r.tell = newStarter()
+	}
+	defer func() { r.tell.end(err) }()
+	r.log = r.o.logger(cmd.ErrOrStderr())
+	acc, err := r.o.start(cmd)
+	if errors.Is(err, account.ErrInUse) {
+		return r.other(cmd, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, acc.Close()) }()
+	if r.detached {
+		closeLog, err := r.logToFile(acc.Dir())
+		if err != nil {
+			return err
+		}
+		defer closeLog()
+	}
+	d, err := daemon.New(daemon.Config{Account: acc, Chat: true, Logger: r.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := r.serve(d, acc); err != nil {
+		return err
+	}
+	stopMetrics, err := r.serveMetrics(d)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
+	r.ready(cmd, acc)
+	return r.wait(cmd.Context(), d)
+}
+
+// serve opens the control socket, or takes the one that systemd has opened.
+func (r *runner) serve(d *daemon.Daemon, acc *account.Account) error {
+	l, err := activated(acc.Dir())
+	if err == nil && l == nil {
+		l, err = control.Bind(acc.Dir())
+	}
+	if err != nil {
+		return err
+	}
+	d.Serve(l)
+	return nil
+}
+
+// other says who holds the account, if it is a daemon.
+func (r *runner) other(cmd *cobra.Command, inUse error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), otherWait)
+	defer cancel()
+	c := control.NewClient(r.o.account)
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		pid, err := c.Daemon(ctx)
+		if err == nil {
+			if !r.o.json {
+				fmt.Fprintf(cmd.ErrOrStderr(), "process %d is this account's daemon already\n", pid)
+			} else {
+				(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "already": pid})
+			}
+			r.tell.ready()
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return inUse
+		}
+	}
+}
+
+// ready tells everybody that commands can come.
+func (r *runner) ready(cmd *cobra.Command, acc *account.Account) {
+	switch {
+	case r.detached:
+	case r.o.json:
+		(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID(), "tcp": acc.Addrs(), "pid": os.Getpid()})
+	default:
+		(&printer{out: cmd.OutOrStdout()}).print(acc.Identity().DeviceID().String())
+	}
+	r.log.Info("the daemon is ready", "device", acc.Identity().DeviceID(), "folder", acc.Dir(), "pid", os.Getpid())
+	r.tell.ready()
+	notify(notifyReady)
+}
+
+// wait serves until it is told to end. Settings are read anew on SIGHUP.
+func (r *runner) wait(ctx context.Context, d *daemon.Daemon) error {
+	reloads, stop := reloadSignals()
+	defer stop()
+	defer notify(notifyStopping)
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-d.Stopped():
+			return nil
+		case <-reloads:
+			notify(notifyReloading)
+			did, err := d.Reload()
+			if err != nil {
+				r.log.Error("the old settings stay", "err", err)
+			} else {
+				r.log.Info("settings read anew", "applied", did.Applied, "after a restart", did.Restart)
+			}
+			notify(notifyReady)
+		}
+	}
+}
+
+// logToFile has the log, and a crash, go into the account's folder. It replaces
+// r.log.
+func (r *runner) logToFile(dir string) (done func(), err error) {
+	path := filepath.Join(dir, logFile)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if st, err := os.Lstat(path); err == nil && st.Size() > maxLog {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the daemon's log: %w", err)
+	}
+	level := slog.LevelInfo
+	if r.o.verbose {
+		level = slog.LevelDebug
+	}
+	r.log = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: level}))
+	_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+	return func() { _ = f.Close() }, nil
+}
+
+// serveMetrics serves Prometheus, if there is an address for it.
+func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
+	if r.metrics == "" {
+		return func() {}, nil
+	}
+	host, port, err := net.SplitHostPort(r.metrics)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--metrics: %w", err)}
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	h, err := d.MetricsHandler()
+	if err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", h)
+	s := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l)
+	}()
+	r.log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
+	return func() {
+		_ = s.Close()
+		<-done
+	}, nil
+}
+
+// newStop is the command that ends the daemon.
+func newStop(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "stop",
+		Short:   "End the daemon",
+		Long:    "End the account's daemon: its links close, and commands that use it end. Without one\nthere is nothing to do, and the status is 0.",
+		Example: "  peerchat stop",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := stopDaemon(cmd.Context(), control.NewClient(o.account))
+			if errors.Is(err, control.ErrNoDaemon) {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// stopDaemon asks the daemon to end and waits until it has.
+func stopDaemon(ctx context.Context, c *control.Client) error {
+	err := control.Follow(ctx, c, control.OpStop, nil, func(struct{}) error { return nil })
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return nil // it has said yes, and then ended
+	}
+	return err
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"peerlink"
+	"peerlink/account"
+	"peerlink/channel"
+	"peerlink/internal/contacts"
+	"peerlink/internal/control"
+	"peerlink/internal/daemon"
+)
+
+// noDaemonEnv, if not empty, does what --no-daemon does.
+const noDaemonEnv = "PEERCHAT_NO_DAEMON"
+
+// ownFlags say how the process that holds the account runs it. A command that
+// is given one holds the account itself.
+var ownFlags = []string{"bootstrap", "tcp", "server", "signal", "local", "loopback"}
+
+// stream is a channel's end, the daemon's or one of this process.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+	Reset(code channel.Code) error
+}
+
+// session is a command's way to its account: through the daemon, or in this
+// process.
+type session struct {
+	// client asks what a daemon answers; in this process, one without a socket.
+	client *control.Client
+
+	acc    *account.Account // nil with a daemon
+	daemon *daemon.Daemon   // nil with a daemon
+}
+
+// alone reports whether the command is to hold the account itself.
+func (o *options) alone(flags *pflag.FlagSet) bool {
+	if o.noDaemon || os.Getenv(noDaemonEnv) != "" {
+		return true
+	}
+	for _, name := range ownFlags {
+		if flags.Changed(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// open returns the way to the account, and starts a daemon if none runs. Close
+// the session.
+func (o *options) open(cmd *cobra.Command) (*session, error) {
+	if !o.alone(cmd.Flags()) {
+		c, err := o.reachDaemon(cmd)
+		switch {
+		case err == nil:
+			return &session{client: c}, nil
+		case !errors.Is(err, errors.ErrUnsupported):
+			return nil, err
+		}
+	}
+	acc, err := o.start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	d, err := daemon.New(daemon.Config{Account: acc, Logger: o.logger(cmd.ErrOrStderr())})
+	if err != nil {
+		return nil, errors.Join(err, acc.Close())
+	}
+	inside := newInside()
+	d.Serve(inside)
+	return &session{client: control.NewClientOf(inside.dial), acc: acc, daemon: d}, nil
+}
+
+// Close ends what is in this process.
+func (s *session) Close() error {
+	if s.acc == nil {
+		return nil
+	}
+	return errors.Join(s.daemon.Close(), s.acc.Close())
+}
+
+// connect opens a channel to a device.
+func (s *session) connect(ctx context.Context, to target, uri string) (stream, error) {
+	if s.acc == nil {
+		c, err := s.client.Connect(ctx, control.Connect{Device: to.device, Addr: to.addr, URI: uri})
+		if err != nil { // and not a nil *Conn in an interface
+			return nil, err
+		}
+		return c, nil
+	}
+	if to.addr != "" {
+		if err := s.acc.Learn(to.device, to.addr); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	c, err := s.acc.ConnectionManager().ConnectDevice(ctx, to.device, uri, peerlink.ConnectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// listen claims the channels of a URI pattern.
+func (s *session) listen(ctx context.Context, pattern string) (net.Listener, error) {
+	if s.acc == nil {
+		return s.client.Listen(ctx, pattern)
+	}
+	return s.acc.ConnectionManager().Listen(pattern)
+}
+
+// ready waits until others can reach this device, or says why they cannot.
+func (s *session) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not within %v", readyTimeout))
+	defer cancel()
+	if s.acc != nil {
+		return s.acc.Ready(ctx)
+	}
+	return s.client.Call(ctx, control.OpReady, nil, nil)
+}
+
+// status tells how the account fares.
+func (s *session) status(ctx context.Context) (st control.Status, err error) {
+	err = s.client.Call(ctx, control.OpStatus, nil, &st)
+	return st, err
+}
+
+// target reads NAME, DEVICE, and either with @HOST:PORT. The contacts are a
+// file that is replaced whole, so it is read beside a daemon that writes it.
+func (o *options) target(s string) (target, error) {
+	who, addr, at := strings.Cut(s, "@") // names have none
+	book, err := contacts.Open(o.contactsFile())
+	if err != nil {
+		return target{}, err
+	}
+	device, err := book.Resolve(who)
+	if err == nil && at {
+		_, _, err = net.SplitHostPort(addr)
+	}
+	if err != nil {
+		return target{}, usageError{err}
+	}
+	return target{device, addr}, nil
+}
+
+func (o *options) contactsFile() string { return filepath.Join(o.account, daemon.ContactsFile) }
+
+// inside is a listener whose connections begin in this process.
+type inside struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newInside() *inside { return &inside{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (l *inside) dial(ctx context.Context) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Accept implements net.Listener.
+func (l *inside) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, fmt.Errorf("inside: %w", net.ErrClosed)
+	}
+}
+
+// Close implements net.Listener.
+func (l *inside) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *inside) Addr() net.Addr { return &net.UnixAddr{Net: "inside"} }

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"peerlink/internal/control"
+)
+
+// newStatus is the command that shows what the daemon holds.
+func newStatus(o *options) *cobra.Command {
+	s := &statusShow{o: o}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show links, channels, traffic and the DHT's health",
+		Long: "Show what the daemon holds: the links with their carriers, directions, addresses, round\n" +
+			"trips and traffic, why a link is relayed, the channels on them, and how the DHT fares. Without a\n" +
+			"daemon the status is 3; none is started.",
+		Example: "  peerchat status\n  peerchat status --watch\n  peerchat status --json | jq '.links[].rtt_ns'\n  peerchat status --metrics > /var/lib/node_exporter/peerchat.prom",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if s.metrics && (s.watch || o.json) {
+				return usageError{errors.New("--metrics has a format of its own, and is asked for once: leave --watch and --json out")}
+			}
+			if s.every < 100*time.Millisecond {
+				return usageError{fmt.Errorf("--every %v: want 100ms at least", s.every)}
+			}
+			return s.run(cmd.Context(), control.NewClient(o.account), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&s.every, "every", time.Second, "how often --watch looks")
+	cmd.Flags().BoolVar(&s.metrics, "metrics", false, "print the numbers in Prometheus's text format")
+	return cmd
+}
+
+type statusShow struct {
+	o              *options
+	watch, metrics bool
+	every          time.Duration
+}
+
+func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) error {
+	if s.metrics {
+		var m control.Metrics
+		if err := c.Call(ctx, control.OpMetrics, nil, &m); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, m.Text)
+		return err
+	}
+	for {
+		var st control.Status
+		if err := c.Call(ctx, control.OpStatus, nil, &st); err != nil {
+			return err
+		}
+		if err := s.show(out, st); err != nil || !s.watch {
+			return err
+		}
+		select {
+		case <-time.After(s.every):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// show prints a status. On a terminal --watch begins at the top each time.
+func (s *statusShow) show(out io.Writer, st control.Status) error {
+	if s.o.json {
+		(&printer{out: out}).json(st)
+		return nil
+	}
+	text := statusText(st, time.Now())
+	switch {
+	case s.watch && isTerminal(out):
+		text = "\x1b[H\x1b[2J" + text
+	case s.watch:
+		text += "\n"
+	}
+	_, err := io.WriteString(out, text)
+	return err
+}
+
+// statusText is the table for people. Whatever a peer has chosen is escaped.
+func statusText(st control.Status, now time.Time) string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("device     %s", st.Self.Device)
+	p("account    %s (%s)", printable(st.Folder), printable(st.Self.Name))
+	p("daemon     process %d, for %s", st.PID, ago(now, st.Since))
+	if len(st.Listens) > 0 {
+		p("tcp        %s", strings.Join(st.Listens, ", "))
+	}
+	if st.Reachable {
+		p("reachable  yes")
+	} else {
+		p("reachable  not yet: %s", printable(st.Why))
+	}
+	if h := st.DHT; h != nil {
+		p("dht        %d nodes known, %d connected, %d neighbours; record on %d; %d of %d push to us%s",
+			h.Nodes, h.Connected, h.Neighbours, h.Holders, h.Subscriptions, h.Wanted, dropped(h.Dropped))
+	} else {
+		p("dht        none")
+	}
+	if len(st.Claims) > 0 {
+		p("listening  %s", printable(strings.Join(st.Claims, ", ")))
+	}
+	t := st.Totals
+	p("traffic    %s sent, %s received; %d links and %d channels now; %d links failed, %d devices refused, %d channels declined",
+		humanize.IBytes(t.BytesSent), humanize.IBytes(t.BytesReceived), t.Links, t.Channels, t.Failed, t.Refused, t.Declined)
+	if len(st.Links) == 0 {
+		p("\nno links")
+		return b.String()
+	}
+	p("")
+	b.WriteString(linkTable(st.Links, now))
+	return b.String()
+}
+
+func dropped(by map[string]uint64) string {
+	var all uint64
+	for _, n := range by {
+		all += n
+	}
+	if all == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d signals dropped", all)
+}
+
+// linkTable has a line for each link, its addresses below it, and a line for
+// each channel.
+func linkTable(links []control.Link, now time.Time) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "LINK\tPEER\tCARRIER\tBEGAN\tROUND TRIP\tSENT\tRECEIVED\tFRAMES\tSTALLS\tUP")
+	var below []func()
+	for _, l := range links {
+		rtt := "–"
+		if l.RTT > 0 {
+			rtt = l.RTT.Round(10 * time.Microsecond).String()
+		}
+		carrier := l.Carrier
+		if l.Way != "" {
+			carrier += ", " + l.Way
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.ID, printable(called(l)), printable(carrier), map[string]string{"outbound": "here", "inbound": "there"}[l.Direction],
+			rtt, humanize.IBytes(l.BytesSent), humanize.IBytes(l.BytesReceived), l.FramesReceived, l.Stalls, ago(now, l.Created))
+		below = append(below, func() { channelLines(&b, l) })
+	}
+	_ = w.Flush()
+	for _, f := range below {
+		f()
+	}
+	return b.String()
+}
+
+func channelLines(b *strings.Builder, l control.Link) {
+	fmt.Fprintf(b, "\n%s  %s\n", l.ID, l.Peer.Device)
+	if l.Path != "" {
+		fmt.Fprintf(b, "     path %s\n", printable(l.Path))
+	}
+	if l.Local != "" && l.Remote != "" && !strings.Contains(l.Path, l.Remote) {
+		fmt.Fprintf(b, "     from %s to %s\n", printable(l.Local), printable(l.Remote))
+	}
+	if l.WhyRelayed != "" {
+		fmt.Fprintf(b, "     relayed because %s\n", printable(l.WhyRelayed))
+	}
+	chs := slices.Clone(l.Channels)
+	slices.SortFunc(chs, func(x, y control.Open) int { return x.Created.Compare(y.Created) })
+	const most = 50 // a person reads no more; --json has them all
+	for _, ch := range chs[:min(len(chs), most)] {
+		fmt.Fprintf(b, "     channel %-5d %s, %s, %s sent, %s received\n", ch.ID, printable(ch.URI), ch.Direction,
+			humanize.IBytes(ch.BytesSent), humanize.IBytes(ch.BytesReceived))
+	}
+	if len(chs) > most {
+		fmt.Fprintf(b, "     and %d more channels\n", len(chs)-most)
+	}
+}
+
+// called is what a link's peer is called here, or else what it calls itself.
+func called(l control.Link) string {
+	if l.Contact != "" {
+		return l.Contact
+	}
+	return fmt.Sprintf("%s (%s)", l.Peer.Name, l.Peer.Device.Short())
+}
+
+func ago(now, then time.Time) string {
+	return max(now.Sub(then), 0).Round(time.Second).String()
+}

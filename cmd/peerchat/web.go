@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/web"
+	"peerlink/webrtc/switchboard"
+)
+
+const (
+	// pageHeaderTimeout bounds how long a request's header may take.
+	pageHeaderTimeout = 10 * time.Second
+	// boardPath is where the switchboard is, beside the page.
+	boardPath = "/switchboard"
+)
+
+// site are the flags of the page's server.
+type site struct {
+	addr      string
+	hosts     []string
+	signal    string
+	cert, key string
+}
+
+// newWeb is the command that serves the page.
+func newWeb(o *options) *cobra.Command {
+	var s site
+	cmd := &cobra.Command{
+		Use:   "web",
+		Short: "Serve a page that makes a browser a device: chat and files",
+		Long: "Serve a page that makes a browser a device: chat and files, with a key of its own that\n" +
+			"stays in the browser. Devices find each other at the switchboard, which is served beside the\n" +
+			"page unless --signal names another. Browsers give pages keys on loopback and over HTTPS only:\n" +
+			"for other machines give --cert and --key, or --host behind a proxy that has TLS.",
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch len(o.signals) {
+			case 0:
+			case 1:
+				s.signal = o.signals[0]
+			default:
+				return usageError{errors.New("--signal: the page uses one switchboard")}
+			}
+			h, err := s.handler(o.servers, o.logger(cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			l, err := s.listen(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s.announce(&printer{out: cmd.OutOrStdout()}, l.Addr(), o.json)
+			return serveSite(cmd.Context(), l, h, o.logger(cmd.ErrOrStderr()))
+		},
+	}
+	cmd.Flags().StringVar(&s.addr, "addr", "127.0.0.1:8470", "HOST:PORT to serve on")
+	cmd.Flags().StringSliceVar(&s.hosts, "host", nil, "names under which browsers may ask for the page, besides loopback ones")
+	cmd.Flags().StringVar(&s.cert, "cert", "", "file with the PEM certificate for HTTPS")
+	cmd.Flags().StringVar(&s.key, "key", "", "file with its PEM key")
+	return cmd
+}
+
+// listen opens the address, with TLS where there is a certificate.
+func (s *site) listen(ctx context.Context) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--addr: %w", err)}
+	}
+	if (s.cert == "") != (s.key == "") {
+		return nil, usageError{errors.New("--cert and --key belong together")}
+	}
+	if !isLoopbackHost(host) && len(s.hosts) == 0 {
+		return nil, usageError{fmt.Errorf("--addr %s is not loopback: name the hosts under which browsers ask for the page (--host), which they must do over HTTPS (--cert and --key, or a proxy)", s.addr)}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve the page: %w", err)
+	}
+	if s.cert == "" {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.cert, s.key)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("serve the page: TLS certificate %q with key %q: %w", s.cert, s.key, err)
+	}
+	// WebSockets are HTTP/1.1's.
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+}
+
+// announce prints the page's address.
+func (s *site) announce(p *printer, at net.Addr, asJSON bool) {
+	scheme, signal := "http", s.signal
+	if s.cert != "" {
+		scheme = "https"
+	}
+	host := at.String()
+	if len(s.hosts) > 0 {
+		_, port, _ := net.SplitHostPort(host)
+		host = net.JoinHostPort(s.hosts[0], port)
+	}
+	page := url.URL{Scheme: scheme, Host: host, Path: "/"}
+	if signal == "" {
+		signal = "ws" + strings.TrimPrefix(scheme, "http") + "://" + host + boardPath
+	}
+	if asJSON {
+		p.json(map[string]any{"step": "ready", "ok": true, "url": page.String(), "signal": signal})
+		return
+	}
+	p.print(page.String())
+}
+
+// pageConfig is what the page asks for: config.json.
+type pageConfig struct {
+	Signal     string      `json:"signal"` // empty: beside the page
+	ICEServers []iceServer `json:"iceServers"`
+}
+
+type iceServer struct {
+	URLs string `json:"urls"`
+}
+
+// handler serves the page, its configuration and the switchboard.
+func (s *site) handler(servers []string, log *slog.Logger) (http.Handler, error) {
+	config := pageConfig{Signal: s.signal, ICEServers: []iceServer{}}
+	connect := ""
+	if s.signal != "" {
+		u, err := url.Parse(s.signal)
+		if err != nil || u.Host == "" || u.Scheme != "ws" && u.Scheme != "wss" {
+			return nil, usageError{fmt.Errorf("--signal: %.200q is no address of a switchboard, want wss://host:port/path", s.signal)}
+		}
+		connect = " " + u.Scheme + "://" + u.Host
+	}
+	for _, server := range servers {
+		if strings.HasPrefix(server, "stun:") { // TURN needs a password, which the page would tell everybody
+			config.ICEServers = append(config.ICEServers, iceServer{server})
+		}
+	}
+	told, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	page := web.Page()
+	if _, err := fs.Stat(page, "index.html"); err != nil {
+		return nil, fmt.Errorf("this program was built without the page: %w", err)
+	}
+	files := http.FileServerFS(page)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(told) // a browser that has gone
+	})
+	mux.HandleFunc("GET /assets/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // its name is its hash
+		files.ServeHTTP(w, r)
+	})
+	mux.Handle("GET /", files)
+	if s.signal == "" {
+		mux.Handle("GET "+boardPath, switchboard.NewServer(switchboard.ServerConfig{Logger: log}))
+	}
+	return s.guard(connect, mux), nil
+}
+
+// guard lets through what is asked of this host by its own name, so that no
+// other site's name can be pointed here (DNS rebinding), and sets the headers
+// that keep the page to itself.
+func (s *site) guard(connect string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.ours(r.Host) {
+			http.Error(w, "this server does not answer to that name", http.StatusMisdirectedRequest)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+			"connect-src 'self' ws://"+r.Host+" wss://"+r.Host+connect+"; "+
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+		h.Set("Cache-Control", "no-cache")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ours tells whether a Host header names this server.
+func (s *site) ours(hostport string) bool {
+	host := hostport
+	if h, port, err := net.SplitHostPort(hostport); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false // it goes into a header
+		}
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return isLoopbackHost(host) || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
+
+// isLoopbackHost tells whether a host is this machine to itself. A name counts
+// only where no resolver can point it elsewhere (RFC 6761, section 6.3).
+func isLoopbackHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// serveSite serves until ctx ends, and waits for the lines of the switchboard.
+func serveSite(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+	var running sync.WaitGroup
+	lines, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			running.Add(1)
+			defer running.Done()
+			handler.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: pageHeaderTimeout,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		BaseContext:       func(net.Listener) context.Context { return lines },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { h.Close() })
+	err := h.Serve(l)
+	stop()
+	cancel()
+	running.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("serve the page: %w", err)
+}

@@ -1,0 +1,34 @@
+// Package chat keeps conversations: their history on disk, what waits to be
+// sent, and the exchange with other devices. Messages to a device that is away
+// are kept and sent when it can be reached.
+//
+//	store, err := chat.Open(path)
+//	s := chat.New(chat.Config{Store: store, Net: manager})
+//	defer s.Close()
+//	m, err := s.Send(bob, "hello")        // on disk; not yet delivered
+//	for e := range s.Events(ctx) { … }    // new messages, and what became of others
+//
+// # Exactly once
+//
+// A message has a random id of 16 bytes. It is sent until its receiver has said
+// that its disk has it, so it may travel more than once; the receiver stores an
+// id of a sender once and says yes again. So it is seen once, whoever dies when.
+//
+// # The exchange
+//
+// A device that has something to send opens a channel "message://1" and sends
+// messages (peerlink.Messages) of JSON, the oldest first:
+//
+//	{"id":"32 hex digits","at":milliseconds since 1970,"text":"…"}
+//
+// The answer to each is {"ack":"id"}, once it is on disk, or
+// {"no":"id","why":"…"}: then it is not sent again.
+//
+// # Limits
+//
+// A text has 64 KiB at most and is UTF-8; it is stored as it came, and who shows
+// it escapes it. 1 000 messages to one device may wait; a conversation keeps
+// 50 000 messages and 64 MiB, then the oldest go. There are 4 096
+// conversations and 1 GiB at most. A damaged database is moved aside, and said so; one of a newer
+// release is refused.
+package chat

@@ -1,0 +1,383 @@
+package chat
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"iter"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink"
+	"peerlink/channel"
+	"peerlink/identity"
+)
+
+const (
+	// A device that cannot be reached is tried again after firstPause, doubled
+	// up to lastPause; at once when it makes a link, or there is something new.
+	firstPause = time.Second
+	lastPause  = 5 * time.Minute
+	// connectWithin bounds one try.
+	connectWithin = 30 * time.Second
+	// receiptWithin is how long the receiver may take to have a message on disk.
+	receiptWithin = 30 * time.Second
+	// atOnce is how many messages are under way on a channel before the first
+	// receipt.
+	atOnce = 64
+	// maxServed is how many devices may send at once.
+	maxServed = 256
+	// maxEvents is how many events wait for one reader.
+	maxEvents = 1024
+)
+
+// Net is what the exchange needs; *peerlink.ConnectionManager has it.
+type Net interface {
+	ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error)
+	Listen(pattern string) (net.Listener, error)
+	Events(ctx context.Context) iter.Seq[peerlink.Event]
+}
+
+// Config is what a Service is made of; Store and Net are required and stay the
+// caller's.
+type Config struct {
+	Store *Store
+	Net   Net
+	// Logger gets what nobody is told. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Event is a message that is new, or whose Mark has changed.
+type Event struct{ Message Message }
+
+// Service exchanges messages. Its methods may be called concurrently.
+type Service struct {
+	store  *Store
+	net    Net
+	log    *slog.Logger
+	l      net.Listener
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	senders map[identity.DeviceID]chan struct{} // wakes the one who sends to a device
+	readers map[chan Event]struct{}
+	over    bool
+}
+
+// New begins to take messages, and to send those that wait. Close it before
+// what it was given.
+func New(cfg Config) (*Service, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	l, err := cfg.Net.Listen(URI)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		store: cfg.Store, net: cfg.Net, log: cfg.Logger, l: l,
+		senders: map[identity.DeviceID]chan struct{}{}, readers: map[chan Event]struct{}{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	to, err := s.store.waitingFor()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	for _, peer := range to {
+		s.wake(peer)
+	}
+	s.wg.Go(s.accept)
+	s.wg.Go(s.watch)
+	return s, nil
+}
+
+// Close ends all exchanges; what has no receipt is sent again after the next
+// New.
+func (s *Service) Close() error {
+	s.cancel()
+	err := s.l.Close()
+	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true // and so a second call finds no readers
+	for r := range s.readers {
+		delete(s.readers, r)
+		close(r)
+	}
+	return err
+}
+
+// Send stores a message for a device and returns it; it is delivered as soon as
+// the device can be reached. The error matches ErrFull.
+func (s *Service) Send(to identity.DeviceID, text string) (Message, error) {
+	if err := CheckText(text); err != nil {
+		return Message{}, err
+	}
+	m := Message{Peer: to, Mine: true, Text: text, At: time.Now()}
+	_, _ = rand.Read(m.ID[:]) // never fails
+	m, _, err := s.store.add(m)
+	if err != nil {
+		return Message{}, err
+	}
+	s.tell(m)
+	s.wake(to)
+	return m, nil
+}
+
+// Events returns a channel of what happens from now on. It is closed when ctx
+// ends, with the Service, or because its reader is 1 024 events behind: then ask
+// for the history again.
+func (s *Service) Events(ctx context.Context) <-chan Event {
+	r := make(chan Event, maxEvents)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		close(r)
+		return r
+	}
+	s.readers[r] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, ok := s.readers[r]; ok {
+			delete(s.readers, r)
+			close(r)
+		}
+	})
+	return r
+}
+
+func (s *Service) tell(m Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		select {
+		case r <- Event{m}:
+		default:
+			delete(s.readers, r)
+			close(r)
+		}
+	}
+}
+
+// watch wakes who sends to a device that has just made a link.
+func (s *Service) watch() {
+	for e := range s.net.Events(s.ctx) {
+		if e.Kind != peerlink.LinkUp {
+			continue
+		}
+		s.mu.Lock()
+		c := s.senders[e.Peer.Device]
+		s.mu.Unlock()
+		if c != nil {
+			poke(c)
+		}
+	}
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// wake has somebody send what waits for a device.
+func (s *Service) wake(to identity.DeviceID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.senders[to]; c != nil {
+		poke(c)
+		return
+	}
+	if s.ctx.Err() != nil {
+		return
+	}
+	c := make(chan struct{}, 1)
+	s.senders[to] = c
+	s.wg.Go(func() { s.sendTo(to, c) })
+}
+
+// sendTo sends until nothing waits for a device.
+func (s *Service) sendTo(to identity.DeviceID, wake chan struct{}) {
+	pause := firstPause
+	for {
+		err := s.deliver(to)
+		if err == nil {
+			if s.leave(to, wake) {
+				return
+			}
+			pause = firstPause
+			continue
+		}
+		s.log.Debug("chat: messages wait", "to", to, "err", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+			pause = min(2*pause, lastPause)
+		case <-wake:
+			timer.Stop()
+			pause = firstPause
+		case <-s.ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// leave ends a sender, unless there is something new.
+func (s *Service) leave(to identity.DeviceID, wake chan struct{}) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-wake:
+		return false
+	default:
+	}
+	delete(s.senders, to)
+	return true
+}
+
+// deliver sends all that waits for a device, over one channel.
+func (s *Service) deliver(to identity.DeviceID) error {
+	batch, err := s.store.waiting(to, atOnce)
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, connectWithin)
+	defer cancel()
+	conn, err := s.net.ConnectDevice(ctx, to, URI, peerlink.ConnectOptions{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+	defer stop()
+	ms := peerlink.NewMessages(conn)
+	for len(batch) > 0 {
+		if err := s.exchange(conn, ms, batch); err != nil {
+			return err
+		}
+		if batch, err = s.store.waiting(to, atOnce); err != nil {
+			return err
+		}
+	}
+	return conn.CloseWrite()
+}
+
+// exchange sends a few messages and reads their receipts, which come in order.
+func (s *Service) exchange(conn net.Conn, ms *peerlink.Messages, batch []Message) error {
+	sent := make(chan error, 1)
+	_ = conn.SetDeadline(time.Now().Add(receiptWithin))
+	go func() {
+		for _, m := range batch {
+			b, err := encode(m)
+			if err == nil {
+				err = ms.Send(b)
+			}
+			if err != nil {
+				_ = conn.SetReadDeadline(time.Unix(1, 0)) // no receipt will come
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	err := s.receipts(ms, batch)
+	if err != nil {
+		_ = conn.SetWriteDeadline(time.Unix(1, 0))
+	}
+	return errors.Join(err, <-sent)
+}
+
+func (s *Service) receipts(ms *peerlink.Messages, batch []Message) error {
+	for _, m := range batch {
+		b, err := ms.Receive()
+		if err != nil {
+			return err
+		}
+		id, why, err := decodeReceipt(b)
+		if err != nil {
+			return err
+		}
+		if id != m.ID {
+			return errProtocol
+		}
+		if m.Mark = Delivered; why != "" {
+			m.Mark, m.Reason = Failed, why
+		}
+		if err := s.store.mark(m.Seq, m.Mark, m.Reason); err != nil {
+			return err
+		}
+		s.tell(m)
+	}
+	return nil
+}
+
+// accept takes messages of others.
+func (s *Service) accept() {
+	places := make(chan struct{}, maxServed)
+	for {
+		conn, err := s.l.Accept()
+		if err != nil {
+			return
+		}
+		peer, ok := peerlink.PeerOf(conn)
+		select {
+		case places <- struct{}{}:
+		default:
+			ok = false
+		}
+		if !ok {
+			_ = conn.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer func() { <-places }()
+			defer conn.Close()
+			stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+			defer stop()
+			err := s.take(conn, peer.Device)
+			s.log.Debug("chat: a device's messages have ended", "from", peer, "err", err)
+		})
+	}
+}
+
+// take stores a device's messages and says so, until there are no more; the
+// error, which is io.EOF after a clean end, says why.
+func (s *Service) take(conn net.Conn, from identity.DeviceID) error {
+	ms := peerlink.NewMessages(conn)
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(lastPause))
+		b, err := ms.Receive()
+		if err != nil {
+			return err
+		}
+		m, err := decode(b)
+		if err != nil {
+			return err
+		}
+		m.Peer = from
+		if y := m.At.Year(); y < 1970 || y > 9999 { // a clock that was never set
+			m.At = time.Now()
+		}
+		r := receipt{Ack: hexOf(m.ID)}
+		if err := CheckText(m.Text); err != nil {
+			r = receipt{No: hexOf(m.ID), Why: err.Error()}
+		} else if stored, added, err := s.store.add(m); errors.Is(err, ErrFull) {
+			r = receipt{No: hexOf(m.ID), Why: "the receiver has no room for another conversation"}
+		} else if err != nil {
+			return err // without a receipt it comes again
+		} else if added {
+			s.tell(stored)
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(receiptWithin))
+		if err := send(ms, r); err != nil {
+			return err
+		}
+	}
+}

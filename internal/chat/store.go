@@ -1,0 +1,391 @@
+package chat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"modernc.org/sqlite" // also the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"peerlink/identity"
+)
+
+// Bounds.
+const (
+	// MaxText is the length of a message's text in bytes.
+	MaxText = 64 << 10
+	// MaxWaiting is how many messages to one device may wait.
+	MaxWaiting       = 1000
+	maxMessages      = 50_000   // of one conversation
+	maxBytes         = 64 << 20 // of one conversation's texts
+	maxTotal         = 1 << 30  // of all texts: strangers must not fill a disk
+	maxConversations = 4096     // as many as there may be contacts
+	idLen            = 16
+	schemaVersion    = 1
+)
+
+var (
+	// ErrFull is matched when too many messages wait, or there are too many
+	// conversations.
+	ErrFull = errors.New("no room")
+	// ErrNewer is matched when the database is of a newer release.
+	ErrNewer = errors.New("it is of a newer release of peerchat")
+)
+
+// Mark is what became of a message of this device.
+type Mark int
+
+// The marks, in the order of a message's life. Queued is the zero value.
+const (
+	Queued    Mark = iota // kept here until the device can be reached
+	Sent                  // on its way
+	Delivered             // on the device's disk
+	Failed                // refused there; Message.Reason says why
+)
+
+// String returns "queued", "sent", "delivered" or "failed".
+func (m Mark) String() string {
+	names := [...]string{"queued", "sent", "delivered", "failed"}
+	if m < 0 || int(m) >= len(names) {
+		return "unknown"
+	}
+	return names[m]
+}
+
+// Message is one message of a conversation.
+type Message struct {
+	Seq    int64 // above 0; orders all messages of this device
+	Peer   identity.DeviceID
+	ID     [idLen]byte
+	Mine   bool // sent by this device
+	Text   string
+	At     time.Time // when it was written (by its writer's clock), to the millisecond
+	Mark   Mark      // of a message of this device
+	Reason string    // why it Failed
+}
+
+// Conversation is what there is with one device.
+type Conversation struct {
+	Peer   identity.DeviceID
+	Last   time.Time // of the newest message
+	Unread int       // messages that came after the last one seen
+}
+
+// Store is the database. Its methods may be called concurrently and block for
+// the disk.
+type Store struct {
+	db   *sql.DB
+	note string
+}
+
+const schema = `
+CREATE TABLE messages (
+	seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+	peer   BLOB NOT NULL,
+	id     BLOB NOT NULL,
+	mine   INTEGER NOT NULL,
+	text   TEXT NOT NULL,
+	at     INTEGER NOT NULL,
+	mark   INTEGER NOT NULL,
+	reason TEXT NOT NULL DEFAULT '',
+	UNIQUE (peer, id, mine)
+);
+CREATE INDEX messages_of ON messages (peer, seq);
+CREATE INDEX messages_waiting ON messages (peer, seq) WHERE mine = 1 AND mark < 2;
+CREATE TABLE conversations (
+	peer  BLOB PRIMARY KEY,
+	n     INTEGER NOT NULL,
+	bytes INTEGER NOT NULL,
+	seen  INTEGER NOT NULL DEFAULT 0
+);
+PRAGMA user_version = 1;
+`
+
+// Open opens the database in a file, or makes it, for this user alone. One that
+// is damaged is moved aside, to path.damaged-TIME, and Note says so. The error
+// matches ErrNewer where the database is of a newer release.
+func Open(path string) (*Store, error) {
+	s, err := open(path)
+	if err == nil || !damaged(err) {
+		return s, err
+	}
+	aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if mvErr := os.Rename(path+suffix, aside+suffix); mvErr != nil && !errors.Is(mvErr, os.ErrNotExist) {
+			return nil, errors.Join(err, mvErr)
+		}
+	}
+	s, again := open(path)
+	if again != nil {
+		return nil, errors.Join(err, again)
+	}
+	s.note = fmt.Sprintf("the chat's history was damaged (%v) and is now %s; a new one was begun", err, aside)
+	return s, nil
+}
+
+// damaged tells a file that is no sound database from one that cannot be used
+// now.
+func damaged(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return errors.Is(err, errUnsound)
+	}
+	return e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB
+}
+
+var errUnsound = errors.New("unsound")
+
+func open(path string) (*Store, error) {
+	// Made before sqlite makes it, which asks the umask for the mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("chat history: %w", err)
+	}
+	_ = f.Close()
+	db, err := sql.Open("sqlite", "file:"+escapePath(path)+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_txlock=immediate")
+	if err != nil {
+		return nil, fmt.Errorf("chat history: %w", err)
+	}
+	db.SetMaxOpenConns(1) // one writer, and no busy errors within the process
+	s := &Store{db: db}
+	if err := s.prepare(); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("chat history: %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// escapePath has the path mean itself in a URI.
+func escapePath(path string) string {
+	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
+}
+
+func (s *Store) prepare() error {
+	var version int
+	if err := s.db.QueryRowContext(context.Background(), "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	switch {
+	case version > schemaVersion:
+		return fmt.Errorf("%w (version %d, this one knows %d): use that one", ErrNewer, version, schemaVersion)
+	case version == schemaVersion:
+		var sound string
+		if err := s.db.QueryRowContext(context.Background(), "PRAGMA quick_check(1)").Scan(&sound); err != nil {
+			return err
+		}
+		if sound != "ok" {
+			return fmt.Errorf("%w: %.100s", errUnsound, sound)
+		}
+		return nil
+	}
+	tx, err := s.db.BeginTx(context.Background(), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(context.Background(), schema); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Note says what Open had to do; "" for nothing.
+func (s *Store) Note() string { return s.note }
+
+// Close closes the database.
+func (s *Store) Close() error { return s.db.Close() }
+
+// CheckText tells why a text cannot be sent.
+func CheckText(text string) error {
+	switch {
+	case text == "":
+		return errors.New("a message of nothing")
+	case len(text) > MaxText:
+		return fmt.Errorf("a message of %d bytes: at most %d are sent (send a file)", len(text), MaxText)
+	case !utf8.ValidString(text):
+		return errors.New("a message that is not UTF-8")
+	}
+	return nil
+}
+
+// add stores a message, unless its id is there already: then added is false and
+// the message is the one that is there. What is too much of the conversation goes.
+func (s *Store) add(m Message) (stored Message, added bool, err error) {
+	tx, err := s.db.BeginTx(context.Background(), nil)
+	if err != nil {
+		return m, false, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if m.Mine {
+		var waiting int
+		if err := tx.QueryRowContext(context.Background(), "SELECT count(*) FROM messages WHERE peer = ? AND mine = 1 AND mark < 2", m.Peer[:]).Scan(&waiting); err != nil {
+			return m, false, err
+		}
+		if waiting >= MaxWaiting {
+			return m, false, fmt.Errorf("%w: %d messages to device %s wait already", ErrFull, waiting, m.Peer.Short())
+		}
+	}
+	if err := room(tx, m.Peer); err != nil {
+		return m, false, err
+	}
+	m.At = m.At.Truncate(time.Millisecond)
+	r, err := tx.ExecContext(context.Background(), "INSERT OR IGNORE INTO messages (peer, id, mine, text, at, mark) VALUES (?, ?, ?, ?, ?, ?)",
+		m.Peer[:], m.ID[:], m.Mine, m.Text, m.At.UnixMilli(), m.Mark)
+	if err != nil {
+		return m, false, err
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return m, false, err
+	}
+	if m.Seq, err = r.LastInsertId(); err != nil {
+		return m, false, err
+	}
+	if _, err := tx.ExecContext(context.Background(), "UPDATE conversations SET n = n + 1, bytes = bytes + ? WHERE peer = ?", len(m.Text), m.Peer[:]); err != nil {
+		return m, false, err
+	}
+	if err := prune(tx, m.Peer); err != nil {
+		return m, false, err
+	}
+	return m, true, tx.Commit()
+}
+
+// room makes sure that there is a conversation.
+func room(tx *sql.Tx, peer identity.DeviceID) error {
+	var n, bytes int64
+	if err := tx.QueryRowContext(context.Background(), "SELECT count(*), coalesce(sum(bytes), 0) FROM conversations WHERE peer <> ?", peer[:]).Scan(&n, &bytes); err != nil {
+		return err
+	}
+	if n >= maxConversations || bytes >= maxTotal {
+		return fmt.Errorf("%w: there are %d conversations with %d MiB already", ErrFull, n, bytes>>20)
+	}
+	_, err := tx.ExecContext(context.Background(), "INSERT OR IGNORE INTO conversations (peer, n, bytes) VALUES (?, 0, 0)", peer[:])
+	return err
+}
+
+// prune drops the oldest messages of a conversation that has too many, a
+// hundredth at a time. What waits to be sent stays.
+func prune(tx *sql.Tx, peer identity.DeviceID) error {
+	for {
+		var n, bytes int64
+		if err := tx.QueryRowContext(context.Background(), "SELECT n, bytes FROM conversations WHERE peer = ?", peer[:]).Scan(&n, &bytes); err != nil {
+			return err
+		}
+		if n <= maxMessages && bytes <= maxBytes {
+			return nil
+		}
+		r, err := tx.ExecContext(context.Background(), "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE peer = ? AND NOT (mine = 1 AND mark < 2) ORDER BY seq LIMIT ?)", peer[:], n/100+1)
+		if err != nil {
+			return err
+		}
+		if gone, err := r.RowsAffected(); err != nil || gone == 0 {
+			return err
+		}
+		if _, err := tx.ExecContext(context.Background(), "UPDATE conversations SET (n, bytes) = (SELECT count(*), coalesce(sum(length(CAST(text AS BLOB))), 0) FROM messages WHERE peer = ?) WHERE peer = ?", peer[:], peer[:]); err != nil {
+			return err
+		}
+	}
+}
+
+// mark changes what became of a message of this device.
+func (s *Store) mark(seq int64, mark Mark, reason string) error {
+	_, err := s.db.ExecContext(context.Background(), "UPDATE messages SET mark = ?, reason = ? WHERE seq = ? AND mine = 1", mark, reason, seq)
+	return err
+}
+
+const columns = "seq, peer, id, mine, text, at, mark, reason"
+
+func scan(rows *sql.Rows) (out []Message, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var m Message
+		var peer, id []byte
+		var at int64
+		if err := rows.Scan(&m.Seq, &peer, &id, &m.Mine, &m.Text, &at, &m.Mark, &m.Reason); err != nil {
+			return nil, err
+		}
+		if len(peer) != len(m.Peer) || len(id) != idLen {
+			return nil, fmt.Errorf("message %d: %w", m.Seq, errUnsound)
+		}
+		copy(m.Peer[:], peer)
+		copy(m.ID[:], id)
+		m.At = time.UnixMilli(at)
+		out = append(out, m)
+	}
+	return out, rows.Err()
+}
+
+// waiting returns the messages to a device that are not delivered, the oldest
+// first, n at most.
+func (s *Store) waiting(peer identity.DeviceID, n int) ([]Message, error) {
+	rows, err := s.db.QueryContext(context.Background(), "SELECT "+columns+" FROM messages WHERE peer = ? AND mine = 1 AND mark < 2 ORDER BY seq LIMIT ?", peer[:], n)
+	if err != nil {
+		return nil, err
+	}
+	return scan(rows)
+}
+
+// waitingFor returns the devices to which messages wait.
+func (s *Store) waitingFor() (out []identity.DeviceID, err error) {
+	rows, err := s.db.QueryContext(context.Background(), "SELECT DISTINCT peer FROM messages WHERE mine = 1 AND mark < 2")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var b []byte
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		var id identity.DeviceID
+		copy(id[:], b)
+		out = append(out, id)
+	}
+	return out, rows.Err()
+}
+
+// History returns the n newest messages with a device whose Seq is below
+// before, the oldest first; before 0 means all.
+func (s *Store) History(peer identity.DeviceID, before int64, n int) ([]Message, error) {
+	if before <= 0 {
+		before = 1<<63 - 1
+	}
+	rows, err := s.db.QueryContext(context.Background(), "SELECT * FROM (SELECT "+columns+" FROM messages WHERE peer = ? AND seq < ? ORDER BY seq DESC LIMIT ?) ORDER BY seq", peer[:], before, min(max(n, 0), 1000))
+	if err != nil {
+		return nil, err
+	}
+	return scan(rows)
+}
+
+// Seen notes that the messages with a device up to seq were seen.
+func (s *Store) Seen(peer identity.DeviceID, seq int64) error {
+	_, err := s.db.ExecContext(context.Background(), "UPDATE conversations SET seen = max(seen, ?) WHERE peer = ?", seq, peer[:])
+	return err
+}
+
+// Conversations returns all, the latest first.
+func (s *Store) Conversations() (out []Conversation, err error) {
+	rows, err := s.db.QueryContext(context.Background(), `SELECT c.peer, coalesce((SELECT at FROM messages m WHERE m.peer = c.peer ORDER BY seq DESC LIMIT 1), 0) AS last,
+		(SELECT count(*) FROM messages m WHERE m.peer = c.peer AND m.mine = 0 AND m.seq > c.seen) FROM conversations c ORDER BY last DESC`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c Conversation
+		var peer []byte
+		var last int64
+		if err := rows.Scan(&peer, &last, &c.Unread); err != nil {
+			return nil, err
+		}
+		copy(c.Peer[:], peer)
+		c.Last = time.UnixMilli(last)
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,267 @@
+// Package contacts is a book of names for devices, kept in a file.
+//
+//	book, err := contacts.Open(path)
+//	err = book.Add("bob", bobsID, time.Now())
+//	id, err := book.Resolve("bob")             // or an id itself
+//
+// A name is what the owner of the book calls a device; what the device calls
+// itself never becomes one by itself. Names are compared without regard to
+// case, and none looks like a device id. Each change is on disk, whole, before
+// it is seen.
+//
+// # Limits
+//
+// 4 096 contacts; a file of at most 2 MiB. A damaged file is an error with its
+// place and is never replaced.
+package contacts
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"peerlink/identity"
+)
+
+const (
+	// MaxContacts is how many a book holds: as many as the TCP dialer remembers
+	// devices.
+	MaxContacts = 4096
+	maxFile     = 2 << 20 // 4 096 × 300 bytes and some
+)
+
+var (
+	// ErrUnknown is matched when there is no contact of a name or id.
+	ErrUnknown = errors.New("no such contact")
+	// ErrTaken is matched when a name or a device is in the book already.
+	ErrTaken = errors.New("already in the contacts")
+)
+
+// Contact is an entry of the book.
+type Contact struct {
+	Name   string            `json:"name"`
+	Device identity.DeviceID `json:"device"`
+	Added  time.Time         `json:"added"`
+}
+
+// Book is a file of contacts. Its methods may be called concurrently; those
+// that change it block until the disk has it.
+type Book struct {
+	path string
+
+	mu      sync.Mutex
+	entries []Contact // by name
+}
+
+// Open reads the book in a file; without the file the book is empty.
+func Open(path string) (*Book, error) {
+	b := &Book{path: path}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("contacts: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil {
+		b.entries, err = parse(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("contacts: %s: %w (restore it from a copy, or move it away to begin anew)", path, err)
+	}
+	return b, nil
+}
+
+// file is what stands on disk.
+type file struct {
+	Contacts []Contact `json:"contacts"`
+}
+
+// parse reads a file and refuses what was not written here.
+func parse(text []byte) ([]Contact, error) {
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("more than %d bytes", maxFile)
+	}
+	if !utf8.Valid(text) {
+		return nil, errors.New("it is not UTF-8")
+	}
+	var f file
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&f)
+	if err == nil {
+		if _, end := dec.Token(); end != io.EOF {
+			err = errors.New("something follows the contacts")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:min(int(dec.InputOffset()), len(text))], []byte("\n")), err)
+	}
+	var checked []Contact
+	for _, c := range f.Contacts {
+		if checked, err = with(checked, c); err != nil {
+			return nil, err
+		}
+	}
+	return checked, nil
+}
+
+// with returns the entries and one more, or why it cannot be there.
+func with(entries []Contact, c Contact) ([]Contact, error) {
+	if err := CheckName(c.Name); err != nil {
+		return nil, err
+	}
+	if c.Device.IsZero() {
+		return nil, fmt.Errorf("contact %q: no device", c.Name)
+	}
+	if len(entries) >= MaxContacts {
+		return nil, fmt.Errorf("%d contacts are the most that are kept: remove some", MaxContacts)
+	}
+	for _, e := range entries {
+		switch {
+		case strings.EqualFold(e.Name, c.Name):
+			return nil, fmt.Errorf("the name %q is %w, as device %s", e.Name, ErrTaken, e.Device.Short())
+		case e.Device == c.Device:
+			return nil, fmt.Errorf("device %s is %w, as %q", c.Device.Short(), ErrTaken, e.Name)
+		}
+	}
+	out := append(slices.Clone(entries), c)
+	slices.SortFunc(out, func(a, b Contact) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
+	return out, nil
+}
+
+// CheckName tells why a name cannot be a contact's: it must be 1 to 64 bytes of
+// printable text without an @ or spaces around it, must not begin with a minus
+// sign, which commands would take for a flag, nor look like a device id.
+func CheckName(name string) error {
+	if err := identity.CheckName(name); err != nil {
+		return fmt.Errorf("contact name %.100q: %w", name, err)
+	}
+	switch {
+	case strings.TrimSpace(name) != name:
+		return fmt.Errorf("contact name %q has spaces around it", name)
+	case strings.HasPrefix(name, "-"), strings.ContainsAny(name, "@/:"):
+		return fmt.Errorf("contact name %q: a name has no @, / or : and does not begin with -", name)
+	case len(name) >= 8 && strings.Trim(strings.ToLower(name), "0123456789abcdef") == "":
+		return fmt.Errorf("contact name %q looks like a device id", name)
+	}
+	return nil
+}
+
+// List returns all contacts, by name.
+func (b *Book) List() []Contact {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.entries)
+}
+
+// NameOf returns what a device is called, or "".
+func (b *Book) NameOf(id identity.DeviceID) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		if e.Device == id {
+			return e.Name
+		}
+	}
+	return ""
+}
+
+// Resolve returns the device of a name, or the device whose 64 hex digits are
+// given, contact or not. The error matches ErrUnknown if it is neither.
+func (b *Book) Resolve(who string) (identity.DeviceID, error) {
+	b.mu.Lock()
+	i := b.find(who)
+	var id identity.DeviceID
+	if i >= 0 {
+		id = b.entries[i].Device
+	}
+	b.mu.Unlock()
+	if i >= 0 {
+		return id, nil
+	}
+	id, err := identity.ParseDeviceID(who)
+	if err != nil {
+		return id, fmt.Errorf("%.100q: %w, and %w", who, ErrUnknown, err)
+	}
+	return id, nil
+}
+
+// find returns the place of the contact of a name, or -1. b.mu is held.
+func (b *Book) find(name string) int {
+	return slices.IndexFunc(b.entries, func(c Contact) bool { return strings.EqualFold(c.Name, name) })
+}
+
+// Add gives a device a name. The error matches ErrTaken if the name or the
+// device is there already.
+func (b *Book) Add(name string, id identity.DeviceID, now time.Time) error {
+	return b.change(func(es []Contact) ([]Contact, error) {
+		return with(es, Contact{name, id, now.UTC().Truncate(time.Second)})
+	})
+}
+
+// Rename gives a contact, named by its name or id, another name.
+func (b *Book) Rename(who, name string) error {
+	return b.change(func(es []Contact) ([]Contact, error) {
+		i, err := at(es, who)
+		if err != nil {
+			return nil, err
+		}
+		c := es[i]
+		c.Name = name
+		return with(slices.Delete(slices.Clone(es), i, i+1), c)
+	})
+}
+
+// Remove forgets a contact, named by its name or id, and returns it.
+func (b *Book) Remove(who string) (gone Contact, err error) {
+	err = b.change(func(es []Contact) ([]Contact, error) {
+		i, err := at(es, who)
+		if err != nil {
+			return nil, err
+		}
+		gone = es[i]
+		return slices.Delete(slices.Clone(es), i, i+1), nil
+	})
+	return gone, err
+}
+
+func at(es []Contact, who string) (int, error) {
+	i := slices.IndexFunc(es, func(c Contact) bool {
+		return strings.EqualFold(c.Name, who) || c.Device.String() == strings.ToLower(who)
+	})
+	if i < 0 {
+		return i, fmt.Errorf("%.100q: %w", who, ErrUnknown)
+	}
+	return i, nil
+}
+
+// change makes a change on disk, then here.
+func (b *Book) change(do func([]Contact) ([]Contact, error)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	entries, err := do(b.entries)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(file{entries}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := replace(b.path, append(text, '\n')); err != nil {
+		return fmt.Errorf("contacts: %w", err)
+	}
+	b.entries = entries
+	return nil
+}

@@ -1,0 +1,253 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Client asks the daemon of an account. It keeps no connection; its methods may
+// be called concurrently, and each ends with its ctx.
+type Client struct {
+	dial func(ctx context.Context) (net.Conn, error)
+}
+
+// NewClient returns the client of the account in a folder. Whether a daemon
+// runs there is found out by each call: if none does its error matches
+// ErrNoDaemon.
+func NewClient(folder string) *Client {
+	return &Client{func(ctx context.Context) (net.Conn, error) { return dialDaemon(ctx, folder) }}
+}
+
+// NewClientOf returns a client that reaches its daemon by dial.
+func NewClientOf(dial func(ctx context.Context) (net.Conn, error)) *Client { return &Client{dial} }
+
+// request and answer are the first messages.
+type request struct {
+	Op   string          `json:"op"`
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+type answer struct {
+	Error *Error          `json:"error,omitempty"`
+	Body  json.RawMessage `json:"body,omitempty"`
+}
+
+// Call asks and reads the answer into out, unless that is nil. in may be nil.
+func (c *Client) Call(ctx context.Context, op string, in, out any) error {
+	w, end, err := c.ask(ctx, op, in, out)
+	if err != nil {
+		return err
+	}
+	end()
+	return w.conn.Close()
+}
+
+// ask sends a request and reads the answer. end keeps ctx from closing the
+// connection; without an error the caller owns that.
+func (c *Client) ask(ctx context.Context, op string, in, out any) (w *wire, end func() bool, err error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	w = newWire(conn)
+	end = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	if err := exchange(w, op, in, out); err != nil {
+		end()
+		_ = conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, nil, err
+	}
+	return w, end, nil
+}
+
+func exchange(w *wire, op string, in, out any) error {
+	var body json.RawMessage
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = b
+	}
+	_ = w.conn.SetReadDeadline(time.Now().Add(greetTimeout))
+	_, sendErr := w.conn.Write(greeting())
+	theirs, err := readGreeting(w.br)
+	if err != nil {
+		return fmt.Errorf("the control socket's other end is no daemon of peerchat: %w", errors.Join(err, sendErr))
+	}
+	if theirs != Version {
+		_, pid, _ := peerOf(w.conn)
+		return &VersionError{Theirs: theirs, PID: pid}
+	}
+	_ = w.conn.SetReadDeadline(time.Time{})
+	if err := w.writeMessage(request{op, body}); err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	return readAnswer(w, out)
+}
+
+// readAnswer reads the daemon's next message into out.
+func readAnswer(w *wire, out any) error {
+	var a answer
+	if err := w.readMessage(maxAnswer, &a); err != nil {
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("it ended: %w", io.ErrUnexpectedEOF)
+		}
+		return fmt.Errorf("the daemon's answer: %w", err)
+	}
+	if a.Error != nil {
+		return a.Error
+	}
+	if out == nil {
+		return nil
+	}
+	if err := strict(a.Body, out); err != nil {
+		return fmt.Errorf("the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// Follow asks and calls each with every further answer, decoded into a new T,
+// until the daemon ends, ctx does, or each returns an error, which it returns.
+func Follow[T any](ctx context.Context, c *Client, op string, in any, each func(T) error) error {
+	return FollowReady(ctx, c, op, in, func() {}, each)
+}
+
+// FollowReady is Follow; ready is called once the daemon has said yes, so that
+// nothing is missed that happens from then on.
+func FollowReady[T any](ctx context.Context, c *Client, op string, in any, ready func(), each func(T) error) error {
+	w, end, err := c.ask(ctx, op, in, nil)
+	if err != nil {
+		return err
+	}
+	ready()
+	defer w.conn.Close()
+	defer end()
+	for {
+		var v T
+		if err := readAnswer(w, &v); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+}
+
+// Connect opens a channel to a device and returns its end. After that ctx has
+// no meaning. The error matches what ConnectDevice's does.
+func (c *Client) Connect(ctx context.Context, what Connect) (*Conn, error) {
+	return c.channel(ctx, OpConnect, what)
+}
+
+func (c *Client) channel(ctx context.Context, op string, in any) (*Conn, error) {
+	var ch Channel
+	w, end, err := c.ask(ctx, op, in, &ch)
+	if err != nil {
+		return nil, err
+	}
+	if !end() {
+		return nil, context.Cause(ctx)
+	}
+	return newConn(w, ch.URI, ch.Self.peer(), ch.Peer.peer()), nil
+}
+
+// Listen claims the channels that peers open under URIs of a pattern, as
+// ConnectionManager.Listen does; ctx bounds the call only. The listener's conns
+// are *Conn, so peerlink.PeerOf tells whose they are.
+func (c *Client) Listen(ctx context.Context, pattern string) (net.Listener, error) {
+	var first Incoming
+	w, end, err := c.ask(ctx, OpListen, Listen{pattern}, &first)
+	if err != nil {
+		return nil, err
+	}
+	if !end() {
+		return nil, context.Cause(ctx)
+	}
+	return &listener{c: c, w: w, pattern: pattern}, nil
+}
+
+// listener is the net.Listener of a pattern that the daemon claims for us.
+type listener struct {
+	c       *Client
+	w       *wire
+	pattern string
+
+	accepting sync.Mutex
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	for {
+		var in Incoming
+		if err := readAnswer(l.w, &in); err != nil {
+			if l.isClosed() {
+				err = net.ErrClosed
+			}
+			return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: err}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), takeTimeout)
+		conn, err := l.c.channel(ctx, OpTake, Take(in))
+		cancel()
+		switch {
+		case err == nil:
+			return conn, nil
+		case l.isClosed():
+			return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
+		}
+		// That one has gone meanwhile; the next one may be there.
+	}
+}
+
+func (l *listener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// Close implements net.Listener: the daemon gives the pattern up.
+func (l *listener) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	return l.w.conn.Close()
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return patternAddr(l.pattern) }
+
+type patternAddr string
+
+// Network returns "peerlink".
+func (patternAddr) Network() string { return "peerlink" }
+
+// String returns the pattern.
+func (a patternAddr) String() string { return string(a) }
+
+// Daemon tells whether a daemon answers, and which process it is (0 where the
+// system does not tell).
+func (c *Client) Daemon(ctx context.Context) (pid int, err error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	_, pid, _ = peerOf(conn)
+	return pid, nil
+}

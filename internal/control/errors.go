@@ -1,0 +1,83 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"peerlink"
+	"peerlink/identity"
+)
+
+// Causes that a command can tell apart.
+var (
+	// ErrNoDaemon is matched when no daemon runs for the account.
+	ErrNoDaemon = errors.New("no daemon runs for this account")
+	// ErrNotFound is matched when what was asked about is not there: a contact,
+	// a forward, a channel that waited too long to be taken.
+	ErrNotFound = errors.New("not found")
+)
+
+// causes are the errors that keep their meaning on the way to a command.
+var causes = []struct {
+	code string
+	err  error
+}{
+	{"declined", peerlink.ErrDeclined},
+	{"refused", peerlink.ErrRefused},
+	{"not-connected", peerlink.ErrNotConnected},
+	{"capacity", peerlink.ErrCapacity},
+	{"not-trusted", identity.ErrNotTrusted},
+	{"not-found", ErrNotFound},
+	{"deadline", os.ErrDeadlineExceeded},
+	{"deadline", context.DeadlineExceeded},
+	{"closed", net.ErrClosed},
+}
+
+// Error is an error of the daemon's, as a command sees it. It matches what it
+// matched there: the errors of package peerlink, ErrNotFound, os.ErrDeadlineExceeded,
+// net.ErrClosed.
+type Error struct {
+	Code string `json:"code,omitempty"`
+	Text string `json:"text"`
+}
+
+// Error returns the daemon's words.
+func (e *Error) Error() string { return e.Text }
+
+// Is tells whether the error matched target at the daemon's.
+func (e *Error) Is(target error) bool {
+	for _, c := range causes {
+		if c.code == e.Code && c.err == target {
+			return true
+		}
+	}
+	return false
+}
+
+func asError(err error) *Error {
+	for _, c := range causes {
+		if errors.Is(err, c.err) {
+			return &Error{c.code, err.Error()}
+		}
+	}
+	return &Error{Text: err.Error()}
+}
+
+// strict decodes one JSON value and takes nothing unknown and nothing after it.
+func strict(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return fmt.Errorf("%w: more than one value", errMalformed)
+	}
+	return nil
+}

@@ -1,0 +1,23 @@
+// Package daemon is the process that holds an account, as commands see it: it
+// answers on the account's control socket (package control), opens and takes
+// channels for commands, and keeps what outlives them.
+//
+//	acc, err := account.Open(dir, account.Options{})
+//	err = acc.Start(ctx)
+//	d, err := daemon.New(daemon.Config{Account: acc})
+//	l, err := control.Bind(acc.Dir())      // whoever holds the account's lock
+//	d.Serve(l)
+//	<-d.Stopped()                          // a command asked for it
+//	err = d.Close()                        // then acc.Close
+//
+// # Channels
+//
+// A channel's bytes go from the channel into one buffer and from there to the
+// command's socket, and back; ends and resets keep their meaning. A command
+// that is killed resets its channel, whoever is at the other end.
+//
+// # Limits
+//
+// 64 channels of one pattern wait to be taken, each for 10 s; the stories of
+// the last 256 devices that were called are kept.
+package daemon

@@ -1,0 +1,205 @@
+// What the browser tests stand on: processes that print JSON lines, and
+// Debian's Chromium.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { createHash, randomFillSync } from "node:crypto";
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import readline from "node:readline";
+import { chromium } from "playwright-core";
+
+/** The programs under test, built before. */
+const peerchat = process.env.PEERCHAT ?? "peerchat";
+const peerProgram = process.env.PEER ?? "peer";
+const chromiumPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+/** Process is one of ours that prints JSON lines. */
+class Process {
+  #lines = [];
+  #waiting = new Set();
+
+  constructor(program, args, env) {
+    this.name = `${path.basename(program)} ${args[0]}`;
+    this.child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env } });
+    this.child.on("error", (e) => this.#fail(e));
+    this.child.on("exit", (code, signal) => this.#fail(new Error(`${this.name} ended: ${code ?? signal}`)));
+    readline.createInterface({ input: this.child.stdout }).on("line", (l) => {
+      this.#lines.push(JSON.parse(l));
+      for (const w of this.#waiting) w.look();
+    });
+  }
+
+  #fail(e) {
+    for (const w of this.#waiting) w.failed(e);
+    this.#waiting.clear();
+  }
+
+  /** said waits for a line that fits. */
+  said(fits, what, ms = 15_000) {
+    return new Promise((done, failed) => {
+      const late = setTimeout(() => failed(new Error(`${this.name} did not say ${what} in ${ms} ms; it said ${JSON.stringify(this.#lines)}`)), ms);
+      const w = {
+        failed,
+        look: () => {
+          const at = this.#lines.findIndex(fits);
+          if (at < 0) return;
+          clearTimeout(late);
+          this.#waiting.delete(w);
+          done(this.#lines.splice(at, 1)[0]);
+        },
+      };
+      this.#waiting.add(w);
+      w.look();
+    });
+  }
+
+  tell(line) {
+    this.child.stdin.write(line + "\n");
+  }
+
+  kill() {
+    this.child.kill("SIGKILL");
+  }
+}
+
+/** World is everything that a test may use. */
+export class World {
+  static async make() {
+    const w = new World();
+    w.dir = mkdtempSync(path.join(tmpdir(), "peerlink-e2e-"));
+    w.processes = [];
+    try {
+      w.web = w.start(peerchat, ["web", "--addr", "127.0.0.1:0", "--json"]);
+      const ready = await w.web.said((l) => l.step === "ready", "that it is ready");
+      w.url = ready.url;
+      w.signal = ready.signal;
+      w.browser = await chromium.launch({
+        executablePath: chromiumPath,
+        args: [
+          "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+          "--disable-component-update", "--disable-sync", "--allow-loopback-in-peer-connection",
+        ],
+      });
+      return w;
+    } catch (e) {
+      await w.close();
+      throw e;
+    }
+  }
+
+  start(program, args) {
+    const p = new Process(program, args, { XDG_DATA_HOME: this.dir, XDG_RUNTIME_DIR: this.dir, PEERCHAT_BOOTSTRAP: "" });
+    this.processes.push(p);
+    return p;
+  }
+
+  /** account makes one for peerchat, and returns the flags to use it with. */
+  account(name) {
+    const at = mkdtempSync(path.join(this.dir, "account-"));
+    rmdirSync(at);
+    execFileSync(peerchat, ["init", "--account", at, "--name", name]);
+    return ["--account", at, "--signal", this.signal, "--loopback", "--local", "off", "--no-daemon", "--json"];
+  }
+
+  /** listen starts “peerchat listen”. */
+  async listen(name, ...args) {
+    const into = mkdtempSync(path.join(this.dir, "into-"));
+    const p = this.start(peerchat, ["listen", "--into", into, ...args, ...this.account(name)]);
+    p.into = into;
+    const ready = await p.said((l) => l.step === "ready", "that it is ready");
+    assert.equal(ready.ok, true, ready.error);
+    p.device = ready.device;
+    return p;
+  }
+
+  /** send starts “peerchat send”. */
+  send(name, to, file) {
+    return this.start(peerchat, ["send", to, file, ...this.account(name)]);
+  }
+
+  /** chat starts “peerchat chat”, whose input are lines to say. */
+  chat(name, to) {
+    return this.start(peerchat, ["chat", to, ...this.account(name)]);
+  }
+
+  /** peer starts a device that does what peerchat does not: see peer/main.go. */
+  async peer(...args) {
+    const into = mkdtempSync(path.join(this.dir, "into-"));
+    const p = this.start(peerProgram, ["-signal", this.signal, "-into", into, ...args]);
+    p.into = into;
+    p.device = (await p.said((l) => l.step === "ready", "that it is ready")).device;
+    return p;
+  }
+
+  /** context is a browser profile of its own; what its pages complain about fails the test. */
+  async context(options = {}) {
+    const c = await this.browser.newContext({ viewport: { width: 1100, height: 720 }, locale: "en-GB", ...options });
+    c.setDefaultTimeout(15_000);
+    c.complaints = [];
+    c.on("console", (m) => m.type() === "error" && c.complaints.push(m.text()));
+    c.on("weberror", (e) => c.complaints.push(String(e.error())));
+    return c;
+  }
+
+  /** file makes a file of random bytes and returns its path and SHA-256. */
+  file(name, bytes) {
+    const b = randomFillSync(Buffer.alloc(bytes));
+    const at = path.join(this.dir, name);
+    writeFileSync(at, b);
+    return { at, name, bytes, sha256: createHash("sha256").update(b).digest("hex") };
+  }
+
+  async close() {
+    await this.browser?.close();
+    for (const p of this.processes) p.kill();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** sha256 of a file. */
+export function sha256(at) {
+  return createHash("sha256").update(readFileSync(at)).digest("hex");
+}
+
+/** open loads the page and waits until it is reachable. */
+export async function open(world, context) {
+  const page = await context.newPage();
+  await page.goto(world.url);
+  await page.locator("#line", { hasText: "Reachable" }).waitFor();
+  return page;
+}
+
+/** own returns the page's device id. */
+export async function own(page) {
+  return (await page.locator("#me-id").textContent()).replaceAll(" ", "");
+}
+
+/** connect has the page call a device, by keyboard alone. */
+export async function connect(page, device) {
+  await page.getByRole("textbox", { name: "Connect to a device" }).focus();
+  await page.keyboard.insertText(device);
+  await page.keyboard.press("Enter");
+  await page.locator(".conversation[data-state=connected]").waitFor();
+}
+
+/** say writes a message. */
+export async function say(page, text) {
+  await page.getByRole("textbox", { name: "Message" }).fill(text);
+  await page.keyboard.press("Enter");
+}
+
+/** heard waits for a message of the other side. */
+export function heard(page, text) {
+  return page.locator(".entry.yours", { hasText: text }).waitFor();
+}
+
+/** shoot keeps a screenshot. */
+export async function shoot(page, name) {
+  const dir = process.env.SCREENSHOTS ?? new URL("./out", import.meta.url).pathname;
+  mkdirSync(dir, { recursive: true });
+  await page.screenshot({ path: path.join(dir, `${name}.png`) });
+}
+
+export { assert, path };

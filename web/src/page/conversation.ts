@@ -1,0 +1,327 @@
+// What is said and sent between this device and another one.
+
+import { badFileName, type Channel, closedHere, type Connection, DeclinedError, type Device, type DeviceID, type Incoming, lines, ResetError, Speaker } from "../peerlink";
+import { clock, el, groups, say, theirs, visible } from "./dom";
+import { FileItem } from "./fileitem";
+
+/** The most that is shown and waited for. */
+const maxEntries = 1000;
+const maxChats = 4;
+const maxOffers = 8;
+
+export type State = "idle" | "connecting" | "connected" | "silent" | "lost";
+
+const stateText: Record<State, string> = {
+  idle: "Not connected",
+  connecting: "Connecting…",
+  connected: "Connected",
+  silent: "Does not answer…",
+  lost: "Connection lost",
+};
+
+/** Host is what a conversation needs of the page. */
+export interface Host {
+  device(): Device | undefined;
+  /** changed is called when name, state or unread have changed. */
+  changed(c: Conversation): void;
+  back(): void;
+  block(c: Conversation): void;
+}
+
+/** Conversation is with one device, and lives as long as the page. */
+export class Conversation {
+  state: State = "idle";
+  unread = 0;
+  readonly view: HTMLElement;
+  #chats: { channel: Channel; speaker: Speaker }[] = [];
+  #opening: Promise<Speaker> | undefined;
+  #offers = 0;
+  #pathTold = "";
+  #pinned = true;
+  readonly #log = el("ol", { class: "log", role: "log", "aria-label": "Messages", tabindex: 0 });
+  readonly #title = el("h2");
+  readonly #state = el("p", { class: "state" });
+  readonly #connect = el("button", { type: "button", class: "quiet", click: () => this.#toggle() }, "Connect");
+  readonly #input = el("textarea", { rows: 1, "aria-label": "Message", placeholder: "Write a message", maxlength: 16000 });
+
+  constructor(
+    readonly id: DeviceID,
+    public name: string,
+    private readonly host: Host,
+  ) {
+    this.view = this.#build();
+    this.#follow();
+    this.#show();
+  }
+
+  get title(): string {
+    return this.name === "" ? `Device ${this.id.slice(0, 8)}` : this.name;
+  }
+
+  get stateText(): string {
+    return stateText[this.state];
+  }
+
+  /** seen is called when the user looks at it. */
+  seen(): void {
+    this.unread = 0;
+    this.host.changed(this);
+  }
+
+  focus(): void {
+    this.#input.focus();
+  }
+
+  /** connect makes the connection, if there is none. */
+  async connect(): Promise<void> {
+    const device = this.host.device();
+    if (!device || this.state === "connected" || this.state === "connecting") return;
+    this.#become("connecting");
+    try {
+      await device.connect(this.id);
+    } catch (e) {
+      if (device.connection(this.id)) return; // the other one was quicker
+      this.#become("lost");
+      this.note(`Could not connect: ${reason(e)}`, "alarm");
+    }
+  }
+
+  // What the device tells.
+
+  connected(c: Connection): void {
+    this.name = c.peer.name;
+    this.#pathTold = c.link.path;
+    this.#become("connected");
+    this.note("Connected");
+  }
+
+  lost(why: Error, left: number): void {
+    if (left > 0) return;
+    this.#chats = [];
+    if (closedHere(why)) {
+      this.#become("idle");
+      this.note("Disconnected");
+    } else {
+      this.#become("lost");
+      this.note(`Connection lost: ${reason(why)}`, "alarm");
+    }
+  }
+
+  beat(roundTrip: number, silent: boolean): void {
+    if (this.state !== "connected" && this.state !== "silent") return;
+    if (silent !== (this.state === "silent")) this.#become(silent ? "silent" : "connected");
+    const trip = ` · ${roundTrip < 9.95 ? roundTrip.toFixed(1) : Math.round(roundTrip)} ms`;
+    if (silent) this.#state.replaceChildren(this.stateText);
+    else this.#state.replaceChildren(this.stateText, trip, el("span", { class: "path" }, ` · ${this.#pathTold}`));
+  }
+
+  /** request takes a channel that the device asks for. */
+  request(r: Incoming): void {
+    if (r.name.startsWith("chat://") && this.#chats.length < maxChats) void this.#listen(r.accept());
+    else if (r.name.startsWith("file://") && this.#offers < maxOffers) void this.#receive(r.accept());
+    else r.decline("not taken here");
+  }
+
+  // Chat.
+
+  async #say(text: string): Promise<void> {
+    const entry = this.#entry("mine", el("p", {}, el("span", { dir: "auto", class: "theirs" }, visible(text))));
+    try {
+      const speaker = this.#chats[0]?.speaker ?? (await this.#speaker());
+      await speaker.say(text);
+    } catch (e) {
+      entry.classList.add("failed");
+      entry.append(el("p", { class: "hint" }, `Not sent: ${visible(reason(e))}`));
+      say(`Not sent: ${reason(e)}`, "alarm");
+    }
+  }
+
+  #speaker(): Promise<Speaker> {
+    this.#opening ??= this.#openChat().finally(() => (this.#opening = undefined));
+    return this.#opening;
+  }
+
+  async #openChat(): Promise<Speaker> {
+    const device = this.host.device();
+    if (!device) throw new Error("this tab is not the device's");
+    if (this.state !== "connected" && this.state !== "silent") this.#become("connecting");
+    try {
+      const channel = await device.open(this.id, `chat://${this.id.slice(0, 8)}`);
+      void this.#listen(channel);
+      return this.#chats.find((c) => c.channel === channel)!.speaker;
+    } catch (e) {
+      if (this.state === "connecting") this.#become("lost");
+      throw e;
+    }
+  }
+
+  async #listen(channel: Channel): Promise<void> {
+    const chat = { channel, speaker: new Speaker(channel) };
+    this.#chats.push(chat);
+    try {
+      for await (const line of lines(channel)) {
+        this.#entry("yours", el("p", {}, theirs(line)));
+        this.#noticed(`${this.title}: ${line}`);
+      }
+      this.note("The other side has ended the chat");
+      void chat.speaker.end();
+    } catch (e) {
+      if (e instanceof ResetError) this.note("The chat was ended");
+      // otherwise the link has ended, which lost() tells
+    } finally {
+      this.#chats = this.#chats.filter((c) => c !== chat);
+    }
+  }
+
+  // Files.
+
+  #send(files: Iterable<File>): void {
+    for (const file of files) {
+      const bad = badFileName(file.name);
+      if (bad !== "") this.note(`${file.name} cannot be sent: ${bad}`, "alarm");
+      else void this.#sendOne(file);
+    }
+  }
+
+  async #sendOne(file: File): Promise<void> {
+    const item = new FileItem("mine", file.name, file.size);
+    this.#add(item.view);
+    const device = this.host.device();
+    try {
+      if (!device) throw new Error("this tab is not the device's");
+      await item.send(() => device.open(this.id, `file://${file.name}`, item.stop.signal), file);
+      say(`${file.name} was sent`);
+    } catch (e) {
+      item.failed(e instanceof DeclinedError && e.reason === "" ? "Declined" : capital(reason(e)));
+      say(`${file.name}: ${reason(e)}`, "alarm");
+    }
+  }
+
+  async #receive(channel: Channel): Promise<void> {
+    this.#offers++;
+    try {
+      await FileItem.receive(channel, (item) => {
+        this.#add(item.view);
+        this.#noticed(`${this.title} offers the file ${item.name}`);
+      });
+    } finally {
+      this.#offers--;
+    }
+  }
+
+  // The view.
+
+  /** note shows what has happened. */
+  note(text: string, how: "said" | "alarm" = "said"): void {
+    this.#add(el("li", { class: how === "alarm" ? "note bad" : "note" }, el("span", {}, visible(text)), clock()));
+    say(`${this.title}: ${text}`, how);
+  }
+
+  #noticed(text: string): void {
+    if (this.view.isConnected && !document.hidden) return;
+    this.unread++;
+    this.host.changed(this);
+    say(text);
+  }
+
+  #entry(whose: "mine" | "yours", content: HTMLElement): HTMLElement {
+    const li = el("li", { class: `entry ${whose}` }, el("span", { class: "unseen" }, whose === "mine" ? "You: " : `${this.title}: `), content, clock());
+    this.#add(li);
+    return li;
+  }
+
+  #add(li: HTMLElement): void {
+    if (li.classList.contains("mine")) this.#pinned = true;
+    this.#log.append(li);
+    if (this.#log.childElementCount > maxEntries) this.#log.firstElementChild?.remove();
+  }
+
+  /** #follow keeps the end of the log in view, unless the user has scrolled up. */
+  #follow(): void {
+    const end = () => {
+      if (this.#pinned) this.#log.scrollTop = this.#log.scrollHeight;
+    };
+    this.#log.addEventListener("scroll", () => (this.#pinned = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 40));
+    new MutationObserver(end).observe(this.#log, { childList: true, subtree: true, attributes: true, attributeFilter: ["hidden", "class"] });
+    new ResizeObserver(end).observe(this.#log);
+  }
+
+  #become(s: State): void {
+    this.state = s;
+    this.#show();
+    this.host.changed(this);
+  }
+
+  #show(): void {
+    this.#title.replaceChildren(theirs(this.title));
+    this.view.dataset["state"] = this.state;
+    this.#state.textContent = this.stateText;
+    const up = this.state === "connected" || this.state === "silent";
+    this.#connect.textContent = up ? "Disconnect" : this.state === "lost" ? "Reconnect" : "Connect";
+    this.#connect.disabled = this.state === "connecting";
+  }
+
+  #toggle(): void {
+    if (this.state === "connected" || this.state === "silent") this.host.device()?.disconnect(this.id);
+    else void this.connect();
+  }
+
+  #build(): HTMLElement {
+    const picker = el("input", { type: "file", multiple: true, class: "unseen", tabindex: -1, "aria-hidden": "true", change: () => {
+      this.#send([...(picker.files ?? [])]);
+      picker.value = "";
+    } });
+    const form = el("form", { class: "composer", submit: (e: Event) => {
+      e.preventDefault();
+      this.#submit();
+    } },
+      el("button", { type: "button", class: "quiet icon", "aria-label": "Send a file", title: "Send a file", click: () => picker.click() }, "+"),
+      picker, this.#input, el("button", { type: "submit" }, "Send"),
+    );
+    this.#input.addEventListener("keydown", (e) => {
+      if (e.key !== "Enter" || e.shiftKey || e.isComposing) return;
+      e.preventDefault();
+      this.#submit();
+    });
+    const view = el("section", { class: "conversation", "aria-label": "Conversation" },
+      el("header", { class: "head" },
+        el("button", { type: "button", class: "quiet icon back", "aria-label": "Back to the devices", click: () => this.host.back() }, "‹"),
+        el("div", { class: "who" }, this.#title, this.#state, el("code", { class: "id small" }, groups(this.id))),
+        this.#connect,
+        el("button", { type: "button", class: "quiet", click: () => this.host.block(this) }, "Block"),
+      ),
+      this.#log, form,
+    );
+    this.#droppable(view);
+    return view;
+  }
+
+  #submit(): void {
+    const text = this.#input.value.trim();
+    this.#input.value = "";
+    for (const line of text.split("\n")) if (line !== "") void this.#say(line);
+  }
+
+  #droppable(view: HTMLElement): void {
+    const over = (on: boolean) => view.classList.toggle("dropping", on);
+    view.addEventListener("dragover", (e) => {
+      if (!e.dataTransfer?.types.includes("Files")) return;
+      e.preventDefault();
+      over(true);
+    });
+    view.addEventListener("dragleave", () => over(false));
+    view.addEventListener("drop", (e) => {
+      e.preventDefault();
+      over(false);
+      this.#send([...(e.dataTransfer?.files ?? [])]);
+    });
+  }
+}
+
+function reason(e: unknown): string {
+  return e instanceof Error ? e.message : String(e);
+}
+
+function capital(s: string): string {
+  return s.charAt(0).toUpperCase() + s.slice(1);
+}

@@ -1,0 +1,204 @@
+// Certificate chains that a stranger shows (docs/protocol.md, "Identities").
+// Sizes and counts are checked before a byte is parsed, key types before a
+// signature is verified, and exactly the signatures that we define are.
+
+import { type Bytes, equal, text, utf8 } from "./bytes";
+import { Der, Tag } from "./der";
+import { asError, IdentityError } from "./errors";
+import { type DeviceID, keyID, parseKey, type PublicKey, signatureAlgorithm, statement, verifyRaw } from "./keys";
+
+export const maxChain = 3;
+export const maxCert = 2048;
+export const maxSignature = 72;
+const maxNameLen = 64;
+const maxSANs = 4;
+const maxExtensions = 16;
+
+/** Peer is a device whose chain was verified. A signature must still show that it is there. */
+export interface Peer {
+  device: DeviceID;
+  account: string;
+  /** What the device calls itself; not unique and not to be believed. */
+  name: string;
+  key: PublicKey;
+  chain: Bytes[];
+}
+
+interface Certificate {
+  tbs: Bytes;
+  subject: Bytes;
+  issuer: Bytes;
+  name: string;
+  notBefore: number; // Unix milliseconds
+  notAfter: number;
+  key: PublicKey;
+  algorithm: Bytes;
+  signature: Bytes;
+  isCA: boolean;
+  maySign: boolean;
+}
+
+/** verifyChain returns whose chain it is, or throws an IdentityError. now is in Unix milliseconds. */
+export async function verifyChain(der: Bytes[], now: number = Date.now()): Promise<Peer> {
+  if (der.length < 2 || der.length > maxChain) {
+    throw new IdentityError(`${der.length} certificates, want 2 (device, account) or 3 (and an authority)`);
+  }
+  const parsed: Certificate[] = [];
+  for (const [i, b] of der.entries()) {
+    try {
+      parsed.push(await parse(b));
+    } catch (e) {
+      throw new IdentityError(`certificate ${i}: ${asError(e).message}`);
+    }
+  }
+  const { certs, order } = await arrange(parsed);
+  for (const [i, c] of certs.entries()) await check(c, certs[Math.min(i + 1, certs.length - 1)]!, i === 0 ? "device" : "account", now);
+  const [device, account] = [certs[0]!, certs[1]!];
+  return {
+    device: await keyID(device.key.spki),
+    account: await keyID(account.key.spki),
+    name: device.name,
+    key: device.key,
+    chain: order.map((i) => der[i]!.slice()),
+  };
+}
+
+/** verify checks a signature that the peer's device made for a purpose. */
+export async function verify(peer: Peer, purpose: string, msg: Uint8Array, signature: Bytes): Promise<void> {
+  if (signature.length > maxSignature || !(await verifyRaw(peer.key, statement(purpose, msg), signature))) {
+    throw new IdentityError(`signature does not verify (${purpose})`);
+  }
+}
+
+/** checkName throws unless s has 1 to 64 bytes of printable UTF-8. */
+export function checkName(s: string): void {
+  const size = utf8(s).length;
+  if (size < 1 || size > maxNameLen) throw new IdentityError(`a name has 1 to ${maxNameLen} bytes, this one ${size}`);
+  if (!/^[\p{L}\p{M}\p{N}\p{P}\p{S} ]+$/u.test(s)) throw new IdentityError("the name has an unprintable character");
+}
+
+async function parse(b: Bytes): Promise<Certificate> {
+  if (b.length > maxCert) throw new IdentityError(`${b.length} bytes, at most ${maxCert} are taken`);
+  const all = new Der(b);
+  const cert = all.into(Tag.sequence);
+  all.end();
+  const tbs = cert.want(Tag.sequence);
+  const algorithm = cert.want(Tag.sequence).raw;
+  const signature = cert.want(Tag.bits).body;
+  cert.end();
+  if (signature[0] !== 0) throw new IdentityError("a signature of odd bits");
+  const d = new Der(tbs.body);
+  if (!equal(d.want(Tag.version).body, new Uint8Array([Tag.integer, 1, 2]))) throw new IdentityError("not of X.509 version 3");
+  d.want(Tag.integer);
+  if (!equal(d.want(Tag.sequence).raw, algorithm)) throw new IdentityError("two signature algorithms");
+  const issuer = d.want(Tag.sequence).raw;
+  const validity = d.into(Tag.sequence);
+  const notBefore = time(validity.any());
+  const notAfter = time(validity.any());
+  const subject = d.want(Tag.sequence);
+  const key = await parseKey(d.want(Tag.sequence).raw);
+  const extensions = d.done ? { isCA: false, maySign: false } : readExtensions(d.into(Tag.extensions));
+  d.end();
+  return { tbs: tbs.raw, subject: subject.raw, issuer, name: commonName(subject.body), notBefore, notAfter, key, algorithm, signature: signature.subarray(1), ...extensions };
+}
+
+function time(v: { tag: number; body: Bytes }): number {
+  const s = text(v.body);
+  const m = /^(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z$/.exec(s);
+  const long = v.tag === Tag.generalTime;
+  if (!m || (!long && v.tag !== Tag.utcTime) || m[1]!.length !== (long ? 4 : 2)) throw new IdentityError(`time ${JSON.stringify(s.slice(0, 20))}`);
+  const n = m.slice(1).map(Number);
+  const year = long ? n[0]! : n[0]! < 50 ? 2000 + n[0]! : 1900 + n[0]!;
+  return Date.UTC(year, n[1]! - 1, n[2], n[3], n[4], n[5]);
+}
+
+const oidCommonName = new Uint8Array([0x55, 0x04, 0x03]);
+
+function commonName(rdns: Bytes): string {
+  let name = "";
+  for (const d = new Der(rdns); !d.done; ) {
+    for (const set = d.into(Tag.set); !set.done; ) {
+      const attribute = set.into(Tag.sequence);
+      const oid = attribute.want(Tag.oid).body;
+      const v = attribute.any();
+      if (equal(oid, oidCommonName) && (v.tag === Tag.utf8 || v.tag === Tag.printable)) name = text(v.body);
+    }
+  }
+  return name;
+}
+
+/** The extensions of id-ce (2.5.29) that are read, or may be critical unread: SKI, key usage, names, constraints, AKI, EKU. */
+const known = new Set([14, 15, 17, 19, 35, 37]);
+
+function readExtensions(outer: Der): { isCA: boolean; maySign: boolean } {
+  const out = { isCA: false, maySign: false };
+  const list = outer.into(Tag.sequence);
+  outer.end();
+  const seen = new Set<string>();
+  for (; !list.done; ) {
+    const e = list.into(Tag.sequence);
+    const oid = e.want(Tag.oid).body;
+    const critical = e.peek() === Tag.bool && e.any().body[0] === 0xff;
+    const value = e.want(Tag.octets).body;
+    e.end();
+    const name = [...oid].join(".");
+    if (seen.has(name)) throw new IdentityError("an extension given twice");
+    seen.add(name);
+    if (seen.size > maxExtensions) throw new IdentityError(`more than ${maxExtensions} extensions`);
+    const ce = oid.length === 3 && oid[0] === 0x55 && oid[1] === 0x1d ? oid[2]! : 0;
+    if (critical && !known.has(ce)) throw new IdentityError("unknown critical extension");
+    if (ce === 19) out.isCA = basicConstraints(value);
+    if (ce === 15) out.maySign = ((new Der(value).want(Tag.bits).body[1] ?? 0) & 0x04) !== 0;
+    if (ce === 17) countNames(value);
+  }
+  return out;
+}
+
+function basicConstraints(value: Bytes): boolean {
+  const seq = new Der(value).into(Tag.sequence);
+  return seq.peek() === Tag.bool && seq.any().body[0] === 0xff;
+}
+
+function countNames(value: Bytes): void {
+  let n = 0;
+  for (const seq = new Der(value).into(Tag.sequence); !seq.done; n++) seq.any();
+  if (n > maxSANs) throw new IdentityError(`${n} alternative names, at most ${maxSANs} are taken`);
+}
+
+/** arrange puts the device first and each issuer after what it signed, by names; signatures are checked afterwards. */
+async function arrange(certs: Certificate[]): Promise<{ certs: Certificate[]; order: number[] }> {
+  const first = certs.findIndex((c) => !c.isCA);
+  if (first < 0) throw new IdentityError("no device certificate: each claims to be an authority");
+  const order = [first];
+  const rest = certs.map((_, i) => i).filter((i) => i !== first);
+  while (rest.length > 0) {
+    const last = certs[order.at(-1)!]!;
+    const named = rest.filter((i) => equal(certs[i]!.subject, last.issuer));
+    let next = named[0];
+    // An account may bear its authority's name; a signature tells them apart.
+    if (named.length === 2 && !(await signed(last, certs[named[0]!]!))) next = named[1];
+    if (next === undefined) throw new IdentityError("an issuer is not in the chain");
+    order.push(next);
+    rest.splice(rest.indexOf(next), 1);
+  }
+  return { certs: order.map((i) => certs[i]!), order };
+}
+
+function signed(c: Certificate, issuer: Certificate): Promise<boolean> {
+  return verifyRaw(issuer.key, c.tbs, c.signature);
+}
+
+async function check(c: Certificate, issuer: Certificate, role: "device" | "account", now: number): Promise<void> {
+  const refuse = (why: string): never => {
+    throw new IdentityError(`${role} certificate: ${why}`);
+  };
+  const day = (t: number) => new Date(t).toISOString();
+  if (c.isCA !== (role === "account")) refuse(`authority flag is ${c.isCA}`);
+  if (c.isCA && !c.maySign) refuse("may not sign certificates");
+  if (now < c.notBefore) refuse(`not valid before ${day(c.notBefore)}, and here it is ${day(now)} (is a clock wrong?)`);
+  if (now > c.notAfter) refuse(`expired at ${day(c.notAfter)}, and here it is ${day(now)} (is a clock wrong?)`);
+  if (!equal(c.issuer, issuer.subject)) refuse("issued by another name than the next one's");
+  if (!equal(c.algorithm, signatureAlgorithm[issuer.key.scheme])) refuse("signed with another algorithm than its issuer's key has");
+  checkName(c.name);
+  if (!(await signed(c, issuer))) refuse("the signature does not verify");
+}
