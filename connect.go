@@ -29,7 +29,7 @@ const (
 //
 // If no carrier gets there and ctx has a deadline, they are tried again, with
 // growing pauses, until then; without a deadline the failure is told at once,
-// and a refusal always is. If the link breaks before the answer, the request is
+// and a refusal, or that every carrier would fail again, always is. If the link breaks before the answer, the request is
 // sent once more on a new link.
 //
 // The error says which ways were tried and why each failed; it matches

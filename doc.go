@@ -22,7 +22,8 @@
 //
 // A channel is a [net.Conn], so what works on those works here: http.Serve on a
 // listener, http.Client with [ConnectionManager.Transport]. [Messages] cuts a
-// channel into messages. Links, Events, Connections and Metrics show what goes
+// channel into messages, and [channel.Socket.SendUnreliable] sends datagrams where
+// the carrier has them. Links, Events, Connections and Metrics show what goes
 // on; package metrics gives it to Prometheus. The package itself knows no
 // carrier: they come in as [Dialer] and [Listener] values; package account
 // brings the usual ones.

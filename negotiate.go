@@ -269,8 +269,11 @@ func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
 	m.carrierLocked(a.of).Failed++
 }
 
-// overran counts the attempts that a round gives up because its time is over.
-func (m *ConnectionManager) overran(n *negotiation) {
+// overran counts the attempts that a round gives up if its time is over.
+func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout error) {
+	if !errors.Is(context.Cause(ctx), timeout) {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, a := range n.now {

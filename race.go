@@ -76,9 +76,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 				headStart.Reset(0)
 			}
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), timeout) {
-				m.overran(n)
-			}
+			m.overran(ctx, n, timeout)
 			return nil, false, m.failure(n, context.Cause(ctx))
 		}
 	}

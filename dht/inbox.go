@@ -184,7 +184,10 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	if !allow(b.senders, s.from.Device, b.senderRate, now) {
 		return dropSenderRate, errRate
 	}
-	if err := b.trust.Check(s.from); err != nil {
+	// Strangers are met with silence. Who is banned goes on to whoever answers
+	// signals and checks, too (ice, webrtc), to be told so at once: it knows that
+	// this device is here, and would otherwise repeat its offer and wait.
+	if err := b.trust.Check(s.from); err != nil && (s.life > 0 || !errors.Is(err, identity.ErrBanned)) {
 		return dropUntrusted, err
 	}
 	if s.life > 0 {

@@ -96,7 +96,6 @@ func TestEverySignalThatIsNotGenuineIsDroppedByItsCause(t *testing.T) {
 		{"signed by another key", resealed(t, eve, bob, signalPurpose, wireVersion, chain, to[:], id, ms(0), []byte("x")), dropForged},
 		{"signed for another purpose", resealed(t, alice, bob, recordPurpose, wireVersion, chain, to[:], id, ms(0), []byte("x")), dropForged},
 		{"half a chain", resealed(t, alice, bob, signalPurpose, wireVersion, chain[:1], to[:], id, ms(0), []byte("x")), dropForged},
-		{"a banned sender", sealedFor(t, eve, to, bob.SealingKey(), 5, now), dropUntrusted},
 	} {
 		before := in.drops[c.want].Load()
 		in.take(someNode, c.sealed)
@@ -109,6 +108,16 @@ func TestEverySignalThatIsNotGenuineIsDroppedByItsCause(t *testing.T) {
 	}
 	if s := <-in.queue; s.from.Device != alice.DeviceID() || string(s.body) != "\x09" {
 		t.Errorf("delivered %+v", s)
+	}
+	// Who is banned is told so by whoever answers; a stranger is not.
+	in.take(someNode, sealedFor(t, eve, to, bob.SealingKey(), 5, now))
+	if s := <-in.queue; s.from.Device != eve.DeviceID() {
+		t.Errorf("delivered %+v", s)
+	}
+	in.trust.SetPolicy(identity.RefuseUndecided)
+	in.take(someNode, sealedFor(t, alice, to, bob.SealingKey(), 6, now))
+	if n := in.drops[dropUntrusted].Load(); n != 1 || len(in.queue) != 0 {
+		t.Errorf("a stranger's signal: %d dropped, %d delivered", n, len(in.queue))
 	}
 }
 

@@ -287,8 +287,8 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 		c.t.log.Debug("ice: connected", "peer", peer.Device, "way", c.t.way(c.n, p.remote, p.class), "path", p.desc)
 		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.desc, peer)
 		return conn, peer, nil
-	case errors.Is(err, identity.ErrNotTrusted):
-		return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: %w", c.n.peer.Short(), err)
+	case errors.Is(err, identity.ErrNotTrusted), refusedInTLS(err):
+		return nil, identity.Peer{}, &refusedError{c.n.peer, err}
 	}
 	trace.Note(c.n.ctx, trace.AttemptFailed, "%s: %v", p.desc, err)
 	c.n.tried(p.engine, p.desc, err)

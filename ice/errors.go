@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"peerlink/identity"
+	"peerlink/tlssock"
 )
 
 // ErrNoPath is matched by the error of a Dial that found no way to the device
@@ -34,6 +37,29 @@ func (e *RefusedError) Error() string {
 // Refused returns the reason. A connection manager that races carriers knows by
 // this method that the device itself said no.
 func (e *RefusedError) Refused() string { return e.Reason }
+
+// refusedError says that one side's handshake has refused the other: another
+// path would end there, too.
+type refusedError struct {
+	peer identity.DeviceID
+	err  error
+}
+
+// Error says who was called.
+func (e *refusedError) Error() string { return fmt.Sprintf("ice: dial %s: %v", e.peer.Short(), e.err) }
+
+// Unwrap returns the handshake's error.
+func (e *refusedError) Unwrap() error { return e.err }
+
+// Permanent reports that a further call would fail alike.
+func (e *refusedError) Permanent() bool { return true }
+
+// refusedInTLS reports whether the far end has ended a handshake by an alert,
+// over TCP or QUIC.
+func refusedInTLS(err error) bool {
+	var q *quic.TransportError
+	return errors.Is(err, tlssock.ErrRefused) || errors.As(err, &q) && q.Remote && q.ErrorCode.IsCryptoError()
+}
 
 // attempt is one thing that was tried and did not lead to a stream.
 type attempt struct {

@@ -2,6 +2,7 @@ package localipc
 
 import (
 	"bytes"
+	"errors"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -47,6 +48,13 @@ type refusal string
 
 func (r refusal) Error() string { return fmt.Sprintf("%v: %q", ErrRefused, string(r)) }
 func (r refusal) Unwrap() error { return ErrRefused }
+
+// Permanent reports that a further call would be refused alike: by a trust store.
+func (r refusal) Permanent() bool { return r == notTrusted }
+
+// notTrusted is what a device hears that the trust store refuses: which part of
+// its chain is the reason is none of its business.
+const notTrusted = "not trusted"
 
 // pack writes its arguments as one msgpack array, integers as short as possible.
 func pack(values ...any) ([]byte, error) {
@@ -120,6 +128,9 @@ func readRefusal(body []byte) error {
 // refuse tells the far end why, as far as it still listens.
 func refuse(w io.Writer, cause error) {
 	reason := cause.Error()
+	if errors.Is(cause, identity.ErrNotTrusted) {
+		reason = notTrusted
+	}
 	if len(reason) > maxReason {
 		reason = string(bytes.ToValidUTF8([]byte(reason[:maxReason]), nil))
 	}

@@ -128,3 +128,42 @@ func TestS65_LargeMessageAndManySmallOnes(t *testing.T) {
 		}
 	})
 }
+
+// Frames, stalls by credit and messages that would have had to wait are counted
+// for each channel, each link and each carrier, also after the end.
+func TestS63_StallsAndFramesAreCounted(t *testing.T) {
+	overCarriers(t, func(t *testing.T, w world) {
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		incoming := bob.accepting(t, "*")
+		a := connect(t, alice, bob, "sink://")
+		b := <-incoming
+		for a.TrySend(make([]byte, 10_000)) == nil {
+			continue // until the window or the line is full
+		}
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := a.Write(make([]byte, 2<<20))
+			wrote <- err
+		}()
+		eventually(t, "the write waits for credit", func() bool { return a.Stats().Stalls > 0 })
+		go func() { _, _ = io.Copy(io.Discard, b) }()
+		if err := <-wrote; err != nil {
+			t.Fatal(err)
+		}
+		ch, l := a.Stats(), alice.Connections()[0]
+		if ch.WouldBlocks == 0 || ch.FramesSent < 2 || l.WouldBlocks != ch.WouldBlocks || l.Stalls < ch.Stalls || l.FramesSent < ch.FramesSent {
+			t.Errorf("channel %+v\nlink %+v", ch, l.Traffic)
+		}
+		eventually(t, "all has come", func() bool { return b.Stats().BytesReceived == a.Stats().BytesSent })
+		if got := b.Stats(); got.FramesReceived != a.Stats().FramesSent {
+			t.Errorf("%d frames sent, %d received", a.Stats().FramesSent, got.FramesReceived)
+		}
+		before := alice.Metrics().Carriers[l.Carrier].Traffic
+		alice.CloseConnectionsWith(bob.id.DeviceID())
+		after := alice.Metrics()
+		of := after.Carriers[l.Carrier].Traffic
+		if of.Stalls < before.Stalls || of.WouldBlocks != before.WouldBlocks || of.FramesSent < before.FramesSent || after.Stalls != of.Stalls {
+			t.Errorf("before the end %+v\nafter it %+v", before, after)
+		}
+	})
+}

@@ -344,7 +344,7 @@ func TestS54_AccountClosedWhileNegotiatingAndSending(t *testing.T) {
 		if err := acc.Ready(background); err != nil {
 			t.Fatal(err)
 		}
-		d := &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust}
+		d := ofAccount(acc)
 		result := make(chan error, 1)
 		if name == "alice" {
 			go func() {

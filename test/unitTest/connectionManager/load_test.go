@@ -15,17 +15,18 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
-	"peerlink/identity"
 )
 
 // The load tests run with
 //
 //	go test -run Load -v -timeout 30m ./test/unitTest/connectionManager -load
 //
-// over direct TCP, at full size, and print what they measured.
+// at full size, over direct TCP or another carrier of the table, and print what
+// they measured.
 var (
-	load   = flag.Bool("load", false, "run the load tests at full size")
-	cycles = flag.Int("load.cycles", 100_000, "how often TestLoadChurn connects and closes")
+	load    = flag.Bool("load", false, "run the load tests at full size")
+	carrier = flag.String("load.carrier", "tcp", "which `carrier` the load tests run over")
+	cycles  = flag.Int("load.cycles", 100_000, "how often TestLoadChurn connects and closes")
 )
 
 func loadWorld(t *testing.T) world {
@@ -33,7 +34,13 @@ func loadWorld(t *testing.T) world {
 	if !*load {
 		t.Skip("a load test: give -load")
 	}
-	return &tcpWorld{addrs: map[identity.DeviceID]string{}}
+	for _, c := range carriers {
+		if c.name == *carrier {
+			return c.make(t)
+		}
+	}
+	t.Fatalf("there is no carrier %q", *carrier)
+	return nil
 }
 
 // usage is what the process holds.

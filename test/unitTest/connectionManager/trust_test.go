@@ -118,7 +118,7 @@ func bans(t *testing.T, w world, subjects func(*identity.Identity) map[string]id
 			}
 			eventually(t, "no link is left", func() bool { return len(alice.Connections())+len(bob.Connections()) == 0 })
 			for _, d := range [][2]*device{{alice, bob}, {bob, alice}} {
-				ctx, cancel := context.WithTimeout(background, time.Second)
+				ctx, cancel := context.WithTimeout(background, 300*time.Millisecond)
 				if _, err := d[0].ConnectDevice(ctx, d[1].id.DeviceID(), "chat://2", peerlink.ConnectOptions{}); err == nil {
 					t.Errorf("%s (banner dialled: %v): connected again", what, bannerDialled)
 				}
@@ -185,7 +185,7 @@ func TestS80_BanSurvivesARestart(t *testing.T) {
 		return acc
 	}
 	acc := start(account.Create, w.node)
-	alice := &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust}
+	alice := ofAccount(acc)
 	exchange(t, connect(t, alice, bob, "chat://1"), "hello")
 	if err := acc.SetTrust(bob.id.AccountID(), identity.Banned); err != nil {
 		t.Fatal(err)
@@ -195,9 +195,9 @@ func TestS80_BanSurvivesARestart(t *testing.T) {
 	}
 	acc = start(account.Open, w.node)
 	defer acc.Close()
-	alice = &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust}
+	alice = ofAccount(acc)
 	for _, d := range [][2]*device{{alice, bob}, {bob, alice}} {
-		ctx, cancel := context.WithTimeout(background, 2*time.Second)
+		ctx, cancel := context.WithTimeout(background, time.Second)
 		if _, err := d[0].ConnectDevice(ctx, d[1].id.DeviceID(), "chat://2", peerlink.ConnectOptions{}); err == nil {
 			t.Error("a banned account connected after a restart")
 		}

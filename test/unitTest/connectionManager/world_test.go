@@ -26,6 +26,7 @@ import (
 	"peerlink/localipc"
 	"peerlink/shm"
 	"peerlink/tlssock"
+	"peerlink/webrtc"
 )
 
 func TestMain(m *testing.M) {
@@ -45,8 +46,9 @@ var background = context.Background()
 // device is one device of a world.
 type device struct {
 	*peerlink.ConnectionManager
-	id    *identity.Identity
-	trust func(identity.Subject, identity.Decision) error
+	id     *identity.Identity
+	trust  func(identity.Subject, identity.Decision) error
+	revoke func(*identity.RevocationList) error // takes a list
 }
 
 // world makes devices that can reach each other over one carrier.
@@ -64,6 +66,7 @@ var carriers = []struct {
 	{"unix", func(t *testing.T) world { return newLocalWorld(t, "unix") }},
 	{"ice-tcp", func(*testing.T) world { return &iceWorld{engine: "tcp", post: newPost()} }},
 	{"ice-udp", func(*testing.T) world { return &iceWorld{engine: "udp", post: newPost()} }},
+	{"webrtc", func(*testing.T) world { return &webrtcWorld{post: newPost()} }},
 	{"account", newAccountWorld},
 }
 
@@ -139,7 +142,7 @@ func newManager(t *testing.T, cfg peerlink.Config, change func(*peerlink.Config)
 			t.Error(err)
 		}
 	})
-	return &device{m, cfg.Identity, cfg.Trust.Set}
+	return &device{m, cfg.Identity, cfg.Trust.Set, cfg.Trust.AddRevocations}
 }
 
 // tcpWorld is direct TCP on loopback.
@@ -296,6 +299,26 @@ func (w *iceWorld) device(t *testing.T, name string, change func(*peerlink.Confi
 	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{tr}, Listeners: []peerlink.Listener{tr}}, change)
 }
 
+// webrtcWorld is data channels.
+type webrtcWorld struct {
+	post   *post
+	adjust func(*webrtc.Config) // nil: as it is
+}
+
+func (w *webrtcWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
+	id, trust := newIdentity(t, name), new(identity.Trust)
+	cfg := webrtc.Config{Identity: id, Trust: trust, Signaller: signaller{w.post, id}, Loopback: true}
+	if w.adjust != nil {
+		w.adjust(&cfg)
+	}
+	tr, err := webrtc.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tr.Close() })
+	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{tr}, Listeners: []peerlink.Listener{tr}}, change)
+}
+
 // accountWorld is everything: accounts that find each other through the DHT.
 type accountWorld struct {
 	dir  string
@@ -331,7 +354,17 @@ func (w *accountWorld) device(t *testing.T, name string, change func(*peerlink.C
 	if err := acc.Ready(background); err != nil {
 		t.Fatal(err)
 	}
-	return &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust}
+	return ofAccount(acc)
+}
+
+func ofAccount(acc *account.Account) *device {
+	return &device{acc.ConnectionManager(), acc.Identity(), acc.SetTrust, func(l *identity.RevocationList) error {
+		text, err := l.MarshalText()
+		if err == nil {
+			_, err = acc.ImportRevocations(text)
+		}
+		return err
+	}}
 }
 
 // connect opens a channel that must come about.

@@ -1,0 +1,312 @@
+// Package docs_test runs what the book shows.
+package docs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"peerlink"
+	"peerlink/account"
+	"peerlink/dht"
+	"peerlink/identity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// openAccount, and each function down to the tests, is a piece of go-api.md,
+// word for word.
+func openAccount(ctx context.Context, dir, name string, nodes []string) (*account.Account, error) {
+	opts := account.Options{Name: name, Bootstrap: nodes, Loopback: true}
+	acc, err := account.Open(dir, opts)
+	if errors.Is(err, account.ErrNoAccount) {
+		acc, err = account.Create(dir, opts) // a new key, in a folder that only you can read
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := acc.Start(ctx); err != nil {
+		return nil, errors.Join(err, acc.Close())
+	}
+	return acc, nil
+}
+
+func echo(m *peerlink.ConnectionManager) error {
+	l, err := m.Listen("echo://*")
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil // the manager was closed
+		} else if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c) // until the caller's CloseWrite
+		}()
+	}
+}
+
+func ask(ctx context.Context, m *peerlink.ConnectionManager, device identity.DeviceID, question string) (string, error) {
+	c, err := m.ConnectDevice(ctx, device, "echo://"+device.Short(), peerlink.ConnectOptions{})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(c, question); err != nil {
+		return "", err
+	}
+	if err := c.CloseWrite(); err != nil { // “that was all”; reading goes on
+		return "", err
+	}
+	answer, err := io.ReadAll(c) // no error means that the device ended cleanly
+	return string(answer), err
+}
+
+func whyNot(err error) []string {
+	var connect *peerlink.ConnectError
+	if !errors.As(err, &connect) {
+		return nil
+	}
+	var why []string
+	for _, a := range connect.Attempts {
+		if a.Err != nil { // nil: it was still under way
+			why = append(why, a.Carrier+": "+a.Err.Error())
+		}
+	}
+	return why
+}
+
+func serveWeb(m *peerlink.ConnectionManager) error {
+	l, err := m.Listen("http://*")
+	if err != nil {
+		return err
+	}
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "hello, %.8s", r.RemoteAddr) // the caller's device id, proven
+	}))
+}
+
+func fetch(m *peerlink.ConnectionManager, device identity.DeviceID) (string, error) {
+	client := &http.Client{Transport: m.Transport()}
+	resp, err := client.Get("http+peer://" + device.String() + "/")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+func exchange(c net.Conn, question []byte) ([]byte, error) {
+	m := peerlink.NewMessages(c) // both ends use it
+	if err := m.Send(question); err != nil {
+		return nil, err
+	}
+	return m.Receive()
+}
+
+func awaitLink(ctx context.Context, m *peerlink.ConnectionManager, device identity.DeviceID) (string, error) {
+	for e := range m.Events(ctx) {
+		if e.Kind == peerlink.LinkUp && e.Peer.Device == device {
+			return e.Carrier, nil
+		}
+	}
+	return "", ctx.Err()
+}
+
+// network starts a node and returns what opens accounts there.
+func network(t *testing.T, ctx context.Context) func(name string) *account.Account {
+	t.Helper()
+	node, err := dht.Start(ctx, dht.Config{Mode: dht.Server, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = node.Close() })
+	dir := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir()) // not among the user's own accounts
+	return func(name string) *account.Account {
+		acc, err := openAccount(ctx, filepath.Join(dir, name), name, node.Addrs())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = acc.Close() })
+		return acc
+	}
+}
+
+func TestCodeOfTheBookWorks(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	open := network(t, ctx)
+	bob := open("bob")
+	served := make(chan error, 3)
+	go func() { served <- echo(bob.ConnectionManager()) }()
+	go func() { served <- serveWeb(bob.ConnectionManager()) }()
+	go func() { served <- answerMessages(bob.ConnectionManager()) }()
+	if err := bob.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	alice, id := open("alice"), bob.Identity().DeviceID()
+	m := alice.ConnectionManager()
+	link := make(chan string, 1)
+	go func() {
+		carrier, _ := awaitLink(ctx, m, id)
+		link <- carrier
+	}()
+	if got, err := ask(ctx, m, id, "is this thing on?"); err != nil || got != "is this thing on?" {
+		t.Errorf("echo: %q, %v", got, err)
+	}
+	if carrier := <-link; carrier == "" {
+		t.Error("no link")
+	}
+	if got, err := fetch(m, id); err != nil || got != "hello, "+alice.Identity().DeviceID().String()[:8] {
+		t.Errorf("web: %q, %v", got, err)
+	}
+	c, err := m.ConnectDevice(ctx, id, "words://x", peerlink.ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := exchange(c, []byte("ping")); err != nil || string(got) != "PING" {
+		t.Errorf("messages: %q, %v", got, err)
+	}
+	_ = c.Close()
+	if err := bob.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	short, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	_, err = ask(short, m, id, "still there?")
+	if why := whyNot(err); len(why) == 0 {
+		t.Errorf("no reason in %v", err)
+	}
+}
+
+// answerMessages answers each message in capitals.
+func answerMessages(m *peerlink.ConnectionManager) error {
+	l, err := m.Listen("words://*")
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		msgs := peerlink.NewMessages(c)
+		p, err := msgs.Receive()
+		if err == nil {
+			err = msgs.Send(bytes.ToUpper(p))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+var (
+	goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
+	mdLink  = regexp.MustCompile(`\]\(([^)#: ]+)(#[^)]*)?\)`)
+)
+
+// pages are the book's own; adr/ is linked, not part of it.
+func pages(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("*.md")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	return names
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTheBookShowsCodeThatRuns(t *testing.T) {
+	source, shown := read(t, "goapi_test.go"), 0
+	for _, page := range pages(t) {
+		for _, b := range goBlock.FindAllStringSubmatch(read(t, page), -1) {
+			shown++
+			if !strings.Contains(source, strings.TrimSpace(b[1])+"\n") {
+				t.Errorf("%s shows code that nothing here runs:\n%s", page, b[1])
+			}
+		}
+	}
+	if shown < 8 {
+		t.Errorf("%d pieces of Go in the book", shown)
+	}
+}
+
+func TestLinksOfTheBookLeadSomewhere(t *testing.T) {
+	linked := []string{"README.md"}
+	for _, page := range pages(t) {
+		for _, l := range mdLink.FindAllStringSubmatch(read(t, page), -1) {
+			if _, err := os.Stat(l[1]); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+			if page == "README.md" {
+				linked = append(linked, l[1])
+			}
+		}
+	}
+	for _, page := range pages(t) {
+		if !slices.Contains(linked, page) {
+			t.Errorf("README.md does not name %s", page)
+		}
+	}
+}
+
+// Each error text that troubleshooting.md explains stands in the program.
+func TestTroubleshootingQuotesRealErrors(t *testing.T) {
+	var source strings.Builder
+	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			source.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("(?m)^### “(.*)”$").FindAllStringSubmatch(read(t, "troubleshooting.md"), -1)
+	if len(quoted) < 10 {
+		t.Errorf("%d errors are explained", len(quoted))
+	}
+	for _, q := range quoted {
+		for part := range strings.SplitSeq(q[1], "…") { // what differs from case to case
+			if part = strings.TrimSpace(part); part != "" && !strings.Contains(source.String(), part) {
+				t.Errorf("no source says %q", part)
+			}
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package connectionmanager_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"peerlink"
+	"peerlink/channel"
+	"peerlink/identity"
+	"peerlink/tlssock"
+)
+
+// udpWorld is direct TCP with UDP sockets beside it for datagrams: a carrier of
+// a program's own, as far as the manager knows.
+type udpWorld struct{ tcpWorld }
+
+// packetConn is a stream and a UDP socket.
+type packetConn struct {
+	net.Conn
+	udp  *net.UDPConn
+	peer netip.AddrPort
+}
+
+func (c *packetConn) SendDatagram(p []byte) error {
+	_, err := c.udp.WriteToUDPAddrPort(p, c.peer)
+	return err
+}
+
+func (c *packetConn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
+	defer context.AfterFunc(ctx, func() { _ = c.udp.SetReadDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, c.MaxDatagram())
+	for {
+		n, from, err := c.udp.ReadFromUDPAddrPort(buf)
+		if err != nil || from == c.peer {
+			return buf[:n], err
+		}
+	}
+}
+
+func (c *packetConn) MaxDatagram() int { return 1200 }
+
+func (c *packetConn) Close() error { return errors.Join(c.udp.Close(), c.Conn.Close()) }
+
+// meet tells the other side this side's port and learns that of it.
+func meet(c net.Conn) (net.Conn, error) {
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, err
+	}
+	at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	var port [2]byte
+	_, err = c.Write(binary.BigEndian.AppendUint16(nil, at.Port()))
+	if err == nil {
+		_, err = io.ReadFull(c, port[:])
+	}
+	if err != nil {
+		return nil, errors.Join(err, udp.Close(), c.Close())
+	}
+	return &packetConn{c, udp, netip.AddrPortFrom(at.Addr(), binary.BigEndian.Uint16(port[:]))}, nil
+}
+
+type meetingDialer struct{ peerlink.Dialer }
+
+func (d meetingDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
+	c, p, err := d.Dialer.Dial(ctx, peer)
+	if err == nil {
+		c, err = meet(c)
+	}
+	return c, p, err
+}
+
+type meetingListener struct{ *tlssock.Listener }
+
+func (l meetingListener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
+	c, p, err := l.Listener.Accept(ctx)
+	if err == nil {
+		c, err = meet(c)
+	}
+	return c, p, err
+}
+
+func (w *udpWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
+	return w.tcpWorld.device(t, name, func(c *peerlink.Config) {
+		c.Dialers[0] = meetingDialer{c.Dialers[0]}
+		c.Listeners[0] = meetingListener{c.Listeners[0].(*tlssock.Listener)}
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+func TestS69_UnreliableSendNeverBlocks(t *testing.T) {
+	test := func(t *testing.T, w world) {
+		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+		incoming := bob.accepting(t, "*")
+		a := connect(t, alice, bob, "game://")
+		b := <-incoming
+		if a.MaxDatagram() == 0 {
+			unreliableByStream(t, a, b)
+		} else {
+			unreliableByDatagram(t, alice, bob, a, b)
+		}
+	}
+	t.Run("own", func(t *testing.T) {
+		test(t, &udpWorld{tcpWorld{addrs: map[identity.DeviceID]string{}}})
+	})
+	overCarriers(t, func(t *testing.T, w world) {
+		test(t, w)
+	})
+}
+
+func unreliableByStream(t *testing.T, a, b *channel.Socket) {
+	if err := a.SendUnreliable([]byte("move")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4)
+	if _, err := io.ReadFull(b, buf); err != nil || string(buf) != "move" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	began := time.Now()
+	for {
+		err := a.SendUnreliable(make([]byte, 1000))
+		if errors.Is(err, channel.ErrWouldBlock) && a.Stats().BytesSent > 200_000 {
+			return // the reader does not read, and this does not wait for it
+		}
+		if err != nil && !errors.Is(err, channel.ErrWouldBlock) {
+			t.Fatal(err)
+		}
+		if time.Since(began) > patience {
+			t.Fatal("the peer's credit is never used up")
+		}
+	}
+}
+
+func unreliableByDatagram(t *testing.T, alice, bob *device, a, b *channel.Socket) {
+	for _, w := range [][2]*channel.Socket{{a, b}, {b, a}} {
+		want := pattern(7, w[0].MaxDatagram())
+		got := make(chan []byte, 1)
+		go func() {
+			buf := make([]byte, 2*len(want))
+			n, err := w[1].Read(buf)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- buf[:n]
+		}()
+		again := time.NewTicker(5 * time.Millisecond) // one may be lost
+		defer again.Stop()
+		for received := false; !received; {
+			if err := w[0].SendUnreliable(want); err != nil && !errors.Is(err, channel.ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			select {
+			case p := <-got:
+				if received = true; string(p) != string(want) {
+					t.Errorf("a datagram of %d bytes instead of %d", len(p), len(want))
+				}
+			case <-again.C:
+			}
+		}
+		if err := w[0].SendUnreliable(make([]byte, len(want)+1)); !errors.Is(err, channel.ErrTooLong) {
+			t.Errorf("one byte more: %v", err)
+		}
+	}
+	flood := func(n int) { // nobody reads, and this does not wait for it
+		for range n {
+			if err := a.SendUnreliable(make([]byte, 1000)); err != nil && !errors.Is(err, channel.ErrWouldBlock) {
+				t.Fatal(err)
+			}
+		}
+	}
+	flood(10_000)
+	came := func() uint64 { return bob.Metrics().DatagramsReceived }
+	eventually(t, "some have come, and those that were too many are dropped", func() bool {
+		flood(100) // the carrier may have dropped most of the others itself
+		return came() > 100 && bob.Metrics().DatagramsDropped > 0
+	})
+	if l := bob.Connections()[0]; came() > alice.Metrics().DatagramsSent || l.Unread > 128<<10 || l.DatagramsReceived == 0 || l.Channels[0].DatagramsDropped == 0 {
+		t.Errorf("%d sent; received: %+v", alice.Metrics().DatagramsSent, l)
+	}
+	if _, err := io.WriteString(a, "the stream goes on"); err != nil {
+		t.Error(err)
+	}
+}
