@@ -128,7 +128,8 @@ func (n *Node) sign(to identity.DeviceID, msg []byte, life time.Duration) ([]byt
 	now := time.Now()
 	until, told := n.told.Get(to)
 	caller, called := n.callers.Get(to)
-	if life == 0 && !(told && now.Before(until)) && !(called && now.Before(caller.until)) {
+	known := told && now.Before(until) || called && now.Before(caller.until)
+	if life == 0 && !known {
 		key = n.cfg.Identity.SealingKey()
 		n.told.Add(to, now.Add(cacheLife/2))
 	}

@@ -65,7 +65,7 @@ func (o *options) startDaemon(ctx context.Context) (pid int, err error) {
 	if o.verbose {
 		args = append(args, "--verbose")
 	}
-	cmd := exec.Command(exe, args...) // not of ctx: it is to live on
+	cmd := exec.Command(exe, args...) //nolint:noctx // it is to live on
 	cmd.Env = append(os.Environ(), runMainEnv+"=1")
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = detachedAttr()

@@ -29,7 +29,7 @@ func farEnd() (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe, "bench", "far-end")
+	cmd := exec.Command(exe, "bench", "far-end") //nolint:noctx // it ends with its standard input
 	cmd.Env = append(os.Environ(), runMainEnv+"=1")
 	return cmd, nil
 }

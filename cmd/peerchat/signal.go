@@ -75,7 +75,7 @@ func (b *signalBoard) start(ctx context.Context, log *slog.Logger, fail func(err
 func (b *board) close() {
 	if b != nil {
 		b.stop()
-		<-b.donec
+		<-b.donec //nolint:errcheck // the end that stop asked for
 	}
 }
 

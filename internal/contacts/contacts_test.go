@@ -98,7 +98,7 @@ func TestHostileNamesAreRefused(t *testing.T) {
 func TestDamagedBookIsNotReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "contacts.json")
 	for _, text := range []string{
-		"", "{", `{"contacts": [{"name": "bob"}]}`, `{"contacs": []}`, `{"contacts": []}{}`, "\xef\xbb\xbf{}", "{\"contacts\": [{\"name\": \"\xff\"}]}",
+		"", "{", `{"contacts": [{"name": "bob"}]}`, `{"people": []}`, `{"contacts": []}{}`, "\xef\xbb\xbf{}", "{\"contacts\": [{\"name\": \"\xff\"}]}",
 		`{"contacts": [{"name": "bob", "device": "12"}]}`,
 		`{"contacts": [{"name": "bob", "device": "` + device(1).String() + `"}, {"name": "BOB", "device": "` + device(2).String() + `"}]}`,
 	} {
