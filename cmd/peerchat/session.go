@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -50,12 +51,7 @@ func (o *options) alone(flags *pflag.FlagSet) bool {
 	if o.noDaemon || os.Getenv(noDaemonEnv) != "" {
 		return true
 	}
-	for _, name := range ownFlags {
-		if flags.Changed(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ownFlags, flags.Changed)
 }
 
 // open returns the way to the account, and starts a daemon if none runs. Close
