@@ -30,11 +30,7 @@ race:
 
 # each fuzz target for FUZZTIME
 fuzz:
-	@set -e; for p in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
-	  done; \
-	done
+	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" .ci/fuzz
 
 demo:
 	$(GO) run ./cmd/peerchat demo
