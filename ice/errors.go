@@ -74,6 +74,7 @@ type attempt struct {
 type noPathError struct {
 	peer     identity.DeviceID
 	stage    string // how far it came
+	took     time.Duration
 	attempts []attempt
 	cause    error // of the context
 }
@@ -81,7 +82,10 @@ type noPathError struct {
 // Error lists what was tried.
 func (e *noPathError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "ice: %v %s: %s (%v)", ErrNoPath, e.peer.Short(), e.stage, e.cause)
+	fmt.Fprintf(&b, "ice: %v %s: %s in %.1f s", ErrNoPath, e.peer.Short(), e.stage, e.took.Seconds())
+	if !bare(e.cause) {
+		fmt.Fprintf(&b, " (%v)", e.cause)
+	}
 	sep := "; tried "
 	for _, a := range e.attempts {
 		if a.cause == nil {
@@ -92,6 +96,9 @@ func (e *noPathError) Error() string {
 	}
 	return b.String()
 }
+
+// bare reports whether a time-out says nothing beside being one.
+func bare(err error) bool { return err.Error() == context.DeadlineExceeded.Error() }
 
 // Unwrap makes a time-out match both the context's error and the standard
 // library's.

@@ -207,7 +207,7 @@ func (n *negotiation) failure(stage string) error {
 	cause := context.Cause(n.ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	e := &noPathError{n.peer, stage, append([]attempt(nil), n.attempts...), cause}
+	e := &noPathError{n.peer, stage, time.Since(n.began), append([]attempt(nil), n.attempts...), cause}
 	if errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
 		// Somebody changed his mind, so nothing is known about paths.
 		return fmt.Errorf("ice: dial %s given up: %s: %w", n.peer.Short(), stage, cause)
