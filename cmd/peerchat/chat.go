@@ -14,52 +14,77 @@ import (
 	"peerlink/internal/control"
 )
 
-// newChat is the command for a conversation of lines.
+// newChat is the command for conversations.
 func newChat(o *options) *cobra.Command {
-	var live, queue bool
+	t := &chatting{o: o}
 	cmd := &cobra.Command{
-		Use:   "chat NAME|DEVICE[@HOST:PORT]",
-		Short: "Chat with a device: lines in, lines out",
-		Long: "Chat with a device. Each line that is typed is a message; what comes is printed. The daemon\n" +
-			"keeps both, and delivers what the device could not take yet, once. At the end of the input the\n" +
-			"command waits until all it sent is delivered; with --queue it leaves that to the daemon.\n\n" +
+		Use:   "chat [NAME|DEVICE[@HOST:PORT]]",
+		Short: "Chat: on the terminal, or lines in, lines out",
+		Long: "Chat with devices. On a terminal all conversations are shown, that of the device first; F1 tells\n" +
+			"the keys. Elsewhere, and with --plain, each line of the input is a message to the device, and what\n" +
+			"comes from it is printed. The daemon keeps both, and delivers what the device could not take yet,\n" +
+			"once. At the end of the input the command waits until all it sent is delivered; with --queue it\n" +
+			"leaves that to the daemon.\n\n" +
 			"With --live, and where no daemon is used, nothing is kept: lines go to a device that listens now\n" +
 			"(peerchat listen), the end of the input ends one direction, and the command ends when the other\n" +
 			"side does too. With an address the device is tried there first, by direct TCP.",
-		Example:           "  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat --live bob@192.0.2.7:7000",
+		Example:           "  peerchat chat\n  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat --live bob@192.0.2.7:7000",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := o.target(args[0])
-			if err != nil {
-				return err
-			}
-			s, err := o.open(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			p := &printer{out: cmd.OutOrStdout()}
-			if s.acc == nil && !live && to.addr == "" {
-				t := &talker{s: s, p: p, note: cmd.ErrOrStderr(), json: o.json, queue: queue, to: to}
-				return t.run(cmd.Context(), cmd.InOrStdin())
-			}
-			if queue {
-				return usageError{errors.New("--queue needs the daemon, and no --live or address")}
-			}
-			c, err := s.connect(cmd.Context(), to, "chat://"+to.device.Short())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			peer, _ := peerlink.PeerOf(c)
-			fmt.Fprintf(cmd.ErrOrStderr(), "connected to %s\n", who(peer))
-			return converse(cmd.Context(), c, cmd.InOrStdin(), p, o.json)
-		},
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		RunE:              t.run,
 	}
-	cmd.Flags().BoolVar(&live, "live", false, "lines to a device that listens now; nothing is kept")
-	cmd.Flags().BoolVar(&queue, "queue", false, "do not wait for the delivery")
+	cmd.Flags().BoolVar(&t.plain, "plain", false, "lines, on a terminal too")
+	cmd.Flags().BoolVar(&t.live, "live", false, "lines to a device that listens now; nothing is kept")
+	cmd.Flags().BoolVar(&t.queue, "queue", false, "do not wait for the delivery")
 	return cmd
+}
+
+// chatting is one run of the command.
+type chatting struct {
+	o                  *options
+	plain, live, queue bool
+}
+
+var errWithWhom = usageError{errors.New("name a device to chat with: only the chat on a terminal, through the daemon, does without")}
+
+func (t *chatting) run(cmd *cobra.Command, args []string) error {
+	var to target
+	screen := !t.plain && !t.live && !t.queue && !t.o.json && hasScreen(cmd)
+	if len(args) == 0 && !screen {
+		return errWithWhom
+	}
+	if len(args) > 0 {
+		var err error
+		if to, err = t.o.target(args[0]); err != nil {
+			return err
+		}
+	}
+	s, err := t.o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	p := &printer{out: cmd.OutOrStdout()}
+	kept := s.acc == nil && !t.live && to.addr == ""
+	switch {
+	case kept && screen:
+		return chatOnScreen(cmd, s, to.device)
+	case len(args) == 0:
+		return errWithWhom
+	case kept:
+		l := &talker{s: s, p: p, note: cmd.ErrOrStderr(), json: t.o.json, queue: t.queue, to: to}
+		return l.run(cmd.Context(), cmd.InOrStdin())
+	case t.queue:
+		return usageError{errors.New("--queue needs the daemon, and no --live or address")}
+	}
+	c, err := s.connect(cmd.Context(), to, "chat://"+to.device.Short())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	peer, _ := peerlink.PeerOf(c)
+	fmt.Fprintf(cmd.ErrOrStderr(), "connected to %s\n", who(peer))
+	return converse(cmd.Context(), c, cmd.InOrStdin(), p, t.o.json)
 }
 
 // talker is a conversation through the daemon, as plain lines.

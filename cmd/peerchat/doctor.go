@@ -19,12 +19,14 @@ import (
 // newDoctor is the command that tells how a device is reached, or why not.
 func newDoctor(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "doctor DEVICE[@HOST:PORT]",
+		Use:   "doctor NAME|DEVICE[@HOST:PORT]",
 		Short: "Tell how a device is reached, or why it is not",
 		Long:  "Connect to a device and tell the story: the record, the nodes that were asked, the\naddresses of both sides, each check and its result, the way that was taken, and, if that is a\nrelay, what speaks against a direct one. The exit status is 1 if the device was not reached.",
 		Args:  usageArgs(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: o.completeContact,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := parseTarget(args[0])
+			to, err := o.target(args[0])
 			if err != nil {
 				return err
 			}

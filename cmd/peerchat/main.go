@@ -3,7 +3,9 @@
 //
 //	peerchat init, id, contacts      an account, its device id, names for others
 //	peerchat listen                  be reachable: chats on the terminal, files into a folder
-//	peerchat chat WHO                lines in, lines out
+//	peerchat chat [WHO]              on the terminal; or lines in, lines out
+//	peerchat forward WHO             TCP ports and Unix sockets, there and here
+//	peerchat serve, browse WHO       a folder or web server there, in a browser here
 //	peerchat send WHO FILE...        files and folders, with progress
 //	peerchat receive [FOLDER]        take files, verified, into a folder
 //	peerchat run, stop, status       the daemon that holds the account, and what it holds
@@ -74,7 +76,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	var c caught
 	var usage usageError
 	switch {
-	case errors.As(context.Cause(ctx), &c):
+	case errors.As(context.Cause(ctx), &c), errors.As(err, &c):
 		return exitSignal + int(c.sig)
 	case err == nil:
 		return 0
@@ -113,7 +115,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	opts.register(root.PersistentFlags())
 	root.AddCommand(newInit(opts), newID(opts), newContacts(opts), newRun(opts), newStop(opts), newStatus(opts),
-		newNode(opts), newListen(opts), newChat(opts), newHistory(opts), newPipe(opts), newSend(opts), newReceive(opts), newWeb(opts), newDoctor(opts), newBench(opts), newDemo(opts), newMan())
+		newNode(opts), newListen(opts), newChat(opts), newHistory(opts), newPipe(opts), newForward(opts), newServe(opts), newBrowse(opts), newSend(opts), newReceive(opts), newWeb(opts), newDoctor(opts), newBench(opts), newDemo(opts), newMan())
 	return root
 }
 

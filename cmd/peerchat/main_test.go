@@ -28,6 +28,7 @@ func TestCommandLine(t *testing.T) {
 			"awaitline": awaitLine,
 			"enddaemon": endDaemon,
 			"start":     start,
+			"webserver": webServer,
 		},
 	})
 }

@@ -36,7 +36,7 @@ var exitStatus = fmt.Sprintf(`Exit status:
   %d    a wrong command line
   %d    the daemon is needed, and none runs, none could be started, or it is of another release
   130  stopped by SIGINT
-  143  stopped by SIGTERM
+  143  stopped by SIGTERM (129: the chat on a terminal, by its hang-up)
 
 Environment:
   %s  bootstrap nodes, separated by commas

@@ -81,7 +81,7 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 		}
 		defer closeLog()
 	}
-	d, err := daemon.New(daemon.Config{Account: acc, Chat: true, Logger: r.log})
+	d, err := daemon.New(daemon.Config{Account: acc, Chat: true, Forward: true, Logger: r.log})
 	if err != nil {
 		return err
 	}

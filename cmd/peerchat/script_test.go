@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +51,20 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 			panic("a background process did not end as it should")
 		}
 	})
+}
+
+// webServer is a command of the scripts: it serves files of the script's folder
+// until the script ends, and sets a variable to its HOST:PORT.
+//
+//	webserver VARIABLE FILE
+func webServer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: webserver VARIABLE FILE")
+	}
+	path := ts.MkAbs(args[1])
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) }))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.Listener.Addr().String())
 }
 
 // endDaemon is a command of the scripts: the daemon of an account, whoever

@@ -17,6 +17,7 @@ const (
 	OpReload   = "reload"   // nothing, Reloaded
 	OpStop     = "stop"     // nothing, nothing; then the daemon ends
 	OpContacts = "contacts" // ContactChange or nothing, Contacts
+	OpForwards = "forwards" // ForwardChange or nothing, ForwardRules
 	OpSay      = "say"      // Say, Message: it is on disk, and will be delivered
 	OpHistory  = "history"  // History, Messages
 	OpSeen     = "seen"     // Seen, nothing

@@ -16,6 +16,7 @@ import (
 	"peerlink/ice"
 	"peerlink/identity"
 	"peerlink/internal/control"
+	"peerlink/internal/forward"
 )
 
 // maxReports is how many devices' connects are remembered: as many as a person
@@ -29,6 +30,8 @@ type Config struct {
 	Account *account.Account
 	// Chat has the daemon take and send messages, and keep them.
 	Chat bool
+	// Forward has the daemon do what the rules let others forward.
+	Forward bool
 	// Logger gets what no command is told. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -44,6 +47,10 @@ type Daemon struct {
 	offers   offers
 	talk     *talk    // nil without Chat
 	problems []string // found at the start
+
+	rules      *forward.Rules
+	forwards   *forward.Server // nil without Forward
+	forwarding chan struct{}   // closed when they are served no more
 
 	stopped chan struct{}
 	stop    func()
@@ -73,9 +80,12 @@ func New(cfg Config) (*Daemon, error) {
 	if d.contacts, err = openBook(cfg.Account); err != nil {
 		return nil, err
 	}
+	if err = d.openForwards(cfg.Forward); err != nil {
+		return nil, err
+	}
 	if cfg.Chat {
 		if err := d.openChat(); err != nil {
-			return nil, err
+			return nil, errors.Join(err, d.closeForwards())
 		}
 	}
 	return d, nil
@@ -92,6 +102,7 @@ func (d *Daemon) handlers() map[string]control.Handler {
 		control.OpMetrics:  d.metrics,
 		control.OpReload:   d.reload,
 		control.OpContacts: d.changeContacts,
+		control.OpForwards: d.changeForwards,
 		control.OpReady: func(ctx context.Context, c *control.Call) error {
 			if err := d.acc.Ready(ctx); err != nil {
 				return err
@@ -147,7 +158,7 @@ func (d *Daemon) Close() error {
 	for _, s := range servers {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, d.talk.close())...)
+	return errors.Join(append(errs, d.closeForwards(), d.talk.close())...)
 }
 
 // pid is this process.

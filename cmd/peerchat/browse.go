@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/internal/website"
+)
+
+// newBrowse is the command that opens a device's site in a local browser.
+func newBrowse(o *options) *cobra.Command {
+	b := &browser{o: o}
+	cmd := &cobra.Command{
+		Use:   "browse NAME|DEVICE[@HOST:PORT]",
+		Short: "Show the site of a device to a browser of this machine",
+		Long: "Show the site that a device offers with “peerchat serve” to a browser of this machine, at the\n" +
+			"address that is printed. Each site has a host of its own under localhost, so that no cookies\n" +
+			"of other sites go there. Where the device cannot be reached, a page says why.",
+		Example:           "  peerchat browse bob\n  peerchat browse --addr 127.0.0.1:8080 bob",
+		ValidArgsFunction: o.completeContact,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		RunE:              func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
+	}
+	cmd.Flags().StringVar(&b.addr, "addr", "127.0.0.1:0", "HOST:PORT to show it on; port 0: a free one")
+	cmd.Flags().StringSliceVar(&b.hosts, "host", nil, "names under which browsers of other machines may ask; to the device they are you")
+	cmd.Flags().DurationVar(&b.within, "within", 30*time.Second, "how long to try to reach the device before a page says why not")
+	return cmd
+}
+
+// browser are the flags of the command.
+type browser struct {
+	o     *options
+	addr  string
+	hosts []string
+
+	within time.Duration
+}
+
+func (b *browser) run(cmd *cobra.Command, name string) error {
+	ctx := cmd.Context()
+	to, err := b.o.target(name)
+	if err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(b.addr)
+	if err != nil {
+		return usageError{fmt.Errorf("--addr: %w", err)}
+	}
+	if !isLoopbackHost(host) && len(b.hosts) == 0 {
+		return usageError{fmt.Errorf("--addr %s is not loopback: whoever reaches it would ask in your name; if you mean it, name the hosts under which browsers may ask (--host)", b.addr)}
+	}
+	if b.within <= 0 {
+		return usageError{errors.New("--within: want more than 0")}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", b.addr)
+	if err != nil {
+		return fmt.Errorf("show the site: %w", err)
+	}
+	s, err := b.o.open(cmd)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer s.Close()
+	g, err := website.NewGateway(website.GatewayConfig{
+		Device: to.device,
+		Name:   name,
+		Hosts:  b.hosts,
+		Within: b.within,
+		Logger: b.o.logger(cmd.ErrOrStderr()),
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return s.connect(ctx, to, "http://"+to.device.String())
+		},
+	})
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer g.Close()
+	p := &printer{out: cmd.OutOrStdout()}
+	if b.o.json {
+		p.json(map[string]any{"step": "ready", "ok": true, "device": to.device, "url": g.URL(l.Addr()), "addr": l.Addr().String()})
+	} else {
+		p.print(g.URL(l.Addr()))
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- g.Serve(l) }()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		return fmt.Errorf("show the site: %w", err)
+	}
+}

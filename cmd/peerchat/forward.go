@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"peerlink"
+	"peerlink/internal/control"
+	"peerlink/internal/forward"
+)
+
+// newForward is the command for ports and sockets of two devices.
+func newForward(o *options) *cobra.Command {
+	f := &forwarder{o: o}
+	cmd := &cobra.Command{
+		Use:   "forward [-L SPEC]... [-R SPEC]... NAME|DEVICE[@HOST:PORT]",
+		Short: "Forward TCP ports and Unix sockets, as ssh -L and -R do",
+		Long: "Forward connections to and from a device until interrupted. SPEC is [BIND:]PORT:HOST:PORT; a path\n" +
+			"beginning with / stands for a Unix socket at either end. -L takes connections here and has the\n" +
+			"device make them; -R has the device take them, and makes them here. BIND is 127.0.0.1 if it is\n" +
+			"left out, * is every address; port 0 is any free one. A port is for all users of a machine, a\n" +
+			"socket for this one. Each line of the output says where connections are taken. 128 of a forward\n" +
+			"are joined at once; more wait.\n\n" +
+			"The other device's daemon does this only as its user allows, with peerchat forward allow: by\n" +
+			"default nobody may do anything. A rule's HOST:PORT is compared with that of SPEC letter by letter.",
+		Example:           "  peerchat forward -L 8080:127.0.0.1:80 bob      # his web server is http://127.0.0.1:8080 here\n  peerchat forward -R 9000:127.0.0.1:3000 bob    # ours is at port 9000 there\n  peerchat forward allow alice 127.0.0.1:80      # on bob's device\n  peerchat forward allow --listen alice 127.0.0.1:9000",
+		ValidArgsFunction: o.completeContact,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		RunE:              f.run,
+	}
+	cmd.Flags().StringArrayVarP(&f.here, "here", "L", nil, "take here, make there: [BIND:]PORT:HOST:PORT")
+	cmd.Flags().StringArrayVarP(&f.there, "there", "R", nil, "take there, make here: [BIND:]PORT:HOST:PORT")
+	cmd.AddCommand(newForwardRule(o, "allow", "Let a device connect, or listen, here"),
+		newForwardRule(o, "remove", "Take a rule back; what it allowed ends at once"),
+		&cobra.Command{
+			Use: "list", Short: "List the rules", Example: "  peerchat forward list --json", Args: usageArgs(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error { return changeForwards(cmd, o, control.ForwardChange{}) },
+		})
+	return cmd
+}
+
+// newForwardRule is the command that adds a rule, or removes it.
+func newForwardRule(o *options, do, short string) *cobra.Command {
+	var listen bool
+	cmd := &cobra.Command{
+		Use: do + " NAME|DEVICE HOST:PORT|/PATH", Short: short,
+		Long: short + ". HOST:* is all ports of the host; with --listen *:PORT is\nall addresses of this machine. A name is looked up when it is used: whoever answers for it is\ntrusted.",
+		Example: "  peerchat forward " + do + " bob 127.0.0.1:5432\n  peerchat forward " + do + " bob /run/docker.sock\n  peerchat forward " +
+			do + " --listen bob 127.0.0.1:9000",
+		ValidArgsFunction: o.completeContact,
+		Args:              usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			may := forward.DoDial
+			if listen {
+				may = forward.DoListen
+			}
+			if err := (forward.Rule{Do: may, Addr: args[1]}).CheckAddr(); err != nil {
+				return usageError{err}
+			}
+			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]})
+		},
+	}
+	cmd.Flags().BoolVar(&listen, "listen", false, "about taking connections here (-R), not making them (-L)")
+	return cmd
+}
+
+// changeForwards asks for a change; without one the rules are printed.
+func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var all control.ForwardRules
+	if err := s.client.Call(cmd.Context(), control.OpForwards, ch, &all); err != nil {
+		return err
+	}
+	switch {
+	case o.json:
+		(&printer{out: cmd.OutOrStdout()}).json(all)
+	case ch.Do == "" && len(all.Rules) > 0:
+		return forwardTable(cmd.OutOrStdout(), all.Rules)
+	}
+	return nil
+}
+
+func forwardTable(out io.Writer, all []control.ForwardRule) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tDEVICE\tMAY\tADDRESS")
+	for _, r := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(r.Contact), r.Device, r.May, printable(r.Addr))
+	}
+	return w.Flush()
+}
+
+// forwarder is one run of the command.
+type forwarder struct {
+	o           *options
+	here, there []string
+
+	s    *session
+	to   target
+	who  string
+	p    *printer
+	note io.Writer
+}
+
+// ready is what is printed for each forward.
+type ready struct {
+	Step   string `json:"step"`
+	OK     bool   `json:"ok"`
+	Side   string `json:"side"` // where connections are taken: here or there
+	Listen string `json:"listen"`
+	Target string `json:"target"`
+}
+
+func (f *forwarder) run(cmd *cobra.Command, args []string) error {
+	here, err := specs(f.here)
+	if err != nil {
+		return err
+	}
+	there, err := specs(f.there)
+	if err != nil {
+		return err
+	}
+	if len(here)+len(there) == 0 {
+		return usageError{errors.New("nothing to forward: say -L or -R")}
+	}
+	if f.to, err = f.o.target(args[0]); err != nil {
+		return err
+	}
+	if f.s, err = f.o.open(cmd); err != nil {
+		return err
+	}
+	defer f.s.Close()
+	f.who, f.p, f.note = printable(args[0]), &printer{out: cmd.OutOrStdout()}, cmd.ErrOrStderr()
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	for _, sp := range here {
+		if err := f.fromHere(ctx, sp, func(relay func() error) { wg.Go(func() { cancel(relay()) }) }); err != nil {
+			return err
+		}
+	}
+	for _, sp := range there {
+		if err := f.fromThere(ctx, sp, func(relay func() error) { wg.Go(func() { cancel(relay()) }) }); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func specs(args []string) ([]forward.Spec, error) {
+	var out []forward.Spec
+	for _, s := range args {
+		sp, err := forward.ParseSpec(s)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		out = append(out, sp)
+	}
+	return out, nil
+}
+
+// fromHere takes connections here.
+func (f *forwarder) fromHere(ctx context.Context, sp forward.Spec, start func(func() error)) error {
+	l, err := forward.Listen(ctx, sp.Listen)
+	if err != nil {
+		return err
+	}
+	f.tell("here", l.Addr().String(), sp.Target)
+	start(func() error {
+		return forward.Relay(ctx, l, forward.RelayConfig{
+			Note: f.failed(sp.Target),
+			Open: func(ctx context.Context) (net.Conn, error) {
+				c, err := f.s.connect(ctx, f.to, forward.URIDial)
+				if err != nil {
+					return nil, err
+				}
+				if err := forward.Dial(ctx, c, sp.Target); err != nil {
+					return nil, err
+				}
+				return c, nil
+			},
+		})
+	})
+	return nil
+}
+
+// fromThere has the device take connections.
+func (f *forwarder) fromThere(ctx context.Context, sp forward.Spec, start func(func() error)) error {
+	token := forward.NewToken()
+	l, err := f.s.listen(ctx, forward.BackURI(token))
+	if err != nil {
+		return err
+	}
+	c, err := f.s.connect(ctx, f.to, forward.URIListen)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	at, err := forward.Ask(ctx, c, sp.Listen, token)
+	if err != nil {
+		return errors.Join(fmt.Errorf("-R %s: %w", sp.Listen, err), l.Close())
+	}
+	f.tell("there", at.String(), sp.Target)
+	ctx, cancel := context.WithCancelCause(ctx)
+	start(func() error {
+		_, err := c.Read(make([]byte, 1)) // it says no more: this is its end
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errors.New("it was taken back")
+		}
+		cancel(fmt.Errorf("%s listens on %s no more: %w", f.who, at, err))
+		return context.Cause(ctx)
+	})
+	start(func() error {
+		defer c.Close()
+		return forward.Relay(ctx, l, forward.RelayConfig{
+			Note: f.failed(sp.Target),
+			Take: func(c net.Conn) (func(), bool) {
+				peer, ok := peerlink.PeerOf(c)
+				return nil, ok && peer.Device == f.to.device
+			},
+			Open: func(ctx context.Context) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, sp.Target.Network, sp.Target.Addr)
+			},
+		})
+	})
+	return nil
+}
+
+// tell says that connections are taken.
+func (f *forwarder) tell(side, at string, to forward.Address) {
+	switch {
+	case f.o.json:
+		f.p.json(ready{"forward", true, side, at, to.String()})
+	case side == "here":
+		f.p.print(fmt.Sprintf("%s here goes to %s at %s", printable(at), to, f.who))
+	default:
+		f.p.print(fmt.Sprintf("%s at %s goes to %s here", printable(at), f.who, to))
+	}
+}
+
+// failed notes connections that were not joined.
+func (f *forwarder) failed(to forward.Address) func(error) {
+	return func(err error) { fmt.Fprintf(f.note, "a connection for %s was refused: %v\n", to, err) }
+}

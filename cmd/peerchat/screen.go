@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"peerlink/identity"
+	"peerlink/internal/chatui"
+	"peerlink/internal/control"
+)
+
+const (
+	// presenceEvery is how often the daemon is asked who is there.
+	presenceEvery = 2 * time.Second
+	// newsSoon is how long after a message the unread ones are counted again:
+	// by then those of the open conversation have been seen.
+	newsSoon = 200 * time.Millisecond
+	// newsRoom is how many messages wait for the screen before all is asked for
+	// again instead.
+	newsRoom = 1024
+)
+
+// hasScreen reports whether the chat can be drawn.
+func hasScreen(cmd *cobra.Command) bool {
+	if t := os.Getenv("TERM"); t == "" || t == "dumb" {
+		return false
+	}
+	return isScreen(cmd.InOrStdin()) && isScreen(cmd.OutOrStdout())
+}
+
+// isScreen reports whether v is a terminal, which not every character device is.
+func isScreen(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// chatOnScreen runs the chat on the terminal until the user leaves it. A
+// hang-up ends it as other signals do, so that the terminal is restored.
+func chatOnScreen(cmd *cobra.Command, s *session, open identity.DeviceID) error {
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	defer cancel(nil)
+	hupc := make(chan os.Signal, 1)
+	signal.Notify(hupc, syscall.SIGHUP)
+	defer signal.Stop(hupc)
+	go func() {
+		select {
+		case <-hupc:
+			cancel(caught{syscall.SIGHUP})
+		case <-ctx.Done():
+		}
+	}()
+	cfg := chatui.Config{}
+	if !open.IsZero() {
+		cfg.Open = open.String()
+	}
+	cfg.In, cfg.Out = cmd.InOrStdin(), cmd.OutOrStdout()
+	return chatui.Run(ctx, &desk{c: s.client, open: open, every: presenceEvery}, cfg)
+}
+
+// desk is what the chat on the terminal shows: the daemon's contacts and
+// messages.
+type desk struct {
+	c     *control.Client
+	open  identity.DeviceID // is shown even if it is no contact; zero: nobody
+	every time.Duration     // between two looks at who is there
+}
+
+// Contacts implements chatui.Backend: the contacts, everybody there is a
+// conversation with, and whom the chat was opened for.
+func (d *desk) Contacts(ctx context.Context) ([]chatui.Contact, error) {
+	var named control.Contacts
+	var talks control.Talks
+	var st control.Status
+	err := errors.Join(
+		d.c.Call(ctx, control.OpContacts, nil, &named),
+		d.c.Call(ctx, control.OpTalks, nil, &talks),
+		d.c.Call(ctx, control.OpStatus, nil, &st))
+	if err != nil {
+		return nil, err
+	}
+	var all []chatui.Contact
+	of := func(id identity.DeviceID) *chatui.Contact {
+		i := slices.IndexFunc(all, func(k chatui.Contact) bool { return k.ID == id.String() })
+		if i < 0 {
+			i = len(all)
+			all = append(all, chatui.Contact{ID: id.String(), Name: id.Short(), Presence: chatui.Away})
+		}
+		return &all[i]
+	}
+	for _, k := range named.Contacts {
+		c := of(k.Device)
+		if c.Name = k.Name; k.Trust == identity.Banned.String() {
+			c.Detail = "banned"
+		}
+	}
+	for _, t := range talks.Talks {
+		of(t.Peer).Unread = t.Unread
+	}
+	if !d.open.IsZero() {
+		of(d.open)
+	}
+	present(all, st.Links)
+	return all, nil
+}
+
+// present notes who has a link, and its way: that of the shortest round trip,
+// if there are several.
+func present(all []chatui.Contact, links []control.Link) {
+	best := map[string]control.Link{}
+	for _, l := range links {
+		id := l.Peer.Device.String()
+		if b, ok := best[id]; !ok || l.RTT > 0 && (b.RTT == 0 || l.RTT < b.RTT) {
+			best[id] = l
+		}
+	}
+	for i := range all {
+		if l, ok := best[all[i].ID]; ok {
+			all[i].Presence, all[i].Detail = chatui.Online, wayOf(l)
+		}
+	}
+}
+
+// wayOf is a line about a link, such as "relay, 48ms".
+func wayOf(l control.Link) string {
+	way := l.Carrier
+	if l.Way != "" {
+		way = l.Way
+	}
+	switch {
+	case l.RTT >= time.Millisecond:
+		way += ", " + l.RTT.Round(time.Millisecond).String()
+	case l.RTT > 0:
+		way += ", <1ms"
+	}
+	return way
+}
+
+// History implements chatui.Backend.
+func (d *desk) History(ctx context.Context, contact string, before int64, n int) ([]chatui.Message, error) {
+	peer, err := identity.ParseDeviceID(contact)
+	if err != nil {
+		return nil, err
+	}
+	var page control.Messages
+	if err := d.c.Call(ctx, control.OpHistory, control.History{Peer: peer, Before: before, N: n}, &page); err != nil {
+		return nil, err
+	}
+	var out []chatui.Message
+	for _, m := range page.Messages {
+		out = append(out, onScreen(m))
+	}
+	return out, nil
+}
+
+// Send implements chatui.Backend.
+func (d *desk) Send(ctx context.Context, contact, text string) (chatui.Message, error) {
+	to, err := identity.ParseDeviceID(contact)
+	if err != nil {
+		return chatui.Message{}, err
+	}
+	var m control.Message
+	if err := d.c.Call(ctx, control.OpSay, control.Say{To: to, Text: text}, &m); err != nil {
+		return chatui.Message{}, err
+	}
+	return onScreen(m), nil
+}
+
+// Seen implements chatui.Backend.
+func (d *desk) Seen(ctx context.Context, contact string, seq int64) error {
+	peer, err := identity.ParseDeviceID(contact)
+	if err != nil {
+		return err
+	}
+	return d.c.Call(ctx, control.OpSeen, control.Seen{Peer: peer, Seq: seq}, nil)
+}
+
+// onScreen is a message of the daemon's as the screen has it.
+func onScreen(m control.Message) chatui.Message {
+	out := chatui.Message{Contact: m.Peer.String(), Seq: m.Seq, Mine: m.Mine, Text: m.Text, Time: m.At, Reason: m.Reason}
+	switch m.Mark {
+	case "sent":
+		out.Mark = chatui.Sent
+	case "delivered":
+		out.Mark = chatui.Delivered
+	case "failed":
+		out.Mark = chatui.Failed
+	}
+	return out
+}
+
+// Events implements chatui.Backend.
+func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &feed{d: d, out: make(chan chatui.Event), msgs: make(chan control.Message, newsRoom), shown: map[string]chatui.Contact{}}
+	asked := make(chan error, 2)
+	go func() {
+		defer close(f.msgs)
+		asked <- control.FollowReady(ctx, d.c, control.OpMessages, nil, func() { asked <- nil }, f.take)
+	}()
+	err := <-asked
+	if err == nil {
+		var all []chatui.Contact
+		if all, err = d.Contacts(ctx); err == nil {
+			f.changes(all) // the screen asks for them itself
+		}
+	}
+	if err != nil {
+		cancel()
+		for range f.msgs { // until nobody writes to it
+		}
+		return nil, fmt.Errorf("follow the daemon: %w", err)
+	}
+	go func() {
+		defer close(f.out)
+		f.run(ctx)
+		cancel()
+		for range f.msgs {
+		}
+	}()
+	return f.out, nil
+}
+
+// feed is one life of Events. Its goroutine ends with the daemon's connection,
+// or with its context.
+type feed struct {
+	d     *desk
+	out   chan chatui.Event
+	msgs  chan control.Message
+	shown map[string]chatui.Contact // as the screen knows them
+}
+
+var errSlowScreen = errors.New("the screen is behind")
+
+// take never waits: if there is no room the screen asks for all again.
+func (f *feed) take(m control.Message) error {
+	select {
+	case f.msgs <- m:
+		return nil
+	default:
+		return errSlowScreen
+	}
+}
+
+func (f *feed) run(ctx context.Context) {
+	look := time.NewTimer(f.d.every)
+	defer look.Stop()
+	soon := false
+	for {
+		ok := true
+		select {
+		case m, more := <-f.msgs:
+			if !more {
+				return
+			}
+			if _, known := f.shown[m.Peer.String()]; !known {
+				ok = f.look(ctx) // or the screen has no place for it
+			}
+			if !m.Mine && !soon {
+				soon = true
+				look.Reset(newsSoon)
+			}
+			s := onScreen(m)
+			ok = ok && f.tell(ctx, chatui.Event{Message: &s})
+		case <-look.C:
+			soon = false
+			look.Reset(f.d.every)
+			ok = f.look(ctx)
+		case <-ctx.Done():
+			return
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// look tells what has changed about the contacts.
+func (f *feed) look(ctx context.Context) bool {
+	all, err := f.d.Contacts(ctx)
+	if err != nil {
+		return false
+	}
+	for _, e := range f.changes(all) {
+		if !f.tell(ctx, e) {
+			return false
+		}
+	}
+	return true
+}
+
+// changes returns what the screen does not know yet, and counts on it being
+// told.
+func (f *feed) changes(all []chatui.Contact) []chatui.Event {
+	var out []chatui.Event
+	now := make(map[string]chatui.Contact, len(all))
+	for _, k := range all {
+		now[k.ID] = k
+		if was, ok := f.shown[k.ID]; !ok || was != k {
+			out = append(out, chatui.Event{Contact: &k})
+		}
+	}
+	for id := range f.shown {
+		if _, still := now[id]; !still {
+			out = append(out, chatui.Event{Gone: id})
+		}
+	}
+	f.shown = now
+	return out
+}
+
+func (f *feed) tell(ctx context.Context, e chatui.Event) bool {
+	select {
+	case f.out <- e:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

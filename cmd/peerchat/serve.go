@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink"
+	"peerlink/identity"
+	"peerlink/internal/website"
+)
+
+// newServe is the command that offers a site to other devices.
+func newServe(o *options) *cobra.Command {
+	s := &server{o: o}
+	cmd := &cobra.Command{
+		Use:   "serve [FOLDER | http://127.0.0.1:PORT | unix:SOCKET] --from NAME",
+		Short: "Offer a folder, a local web server or CGI programs to devices",
+		Long: "Offer a folder, a web server of this machine or CGI programs to certain devices, which open\n" +
+			"the site with “peerchat browse”. Folders are for reading; what begins with a dot is left out,\n" +
+			"and links that lead out of the folder do not work. A web server is told which device asks by\n" +
+			"the header Peerlink-Device, a CGI program by PEERLINK_DEVICE: these can be believed, as whoever\n" +
+			"asks cannot set them. The command serves until it is stopped.",
+		Example:           "  peerchat serve ~/photos --from alice\n  peerchat serve http://127.0.0.1:8000 --from alice,bob\n  peerchat serve --cgi ./programs --anyone",
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
+		Args:              usageArgs(s.check),
+		RunE:              s.run,
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&s.from, "from", nil, "devices that may see the site, by name or id; others are refused")
+	f.BoolVar(&s.anyone, "anyone", false, "any device may see it that can reach this one")
+	f.StringVar(&s.cfg.CGI, "cgi", "", "folder of CGI programs, served as "+website.CGIPath+"NAME")
+	f.DurationVar(&s.cfg.CGITime, "cgi-time", time.Minute, "how long a CGI program may run")
+	f.BoolVar(&s.cfg.Hidden, "hidden", false, "serve what begins with a dot, too")
+	f.BoolVar(&s.cfg.Far, "far", false, "allow a web server that is not on this machine")
+	f.Int64Var(&s.maxBody, "max-body", 256, "how many MiB a request may send")
+	return cmd
+}
+
+// server are the flags of the command.
+type server struct {
+	o       *options
+	cfg     website.Config
+	from    []string
+	anyone  bool
+	maxBody int64
+}
+
+func (s *server) check(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) > 1:
+		return fmt.Errorf("accepts at most 1 arg(s), received %d", len(args))
+	case len(args) == 0 && s.cfg.CGI == "":
+		return errors.New("say what to serve: a folder, http://127.0.0.1:PORT, unix:SOCKET or --cgi FOLDER")
+	case len(s.from) == 0 && !s.anyone:
+		return errors.New("say who may see it: --from NAME, or --anyone")
+	case len(s.from) > 0 && s.anyone:
+		return errors.New("either --from or --anyone")
+	case s.cfg.CGITime <= 0:
+		return errors.New("--cgi-time: want more than 0")
+	case s.maxBody < 1 || s.maxBody > 1<<30:
+		return errors.New("--max-body: want 1 to 1073741824 MiB")
+	}
+	if len(args) == 1 {
+		if strings.Contains(args[0], "://") || strings.HasPrefix(args[0], "unix:") {
+			s.cfg.Upstream = args[0]
+		} else {
+			s.cfg.Folder = args[0]
+		}
+	}
+	return nil
+}
+
+func (s *server) run(cmd *cobra.Command, _ []string) error {
+	var from []identity.DeviceID
+	for _, who := range s.from {
+		t, err := s.o.target(who)
+		if err != nil {
+			return err
+		}
+		from = append(from, t.device)
+	}
+	s.cfg.Allow = func(d identity.DeviceID) bool { return s.anyone || slices.Contains(from, d) }
+	s.cfg.PeerOf = func(c net.Conn) (identity.DeviceID, bool) {
+		p, ok := peerlink.PeerOf(c)
+		return p.Device, ok
+	}
+	s.cfg.Logger = s.o.logger(cmd.ErrOrStderr())
+	s.cfg.MaxBody = s.maxBody << 20
+	return s.serve(cmd)
+}
+
+func (s *server) serve(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	site, err := website.New(s.cfg)
+	if err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) || errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return usageError{err}
+	}
+	defer site.Close()
+	acc, err := s.o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer acc.Close()
+	l, err := acc.listen(ctx, website.Pattern)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- site.Serve(l) }()
+	if err := s.announce(cmd, acc); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		return fmt.Errorf("serve: %w", err)
+	}
+}
+
+// announce prints this device's id.
+func (s *server) announce(cmd *cobra.Command, acc *session) error {
+	ctx, p := cmd.Context(), &printer{out: cmd.OutOrStdout()}
+	st, err := acc.status(ctx)
+	if err != nil {
+		return err
+	}
+	err = acc.ready(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case s.o.json && err != nil:
+		p.json(map[string]any{"step": "ready", "ok": false, "device": st.Self.Device, "tcp": st.Listens, "error": err.Error()})
+	case s.o.json:
+		p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
+	default:
+		p.print(st.Self.Device.String())
+		fmt.Fprintf(cmd.ErrOrStderr(), "others open it with: peerchat browse %s\n", st.Self.Device)
+		if err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
+		}
+	}
+	return nil
+}

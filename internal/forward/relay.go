@@ -1,0 +1,219 @@
+package forward
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"peerlink/channel"
+)
+
+const (
+	// MaxConns is how many connections a Relay joins at once.
+	MaxConns  = 128
+	bufferLen = 64 << 10
+	// maxPause is the longest wait after a listener failed for the moment.
+	maxPause = time.Second
+)
+
+// NewToken returns a token for Ask.
+func NewToken() string {
+	b := make([]byte, tokenLen)
+	_, _ = rand.Read(b) // it never fails
+	return hex.EncodeToString(b)
+}
+
+// Listen takes connections at an address. A Unix socket is for this user only;
+// a file that stands in its place is left alone. The error names the address,
+// and says what to do about a port that is busy or privileged.
+func Listen(ctx context.Context, a Address) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, a.Network, a.listen())
+	switch {
+	case err == nil && a.Network == "unix":
+		if err = os.Chmod(a.Addr, 0o600); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	case err == nil:
+	case errors.Is(err, syscall.EADDRINUSE) && a.Network == "unix":
+		err = hintError{err, "remove the file, if nobody uses it"}
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = hintError{err, "another program uses this port: choose another one, or 0 for any"}
+	case errors.Is(err, os.ErrPermission) && a.Network == "tcp":
+		err = hintError{err, "ports below 1024 are the system's: choose a higher one"}
+	}
+	return l, err
+}
+
+// hintError is an error and what to do about it.
+type hintError struct {
+	error
+	hint string
+}
+
+// Error returns both.
+func (e hintError) Error() string { return e.error.Error() + " (" + e.hint + ")" }
+
+// Unwrap returns the error.
+func (e hintError) Unwrap() error { return e.error }
+
+// RelayConfig is what Relay needs. Open is required.
+type RelayConfig struct {
+	// Open makes the other end for a connection that was taken. It is called
+	// concurrently, and ends with its ctx.
+	Open func(ctx context.Context) (net.Conn, error)
+	// Take says whether a connection is wanted; done is called when it has
+	// ended, unless it is nil. A nil Take: all are.
+	Take func(c net.Conn) (done func(), ok bool)
+	// Note is told of each connection for which Open failed, and of the
+	// listener's own troubles; it is called concurrently. nil: nobody is.
+	Note func(err error)
+	// Max is how many connections are joined at once; the next ones wait to be
+	// taken. 0: MaxConns.
+	Max int
+}
+
+// Relay joins each connection of a listener, which it closes, to one that it
+// opens, until ctx ends, whose cause it then returns, or the listener does. It
+// returns when the last connection has ended; with ctx they are cut.
+func Relay(ctx context.Context, l net.Listener, cfg RelayConfig) error {
+	if cfg.Max <= 0 {
+		cfg.Max = MaxConns
+	}
+	if cfg.Note == nil {
+		cfg.Note = func(error) {}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	defer l.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, cfg.Max)
+	for {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		c, err := accept(ctx, l, cfg.Note)
+		if err != nil {
+			return err
+		}
+		wg.Go(func() {
+			defer func() { <-room }()
+			cfg.one(ctx, c)
+		})
+	}
+}
+
+// one joins a connection that was taken.
+func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
+	if cfg.Take != nil {
+		done, ok := cfg.Take(c)
+		if !ok {
+			cut(c)
+			return
+		}
+		if done != nil {
+			defer done()
+		}
+	}
+	far, err := cfg.Open(ctx)
+	if err != nil {
+		cut(c)
+		if ctx.Err() == nil {
+			cfg.Note(err)
+		}
+		return
+	}
+	_ = join(ctx, c, far) // how it ended is told to both ends
+}
+
+// accept waits for a connection. Of a shortage, such as of descriptors, it
+// waits for the end.
+func accept(ctx context.Context, l net.Listener, note func(error)) (net.Conn, error) {
+	pause := 5 * time.Millisecond
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			return c, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case !short(err):
+			return nil, err
+		}
+		if pause < maxPause {
+			note(err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// short tells whether the system lacks something for the moment.
+func short(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// join copies both ways until both directions have ended, and closes both. The
+// end of one is passed on; anything else, and the end of ctx, cuts both.
+func join(ctx context.Context, a, b net.Conn) error {
+	both := func() { cut(a); cut(b) }
+	stop := context.AfterFunc(ctx, both)
+	defer stop()
+	ended := make(chan error, 2)
+	go func() { ended <- half(a, b) }()
+	go func() { ended <- half(b, a) }()
+	err := <-ended
+	if err != nil {
+		both()
+	}
+	if second := <-ended; err == nil && second != nil {
+		both()
+		err = second
+	}
+	if err == nil {
+		err = errors.Join(a.Close(), b.Close())
+	}
+	return err
+}
+
+// half copies one direction, its end too.
+func half(to, from net.Conn) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, bufferLen))
+	if err != nil {
+		return err
+	}
+	if w, ok := to.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.New("forward: a connection without half-close")
+}
+
+// cut ends a connection so that the other end does not take it for an end.
+func cut(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ Reset(code channel.Code) error }:
+		_ = c.Reset(channel.CodeUser)
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+	}
+	_ = c.Close()
+}

@@ -1,0 +1,112 @@
+package forward
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func mustAddr(t *testing.T, s string) Address {
+	t.Helper()
+	a, err := parse(s, toListen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// fault: H8
+func TestARuleIsForOneDeviceOneUseAndOneAddress(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "forwards.json")
+	r, err := OpenRules(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range []Rule{{bob, DoDial, "127.0.0.1:080"}, {bob, DoDial, "DB.lan:*"}, {bob, DoListen, "*:9000"}, {bob, DoDial, "/run/x.sock"}} {
+		if err := errors.Join(r.Allow(rule), r.Allow(rule)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := OpenRules(path) // as on disk
+	if err != nil || len(again.List()) != 4 {
+		t.Fatalf("%d rules, %v", len(again.List()), err)
+	}
+	for _, c := range []struct {
+		allowed bool
+		do      string
+		addr    string
+	}{
+		{true, DoDial, "127.0.0.1:80"},
+		{false, DoDial, "127.0.0.1:81"},
+		{false, DoDial, "localhost:80"},
+		{false, DoListen, "127.0.0.1:80"},
+		{true, DoDial, "db.lan:1"},
+		{false, DoDial, "db.lan.evil:1"},
+		{true, DoListen, "*:9000"},
+		{false, DoListen, "127.0.0.1:9000"},
+		{true, DoDial, "/run/x.sock"},
+		{false, DoDial, "/run/../run/x.sock"},
+	} {
+		if got := again.Allows(bob, c.do, mustAddr(t, c.addr)); got != c.allowed {
+			t.Errorf("%s %s: %v", c.do, c.addr, got)
+		}
+		if again.Allows(alice, c.do, mustAddr(t, c.addr)) {
+			t.Errorf("%s %s: another device may, too", c.do, c.addr)
+		}
+	}
+	if err := again.Remove(Rule{bob, DoDial, "127.0.0.1:80"}); err != nil || again.Allows(bob, DoDial, mustAddr(t, "127.0.0.1:80")) {
+		t.Errorf("a removed rule holds: %v", err)
+	}
+	if err := again.Remove(Rule{bob, DoDial, "127.0.0.1:80"}); !errors.Is(err, ErrNoRule) {
+		t.Errorf("removed twice: %v", err)
+	}
+	for _, rule := range []Rule{{alice, "eat", "a:1"}, {alice, DoDial, "*:80"}, {alice, DoDial, "a:"}, {Do: DoDial, Addr: "a:1"}} {
+		if err := again.Allow(rule); err == nil {
+			t.Errorf("%+v was taken", rule)
+		}
+	}
+}
+
+func TestRulesAreBounded(t *testing.T) {
+	r := &Rules{path: filepath.Join(t.TempDir(), "f.json")}
+	for i := range MaxRules {
+		r.rules = append(r.rules, Rule{bob, DoDial, "h:" + strconv.Itoa(i+1)})
+	}
+	if err := r.Allow(Rule{bob, DoDial, "h:60000"}); err == nil || len(r.List()) != MaxRules {
+		t.Errorf("rule %d was taken: %v", MaxRules+1, err)
+	}
+}
+
+// fault: I1 H6
+func TestDamagedRulesAllowNothingAndStay(t *testing.T) {
+	for _, text := range []string{
+		"", "{", `{"rules":[{}]}`, `{"rules":[],"x":1}`, `{"rules":[]} {}`, "\xef\xbb\xbf{}",
+		`{"rules":[{"device":"` + bob.String() + `","do":"dial","addr":"*:80"}]}`, strings.Repeat(" ", maxFile+1),
+	} {
+		path := filepath.Join(t.TempDir(), "forwards.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := OpenRules(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%.40q: %v, %v", text, r, err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != text {
+			t.Errorf("%.40q was changed", text)
+		}
+	}
+}
+
+func FuzzParseRules(f *testing.F) {
+	f.Add([]byte(`{"rules":[{"device":"` + bob.String() + `","do":"dial","addr":"a:1"}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		rules, err := parseRules(text)
+		for _, r := range rules {
+			if same, err2 := r.check(); err == nil && (err2 != nil || same != r) {
+				t.Errorf("%+v is %+v, %v", r, same, err2)
+			}
+		}
+	})
+}

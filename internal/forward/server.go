@@ -1,0 +1,295 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink/identity"
+)
+
+const (
+	// maxOfDevice is how many connections, listeners and requests one device has.
+	maxOfDevice = 128
+	// maxInAll is that of all devices.
+	maxInAll = 512
+)
+
+// Config is what a Server is made of. All but Logger and DialFunc are required.
+type Config struct {
+	Rules *Rules
+	// Open opens a channel to a device there is a link with.
+	Open func(ctx context.Context, device identity.DeviceID, uri string) (net.Conn, error)
+	// PeerOf tells which device a channel is with, and its URI.
+	PeerOf func(c net.Conn) (device identity.DeviceID, uri string, ok bool)
+	// DialFunc reaches a target; nil: a net.Dialer does.
+	DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Logger gets what was allowed and refused. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Server does what the rules let other devices ask for. Its methods may be
+// called concurrently.
+type Server struct {
+	cfg    Config
+	ctx    context.Context // its life
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	count map[identity.DeviceID]int
+	all   int
+	busy  map[*ongoing]struct{}
+	over  bool
+}
+
+// ongoing is a use of a rule.
+type ongoing struct {
+	device identity.DeviceID
+	do     string
+	addr   Address
+	end    context.CancelFunc
+}
+
+// NewServer makes a server; Close it.
+func NewServer(cfg Config) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.DialFunc == nil {
+		cfg.DialFunc = (&net.Dialer{}).DialContext
+	}
+	s := &Server{cfg: cfg, count: map[identity.DeviceID]int{}, busy: map[*ongoing]struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Serve answers the channels of a listener, which it closes, until that or the
+// server ends. The error of Accept is returned unless the server was closed.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return l.Close()
+	}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	defer s.wg.Done()
+	defer l.Close()
+	stop := context.AfterFunc(s.ctx, func() { _ = l.Close() })
+	defer stop()
+	for {
+		c, err := l.Accept()
+		if s.ctx.Err() != nil {
+			if err == nil {
+				cut(c)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		device, uri, ok := s.cfg.PeerOf(c)
+		if !ok || !s.enter(device) {
+			s.cfg.Logger.Warn("forward: refused, too many at once", "device", device)
+			cut(c)
+			continue
+		}
+		s.wg.Go(func() {
+			defer s.leave(device)
+			s.serve(c, device, uri)
+		})
+	}
+}
+
+// enter counts one more of a device's, if there is room.
+func (s *Server) enter(device identity.DeviceID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= maxInAll || s.count[device] >= maxOfDevice {
+		return false
+	}
+	s.all++
+	s.count[device]++
+	return true
+}
+
+func (s *Server) leave(device identity.DeviceID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.count[device]--; s.count[device] == 0 {
+		delete(s.count, device)
+	}
+}
+
+// serve answers one channel.
+func (s *Server) serve(c net.Conn, device identity.DeviceID, uri string) {
+	stop := context.AfterFunc(s.ctx, func() { cut(c) })
+	defer stop()
+	var q request
+	_ = c.SetDeadline(time.Now().Add(askTimeout))
+	err := readMessage(c, &q)
+	if err == nil {
+		switch uri {
+		case URIDial:
+			err = s.dial(c, device, q)
+		case URIListen:
+			err = s.listen(c, device, q)
+		default:
+			err = errors.New("there is no such service")
+		}
+	}
+	if err == nil {
+		return
+	}
+	var told *refusal
+	if errors.As(err, &told) || q.Addr == "" {
+		s.cfg.Logger.Info("forward: refused", "device", device, "uri", uri, "err", err)
+	}
+	if told != nil {
+		_ = c.SetDeadline(time.Now().Add(askTimeout))
+		if writeMessage(c, answer{Error: told.Error()}) == nil {
+			_ = c.Close()
+			return
+		}
+	}
+	cut(c)
+}
+
+// refusal is an error that the device is told.
+type refusal struct{ error }
+
+// begin notes the use of a rule, which ends with ctx: when the server ends, or
+// the rule is removed.
+func (s *Server) begin(device identity.DeviceID, do string, a Address) (ctx context.Context, done func(), err error) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	u := &ongoing{device, do, a, cancel}
+	s.mu.Lock()
+	s.busy[u] = struct{}{}
+	s.mu.Unlock()
+	done = func() {
+		cancel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.busy, u)
+	}
+	if !s.cfg.Rules.Allows(device, do, a) { // after u was noted, or a removal could miss it
+		done()
+		return nil, nil, &refusal{fmt.Errorf("you may not %s %s here (its user can allow it: peerchat forward allow)", map[string]string{DoDial: "connect to", DoListen: "listen on"}[do], a)}
+	}
+	return ctx, done, nil
+}
+
+// Recheck ends what the rules no longer allow. Call it after a removal.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	var gone []*ongoing
+	for u := range s.busy {
+		if !s.cfg.Rules.Allows(u.device, u.do, u.addr) {
+			gone = append(gone, u)
+		}
+	}
+	s.mu.Unlock()
+	for _, u := range gone {
+		u.end()
+	}
+}
+
+// dial joins a channel to its target.
+func (s *Server) dial(c net.Conn, device identity.DeviceID, q request) error {
+	a, err := ParseAddress(q.Addr)
+	if err != nil {
+		return &refusal{err}
+	}
+	ctx, done, err := s.begin(device, DoDial, a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	within, cancel := context.WithTimeout(ctx, dialTimeout)
+	target, err := s.cfg.DialFunc(within, a.Network, a.Addr)
+	cancel()
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) { // whose text has the address once more
+			err = op.Err
+		}
+		return &refusal{fmt.Errorf("connect to %s: %w", a, err)}
+	}
+	_ = c.SetDeadline(time.Now().Add(askTimeout))
+	err = writeMessage(c, answer{})
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		cut(target)
+		return err
+	}
+	return join(ctx, c, target)
+}
+
+// listen takes connections for a device until its channel ends.
+func (s *Server) listen(c net.Conn, device identity.DeviceID, q request) error {
+	a, err := parse(q.Addr, toListen)
+	if err == nil {
+		err = checkToken(q.Token)
+	}
+	if err != nil {
+		return &refusal{err}
+	}
+	ctx, done, err := s.begin(device, DoListen, a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	l, err := Listen(ctx, a)
+	if err != nil {
+		return &refusal{err}
+	}
+	defer l.Close()
+	at := a.Addr
+	if a.Network == "tcp" {
+		at = l.Addr().String()
+	}
+	if err = writeMessage(c, answer{Addr: at}); err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.wg.Go(func() {
+		defer cancel()
+		_, _ = c.Read(make([]byte, 1)) // it says no more: this is its end
+	})
+	stop := context.AfterFunc(ctx, func() { cut(c) })
+	defer stop()
+	s.cfg.Logger.Info("forward: listening", "device", device, "addr", at)
+	return Relay(ctx, l, RelayConfig{
+		Open: func(ctx context.Context) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return s.cfg.Open(ctx, device, BackURI(q.Token))
+		},
+		Take: func(net.Conn) (func(), bool) { return func() { s.leave(device) }, s.enter(device) },
+		Note: func(err error) {
+			s.cfg.Logger.Warn("forward: a connection was not joined", "device", device, "addr", at, "err", err)
+		},
+	})
+}
+
+// Close ends all connections and listeners, and waits for them.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.cancel()
+	s.wg.Wait()
+	return nil
+}

@@ -1,0 +1,263 @@
+package website
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"peerlink/identity"
+)
+
+const (
+	// gatewayConns is how many channels a Gateway has at once: fewer than the
+	// other side takes (32), so that two browsers may share a device.
+	gatewayConns = 24
+	// openTimeout is how long a browser waits for a channel, if not told: a device
+	// behind two bad NATs takes half of it.
+	openTimeout = 30 * time.Second
+	// labelDigits is how much of a device id names its host: a label of DNS has 63
+	// bytes at most, and nobody makes two ids that begin with 128 equal bits.
+	labelDigits = 32
+)
+
+// GatewayConfig is what a Gateway is made of: Device and Dial are required.
+type GatewayConfig struct {
+	Device identity.DeviceID
+	// Name is what the device is called on error pages; empty: by its id.
+	Name string
+	// Dial opens a channel "http://DEVICEID" to the device.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Within bounds a Dial; zero: 30 s. Negative: no limit.
+	Within time.Duration
+	// Hosts are names besides the device's own under which browsers may ask.
+	Hosts []string
+	// Logger gets what went wrong. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Gateway shows a browser of this machine the site of a device. Its methods may
+// be called concurrently.
+type Gateway struct {
+	cfg       GatewayConfig
+	http      *http.Server
+	proxy     *httputil.ReverseProxy
+	transport *http.Transport
+	cross     *http.CrossOriginProtection
+	cancel    context.CancelFunc
+
+	mu   sync.Mutex
+	over bool
+	wg   sync.WaitGroup // requests and calls of Serve
+}
+
+// NewGateway makes a gateway; Close it.
+func NewGateway(cfg GatewayConfig) (*Gateway, error) {
+	if cfg.Dial == nil {
+		return nil, errors.New("website: Dial is required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Within == 0 {
+		cfg.Within = openTimeout
+	}
+	if cfg.Name == "" {
+		cfg.Name = cfg.Device.String()
+	}
+	g := &Gateway{cfg: cfg, cross: http.NewCrossOriginProtection()}
+	life, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	g.transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if !g.begin() {
+				return nil, net.ErrClosed
+			}
+			defer g.wg.Done()
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			stop := context.AfterFunc(life, cancel) // a dial outlives its request
+			defer stop()
+			return g.dial(ctx)
+		},
+		DisableCompression:     true, // as it comes
+		MaxConnsPerHost:        gatewayConns,
+		MaxIdleConnsPerHost:    gatewayConns,
+		IdleConnTimeout:        90 * time.Second, // as peerlink's own Transport
+		MaxResponseHeaderBytes: maxAnswer,
+	}
+	log := slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug)
+	g.proxy = &httputil.ReverseProxy{
+		Rewrite:       g.rewrite,
+		Transport:     g.transport,
+		FlushInterval: -1,
+		ErrorLog:      log,
+		ModifyResponse: func(r *http.Response) error {
+			relative(r.Header, cfg.Device.String())
+			if r.Request.Context().Value(bareKey{}) != nil {
+				r.Header.Del("Set-Cookie")
+			}
+			return nil
+		},
+		ErrorHandler: g.fail,
+	}
+	g.http = &http.Server{
+		Handler:           http.HandlerFunc(g.serve),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader / 2, // the other side must take it with what is added
+		BaseContext:       func(net.Listener) context.Context { return life },
+		ErrorLog:          log,
+	}
+	return g, nil
+}
+
+// dial opens a channel in time.
+func (g *Gateway) dial(ctx context.Context) (net.Conn, error) {
+	if g.cfg.Within > 0 {
+		within, cancel := context.WithTimeoutCause(ctx, g.cfg.Within, fmt.Errorf("no answer within %v: %w", g.cfg.Within, context.DeadlineExceeded))
+		defer cancel()
+		ctx = within
+	}
+	return g.cfg.Dial(ctx)
+}
+
+// bareKey marks requests to an address of this machine instead of a name.
+type bareKey struct{}
+
+// host is the site's own name under localhost.
+func (g *Gateway) host() string { return g.cfg.Device.String()[:labelDigits] + ".localhost" }
+
+// URL is what to open in a browser for a listener's address.
+func (g *Gateway) URL(at net.Addr) string {
+	host := g.host()
+	if len(g.cfg.Hosts) > 0 {
+		host = g.cfg.Hosts[0]
+	}
+	return g.at(host, at.String())
+}
+
+// at is the page's address at a host, with the port of another address.
+func (g *Gateway) at(host, addr string) string {
+	if _, port, err := net.SplitHostPort(addr); err == nil && port != "80" {
+		host = net.JoinHostPort(host, port)
+	}
+	return (&url.URL{Scheme: "http", Host: host, Path: "/"}).String()
+}
+
+// serve lets through what is asked of this site by its name, by this site or by
+// the user.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
+	if !g.begin() {
+		w.Header().Set("Connection", "close")
+		problem(w, r, http.StatusServiceUnavailable, "This gateway is being closed.")
+		return
+	}
+	defer g.wg.Done()
+	host := hostOf(r.Host)
+	named := host == g.host() || slices.ContainsFunc(g.cfg.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	switch {
+	case !named && !loopback(host):
+		problem(w, r, http.StatusMisdirectedRequest, "This gateway does not answer to that name.")
+		return
+	case !named && r.Header.Get("Sec-Fetch-Site") != "": // a browser's
+		w.Header().Set("Location", strings.TrimSuffix(g.at(g.host(), r.Host), "/")+"/"+strings.TrimLeft(r.URL.RequestURI(), "/"))
+		problem(w, r, http.StatusTemporaryRedirect, "The site has a name of its own, so that no other site's cookies go there.")
+		return
+	case g.cross.Check(r) != nil || foreign(r):
+		problem(w, r, http.StatusForbidden, "A page of another site asked for this. It may link here, no more.")
+		return
+	}
+	if !named {
+		r = r.WithContext(context.WithValue(r.Context(), bareKey{}, true))
+		r.Header.Del("Cookie")
+	}
+	_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended
+	g.proxy.ServeHTTP(w, r)
+}
+
+// begin counts a request, a dial or a call of Serve that Close waits for.
+func (g *Gateway) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.over {
+		g.wg.Add(1)
+	}
+	return !g.over
+}
+
+// hostOf is a Host header without the port.
+func hostOf(hostport string) string {
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		hostport = h
+	}
+	return strings.ToLower(strings.Trim(hostport, "[]"))
+}
+
+// foreign tells whether a request for a WebSocket, which pages of all sites
+// could read, comes from another one.
+func foreign(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if r.Header.Get("Upgrade") == "" || origin == "" {
+		return false
+	}
+	o, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(o.Host, r.Host)
+}
+
+// rewrite makes the request that the device gets: one to itself.
+func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
+	device := g.cfg.Device.String()
+	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", device, device
+	p.Out.Trailer = nil
+	if p.Out.Header.Get("Origin") != "" {
+		o, err := url.Parse(p.Out.Header.Get("Origin"))
+		if err == nil && strings.EqualFold(o.Host, p.In.Host) {
+			p.Out.Header.Set("Origin", "http://"+device)
+		}
+	}
+}
+
+// fail tells why there is no response, with all that is known.
+func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
+	g.cfg.Logger.Debug("website: no answer", "device", g.cfg.Device, "err", err)
+	var timeout net.Error
+	code := http.StatusBadGateway
+	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		code = http.StatusGatewayTimeout
+	}
+	problem(w, r, code, fmt.Sprintf("The site of %s is not to be had: %v. It must run “peerchat serve”; “peerchat doctor” tells more about the way there.", g.cfg.Name, err))
+}
+
+// Serve answers the connections of a listener, which it closes, until that or
+// the gateway ends. The error of Accept is returned unless the gateway was closed.
+func (g *Gateway) Serve(l net.Listener) error {
+	if !g.begin() {
+		return l.Close()
+	}
+	defer g.wg.Done()
+	if err := g.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close ends all connections and channels, and waits for what runs.
+func (g *Gateway) Close() error {
+	g.mu.Lock()
+	g.over = true
+	g.mu.Unlock()
+	g.cancel() // what was upgraded, too
+	err := g.http.Close()
+	g.wg.Wait()
+	g.transport.CloseIdleConnections()
+	return err
+}
