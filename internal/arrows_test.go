@@ -42,6 +42,7 @@ var arrows = map[string]string{
 	"peerlink/internal/control":         `pion|libp2p|quic-go|^peerlink/(account|dht|ice|internal/daemon)`,
 	"peerlink/internal/chat":            `pion|libp2p|quic-go|^peerlink/(account|dht|ice|internal/(daemon|control)$)`,
 	"peerlink/internal/forward":         `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|tlssock|internal/(chat|daemon|control)$)`,
+	"peerlink/internal/website":         `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock|internal/(chat|daemon|control)$)`,
 	"peerlink/web":                      `^peerlink/`,
 }
 

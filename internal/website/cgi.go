@@ -149,7 +149,7 @@ func (p *programs) run(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		}
 		_ = in.CloseWithError(err) // nil: the end
 	}()
-	begun, err := p.answer(w, r, out)
+	begun, err := p.answer(w, out)
 	cancel()
 	_ = out.Close()
 	<-ended
@@ -171,6 +171,7 @@ func feeder(cmd *exec.Cmd, w http.ResponseWriter, r *http.Request) (func() func(
 	if err != nil {
 		return nil, err
 	}
+	_ = http.NewResponseController(w).EnableFullDuplex() // or the body is dropped once the program begins to answer
 	return func() func() {
 		done := make(chan struct{})
 		go func() {
@@ -247,7 +248,7 @@ func (p *programs) env(r *http.Request, name, info string) []string {
 }
 
 // answer passes a program's output on. begun tells whether anything has gone out.
-func (p *programs) answer(w http.ResponseWriter, r *http.Request, out io.Reader) (begun bool, err error) {
+func (p *programs) answer(w http.ResponseWriter, out io.Reader) (begun bool, err error) {
 	limited := &io.LimitedReader{R: out, N: maxCGIHeader}
 	br := bufio.NewReader(limited)
 	header, err := textproto.NewReader(br).ReadMIMEHeader()

@@ -32,7 +32,7 @@ func TestAProgramLearnsTheProvenDevice(t *testing.T) {
 	forged := mallory.String()
 	resp, body := ask(t, c, http.MethodPost, "http://x/cgi-bin/env/more/path?a=b&c", "the body",
 		"Peerlink-Device", forged, "peerlink_device", forged, "Proxy", "http://evil.example", "Content-Type", "text/x-test", "X_B", "1")
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.StatusCode, body)
 	}
 	for _, want := range []string{
@@ -59,13 +59,13 @@ func TestProgramsAnswerAsTheyLike(t *testing.T) {
 		"redirect": "#!/bin/sh\nprintf 'Location: /elsewhere\\n\\n'",
 		"idle":     plain + "echo did not read",
 	})
-	if resp, body := get(t, c, "/cgi-bin/teapot"); resp.StatusCode != 418 || resp.Header.Get("X-A") != "b" || body != "short and stout" {
+	if resp, body := get(t, c, "/cgi-bin/teapot"); resp.StatusCode != http.StatusTeapot || resp.Header.Get("X-A") != "b" || body != "short and stout" {
 		t.Errorf("%d %v %q", resp.StatusCode, resp.Header, body)
 	}
-	if resp, _ := get(t, c, "/cgi-bin/redirect"); resp.StatusCode != 302 || resp.Header.Get("Location") != "/elsewhere" {
+	if resp, _ := get(t, c, "/cgi-bin/redirect"); resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != "/elsewhere" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
-	if resp, body := ask(t, c, http.MethodHead, "http://x/cgi-bin/teapot", ""); resp.StatusCode != 418 || body != "" {
+	if resp, body := ask(t, c, http.MethodHead, "http://x/cgi-bin/teapot", ""); resp.StatusCode != http.StatusTeapot || body != "" {
 		t.Errorf("HEAD: %d %q", resp.StatusCode, body)
 	}
 	if _, body := ask(t, c, http.MethodPost, "http://x/cgi-bin/idle", strings.Repeat("x", 1<<20)); body != "did not read\n" {
@@ -76,6 +76,29 @@ func TestProgramsAnswerAsTheyLike(t *testing.T) {
 		t.Errorf("%v %v", resp, err)
 	} else {
 		resp.Body.Close()
+	}
+}
+
+func TestAProgramMayAnswerBeforeItReads(t *testing.T) {
+	c := cgi(t, Config{}, map[string]string{"late": plain + "echo begun; exec cat"})
+	pr, pw := io.Pipe()
+	req, _ := http.NewRequest(http.MethodPost, "http://x/cgi-bin/late", pr)
+	req.ContentLength = 4
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	begun := make([]byte, len("begun\n"))
+	if _, err := io.ReadFull(resp.Body, begun); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = io.WriteString(pw, "body")
+		_ = pw.Close()
+	}()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "body" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 
@@ -179,7 +202,7 @@ func TestADeviceHasSoManyPrograms(t *testing.T) {
 		}
 		defer resp.Body.Close()
 	}
-	if resp, _ := get(t, c, "/cgi-bin/wait"); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+	if resp, _ := get(t, c, "/cgi-bin/wait"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one more: %d", resp.StatusCode)
 	}
 	// They wait for ever: the end of the test ends them with the server.

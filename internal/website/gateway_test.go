@@ -56,11 +56,11 @@ func TestABrowserSeesTheSite(t *testing.T) {
 		t.Errorf("%q, want %q; %v", body, want, resp.Header)
 	}
 	resp, body = ask(t, c, http.MethodGet, "http://127.0.0.1:8080/x", "", "Cookie", "of=another site")
-	if resp.StatusCode != 200 || !strings.HasSuffix(body, "cookie=") || resp.Header.Get("Set-Cookie") != "" {
+	if resp.StatusCode != http.StatusOK || !strings.HasSuffix(body, "cookie=") || resp.Header.Get("Set-Cookie") != "" {
 		t.Errorf("cookies of 127.0.0.1 are those of others, too: %q %v", body, resp.Header)
 	}
 	resp, _ = ask(t, c, http.MethodGet, "http://127.0.0.1:8080//x?y", "", "Sec-Fetch-Site", "none")
-	if to := resp.Header.Get("Location"); resp.StatusCode != 307 || to != home+"/x?y" {
+	if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusTemporaryRedirect || to != home+"/x?y" {
 		t.Errorf("a browser is sent to %d %q", resp.StatusCode, to)
 	}
 }
@@ -157,7 +157,7 @@ func TestAPageSaysWhyTheSiteIsNotToBeHad(t *testing.T) {
 	fails := errors.New("could not reach device b0000000: tcp: <b>connection refused</b>\x1b[2J; dht: no nodes")
 	c, g := browse(t, func(context.Context) (net.Conn, error) { return nil, fails })
 	resp, body := ask(t, c, http.MethodGet, g.URL(&net.TCPAddr{Port: 80}), "")
-	if resp.StatusCode != 502 || !strings.Contains(body, "site of bob") || !strings.Contains(body, "could not reach") || !strings.Contains(body, "dht: no nodes") {
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "site of bob") || !strings.Contains(body, "could not reach") || !strings.Contains(body, "dht: no nodes") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	if strings.Contains(body, "<b>") || strings.Contains(body, "\x1b") {
@@ -174,7 +174,7 @@ func TestADeviceThatDoesNotAnswerIsGivenUp(t *testing.T) {
 		c.Timeout = 0
 		began := time.Now()
 		resp, body := ask(t, c, http.MethodGet, g.URL(&net.TCPAddr{Port: 80}), "")
-		if resp.StatusCode != 504 || !strings.Contains(body, "no answer within 30s") || time.Since(began) != openTimeout {
+		if resp.StatusCode != http.StatusGatewayTimeout || !strings.Contains(body, "no answer within 30s") || time.Since(began) != openTimeout {
 			t.Errorf("%d after %v: %s", resp.StatusCode, time.Since(began), body)
 		}
 	})

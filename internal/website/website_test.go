@@ -144,11 +144,11 @@ func TestOnlyThoseWhoMaySeeTheSite(t *testing.T) {
 	write(t, filepath.Join(dir, "a.txt"), "hello", 0o644)
 	n := open(t, Config{Folder: dir})
 	resp, body := get(t, as(t, n, alice), "/a.txt")
-	if resp.StatusCode != 200 || body != "hello" {
+	if resp.StatusCode != http.StatusOK || body != "hello" {
 		t.Errorf("alice: %d %q", resp.StatusCode, body)
 	}
 	resp, body = get(t, as(t, n, mallory), "/a.txt", DeviceHeader, alice.String())
-	if resp.StatusCode != 403 || !strings.Contains(body, "not open to your device, "+mallory.String()) {
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "not open to your device, "+mallory.String()) {
 		t.Errorf("mallory: %d %q", resp.StatusCode, body)
 	}
 }
@@ -175,24 +175,24 @@ func TestNothingOutsideTheFolderIsServed(t *testing.T) {
 		"/" + url.PathEscape(filepath.Join(dir, "secret")), "/CON:", "/sub/x:stream",
 	} {
 		resp, body := get(t, c, path)
-		if resp.StatusCode != 404 && resp.StatusCode != 400 || strings.HasSuffix(body, "secret") {
+		if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusBadRequest || strings.HasSuffix(body, "secret") {
 			t.Errorf("%s: %d %.200q", path, resp.StatusCode, body)
 		}
 	}
 	if runtime.GOOS != "windows" {
-		if resp, body := get(t, c, "/ok"); resp.StatusCode != 200 || body != "fine" {
+		if resp, body := get(t, c, "/ok"); resp.StatusCode != http.StatusOK || body != "fine" {
 			t.Errorf("a link that stays inside: %d %q", resp.StatusCode, body)
 		}
 	}
 	resp, body := get(t, c, "/")
-	if resp.StatusCode != 200 || !strings.Contains(body, "./sub/") || strings.Contains(body, "hidden") || strings.Contains(body, ".git") || strings.Contains(body, "abs") || strings.Contains(body, ">up") {
+	if resp.StatusCode != http.StatusOK || !strings.Contains(body, "./sub/") || strings.Contains(body, "hidden") || strings.Contains(body, ".git") || strings.Contains(body, "abs") || strings.Contains(body, ">up") {
 		t.Errorf("list: %d %s", resp.StatusCode, body)
 	}
 	c = as(t, open(t, Config{Folder: in, Hidden: true}), alice)
-	if resp, body := get(t, c, "/.hidden"); resp.StatusCode != 200 || body != "secret" {
+	if resp, body := get(t, c, "/.hidden"); resp.StatusCode != http.StatusOK || body != "secret" {
 		t.Errorf("asked for: %d %q", resp.StatusCode, body)
 	}
-	if resp, _ := ask(t, c, http.MethodPut, "http://x/sub/x", "overwritten"); resp.StatusCode != 405 {
+	if resp, _ := ask(t, c, http.MethodPut, "http://x/sub/x", "overwritten"); resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("PUT: %d", resp.StatusCode)
 	}
 }
@@ -217,7 +217,7 @@ func TestListsAreEscaped(t *testing.T) {
 	for _, part := range strings.Split(body, `href="`)[1:] { // each leads to its file
 		link, _, _ := strings.Cut(part, `"`)
 		links++
-		if resp, body := get(t, c, "/"+strings.TrimPrefix(link, "./")); resp.StatusCode != 200 || body != "text of it" {
+		if resp, body := get(t, c, "/"+strings.TrimPrefix(link, "./")); resp.StatusCode != http.StatusOK || body != "text of it" {
 			t.Errorf("%s: %d %q", link, resp.StatusCode, body)
 		}
 	}
@@ -234,20 +234,20 @@ func TestFilesHaveRangesDatesAndAnIndex(t *testing.T) {
 	write(t, filepath.Join(dir, "sub", "index.html"), "<p>home", 0o644)
 	write(t, filepath.Join(dir, "digits.txt"), "0123456789", 0o644)
 	c := as(t, open(t, Config{Folder: dir}), alice)
-	if resp, body := get(t, c, "/digits.txt", "Range", "bytes=2-4"); resp.StatusCode != 206 || body != "234" {
+	if resp, body := get(t, c, "/digits.txt", "Range", "bytes=2-4"); resp.StatusCode != http.StatusPartialContent || body != "234" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
 	resp, _ := get(t, c, "/digits.txt")
-	if resp, body := get(t, c, "/digits.txt", "If-Modified-Since", resp.Header.Get("Last-Modified")); resp.StatusCode != 304 || body != "" {
+	if resp, body := get(t, c, "/digits.txt", "If-Modified-Since", resp.Header.Get("Last-Modified")); resp.StatusCode != http.StatusNotModified || body != "" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
-	if resp, _ := get(t, c, "/sub?x=1"); resp.StatusCode != 301 || resp.Header.Get("Location") != "/sub/?x=1" {
+	if resp, _ := get(t, c, "/sub?x=1"); resp.StatusCode != http.StatusMovedPermanently || resp.Header.Get("Location") != "/sub/?x=1" {
 		t.Errorf("%d to %q", resp.StatusCode, resp.Header.Get("Location"))
 	}
-	if resp, body := get(t, c, "/sub/"); resp.StatusCode != 200 || body != "<p>home" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+	if resp, body := get(t, c, "/sub/"); resp.StatusCode != http.StatusOK || body != "<p>home" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
 		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
 	}
-	if resp, _ := get(t, c, "/digits.txt/"); resp.StatusCode != 301 || resp.Header.Get("Location") != "/digits.txt" {
+	if resp, _ := get(t, c, "/digits.txt/"); resp.StatusCode != http.StatusMovedPermanently || resp.Header.Get("Location") != "/digits.txt" {
 		t.Errorf("%d to %q", resp.StatusCode, resp.Header.Get("Location"))
 	}
 }
@@ -310,7 +310,7 @@ func TestAWebServerOnAUnixSocket(t *testing.T) {
 	c.CloseIdleConnections()
 	back.Close()
 	resp, body := get(t, c, "/x")
-	if resp.StatusCode != 502 || !strings.Contains(body, "does not run") || strings.Contains(body, dir) {
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "does not run") || strings.Contains(body, dir) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
@@ -330,7 +330,7 @@ func TestStrangersTakeNobodysPlace(t *testing.T) {
 			conns = append(conns, c)
 		}
 	}
-	if resp, _ := get(t, as(t, n, alice), "/a"); resp.StatusCode != 200 { // who comes after them all
+	if resp, _ := get(t, as(t, n, alice), "/a"); resp.StatusCode != http.StatusOK { // who comes after them all
 		t.Errorf("%d", resp.StatusCode)
 	}
 	kept := 0
@@ -393,7 +393,7 @@ func TestADeviceHasSoManyConnections(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("one more: %v", err)
 	}
-	if resp, _ := get(t, as(t, n, mallory), "/a"); resp.StatusCode != 403 { // others have their own
+	if resp, _ := get(t, as(t, n, mallory), "/a"); resp.StatusCode != http.StatusForbidden { // others have their own
 		t.Errorf("%d", resp.StatusCode)
 	}
 	_ = held[0].Close()
@@ -418,13 +418,13 @@ func TestHeadersAndBodiesAreBounded(t *testing.T) {
 	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
 	defer back.Close()
 	c := as(t, open(t, Config{Upstream: back.URL, MaxBody: 10}), alice)
-	if resp, body := ask(t, c, http.MethodPost, "http://x/", "0123456789"); resp.StatusCode != 200 || body != "0123456789" {
+	if resp, body := ask(t, c, http.MethodPost, "http://x/", "0123456789"); resp.StatusCode != http.StatusOK || body != "0123456789" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
-	if resp, body := ask(t, c, http.MethodPost, "http://x/", "0123456789a"); resp.StatusCode != 413 || !strings.Contains(body, "10 at most") {
+	if resp, body := ask(t, c, http.MethodPost, "http://x/", "0123456789a"); resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(body, "10 at most") {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
-	if resp, _ := get(t, c, "/", "X-Large", strings.Repeat("x", 2*maxHeader)); resp.StatusCode != 431 {
+	if resp, _ := get(t, c, "/", "X-Large", strings.Repeat("x", 2*maxHeader)); resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("%d", resp.StatusCode)
 	}
 }
