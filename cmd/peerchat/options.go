@@ -97,7 +97,10 @@ func (o *options) start(cmd *cobra.Command) (*account.Account, error) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "created an account in %s\n", acc.Dir())
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, account.ErrInUse):
+		return nil, fmt.Errorf("%w; if that is the daemon, “peerchat stop” ends it, and the next command that needs it starts it again", err)
+	case err != nil:
 		return nil, err
 	}
 	if err := acc.Start(cmd.Context()); err != nil {
