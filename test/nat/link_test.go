@@ -80,6 +80,7 @@ func openTunHere(ns string) (*os.File, error) {
 type wire struct {
 	delay     time.Duration
 	loss      float64 // of 1, of the packets, in bursts
+	outage    float64 // of 1, of the time, in turns of a few milliseconds
 	reorder   float64 // of 1, that are held back for another delay
 	duplicate float64 // of 1
 	corrupt   float64 // of 1, in which one bit is turned
@@ -158,6 +159,27 @@ func (f *fade) loses(now time.Time) bool {
 // where more is lost than delivered: losing begins with the next packet at most.
 func leave(loss float64) float64 { return min(1.0/burst, (1-loss)/loss) }
 
+// outage is how long one lasts, on average.
+const outage = 20 * time.Millisecond
+
+// outages lose all packets for a share of the time, whether any are sent or not.
+type outages struct {
+	share  float64
+	losing bool
+	turns  time.Time // when that changes
+}
+
+func (o *outages) loses(now time.Time) bool {
+	for ; o.share > 0 && now.After(o.turns); o.losing = !o.losing {
+		mean := float64(outage)
+		if o.losing {
+			mean *= (1 - o.share) / o.share
+		}
+		o.turns = o.turns.Add(time.Duration(rand.ExpFloat64() * mean))
+	}
+	return o.losing
+}
+
 // forward hands packets on until either device is closed.
 func (w wire) forward(from, to *os.File, f *fade) {
 	type packet struct {
@@ -175,12 +197,13 @@ func (w wire) forward(from, to *os.File, f *fade) {
 	defer wg.Wait()
 	defer close(queue)
 	b := make([]byte, 1<<16)
+	o := outages{share: w.outage, turns: time.Now()}
 	for {
 		n, err := from.Read(b)
 		if err != nil {
 			return
 		}
-		if f.loses(time.Now()) {
+		if now := time.Now(); f.loses(now) || o.loses(now) {
 			continue
 		}
 		p := packet{append([]byte(nil), b[:n]...), time.Now().Add(w.delay)}

@@ -97,6 +97,7 @@ func TestBadLinksConnectOrSayWhyNot(t *testing.T) {
 	for name, w := range map[string]wire{
 		"3 % loss":       {delay: 10 * time.Millisecond, loss: 0.03},
 		"20 % loss":      {delay: 10 * time.Millisecond, loss: 0.2},
+		"20 % outage":    {delay: 10 * time.Millisecond, outage: 0.2},
 		"600 ms":         {delay: 150 * time.Millisecond},
 		"reordered":      {delay: 10 * time.Millisecond, reorder: 0.1},
 		"duplicates":     {delay: 10 * time.Millisecond, duplicate: 0.2},
