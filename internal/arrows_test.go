@@ -35,6 +35,7 @@ var arrows = map[string]string{
 	"peerlink/internal/transfer/digest": `^peerlink/`,
 	"peerlink/internal/transfer/inbox":  `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	"peerlink/internal/transfer/parcel": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
+	"peerlink/internal/strictfile":      `^peerlink/`,
 	"peerlink/internal/signalling":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/escape":          `^peerlink/`,
 	"peerlink/internal/chatui":          `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|identity|multiplex|channel|internal/(chat|daemon|control)$)`,

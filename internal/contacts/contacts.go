@@ -16,20 +16,16 @@
 package contacts
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"peerlink/identity"
+	"peerlink/internal/strictfile"
 )
 
 const (
@@ -65,16 +61,8 @@ type Book struct {
 // Open reads the book in a file; without the file the book is empty.
 func Open(path string) (*Book, error) {
 	b := &Book{path: path}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return b, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("contacts: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil {
+	text, err := strictfile.Read(path, maxFile)
+	if text != nil && err == nil {
 		b.entries, err = parse(text)
 	}
 	if err != nil {
@@ -90,23 +78,10 @@ type file struct {
 
 // parse reads a file and refuses what was not written here.
 func parse(text []byte) ([]Contact, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("more than %d bytes", maxFile)
-	}
-	if !utf8.Valid(text) {
-		return nil, errors.New("it is not UTF-8")
-	}
 	var f file
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&f)
-	if err == nil {
-		if _, end := dec.Token(); end != io.EOF {
-			err = errors.New("something follows the contacts")
-		}
-	}
+	err := strictfile.Decode(text, maxFile, &f)
 	if err != nil {
-		return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:min(int(dec.InputOffset()), len(text))], []byte("\n")), err)
+		return nil, err
 	}
 	var checked []Contact
 	for _, c := range f.Contacts {
@@ -259,7 +234,7 @@ func (b *Book) change(do func([]Contact) ([]Contact, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(b.path, append(text, '\n')); err != nil {
+	if err := strictfile.Replace(b.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("contacts: %w", err)
 	}
 	b.entries = entries

@@ -1,19 +1,16 @@
 package forward
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"peerlink/identity"
+	"peerlink/internal/strictfile"
 )
 
 const (
@@ -88,16 +85,8 @@ type Rules struct {
 // damaged one is an error and is never replaced.
 func OpenRules(path string) (*Rules, error) {
 	r := &Rules{path: path}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("forward rules: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil {
+	text, err := strictfile.Read(path, maxFile)
+	if text != nil && err == nil {
 		r.rules, err = parseRules(text)
 	}
 	if err != nil {
@@ -112,17 +101,9 @@ type file struct {
 
 // parseRules reads a file and refuses what was not written here.
 func parseRules(text []byte) ([]Rule, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("more than %d bytes", maxFile)
-	}
 	var f file
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&f); err != nil {
-		return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:min(int(dec.InputOffset()), len(text))], []byte("\n")), err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("something follows the rules")
+	if err := strictfile.Decode(text, maxFile, &f); err != nil {
+		return nil, err
 	}
 	if len(f.Rules) > MaxRules {
 		return nil, fmt.Errorf("more than %d rules", MaxRules)
@@ -193,7 +174,7 @@ func (r *Rules) change(do func([]Rule) ([]Rule, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(r.path, append(text, '\n')); err != nil {
+	if err := strictfile.Replace(r.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("forward rules: %w", err)
 	}
 	r.rules = rules

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package contacts
+package strictfile
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// replace writes a file aside and renames it, which this system does whole.
-func replace(path string, text []byte) error {
+// Replace writes a file (0600) aside and renames it, which this system does whole.
+func Replace(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path))
 	if err != nil {
 		return err
