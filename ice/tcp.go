@@ -212,9 +212,7 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 // is closed when the connection has come to nothing.
 func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class class) <-chan struct{} {
 	lost := make(chan struct{})
-	// Its error would be that of a connection that is gone: the next use tells.
-	_ = conn.SetKeepAliveConfig(tcpKeepAlive)
-	c := &tcpConn{conn, pathName(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr())}
+	c := newTCPConn(conn, pathName(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr()))
 	remote := addrPort(conn.RemoteAddr())
 	n.worked(engineTCP, typ+" "+remote.String())
 	if n.role == controlling {
@@ -224,7 +222,7 @@ func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class
 			near:   class == tcpClass,
 			remote: remote,
 			desc:   c.path,
-			drop:   func() { conn.Close() },
+			drop:   func() { c.Close() },
 			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
 				s, peer, err := e.nominate(ctx, n, c)
 				if err != nil {
@@ -241,7 +239,7 @@ func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class
 			close(lost)
 		}
 	}) {
-		conn.Close()
+		c.Close()
 	}
 	return lost
 }
@@ -306,16 +304,3 @@ func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) error
 		})
 	})
 }
-
-// tcpKeepAlive notices a path that is gone after 2.5 s of silence, as QUIC does
-// (quicIdleTimeout): four probes go unanswered.
-var tcpKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 500 * time.Millisecond, Interval: 500 * time.Millisecond, Count: 4}
-
-// tcpConn is a checked connection that can say which way it goes.
-type tcpConn struct {
-	*net.TCPConn
-	path string
-}
-
-// Path describes the connection, for people.
-func (c *tcpConn) Path() string { return c.path }

@@ -24,11 +24,14 @@ func (d *peer) converse(to *peer) *process {
 	return q
 }
 
-// ended waits until a process notices that its link is gone.
+// ended waits until a chat notices that its link is gone. The log may tell, or
+// the command, which ends then.
 func (q *process) ended() time.Duration {
 	q.t.Helper()
 	start := time.Now()
-	e := q.wait(20*time.Second, "that its link has ended", func(e event) bool { return strings.Contains(e.raw, "link ended") })
+	e := q.wait(20*time.Second, "that its link has ended", func(e event) bool {
+		return strings.Contains(e.raw, "link ended") || strings.HasPrefix(e.raw, "peerchat: channel ")
+	})
 	return e.at.Sub(start)
 }
 
@@ -57,6 +60,28 @@ func TestAnInterfaceThatComesBackWithAnotherAddress(t *testing.T) {
 	fmt.Printf("interface back with another address: reached %v later, %s by %s\n", took.Round(10*time.Millisecond), o.way, o.engine())
 	if o.way != "punched" {
 		t.Errorf("reached by %s (%s)", o.way, o.path)
+	}
+}
+
+// Bytes are under way when a path over TCP is lost: while they are, the system
+// sends no keepalive, and would try again for minutes.
+// fault: F2
+func TestBytesUnderWayDoNotHideALostPath(t *testing.T) {
+	n := newNetwork(t)
+	a, b := n.device(n.host("a", public)), n.device(n.host("b", public))
+	a.examine(b) // makes the account
+	a.only(t, "tcp")
+	chat := a.converse(b)
+	b.hears(chat, "the first line")
+	n.ip("-n", n.ns(b.name), "link", "set", "pub", "down")
+	if _, err := io.WriteString(chat.in, "into the void\n"); err != nil {
+		t.Fatal(err)
+	}
+	noticed := chat.ended()
+	chat.stop()
+	fmt.Printf("interface lost with bytes under way over TCP: the other end knows after %v\n", noticed.Round(10*time.Millisecond))
+	if noticed > 3*time.Second {
+		t.Errorf("noticed after %v", noticed)
 	}
 }
 
