@@ -76,7 +76,7 @@ func TestDamagedMemoryIsToldAndReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ready(t, alice)
+	eventually(t, "alice remembers the node", func() bool { return len(alice.memory.nodes()) == 1 })
 	if err := alice.Close(); err != nil {
 		t.Fatal(err)
 	}
