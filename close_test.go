@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,16 +22,17 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 		t                 *testing.T
 		alice, bob, carol *device
 		holes             func() []*hole
+		pending           *sync.WaitGroup
 	}
 	connectTo := func(e env, to *device) {
-		go func() {
+		e.pending.Go(func() {
 			ctx, cancel := within(time.Hour)
 			defer cancel()
 			_, err := e.alice.ConnectDevice(ctx, to.id.DeviceID(), "x://", peerlink.ConnectOptions{})
 			if !errors.Is(err, net.ErrClosed) {
 				e.t.Errorf("a pending call got %v", err)
 			}
-		}()
+		})
 		synctest.Wait()
 	}
 	for name, reach := range map[string]func(e env){
@@ -76,12 +78,12 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 		},
 		"a unique call": func(e env) {
 			e.alice.dialsAt(never)
-			go func() {
+			e.pending.Go(func() {
 				_, err := e.alice.ConnectDevice(background, e.bob.id.DeviceID(), "x://", unique)
 				if err == nil {
 					e.t.Error("no error")
 				}
-			}()
+			})
 			synctest.Wait()
 		},
 	} {
@@ -94,7 +96,7 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 						return ctx.Err()
 					}
 				}
-				e := env{t: t, alice: n.newDevice(t, "alice", hang), bob: n.newDevice(t, "bob", nil), carol: n.newDevice(t, "carol", hang)}
+				e := env{t: t, pending: new(sync.WaitGroup), alice: n.newDevice(t, "alice", hang), bob: n.newDevice(t, "bob", nil), carol: n.newDevice(t, "carol", hang)}
 				e.holes = e.alice.holes()
 				e.bob.echo(t, "x://*")
 				e.bob.accepted(t, "sink://*")
@@ -112,6 +114,7 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 				if _, err := e.alice.ConnectDevice(background, e.bob.id.DeviceID(), "x://", peerlink.ConnectOptions{}); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("a later call: %v", err)
 				}
+				e.pending.Wait()
 			})
 		})
 	}

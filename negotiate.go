@@ -127,7 +127,7 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 		case <-timer.C:
 		case <-n.kick:
 			pauses.Reset()
-		case <-ctx.Done():
+		case <-ctx.Done(): // another round only tells why
 		}
 		timer.Stop()
 	}

@@ -44,7 +44,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	defer headStart.Stop()
 	for {
 		if running == 0 && len(dialers) == 0 {
-			return nil, hopeless, m.failure(n, nil)
+			return nil, hopeless, m.failure(n, context.Cause(ctx))
 		}
 		next := headStart.C
 		if len(dialers) == 0 {
