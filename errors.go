@@ -64,15 +64,15 @@ func (e *ConnectError) telling() []Attempt {
 	return slices.DeleteFunc(slices.Clone(e.Attempts), elsewhere)
 }
 
-// Error implements error: “could not reach 0a1b2c3d…: tcp: …; ice: …”. Carriers
-// of this machine are named only if there was no other.
+// Error implements error: “could not reach device 0a1b2c3d: tcp: …; ice: …”.
+// Carriers of this machine are named only if there was no other.
 func (e *ConnectError) Error() string {
 	var parts []string
 	for _, a := range e.telling() {
 		if a.Err == nil {
 			parts = append(parts, fmt.Sprintf("%s: still trying after %v", a.Carrier, a.Took.Round(time.Millisecond)))
 		} else {
-			parts = append(parts, a.Carrier+": "+strings.TrimPrefix(a.Err.Error(), a.Carrier+": "))
+			parts = append(parts, a.Carrier+": "+e.said(a))
 		}
 	}
 	if e.Err != nil {
@@ -86,6 +86,17 @@ func (e *ConnectError) Error() string {
 		often = fmt.Sprintf(" in %d rounds", e.Rounds)
 	}
 	return fmt.Sprintf("could not reach device %s%s: %s", e.Peer.Short(), often, strings.Join(parts, "; "))
+}
+
+// said is a carrier's error without what stands before it already: the carrier
+// and the device, as in “tcp to 0a1b2c3d: ”.
+func (e *ConnectError) said(a Attempt) string {
+	text := a.Err.Error()
+	const longest = 40 // bytes of such an opening: a peer's own words come later
+	if head, rest, ok := strings.Cut(text, e.Peer.Short()+": "); ok && len(head) <= longest {
+		return rest
+	}
+	return strings.TrimPrefix(text, a.Carrier+": ")
 }
 
 // Unwrap returns the causes of all attempts and Err.

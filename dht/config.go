@@ -110,6 +110,7 @@ type Config struct {
 	now       func() time.Time      // the device's clock; nil: the system's
 	public    func(netip.Addr) bool // tests: which addresses count as public; nil: isPublic
 	autoFirst time.Duration         // tests: 0: the constant of this name
+	beat      time.Duration         // tests: 0: beatEvery
 }
 
 // Defaults of Config; their fields tell the units.
@@ -139,6 +140,7 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 	orDefault(&c.MaxListeners, defaultMaxListeners)
 	orDefault(&c.MaxStored, defaultMaxStored)
 	orDefault(&c.autoFirst, autoFirst)
+	orDefault(&c.beat, beatEvery)
 	if c.public == nil {
 		c.public = isPublic
 	}

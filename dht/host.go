@@ -16,7 +16,6 @@ import (
 	"github.com/google/renameio/v2/maybe"
 	"github.com/libp2p/go-libp2p"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
-	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -174,7 +173,7 @@ func newKad(cfg Config, h host.Host, values *store, g *guard) (*kad.IpfsDHT, err
 	}
 	// The DHT keeps the context for its whole life, which Close ends.
 	d, err := kad.New(context.Background(), h, kad.Mode(mode), kad.ProtocolPrefix(protocolPrefix),
-		kad.Validator(record.NamespacedValidator{recordNamespace: validator{}}), kad.Datastore(values), kad.MaxRecordAge(maxRecordLife),
+		kad.Validator(validators()), kad.Datastore(values), kad.MaxRecordAge(maxRecordLife),
 		kad.DisableProviders(), kad.ProviderStore(noProviders{}), kad.OnRequestHook(g.check))
 	if err != nil {
 		return nil, fmt.Errorf("dht: start Kademlia: %w", err)

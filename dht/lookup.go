@@ -54,6 +54,9 @@ type found struct {
 // os.ErrDeadlineExceeded or net.ErrClosed. It may be called concurrently.
 func (n *Node) Lookup(ctx context.Context, id identity.DeviceID) (Record, error) {
 	f, _, err := n.find(ctx, id, newestRecord)
+	if err != nil {
+		err = fmt.Errorf("dht: look up %s: %w", id, err)
+	}
 	return f.rec, err
 }
 
@@ -95,7 +98,7 @@ func (n *Node) find(ctx context.Context, id identity.DeviceID, h haste) (f found
 		f, err = o.f, o.err
 	}
 	if err != nil {
-		return found{}, nil, n.explain(ctx, fmt.Errorf("dht: look up %s: %w", id, err))
+		return found{}, nil, n.explain(ctx, err)
 	}
 	trace.Note(ctx, trace.RecordFound, "seq %d, nodes asked: %d", f.rec.Seq, f.asked)
 	return f, later, nil
@@ -185,16 +188,24 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID, first func(foun
 	cancel()
 	<-collected
 	if best == nil && gaveUp != nil {
-		return found{}, fmt.Errorf("nodes asked: %d: %w", seen.count(), gaveUp)
+		return found{}, fmt.Errorf("%s, none showed a record of this device in time: %w", asked(seen.count()), gaveUp)
 	}
 	if best == nil {
-		return found{}, fmt.Errorf("%w (nodes asked: %d)", ErrNotFound, seen.count())
+		return found{}, fmt.Errorf("%w (%s)", ErrNotFound, asked(seen.count()))
 	}
 	rec, err := decodeRecord(best, id, time.Now())
 	if err != nil {
 		return found{}, err
 	}
 	return found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.count()}, nil
+}
+
+// asked says how many nodes were asked.
+func asked(nodes int) string {
+	if nodes == 1 {
+		return "1 node asked"
+	}
+	return fmt.Sprintf("%d nodes asked", nodes)
 }
 
 // shortcuts is how many nodes are asked beside the library, which asks a node one

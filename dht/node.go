@@ -151,6 +151,7 @@ func (n *Node) start() error {
 	}
 	if n.presence != nil {
 		n.spawn(func() { n.presence.run(n.life) })
+		n.spawn(func() { n.heartbeat(n.life) })
 	}
 	n.spawn(func() { n.joiner.run(n.life) })
 	n.spawn(func() { n.follow(n.life) })

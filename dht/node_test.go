@@ -23,7 +23,7 @@ import (
 const loopback = "/ip4/127.0.0.1/tcp/0"
 
 // deadline is for what must happen: it is only waited for when a test fails.
-const deadline = 20 * time.Second
+const deadline = time.Minute
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
@@ -294,7 +294,7 @@ func TestLookupTellsWhatIsNotThere(t *testing.T) {
 	if _, err := alice.Lookup(testContext(t), nobody); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), nobody.String()) {
 		t.Errorf("%v", err)
 	}
-	if err := alice.Send(testContext(t), nobody, []byte("x")); !errors.Is(err, ErrNotFound) {
+	if err := alice.Send(testContext(t), nobody, []byte("x")); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "(1 node asked)") {
 		t.Errorf("%v", err)
 	}
 	if err := alice.Send(testContext(t), alice.id(), make([]byte, MaxMessageLen+1)); err == nil {
@@ -382,4 +382,33 @@ func TestReceiveEndsWithItsContext(t *testing.T) {
 	if _, err := Start(ctx, Config{Identity: newIdentity(t, "bob")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
+}
+
+// Whoever calls hears how the signal fares: whom it was put to, and whether the
+// device listens there.
+func TestSendTalliesWhoTookTheSignal(t *testing.T) {
+	nodes := startNodes(t, 3)
+	alice, bob := device(t, "alice", nodes[0]), device(t, "bob", nodes[1])
+	eventually(t, "bob listens at all nodes", func() bool { return bob.Health().Subscriptions == 3 })
+	send := func(want string) {
+		t.Helper()
+		var tally trace.Tally
+		if err := alice.Send(trace.WithTally(testContext(t), &tally), bob.id(), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, want, func() bool { return tally.Through() == throughDHT && tally.String() == want })
+	}
+	send("3 nodes asked, 3 took the call, 3 passed it on to the device")
+	if err := bob.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the nodes know that bob is gone", func() bool {
+		for _, n := range nodes {
+			if listeners, _ := n.hub.size(); listeners > 1 { // alice
+				return false
+			}
+		}
+		return true
+	})
+	send("3 nodes asked, 3 took the call, but the device listens at none of them: it is offline, or has just moved")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peerlink/identity"
+	"peerlink/internal/trace"
 )
 
 // Bounds of sending.
@@ -21,6 +22,9 @@ const (
 	putTimeout    = 10 * time.Second // for one node, dialling included
 	maxDeliveries = 64               // signals being put at once; further Sends wait
 )
+
+// throughDHT is what people are told that signals go through.
+const throughDHT = "the DHT"
 
 // Delivery tells how a signal fared: how many nodes were asked to carry it, how
 // many took it, and how many of those pushed it to the callee at once.
@@ -97,7 +101,7 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 		return Delivery{}, n.explain(ctx, fmt.Errorf("%d signals are being sent already: %w", maxDeliveries, ctx.Err()))
 	}
 	c := newCourier(n, to, sealed, life)
-	c.plain, c.key, c.later = plain, f.rec.SealingKey, later
+	c.plain, c.key, c.later, c.tally = plain, f.rec.SealingKey, later, trace.TallyOf(ctx)
 	if !n.spawn(func() { defer func() { <-n.sending }(); c.run(f) }) {
 		<-n.sending
 		return Delivery{}, errClosed
@@ -111,7 +115,7 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 		return Delivery{}, nil
 	case <-c.done:
 	case <-ctx.Done():
-		return Delivery{}, n.explain(ctx, fmt.Errorf("%w while nodes were asked", ctx.Err()))
+		return Delivery{}, n.explain(ctx, fmt.Errorf("%w while nodes were asked to carry the signal", ctx.Err()))
 	}
 	if c.sum.Took > 0 {
 		return c.sum, nil
@@ -148,6 +152,7 @@ type courier struct {
 	key    []byte         // and to which key
 	later  <-chan outcome // what the look-up still finds; nil: nothing
 	beside int            // nodes asked beside the usual number, as they are nearby
+	tally  *trace.Tally   // the caller's; nil: it does not count
 
 	sum     Delivery
 	errs    []error
@@ -241,6 +246,7 @@ func (c *courier) begin(ctx context.Context, p peer.ID) {
 	}
 	c.asked[p] = true
 	c.sum.Asked++
+	c.tally.Asked(throughDHT)
 	c.pending++
 	sealed := c.sealed
 	go func() {
@@ -283,6 +289,7 @@ func (c *courier) note(r result) bool {
 		return false
 	}
 	c.sum.Took++
+	c.tally.Took(r.pushed)
 	if r.pushed {
 		if r.node != c.n.host.ID() {
 			c.n.memory.noteCarrier(c.to, r.node)

@@ -41,6 +41,7 @@ type store struct {
 	mu      sync.Mutex
 	records map[datastore.Key]stored
 	written ledger                 // records by who wrote them first
+	invited ledger                 // invites alike, which have a smaller quota
 	changed map[datastore.Key]bool // since they were last taken to disk; nil: there is none
 }
 
@@ -49,12 +50,14 @@ type stored struct {
 	at     kbucket.ID // where it is in the key space
 	until  time.Time
 	writer origin // zero: this node, or read from disk
+	invite bool
 }
 
 func newStore() *store {
 	return &store{
 		now: time.Now, writers: newLRU[datastore.Key, origin](maxWriters),
 		records: make(map[datastore.Key]stored), written: newLedger(maxRecordsPerWriter, maxRecordsPerNetwork),
+		invited: newLedger(maxInvites, maxInvitesNetwork),
 	}
 }
 
@@ -98,7 +101,8 @@ func (s *store) writing(key []byte, o origin) { s.writers.Add(storeKey(key), o) 
 // first, so that nobody can be charged with a record but for bringing it.
 func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 	now := s.now()
-	r := stored{value: value, at: position(key), until: lifeOf(value, now)}
+	env := envelopeOf(value)
+	r := stored{value: value, at: position(key), until: lifeOf(env, now), invite: isInvite(env)}
 	r.writer, _ = s.writers.Get(key)
 	s.writers.Remove(key)
 	s.mu.Lock()
@@ -109,8 +113,8 @@ func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 		if len(s.records) >= maxRecords && !s.makeRoom(r, now) {
 			return errors.New("dht: the record store is full of records nearer to this node")
 		}
-		if !s.written.take(r.writer, 1) {
-			return fmt.Errorf("dht: the writer or its network has %d or %d records here already", maxRecordsPerWriter, maxRecordsPerNetwork)
+		if l := s.ledgerOf(r); !l.take(r.writer, 1) {
+			return fmt.Errorf("dht: the writer or its network has %d or %d records here already", l.perPeer, l.perNetwork)
 		}
 	}
 	s.records[key] = r
@@ -122,11 +126,8 @@ func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 // a newer one.
 func (s *store) putOwn(ctx context.Context, key string, value []byte) error {
 	if old, err := s.Get(ctx, storeKey([]byte(key))); err == nil {
-		var env recpb.Record
-		if proto.Unmarshal(old, &env) == nil {
-			if i, err := (validator{}).Select(key, [][]byte{env.GetValue(), value}); err == nil && i == 0 {
-				return nil
-			}
+		if i, err := validators().Select(key, [][]byte{envelopeOf(old).GetValue(), value}); err == nil && i == 0 {
+			return nil
 		}
 	}
 	env := record.MakePutRecord(key, value)
@@ -138,13 +139,23 @@ func (s *store) putOwn(ctx context.Context, key string, value []byte) error {
 	return s.Put(ctx, storeKey([]byte(key)), b)
 }
 
+// ledgerOf is where a record is on account. The caller holds mu.
+func (s *store) ledgerOf(r stored) *ledger {
+	if r.invite {
+		return &s.invited
+	}
+	return &s.written
+}
+
 // lifeOf is until when a value in the library's envelope is kept: as long as the
 // record says, within what any record may say.
-func lifeOf(value []byte, now time.Time) time.Time {
+func lifeOf(env *recpb.Record, now time.Time) time.Time {
 	until := now.Add(maxRecordLife)
-	var env recpb.Record
-	if proto.Unmarshal(value, &env) != nil {
-		return until
+	if isInvite(env) {
+		if inv, _, _, err := parseInvite(env.GetValue()); err == nil && inv.expires.Before(until) {
+			return inv.expires
+		}
+		return now.Add(MaxInviteLife)
 	}
 	if rec, _, _, err := parseRecord(env.GetValue()); err == nil && rec.Expires.Before(until) {
 		return rec.Expires
@@ -162,7 +173,7 @@ func (s *store) touch(key datastore.Key) {
 // drop deletes a record. The caller holds mu.
 func (s *store) drop(key datastore.Key) {
 	if r, had := s.records[key]; had {
-		s.written.give(r.writer, 1)
+		s.ledgerOf(r).give(r.writer, 1)
 		delete(s.records, key)
 		s.touch(key)
 	}

@@ -135,7 +135,10 @@ func (s *udpSession) add(agent *pion.Agent, remote []candidate) {
 
 func pionCandidate(c candidate) (pion.Candidate, error) {
 	addr, port := c.addr.Addr().String(), int(c.addr.Port())
-	if c.typ == hostCandidate {
+	switch c.typ {
+	case directCandidate:
+		return nil, errors.New("a direct address is one of TCP")
+	case hostCandidate:
 		return pion.NewCandidateHost(&pion.CandidateHostConfig{Network: "udp", Address: addr, Port: port, Component: pion.ComponentRTP})
 	}
 	// To the agent a relay's address is one like another.
@@ -185,7 +188,7 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 	}
 	remote := net.UDPAddrFromAddrPort(w.addr)
 	desc := s.e.describePath(at, s.n, w.addr)
-	class, typ := udpClass, s.n.typeOf(engineUDP, w.addr)
+	class, typ := udpClass, s.e.typeOf(s.n, w.addr)
 	if at.relay != nil || typ == relayCandidate.String() {
 		class = relayClass
 	}
@@ -200,8 +203,8 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 		s.n.addPath(&path{
 			engine: engineUDP,
 			class:  class,
-			// Of an address that the peer has not named more may be heard soon.
-			near:   typ == hostCandidate.String() || !s.n.isPeers(engineUDP, w.addr.Addr()),
+			near:   typ == hostCandidate.String(),
+			vague:  typ == unnamed && !s.n.isPeers(engineUDP, w.addr.Addr()),
 			remote: w.addr,
 			relay:  server,
 			desc:   desc,

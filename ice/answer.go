@@ -144,8 +144,12 @@ func (t *Transport) ignore(from identity.Peer, what string, err error) {
 // asked, to a request that still runs.
 func (t *Transport) handleAnswer(from identity.Peer, m *message) {
 	t.mu.Lock()
-	n := t.outgoing[m.id]
+	n, called := t.outgoing[m.id], t.incoming[m.id]
 	t.mu.Unlock()
+	if called != nil && called.peer == from.Device && m.kind == kindRefuse {
+		called.cancel(errWithdrawn)
+		return
+	}
 	if n == nil || n.peer != from.Device {
 		t.ignore(from, m.kind.String(), errors.New("no such request waits for this device"))
 		return

@@ -61,6 +61,10 @@ func (b *base) readSTUN(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		if isPulse(p[:n]) {
+			b.pulseFrom(p[:n], from)
+			continue
+		}
 		b.e.mux.receive(p[:n], from, b.relay != nil)
 	}
 }
@@ -99,7 +103,14 @@ func (b *base) dial(ctx context.Context, n *negotiation, remote net.Addr, desc s
 		conn.CloseWithError(codeRefused, "")
 		return nil, identity.Peer{}, err
 	}
-	return newQUICConn(b.e, conn, stream, desc), peer, nil
+	return newQUICConn(b, conn, stream, desc, controlling), peer, nil
+}
+
+// wasSilent reports whether a connection has ended because nothing was heard.
+func wasSilent(cause error) bool {
+	var idle *quic.IdleTimeoutError
+	var app *quic.ApplicationError
+	return errors.As(cause, &idle) || errors.As(cause, &app) && !app.Remote && app.ErrorCode == codeSilent
 }
 
 // keep remembers a live connection for close; false where that has run. A
@@ -122,8 +133,7 @@ func (b *base) keep(c *quic.Conn) bool {
 		if b.relay == nil {
 			return
 		}
-		var lost *quic.IdleTimeoutError
-		if errors.As(context.Cause(c.Context()), &lost) {
+		if wasSilent(context.Cause(c.Context())) {
 			b.relay.doubt() // either the peer has died, or the relay has
 		}
 		b.relay.release()

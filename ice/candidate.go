@@ -24,6 +24,7 @@ const (
 	srflxCandidate  candidateType = 1 // seen by a STUN server
 	mappedCandidate candidateType = 2 // a router's port mapping
 	relayCandidate  candidateType = 3 // an allocation at a TURN server (UDP only)
+	directCandidate candidateType = 4 // takes TLS at once, without a check (TCP only)
 )
 
 // String writes the type or the candidate for people.
@@ -37,6 +38,8 @@ func (t candidateType) String() string {
 		return "mapped"
 	case relayCandidate:
 		return "relay"
+	case directCandidate:
+		return "direct"
 	default:
 		return fmt.Sprintf("type %d", uint8(t))
 	}
@@ -59,7 +62,7 @@ func (c candidate) String() string { return c.typ.String() + " " + c.addr.String
 func checkCandidate(c candidate, loopback bool) error {
 	a := c.addr.Addr()
 	switch {
-	case c.typ > relayCandidate:
+	case c.typ > directCandidate:
 		return fmt.Errorf("candidate %s: unknown type", c)
 	case !a.IsValid() || c.addr.Port() == 0:
 		return fmt.Errorf("candidate %s: no address and port", c)

@@ -34,7 +34,7 @@ func classes(engines []string) []class {
 
 // classOf is the class of a TCP path to a candidate.
 func classOf(typ candidateType) class {
-	if typ == hostCandidate {
+	if typ == hostCandidate || typ == directCandidate {
 		return tcpClass
 	}
 	return punchedClass

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"peerlink/identity"
@@ -92,6 +93,7 @@ type call struct {
 	repeats                     time.Duration // how long the timer was set to last
 	msg                         *message      // the offer
 	sendc                       chan error
+	tallies                     []*trace.Tally // of the offer, each time it was sent
 	sentAt                      time.Time
 	reminded                    int
 	offered                     bool      // the offer has been sent
@@ -109,25 +111,25 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 		return nil, identity.Peer{}, err
 	}
 	patient, direct := c.t.cfg.Patience > 0, c.t.cfg.Patience > 0
-	var patience, relayed <-chan time.Time // run from the first path on, and from the answer
+	var patience, relayed <-chan struct{} // run from the first path on, and from the answer
 	for {
 		if conn, peer, err := c.take(patient, direct); conn != nil || err != nil {
 			return conn, peer, err
 		}
 		select {
 		case <-c.n.notify:
-			if patience == nil {
-				patience = time.After(c.t.cfg.Patience)
+			if patient && patience == nil {
+				patience = c.n.pause(c.t.cfg.Patience)
 			}
 		case <-patience:
-			patient = false
+			patient, patience = false, nil
 		case <-relayed:
-			direct = false
+			direct, relayed = false, nil
 		case m := <-c.n.answerc:
 			if err := c.answered(m); err != nil {
 				return nil, identity.Peer{}, err
 			}
-			relayed = time.After(c.relayPatience())
+			relayed = c.n.pause(c.relayPatience())
 		case err := <-c.sendc:
 			if err != nil && !c.offered && c.n.ctx.Err() == nil {
 				return nil, identity.Peer{}, fmt.Errorf("ice: dial %s: send the offer: %w", c.n.peer.Short(), err)
@@ -136,7 +138,7 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 		case <-c.again.C:
 			c.repeat()
 		case <-c.n.ctx.Done():
-			return nil, identity.Peer{}, c.n.failure(c.stage)
+			return nil, identity.Peer{}, c.failure()
 		}
 	}
 }
@@ -160,9 +162,11 @@ func (c *call) send() error {
 	if err != nil {
 		return err
 	}
-	sendc := make(chan error, 1)
-	c.n.spawn(func(ctx context.Context) { sendc <- c.t.cfg.Signaller.Send(ctx, c.n.peer, body) })
-	c.sendc = sendc
+	sendc, tally := make(chan error, 1), new(trace.Tally)
+	c.n.spawn(func(ctx context.Context) {
+		sendc <- c.t.cfg.Signaller.Send(trace.WithTally(ctx, tally), c.n.peer, body)
+	})
+	c.sendc, c.tallies = sendc, append(c.tallies, tally)
 	return nil
 }
 
@@ -205,6 +209,36 @@ func (c *call) remind() {
 
 // maxReminders leaves most of the signals that the callee takes for news.
 const maxReminders = 2
+
+// failure is the error of a call whose context has ended. As long as nothing was
+// heard of the device, it says how the offer fared.
+func (c *call) failure() error {
+	err := c.n.failure(c.stage)
+	var none *noPathError
+	if c.heard || !errors.As(err, &none) {
+		return err
+	}
+	for _, t := range slices.Backward(c.tallies) { // the last that was under way at all
+		if fared := t.String(); fared != "" {
+			none.through, none.fared = t.Through(), fared
+			return err
+		}
+	}
+	if c.sendc != nil { // nobody was asked yet
+		select {
+		case why := <-c.sendc:
+			if why != nil {
+				none.fared = why.Error()
+			}
+		case <-time.After(sendGrace):
+		}
+	}
+	return err
+}
+
+// sendGrace is how long the signaller may take to say why it sent nothing: its
+// context has ended, too.
+const sendGrace = 100 * time.Millisecond
 
 // describe puts every engine's part into m.
 func (t *Transport) describe(n *negotiation, m *message) error {
@@ -257,11 +291,11 @@ func (c *call) answered(m *message) error {
 // a better one. Without a stream and without an error the call goes on.
 func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 	p := c.n.takePath(c.order, func(p *path) bool {
-		switch p.class {
-		case c.order[0]:
-			return true
-		case relayClass:
+		switch {
+		case p.class == relayClass, p.vague:
 			return !direct
+		case p.class == c.order[0]:
+			return true
 		default: // far away there is nothing better to wait for
 			return !patient || !p.near
 		}
@@ -286,6 +320,9 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 		c.taken = p
 		c.t.log.Debug("ice: connected", "peer", peer.Device, "way", c.t.way(c.n, p.remote, p.class), "path", p.desc)
 		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.desc, peer)
+		if p.apart {
+			c.t.withdraw(c.n)
+		}
 		return conn, peer, nil
 	case errors.Is(err, identity.ErrNotTrusted), refusedInTLS(err):
 		return nil, identity.Peer{}, &refusedError{c.n.peer, err}

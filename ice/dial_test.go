@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/trace"
 )
 
 // heard is a log handler that keeps what was said.
@@ -95,6 +96,54 @@ func TestNoAnswerEndsAsErrNoPathAndSaysSo(t *testing.T) {
 	_, _, err := a.Dial(limit(t, 20*time.Second), silent.DeviceID())
 	if !errors.Is(err, ErrNoPath) || !strings.Contains(err.Error(), "no answer") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// counting is a signaller whose network tells how an offer fares there.
+type counting struct{ *mailbox }
+
+func (c counting) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	tally := trace.TallyOf(ctx)
+	tally.Asked("the DHT")
+	tally.Asked("the DHT")
+	tally.Took(false)
+	return c.mailbox.Send(ctx, to, msg)
+}
+
+func TestNoAnswerTellsHowTheOfferFared(t *testing.T) {
+	x := newExchange()
+	a := x.newDevice(t, "a", func(c *Config) {
+		c.Timeout, c.Signaller = 100*time.Millisecond, counting{c.Signaller.(*mailbox)}
+	})
+	silent := newIdentity(t, "silent")
+	x.join(silent)
+	_, _, err := a.Dial(limit(t, 20*time.Second), silent.DeviceID())
+	if !errors.Is(err, ErrNoPath) {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"no answer through the DHT in 0.", "(2 nodes asked, 1 took the call, but the device listens at none of them"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not told by %q", part, err)
+		}
+	}
+}
+
+// slowToSay is a signaller that says only at the end why it has sent nothing.
+type slowToSay struct{ *mailbox }
+
+func (s slowToSay) Send(ctx context.Context, _ identity.DeviceID, _ []byte) error {
+	<-ctx.Done()
+	return errTest
+}
+
+func TestAnOfferThatWasNotSentInTimeSaysWhy(t *testing.T) {
+	x := newExchange()
+	a := x.newDevice(t, "a", func(c *Config) {
+		c.Timeout, c.Signaller = 100*time.Millisecond, slowToSay{c.Signaller.(*mailbox)}
+	})
+	_, _, err := a.Dial(limit(t, 20*time.Second), newIdentity(t, "b").DeviceID())
+	if !errors.Is(err, ErrNoPath) || !strings.Contains(err.Error(), "the offer could not be sent in ") || !strings.Contains(err.Error(), errTest.Error()) {
+		t.Error(err)
 	}
 }
 

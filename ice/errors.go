@@ -74,6 +74,8 @@ type attempt struct {
 type noPathError struct {
 	peer     identity.DeviceID
 	stage    string // how far it came
+	through  string // the network that was to carry the offer, if anybody was asked
+	fared    string // how the offer did there; empty if that says nothing
 	took     time.Duration
 	attempts []attempt
 	cause    error // of the context
@@ -82,7 +84,14 @@ type noPathError struct {
 // Error lists what was tried.
 func (e *noPathError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "ice: %v %s: %s in %.1f s", ErrNoPath, e.peer.Short(), e.stage, e.took.Seconds())
+	fmt.Fprintf(&b, "ice: %v %s: %s", ErrNoPath, e.peer.Short(), e.stage)
+	if e.through != "" {
+		fmt.Fprintf(&b, " through %s", e.through)
+	}
+	fmt.Fprintf(&b, " in %.1f s", e.took.Seconds())
+	if e.fared != "" {
+		fmt.Fprintf(&b, " (%s)", e.fared)
+	}
 	if !bare(e.cause) {
 		fmt.Fprintf(&b, " (%v)", e.cause)
 	}

@@ -31,7 +31,8 @@ import (
 // "c" alone within "tcp" and "udp".
 //
 // A candidate is [type uint, address str, port uint, …]: type 0 host, 1 server
-// reflexive, 2 mapped, 3 relay; an IP address literal; a port from 1 up. An
+// reflexive, 2 mapped, 3 relay, 4 direct (of TCP, from the callee: TLS begins at
+// once, without a check); an IP address literal; a port from 1 up. An
 // engine's list is cut after 16. Candidates of another type or with an address that
 // must not be dialled are passed over; keys and elements that a receiver does
 // not know are too. A key given twice, a wrong type or a missing "k" or "i"

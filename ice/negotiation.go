@@ -18,6 +18,7 @@ type path struct {
 	engine string
 	class  class
 	near   bool // to an address of one of the peer's interfaces
+	vague  bool // to a host of which the peer has named no address: it may be a relay
 	remote netip.AddrPort
 	relay  string // the server of this side's relay, if it is through one
 	desc   string // "tcp host 127.0.0.1:4100→127.0.0.1:5200"
@@ -25,6 +26,9 @@ type path struct {
 	take func(ctx context.Context) (net.Conn, identity.Peer, error)
 	// drop gives the path up.
 	drop func()
+	// apart: the device takes the stream apart from the negotiation, which it has to
+	// be told is over.
+	apart bool
 }
 
 // attemptsKept bounds what a negotiation remembers for its error: every
@@ -50,7 +54,7 @@ type negotiation struct {
 	own   []netip.Addr // addresses of this machine, as they were at the beginning
 
 	answerc chan *message // the one answer or refusal; holds 1
-	notify  chan struct{} // a path was added; holds 1
+	notify  chan struct{} // a path was added, or has become better; holds 1
 	again   chan struct{} // the offer came once more (controlled); holds 1
 	settled chan struct{} // closed when a stream was delivered (controlled)
 
@@ -122,10 +126,34 @@ func (n *negotiation) addPath(p *path) {
 	}
 	n.paths = append(n.paths, p)
 	n.mu.Unlock()
+	n.news()
+}
+
+// news wakes the caller: there is a path, or one has changed.
+func (n *negotiation) news() {
 	select {
 	case n.notify <- struct{}{}:
 	default:
 	}
+}
+
+// patienceStep is how a wait for something better is cut. A machine that is busy
+// is late at the end of each piece, and so waits longer, as it is late with the
+// checks that are waited for; one long wait would only be late once.
+const patienceStep = 10 * time.Millisecond
+
+// pause returns a channel that is closed d from now, or later on a busy machine.
+func (n *negotiation) pause(d time.Duration) <-chan struct{} {
+	over := make(chan struct{})
+	n.spawn(func(ctx context.Context) {
+		for ; d > 0; d -= patienceStep {
+			if !wait(ctx, min(d, patienceStep)) {
+				return
+			}
+		}
+		close(over)
+	})
+	return over
 }
 
 // takePath removes and returns a path of the class that stands first in order
@@ -207,7 +235,7 @@ func (n *negotiation) failure(stage string) error {
 	cause := context.Cause(n.ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	e := &noPathError{n.peer, stage, time.Since(n.began), append([]attempt(nil), n.attempts...), cause}
+	e := &noPathError{peer: n.peer, stage: stage, took: time.Since(n.began), attempts: slices.Clone(n.attempts), cause: cause}
 	if errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
 		// Somebody changed his mind, so nothing is known about paths.
 		return fmt.Errorf("ice: dial %s given up: %s: %w", n.peer.Short(), stage, cause)

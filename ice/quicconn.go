@@ -20,6 +20,7 @@ const (
 	codeRefused quic.ApplicationErrorCode = 1 // no negotiation, or a failed greeting
 	codeGone    quic.ApplicationErrorCode = 2 // the transport was closed
 	codeLost    quic.ApplicationErrorCode = 3 // the other side did not take the rest in time
+	codeSilent  quic.ApplicationErrorCode = 4 // nothing was heard of the other side
 )
 
 // Codes that end a stream.
@@ -54,7 +55,8 @@ type quicConn struct {
 	sated   sync.Once // tells the peer that we need no more
 	closing sync.Once
 	closed  atomic.Bool
-	ended   atomic.Bool // io.EOF was read
+	ended   atomic.Bool  // io.EOF was read
+	silent  atomic.Int64 // the silence in ns that has ended the connection
 
 	deadlines sync.Mutex // keeps SetDeadline from undoing what Close set
 
@@ -63,9 +65,13 @@ type quicConn struct {
 	cut     bool       // Close broke a Write
 }
 
-func newQUICConn(e *udpEngine, conn *quic.Conn, stream *quic.Stream, path string) *quicConn {
-	c := &quicConn{t: e.t, conn: conn, stream: stream, path: path, engine: e}
+func newQUICConn(b *base, conn *quic.Conn, stream *quic.Stream, path string, r role) *quicConn {
+	c := &quicConn{t: b.e.t, conn: conn, stream: stream, path: path, engine: b.e}
 	c.datagrams.open(conn)
+	b.watch(conn, r, func(silence time.Duration) {
+		c.silent.Store(int64(silence))
+		conn.CloseWithError(codeSilent, "")
+	})
 	return c
 }
 
@@ -219,6 +225,8 @@ func (c *quicConn) explain(op string, err error) error {
 	switch {
 	case c.closed.Load():
 		return c.opError(op, net.ErrClosed)
+	case c.silent.Load() != 0:
+		return c.opError(op, fmt.Errorf("connection lost (%w): %w", silenceError(c.silent.Load()), io.ErrUnexpectedEOF))
 	case errors.As(err, &stream) && op == "read":
 		return c.opError(op, fmt.Errorf("the peer broke off: %w", io.ErrUnexpectedEOF))
 	case errors.As(err, &stream):

@@ -130,8 +130,8 @@ func (r *relays) settleLocked() {
 			n.idle = nil
 		case !needed && n.idle == nil && !n.closed:
 			linger := relayLinger
-			if n != r.cur {
-				linger = 0
+			if n != r.cur { // in doubt, but calls under way were told of it
+				linger = r.e.t.cfg.Timeout
 			}
 			n.idle = time.AfterFunc(linger, func() { r.retire(n) })
 		}
@@ -154,6 +154,21 @@ func (r *relays) current() *relay {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.cur
+}
+
+// lieAt reports whether one of this side's relays lies at an IP address.
+func (r *relays) lieAt(ip netip.Addr) bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range r.all {
+		if n.addr.Addr() == ip {
+			return true
+		}
+	}
+	return false
 }
 
 // send sends a packet through the relay that is offered.

@@ -142,7 +142,7 @@ func (t *Transport) way(n *negotiation, remote netip.AddrPort, c class) string {
 	defer n.mu.Unlock()
 	for _, cs := range n.remote {
 		for _, c := range cs {
-			if c.typ == hostCandidate && c.addr.Addr() == remote.Addr() {
+			if (c.typ == hostCandidate || c.typ == directCandidate) && c.addr.Addr() == remote.Addr() {
 				return wayDirect
 			}
 		}

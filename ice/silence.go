@@ -10,31 +10,62 @@ import (
 	"time"
 )
 
-// The keepalive of TCP probes an idle path, but the system sends no probe while
-// bytes are under way: a path that is lost just after a write would be noticed
-// only by the beacon of the link, 5 s later. So each connection is also looked
-// at: the peer's system acknowledges something at least once per tcpKeepAlive.
+// A path is lost when nothing has come from the peer for silenceLimit, although
+// it was asked again and again: a keep-alive asks twice a second, and from the
+// first one that is not answered each carrier asks every probeEvery. Many packets
+// in a row have to be lost, each way, before a path that is only bad is given up:
+// a rule of one or two would end an idle link at 3 % loss every few minutes.
 const (
-	// tcpSilence without any acknowledgement is the end, as with QUIC.
-	tcpSilence = quicIdleTimeout
-	// tcpLook is between two looks, one system call of a microsecond each.
-	tcpLook = tcpSilence / 8
+	// silenceLimit leaves some of the 3 s in which a lost path has to be noticed.
+	silenceLimit = 2300 * time.Millisecond
+	// maxAnswer is how much of a round trip is waited for beside.
+	maxAnswer = 500 * time.Millisecond
+	// probeEvery is between two questions into a silence.
+	probeEvery = 150 * time.Millisecond
 )
 
-// tcpKeepAlive keeps acknowledgements coming on an idle path, and ends it after
-// 2.5 s where the system does not tell how long ago the last one was.
-var tcpKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 500 * time.Millisecond, Interval: 500 * time.Millisecond, Count: 4}
+// silenceOver is the silence that ends a connection of which this is the shortest
+// round trip: over a satellite one has to wait for answers. A mean would not do,
+// as a machine that is busy makes it long.
+func silenceOver(rtt time.Duration) time.Duration { return silenceLimit + min(rtt, maxAnswer) }
 
 // silenceError is why a connection was given up.
 type silenceError time.Duration
 
 func (e silenceError) Error() string {
-	return fmt.Sprintf("nothing was acknowledged for %.1f s", time.Duration(e).Seconds())
+	return fmt.Sprintf("nothing was heard of the device for %.1f s", time.Duration(e).Seconds())
 }
 
 // Timeout and Temporary make it a net.Error.
 func (silenceError) Timeout() bool   { return true }
 func (silenceError) Temporary() bool { return false }
+
+// The keepalive of TCP has seconds for its unit, and asks nothing while bytes are
+// under way: a path that is lost just after a write would be noticed only by the
+// beacon of the link, 5 s later. So each connection is also looked at, and asked
+// more often, where the system allows that.
+
+// tcpProbeAfter is the silence after which the system's keepalive asks: the least
+// that it can be set to. Each look comes when the silence can have lasted as long.
+const tcpProbeAfter = time.Second
+
+// tcpState is what the system knows of a connection.
+type tcpState struct {
+	silence time.Duration // since anything came: bytes or an acknowledgement
+	rtt     time.Duration // the shortest round trip
+}
+
+// next says what to do about a connection, and when to look again.
+func (s tcpState) next() (lost, probe bool, in time.Duration) {
+	switch limit := silenceOver(s.rtt); {
+	case s.silence >= limit:
+		return true, false, probeEvery
+	case s.silence >= tcpProbeAfter:
+		return false, true, min(probeEvery, limit-s.silence)
+	default:
+		return false, false, tcpProbeAfter - s.silence
+	}
+}
 
 // tcpConn is a checked connection that can say which way it goes, and that ends
 // when its path is lost.
@@ -54,31 +85,34 @@ func newTCPConn(conn *net.TCPConn, path string) *tcpConn {
 	_ = conn.SetKeepAliveConfig(tcpKeepAlive)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := sinceAcknowledged(conn); ok {
-		c.clock = time.AfterFunc(tcpLook, c.look)
+	if _, ok := stateOf(conn); ok {
+		c.clock = time.AfterFunc(tcpProbeAfter, c.look)
 	}
 	return c
 }
 
-// look ends the connection if nothing was acknowledged for too long: a Read
-// returns with the reason, which is all that a link needs; should nobody read,
-// the next look closes.
+// look ends the connection if nothing was heard for too long: a Read returns
+// with the reason, which is all that a link needs; should nobody read, the next
+// look closes.
 func (c *tcpConn) look() {
-	silence, ok := sinceAcknowledged(c.TCPConn)
+	s, ok := stateOf(c.TCPConn)
 	if !ok {
 		return
 	}
-	if silence >= tcpSilence {
-		if c.lost.Swap(int64(silence)) != 0 {
-			_ = c.Close()
-			return
-		}
+	lost, probe, in := s.next()
+	switch {
+	case lost && c.lost.Swap(int64(s.silence)) != 0:
+		_ = c.Close()
+		return
+	case lost:
 		_ = c.SetReadDeadline(time.Unix(1, 0))
+	case probe:
+		probeTCP(c.TCPConn)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		c.clock.Reset(tcpLook)
+		c.clock.Reset(in)
 	}
 }
 

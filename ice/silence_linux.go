@@ -7,18 +7,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sinceAcknowledged returns how long ago the peer's system acknowledged
-// anything, a keepalive or bytes. It is false if the connection is gone.
-func sinceAcknowledged(conn *net.TCPConn) (time.Duration, bool) {
+// tcpKeepAlive keeps answers coming on an idle path. Its count is never reached:
+// it is also used up by probeTCP, and the looks end what is lost.
+var tcpKeepAlive = net.KeepAliveConfig{Enable: true, Idle: tcpProbeAfter, Interval: time.Second, Count: 100}
+
+// stateOf asks the system about a connection; false if it is gone.
+func stateOf(conn *net.TCPConn) (s tcpState, ok bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, false
+		return s, false
 	}
 	var info *unix.TCPInfo
 	if cerr := raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	}); cerr != nil || err != nil {
-		return 0, false
+		return s, false
 	}
-	return time.Duration(info.Last_ack_recv) * time.Millisecond, true
+	// Bytes that acknowledge nothing new count too: a peer may do all the talking.
+	s.silence = time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	s.rtt = time.Duration(info.Min_rtt) * time.Microsecond
+	return s, true
+}
+
+// probeTCP has the system ask the peer at once, unless bytes are under way: to
+// set the time after which the keepalive asks sets its clock, and that time is
+// over.
+func probeTCP(conn *net.TCPConn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Both errors would be that the connection is gone: the next look tells.
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(tcpProbeAfter/time.Second))
+	})
 }

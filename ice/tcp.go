@@ -77,13 +77,17 @@ func (e *tcpEngine) close() {}
 func (e *tcpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
 	m.tcp = &tcpPart{
 		key:        n.key,
-		candidates: e.candidates(addrs),
+		candidates: e.candidates(n, addrs),
 	}
 	return nil
 }
 
-func (e *tcpEngine) candidates(addrs []netip.Addr) []candidate {
-	return withOutside(hostCandidates(addrs, uint16(e.local.Port), e.t.cfg.Loopback, e.v6), e.t.outside.of(engineTCP))
+func (e *tcpEngine) candidates(n *negotiation, addrs []netip.Addr) []candidate {
+	more := e.t.outside.of(engineTCP)
+	if n.role == controlled {
+		more = append(e.t.directCandidates(addrs), more...)
+	}
+	return withOutside(hostCandidates(addrs, uint16(e.local.Port), e.t.cfg.Loopback, e.v6), more)
 }
 
 // accept takes connections until the listener is closed.
@@ -139,7 +143,7 @@ func (e *tcpEngine) acceptedFrom(n *negotiation, from netip.AddrPort) string {
 		return hostCandidate.String()
 	}
 	for _, c := range n.remote[engineTCP] {
-		if typ == "prflx" && c.typ == hostCandidate && c.addr.Addr() == from.Addr() {
+		if typ == unnamed && c.typ == hostCandidate && c.addr.Addr() == from.Addr() {
 			return hostCandidate.String()
 		}
 	}
@@ -156,7 +160,13 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 			if i > 0 && !wait(ctx, dialPacing) {
 				return
 			}
-			n.spawn(func(ctx context.Context) { e.pursue(ctx, n, c) })
+			n.spawn(func(ctx context.Context) {
+				if c.typ == directCandidate {
+					e.pursueDirect(ctx, n, c)
+				} else {
+					e.pursue(ctx, n, c)
+				}
+			})
 		}
 	})
 }

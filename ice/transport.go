@@ -66,6 +66,11 @@ type Config struct {
 	// Addresses lists the addresses to offer as host candidates. Nil means
 	// those of the machine's interfaces at that time, except link-local ones.
 	Addresses func() ([]netip.Addr, error)
+	// Direct lists where this device takes plain TLS connections (package tlssock),
+	// with whatever else accepts them: callers are told, and try there too, so that
+	// one open port is enough. An unspecified address stands for those of Addresses.
+	// At most 4 are told. Nil: there are none.
+	Direct func() []netip.AddrPort
 	// TCPPort and UDPPort are the ports of the engines. 0 lets the system
 	// choose.
 	TCPPort, UDPPort uint16

@@ -63,13 +63,19 @@ func (n *negotiation) learn(name string, found []candidate) []candidate {
 	return fresh
 }
 
-// reclass is for paths to an address that turns out to be the peer's at a relay:
-// its packets may overtake the signal that says so. n.mu is held.
+// reclass is for paths to an address that turns out to be the peer's at a relay,
+// and for vague ones to a host that turns out to be the peer's: packets may
+// overtake the signal that says so. n.mu is held.
 func (n *negotiation) reclass(name string, c candidate) {
 	for _, p := range n.paths {
-		if p.engine == name && p.remote == c.addr && c.typ == relayCandidate {
+		switch {
+		case p.engine != name:
+		case p.remote == c.addr && c.typ == relayCandidate:
 			p.class = relayClass
-			p.desc = strings.Replace(p.desc, " prflx ", " "+relayCandidate.String()+" ", 1)
+			p.desc = strings.Replace(p.desc, " "+unnamed+" ", " "+relayCandidate.String()+" ", 1)
+		case p.vague && p.remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
+			p.vague = false
+			n.news()
 		}
 	}
 }
@@ -105,8 +111,11 @@ func (n *negotiation) more(m *message) {
 	}
 }
 
-// typeOf says what the peer calls an address of its own; one that it has not
-// named was learnt from its packets.
+// unnamed is what an address of the peer is called that it has not named: it was
+// learnt from its packets (in RFC 8445, peer reflexive).
+const unnamed = "prflx"
+
+// typeOf says what the peer calls an address of its own.
 func (n *negotiation) typeOf(name string, addr netip.AddrPort) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -115,7 +124,7 @@ func (n *negotiation) typeOf(name string, addr netip.AddrPort) string {
 			return c.typ.String()
 		}
 	}
-	return "prflx"
+	return unnamed
 }
 
 // isNear tells whether one of the peer's interfaces seems to be on a network of
@@ -172,7 +181,7 @@ func (t *Transport) candidates(n *negotiation) (*message, error) {
 	for _, e := range t.engines {
 		switch e := e.(type) {
 		case *tcpEngine:
-			m.tcp = &tcpPart{candidates: e.candidates(addrs)}
+			m.tcp = &tcpPart{candidates: e.candidates(n, addrs)}
 		case *udpEngine:
 			m.udp = &udpPart{candidates: e.candidates(addrs)}
 		}

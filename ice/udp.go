@@ -33,11 +33,11 @@ const (
 	quicPreface  = "PLQ1"
 	greetTimeout = 5 * time.Second
 
-	// A peer that dies is noticed at most keepAlive + idleTimeout = 2.8 s later:
-	// the idle time-out starts again with the first packet sent into silence.
-	// (1 s and 3 s would make it 4 s.)
+	// A peer that dies is noticed by the pulse, within silenceLimit and a look. The
+	// time-out is for a path that lives while QUIC gets nothing through: after 6 s
+	// it has sent everything again six times, and the link's beacon has ended.
 	quicKeepAlive   = 500 * time.Millisecond
-	quicIdleTimeout = 2300 * time.Millisecond
+	quicIdleTimeout = 6 * time.Second
 
 	// A window must hold what is under way: 16 MiB are 1 Gbit/s at 130 ms.
 	quicFirstWindow  = 2 << 20
@@ -53,14 +53,15 @@ const (
 // udpEngine is ICE by pion for finding a path, and QUIC for the bytes, on one
 // UDP socket for all devices.
 type udpEngine struct {
-	t      *Transport
-	socket *net.UDPConn
-	base   *base   // the socket
-	relays *relays // nil without TURN servers
-	mux    *stunMux
-	net    transport.Net
-	port   uint16
-	v6     bool
+	t       *Transport
+	socket  *net.UDPConn
+	base    *base   // the socket
+	relays  *relays // nil without TURN servers
+	mux     *stunMux
+	watches watches
+	net     transport.Net
+	port    uint16
+	v6      bool
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{}
@@ -195,11 +196,22 @@ func (e *udpEngine) start(n *negotiation, remote *message) {
 	}
 }
 
+// typeOf says what an address of the peer's is. Packets of a peer's relay may
+// come before the signal that names it: an address that the peer has not named,
+// on the host where this side's own relay lies, is taken to be one too.
+func (e *udpEngine) typeOf(n *negotiation, remote netip.AddrPort) string {
+	typ := n.typeOf(engineUDP, remote)
+	if typ == unnamed && !n.isPeers(engineUDP, remote.Addr()) && e.relays.lieAt(remote.Addr()) {
+		return relayCandidate.String()
+	}
+	return typ
+}
+
 // describePath names the addresses of a path. The one from which the system
 // sends is not known to a socket of no particular address.
 func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort) string {
-	typ := n.typeOf(engineUDP, remote)
-	if at.relay != nil || typ == relayCandidate.String() {
+	typ := e.typeOf(n, remote)
+	if at.relay != nil {
 		typ = relayCandidate.String()
 	}
 	to := net.UDPAddrFromAddrPort(remote)
@@ -278,7 +290,7 @@ func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) erro
 		class = relayClass
 	}
 	way := e.t.way(n, addrPort(conn.RemoteAddr()), class)
-	return e.t.deliver(n, newQUICConn(e, conn, stream, desc), peer, way, func() error {
+	return e.t.deliver(n, newQUICConn(at, conn, stream, desc, controlled), peer, way, func() error {
 		return quicBounded(ctx, stream, func() error {
 			_, err := stream.Write([]byte{greeting})
 			return err

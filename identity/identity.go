@@ -90,21 +90,11 @@ func issue(name string, account crypto.Signer, issuers [][]byte) (*Identity, err
 	if err != nil {
 		return nil, fmt.Errorf("identity: make HPKE key: %w", err)
 	}
-	issuer, err := x509.ParseCertificate(issuers[0])
+	chain, err := certify(name, key.Public(), account, issuers)
 	if err != nil {
 		return nil, err
 	}
-	tmpl, err := template(name, deviceValidity)
-	if err != nil {
-		return nil, err
-	}
-	tmpl.BasicConstraintsValid, tmpl.KeyUsage = true, x509.KeyUsageDigitalSignature
-	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, issuer, key.Public(), account)
-	if err != nil {
-		return nil, fmt.Errorf("identity: sign device certificate: %w", err)
-	}
-	self, err := VerifyChain(append([][]byte{der}, issuers...), time.Now())
+	self, err := VerifyChain(chain, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -32,32 +32,35 @@ func (l *link) worsen(loss float64) {
 
 const tunName = "slow0"
 
-// openTun makes a tun device in a namespace.
-func openTun(ns string) (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
-	}
-	c := make(chan result)
+// within runs f on a thread in a namespace: what it opens lives there.
+func within(ns string, f func() error) error {
+	errc := make(chan error)
 	go func() {
 		// The thread stays in the namespace, so it is given up with the goroutine.
 		runtime.LockOSThread()
-		f, err := openTunHere(ns)
-		c <- result{f, err}
+		fd, err := unix.Open("/var/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = f()
+		}
+		errc <- err
 	}()
-	r := <-c
-	return r.f, r.err
+	return <-errc
 }
 
-func openTunHere(ns string) (*os.File, error) {
-	fd, err := unix.Open("/var/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-		return nil, err
-	}
+// openTun makes a tun device in a namespace.
+func openTun(ns string) (f *os.File, err error) {
+	err = within(ns, func() (err error) {
+		f, err = openTunHere()
+		return err
+	})
+	return f, err
+}
+
+func openTunHere() (*os.File, error) {
 	tun, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

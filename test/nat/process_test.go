@@ -205,8 +205,9 @@ func (q *process) stop() {
 	}
 }
 
-// reached has the doctor try until it gets through.
-func (d *peer) reached(to *peer, limit time.Duration) (outcome, time.Duration) {
+// reached has the doctor try until it gets through, by one way if that is not
+// empty.
+func (d *peer) reached(to *peer, limit time.Duration, way string) (outcome, time.Duration) {
 	d.n.t.Helper()
 	start := time.Now()
 	for {
@@ -214,7 +215,7 @@ func (d *peer) reached(to *peer, limit time.Duration) (outcome, time.Duration) {
 		e := q.step(60*time.Second, "doctor")
 		_ = q.finish(10 * time.Second)
 		switch took := time.Since(start); {
-		case e.json["ok"] == true:
+		case e.json["ok"] == true && (way == "" || e.json["way"] == way):
 			return outcomeOf(e), took
 		case took > limit:
 			d.n.t.Fatalf("not reached within %v: %s\n%s\n-- the other side:\n%s", limit, e.raw, q.said(), to.listen.said())

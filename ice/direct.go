@@ -1,0 +1,113 @@
+package ice
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"peerlink/identity"
+)
+
+// A device may take plain TLS connections at a port of its own (package tlssock),
+// which is open in a firewall that lets nothing else in. Whoever knows only the
+// device's id hears of that port in the answer, and dials it beside the engine's.
+// TLS proves the device, as everywhere; the stream comes out of the device's other
+// listener, so the caller tells it by a refusal that this negotiation is over.
+const (
+	// maxDirect is how many such addresses are told.
+	maxDirect = 4
+	// directDelay is the head start of the other candidates: it is seldom that only
+	// this one works, and the device's listener knows nothing of negotiations.
+	directDelay = 100 * time.Millisecond
+)
+
+// errWithdrawn: the caller has what it wanted.
+var errWithdrawn = errors.New("the caller has withdrawn")
+
+// directCandidates are the addresses of Config.Direct.
+func (t *Transport) directCandidates(own []netip.Addr) (out []candidate) {
+	if t.cfg.Direct == nil {
+		return nil
+	}
+	for _, at := range t.cfg.Direct() {
+		addrs := []netip.Addr{at.Addr().Unmap()}
+		if at.Addr().IsUnspecified() {
+			addrs = own
+		}
+		for _, a := range addrs {
+			c := candidate{directCandidate, netip.AddrPortFrom(a, at.Port())}
+			fits := a.Is4() || !at.Addr().Is4()
+			if fits && checkCandidate(c, t.cfg.Loopback) == nil && len(out) < maxDirect {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// pursueDirect dials such a candidate, on the calling side, until the negotiation
+// ends.
+func (e *tcpEngine) pursueDirect(ctx context.Context, n *negotiation, c candidate) {
+	if n.role != controlling || !wait(ctx, directDelay) {
+		return
+	}
+	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
+		d := net.Dialer{Timeout: dialTimeout}
+		conn, err := d.DialContext(ctx, "tcp", c.addr.String())
+		if err != nil {
+			n.tried(engineTCP, c.String(), err)
+		} else {
+			select {
+			case <-e.reachedDirect(n, conn.(*net.TCPConn), c):
+			case <-ctx.Done():
+			}
+		}
+		if !wait(ctx, pause) {
+			return
+		}
+	}
+}
+
+// reachedDirect makes a path of a connection. The result is closed when it has
+// come to nothing.
+func (e *tcpEngine) reachedDirect(n *negotiation, conn *net.TCPConn, c candidate) <-chan struct{} {
+	lost := make(chan struct{})
+	tcp := newTCPConn(conn, pathName(engineTCP, c.typ.String(), conn.LocalAddr(), conn.RemoteAddr()))
+	n.worked(engineTCP, c.String())
+	n.addPath(&path{
+		engine: engineTCP,
+		class:  classOf(c.typ),
+		near:   true,
+		apart:  true,
+		remote: addrPort(conn.RemoteAddr()),
+		desc:   tcp.path,
+		drop:   func() { tcp.Close() },
+		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
+			s, err := e.t.tls.Client(ctx, tcp, n.peer)
+			if err != nil {
+				close(lost)
+				return nil, identity.Peer{}, err
+			}
+			return s, s.Peer(), nil
+		},
+	})
+	return lost
+}
+
+// withdraw tells the device, once, that a negotiation is over.
+func (t *Transport) withdraw(n *negotiation) {
+	b, err := (&message{kind: kindRefuse, id: n.id, reason: errWithdrawn.Error()}).encode()
+	if err != nil {
+		t.log.Error("ice: withdraw", "err", err)
+		return
+	}
+	t.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+		defer cancel()
+		if err := t.cfg.Signaller.Send(ctx, n.peer, b); err != nil {
+			t.log.Debug("ice: withdraw", "peer", n.peer, "err", err)
+		}
+	})
+}
