@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"peerlink/ice"
 	"peerlink/identity"
 	"peerlink/internal/signalling"
+	"peerlink/localipc"
 	"peerlink/tlssock"
 	"peerlink/webrtc/switchboard"
 )
@@ -48,11 +50,13 @@ type Options struct {
 type Account struct {
 	f    *folder
 	opts Options
+	twin chan Twin // has room for one
 
 	mu      sync.Mutex
 	closed  bool
-	here    bool      // devices of this machine reach it directly
-	node    *dht.Node // nil without bootstrap nodes and LAN
+	here    bool             // devices of this machine reach it directly
+	unix    *localipc.Dialer // of devices of this machine; nil: they are not looked for
+	node    *dht.Node        // nil without bootstrap nodes and LAN
 	dialer  *tlssock.Dialer
 	direct  *tlssock.Listener           // nil without an address to listen on
 	manager *peerlink.ConnectionManager // nil before Start
@@ -117,7 +121,7 @@ func newAccount(f *folder, opts Options) *Account {
 	}
 	opts.Loopback = opts.Loopback || f.cfg.Loopback
 	opts.LAN = opts.LAN || f.cfg.LAN
-	return &Account{f: f, opts: opts}
+	return &Account{f: f, opts: opts, twin: make(chan Twin, 1)}
 }
 
 // Dir returns the account's folder.
@@ -218,20 +222,35 @@ func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
 		return nil, err
 	}
 	a.node = node
-	a.closers = append(a.closers, node.Close)
+	a.closers = append(a.closers, node.Close, a.watchTwins(node, a.opts.Logger))
 	servers, err := a.servers()
 	if err != nil {
 		return nil, err
 	}
 	t, err := ice.New(ice.Config{
 		Identity: a.f.id, Trust: a.f.trust, Signaller: a.share(node), Servers: servers, MapPorts: len(servers) > 0 && !a.opts.Loopback,
-		Engines: a.opts.Engines, Loopback: a.opts.Loopback, Logger: a.opts.Logger,
+		Engines: a.opts.Engines, Loopback: a.opts.Loopback, Logger: a.opts.Logger, Direct: a.directPorts(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.closers = append(a.closers, t.Close)
 	return t, nil
+}
+
+// directPorts returns what ICE tells callers of the listener for direct TCP; nil
+// without one. Its addresses stand for as long as the account runs.
+func (a *Account) directPorts() func() []netip.AddrPort {
+	if a.direct == nil {
+		return nil
+	}
+	var ports []netip.AddrPort
+	for _, at := range a.direct.Addrs() {
+		if ap, err := netip.ParseAddrPort(at.String()); err == nil {
+			ports = append(ports, ap)
+		}
+	}
+	return func() []netip.AddrPort { return ports }
 }
 
 // ConnectionManager returns the account's manager; nil before Start.

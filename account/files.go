@@ -119,7 +119,11 @@ func (d dirFiles) sweep() error {
 // isLeftover recognises writeAtomically's names: a dot, the file's name and a
 // number.
 func isLeftover(name string) bool {
-	for _, f := range []string{identityFile, configFile, trustFile, creatingFile} {
+	if rest, ok := strings.CutPrefix(name, "."+keptPrefix); ok {
+		_, n, kept := strings.Cut(rest, ".pem")
+		return kept && n != "" && strings.Trim(n, "0123456789") == ""
+	}
+	for _, f := range []string{identityFile, configFile, trustFile, creatingFile, devicesFile} {
 		if n, ok := strings.CutPrefix(name, "."+f); ok && n != "" && strings.Trim(n, "0123456789") == "" {
 			return true
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 
@@ -31,6 +32,8 @@ type folder struct {
 	id    *identity.Identity
 	trust *identity.Trust
 	cfg   Config
+
+	devices atomic.Pointer[identity.DeviceList] // the account's; nil: none is known
 
 	disk   dirFiles
 	change files // disk, except in tests
@@ -204,6 +207,9 @@ func (f *folder) load() error {
 	}
 	if f.cfg, err = parseConfig(settings); err != nil {
 		return fmt.Errorf("%s: %w", f.disk.path(configFile), err)
+	}
+	if err := f.loadDevices(); err != nil {
+		return err
 	}
 	return f.change.remove(creatingFile) // left where making it died at the last step
 }

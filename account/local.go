@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"peerlink"
+	"peerlink/identity"
 	"peerlink/localipc"
 	"peerlink/shm"
 )
@@ -39,6 +40,7 @@ func (a *Account) startLocal(ctx context.Context) (dialers []peerlink.Dialer, li
 		cfg.Services = []string{shm.Service}
 	}
 	unix := &localipc.Dialer{Config: cfg}
+	a.unix = unix
 	shared := &shm.Dialer{Local: unix, Config: shm.Config{Logger: a.opts.Logger}}
 	local, err := localipc.Listen(ctx, cfg)
 	if err != nil {
@@ -69,4 +71,25 @@ func (a *Account) notHere(ctx context.Context, why error, dialers ...peerlink.Di
 	}
 	a.opts.Logger.Warn("account: devices of this machine are not reached directly: " + why.Error())
 	return nil, nil, nil
+}
+
+// DevicesHere returns the devices that say that they run on this machine, this one
+// among them perhaps; none where such devices are not reached directly. It reads
+// files of theirs, and proves nothing.
+func (a *Account) DevicesHere() map[identity.DeviceID]bool {
+	a.mu.Lock()
+	unix := a.unix
+	a.mu.Unlock()
+	if unix == nil {
+		return nil
+	}
+	all, err := unix.Devices()
+	if err != nil {
+		a.opts.Logger.Debug("account: devices of this machine", "err", err)
+	}
+	out := map[identity.DeviceID]bool{}
+	for _, d := range all {
+		out[d.Peer.Device] = true
+	}
+	return out
 }

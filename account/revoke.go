@@ -10,8 +10,8 @@ import (
 
 // Revoke makes this account's next revocation list: who it revoked before, and
 // who. It is on disk here when this returns; hand it (MarshalText) to those who
-// are to know, for their ImportRevocations. It fails on a device that does not
-// hold its account's key.
+// are to know, for their ImportRevocations. Devices among them leave the account's
+// device list. It fails on a device that does not hold its account's key.
 func (a *Account) Revoke(who ...identity.Subject) (*identity.RevocationList, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -29,7 +29,10 @@ func (a *Account) Revoke(who ...identity.Subject) (*identity.RevocationList, err
 	if err != nil {
 		return nil, err
 	}
-	return l, a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
+	if err := a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) }); err != nil {
+		return l, err
+	}
+	return l, a.dropDevices(l.Revoked())
 }
 
 // ImportRevocations takes a revocation list that an account or an authority has

@@ -131,7 +131,7 @@ func TestInviteIsRefused(t *testing.T) {
 		"lives too long":  mustInvite(t, id, 7, now, now.Add(MaxInviteLife+time.Second)),
 		"lives backwards": mustInvite(t, id, 7, now.Add(time.Minute), now),
 	}
-	for n := range len(good) {
+	for n := range good {
 		cases[fmt.Sprintf("cut at %d", n)] = good[:n]
 	}
 	for name, b := range cases {

@@ -43,7 +43,8 @@ func (silenceError) Temporary() bool { return false }
 // The keepalive of TCP has seconds for its unit, and asks nothing while bytes are
 // under way: a path that is lost just after a write would be noticed only by the
 // beacon of the link, 5 s later. So each connection is also looked at, and asked
-// more often, where the system allows that.
+// more often, where the system allows that. (Linux answers such a question at most
+// twice a second, so asking more often helps only against questions that are lost.)
 
 // tcpProbeAfter is the silence after which the system's keepalive asks: the least
 // that it can be set to. Each look comes when the silence can have lasted as long.

@@ -38,6 +38,7 @@ var arrows = map[string]string{
 	"peerlink/internal/strictfile":      `^peerlink/`,
 	"peerlink/internal/signalling":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/escape":          `^peerlink/`,
+	"peerlink/internal/invite":          `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock|internal/(chat|daemon|control)$)`,
 	"peerlink/internal/chatui":          `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|identity|multiplex|channel|internal/(chat|daemon|control)$)`,
 	"peerlink/internal/contacts":        `pion|libp2p|quic-go|^peerlink/(account|dht|ice|multiplex|channel|internal/(chat|daemon|control)$)`,
 	"peerlink/internal/control":         `pion|libp2p|quic-go|^peerlink/(account|dht|ice|internal/daemon)`,
@@ -75,6 +76,7 @@ var families = map[string]string{
 	`charm.land/|charmbracelet/`:            `^peerlink/internal/(chatui|screenshot)$`,
 	`gonum.org/`:                            `^peerlink/internal/charts$`,
 	`modernc.org/`:                          `^peerlink/internal/chat$`,
+	`schollz/`:                              `^peerlink/internal/invite$`,
 	// Nothing but the program, and the daemon that it is, stands above account.
 	`^peerlink/account$`: `^peerlink/(cmd/|internal/daemon$)`,
 }

@@ -296,3 +296,43 @@ func TestEarlyBytesStayBehindTheirRequestInVersion1(t *testing.T) {
 		}
 	})
 }
+
+func TestReaderMakesWayForSmallFramesBesideBulk(t *testing.T) {
+	var b baton
+	own, other := new(channel.Port), new(channel.Port)
+	b.leader = own
+	expect := func(want bool, port *channel.Port, n int, woke bool, why string) {
+		t.Helper()
+		if b.makesWay(port, n, woke) != want {
+			t.Errorf("%s: makes way %v, want %v", why, !want, want)
+		}
+	}
+	expect(false, other, 64, true, "no bulk")
+	expect(false, other, expressLen+1, true, "bulk itself")
+	expect(false, own, 64, true, "its own Read, which comes next")
+	expect(false, other, 64, false, "nobody waits")
+	for range besideBulk {
+		expect(true, other, 64, true, "beside bulk")
+	}
+	expect(false, other, 64, true, "long after bulk")
+}
+
+func TestWrittenBulkCountsAsBulk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server, _, _ := eagerPipe(t, Config{})
+		a, b := between(t, client, server, "x")
+		exchange(t, a, b, 10)
+		if client.baton.bulk.Load() != 0 || server.baton.bulk.Load() != 0 {
+			t.Error("small frames count as bulk")
+		}
+		if _, err := a.Write(make([]byte, 4*gatherLen)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(b, make([]byte, 4*gatherLen)); err != nil {
+			t.Fatal(err)
+		}
+		if client.baton.bulk.Load() == 0 || server.baton.bulk.Load() == 0 {
+			t.Error("bulk does not")
+		}
+	})
+}

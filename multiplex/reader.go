@@ -3,6 +3,7 @@ package multiplex
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -240,6 +241,9 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 	}
 	s.progress.Add(1)
 	s.baton.saw(e.port, woke)
+	if s.baton.makesWay(e.port, len(b), woke) {
+		runtime.Gosched()
+	}
 	return true
 }
 

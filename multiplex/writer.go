@@ -48,12 +48,20 @@ func (s *Socket) send() {
 		if !s.line.take() {
 			return
 		}
-		s.line.pull()
+		s.pull()
 		if !s.writeNow(&s.line.batch) {
 			break
 		}
 	}
 	s.line.handOver()
+}
+
+// pull fills the batch.
+func (s *Socket) pull() {
+	s.line.pull()
+	if len(s.line.batch.rest[1]) >= gatherLen {
+		s.baton.sawBulk()
+	}
 }
 
 // writeNow writes as much of the batch as the conn takes at once, and reports
@@ -86,7 +94,7 @@ func (s *Socket) writeLoop() {
 		}
 		for left || s.line.take() {
 			if !left {
-				s.line.pull()
+				s.pull()
 			}
 			begun := time.Now()
 			n, err := s.writeBatch(&s.line.batch, left)

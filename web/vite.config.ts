@@ -14,5 +14,5 @@ export default defineConfig({
     reportCompressedSize: false,
     rolldownOptions: { output: { codeSplitting: false } },
   },
-  test: { environment: "node", include: ["test/**/*.test.ts"], testTimeout: 10_000 },
+  test: { environment: "node", include: ["test/**/*.test.ts"], testTimeout: 60_000 },
 });

@@ -102,6 +102,7 @@ func (c *courier) deviceOf(id *identity.Identity, change ...func(*Config)) *devi
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	tr.linger = patience
 	c.t.Cleanup(func() { tr.Close(); tr.late.Wait() })
 	c.mu.Lock()
 	c.mates[me] = tr
@@ -125,7 +126,7 @@ func TestCallbacksInAMess(t *testing.T) {
 	c := newCourier(t)
 	c.mess = true
 	a, b := c.newDevice("alice"), c.newDevice("bob")
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	aIn, bIn := a.acceptLater(ctx), b.acceptLater(ctx)
 	aOut, bOut := a.dialLater(ctx, b), b.dialLater(ctx, a)
 	var got [4]outcome
@@ -170,8 +171,7 @@ func TestCandidatesMayComeFirst(t *testing.T) {
 // fault: D1
 func TestCallbacksProveNobody(t *testing.T) {
 	c := newCourier(t)
-	short := func(cfg *Config) { cfg.Timeout = 5 * time.Second }
-	alice, bob, mallory := c.newDevice("alice", short), c.newDevice("bob", short), c.newDevice("mallory", short)
+	alice, bob, mallory := c.newDevice("alice"), c.newDevice("bob"), c.newDevice("mallory")
 	asked := make(chan identity.Peer, 8)
 	bob.Decide(func(_ context.Context, p identity.Peer) error { asked <- p; return nil })
 
@@ -183,7 +183,7 @@ func TestCallbacksProveNobody(t *testing.T) {
 		return from
 	}
 	c.mates[alice.id.DeviceID()] = mallory.Transport
-	ctx, cancel := context.WithCancel(limit(t, 20*time.Second))
+	ctx, cancel := context.WithCancel(limit(t, patience))
 	in := bob.acceptLater(ctx)
 	if _, p, err := mallory.Dial(ctx, bob.id.DeviceID()); err == nil {
 		t.Errorf("mallory reached %v as alice", p)
@@ -224,7 +224,7 @@ func TestCallbacksAskOnceTheCallerIsProven(t *testing.T) {
 	a, m, o := c.deviceOf(alice), c.deviceOf(mallory), c.newDevice("nobody")
 	connect(t, a, bob)
 
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	_, _, err := m.Dial(ctx, bob.id.DeviceID())
 	var refused *RefusedError
 	if err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "not trusted") {
@@ -280,7 +280,7 @@ func TestCallbacksRefuseWhatMakesNoSense(t *testing.T) {
 func TestCallbackErrorsAreTold(t *testing.T) {
 	c := newCourier(t)
 	a := c.newDevice("alice", func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil)) })
-	_, _, err := a.Dial(limit(t, 20*time.Second), newIdentity(t, "bob").DeviceID())
+	_, _, err := a.Dial(limit(t, patience), newIdentity(t, "bob").DeviceID())
 	if err == nil || !strings.Contains(err.Error(), "the courier does not know the device") {
 		t.Error(err)
 	}

@@ -44,7 +44,8 @@ type messages interface {
 // stream makes a complete net.Conn of a reliable, ordered data channel.
 type stream struct {
 	raw        messages
-	largest    int // message that is sent
+	largest    int           // message that is sent
+	patience   time.Duration // lingerTimeout, but for tests
 	local, far net.Addr
 	hangUp     func() // ends the connection below, so that reads of raw end; idempotent
 	gone       func() // called once, when the stream needs nothing any more
@@ -68,7 +69,7 @@ type stream struct {
 
 func newStream(raw messages, largest int, local, far net.Addr, hangUp, gone func()) *stream {
 	s := &stream{
-		raw: raw, largest: largest, local: local, far: far, hangUp: hangUp, gone: gone,
+		raw: raw, largest: largest, patience: lingerTimeout, local: local, far: far, hangUp: hangUp, gone: gone,
 		readBy: newDeadline(), writeBy: newDeadline(),
 		lowc: make(chan struct{}, 1), closedc: make(chan struct{}), lostc: make(chan struct{}), readc: make(chan struct{}),
 	}
@@ -242,7 +243,7 @@ func (s *stream) linger() {
 	}
 	s.raw.SetBufferedAmountLowThreshold(0)
 	s.writeMu.Unlock()
-	late := time.NewTimer(lingerTimeout)
+	late := time.NewTimer(s.patience)
 	defer late.Stop()
 	for more := true; more && s.raw.BufferedAmount() > 0; {
 		select {

@@ -77,8 +77,9 @@ func TestWriteWaitsForReader(t *testing.T) {
 		t.Errorf("%d bytes were taken, want at most %d", n, most)
 	}
 	// Nothing of it is lost.
-	c.SetWriteDeadline(time.Time{})
-	go c.Close()
+	if err := c.(*Conn).CloseWrite(); err != nil {
+		t.Error(err)
+	}
 	if m, err := io.Copy(io.Discard, s); err != nil || int(m) != n {
 		t.Errorf("read %d bytes of %d: %v", m, n, err)
 	}
@@ -102,8 +103,10 @@ func TestCloseDelivers(t *testing.T) {
 // The far end's Close wakes a writer, and reading after it ends cleanly.
 func TestWriterLearnsOfClose(t *testing.T) {
 	x := newExchange()
-	c, s := connect(t, x.newDevice(t, "alice"), x.newDevice(t, "bob"))
-	began := time.Now()
+	// It is the farewell that tells: silence would not, for an hour.
+	long := func(c *Config) { c.Silence = time.Hour }
+	c, s := connect(t, x.newDevice(t, "alice", long), x.newDevice(t, "bob", long))
+	c.SetWriteDeadline(time.Now().Add(patience))
 	s.Close()
 	var err error
 	for err == nil {
@@ -111,9 +114,6 @@ func TestWriterLearnsOfClose(t *testing.T) {
 	}
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("write ended with %v", err)
-	}
-	if d := time.Since(began); d > 3*time.Second {
-		t.Errorf("the writer learnt of it after %v", d)
 	}
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("read ended with %v, want a clean end", err)
@@ -124,17 +124,14 @@ func TestWriterLearnsOfClose(t *testing.T) {
 // Silence.
 func TestSilentPeerIsLost(t *testing.T) {
 	x := newExchange()
-	short := func(c *Config) { c.Silence = time.Second }
-	a, b := x.newDevice(t, "alice", short), x.newDevice(t, "bob", short)
-	c, s := connect(t, a, b)
-	began := time.Now()
+	// Long enough for a machine that is busy while they connect.
+	short := func(c *Config) { c.Silence = 3 * time.Second }
+	c, s := connect(t, x.newDevice(t, "alice", short), x.newDevice(t, "bob"))
+	c.SetReadDeadline(time.Now().Add(patience))
 	// Without its socket the far end neither sends nor says goodbye.
-	s.(*Conn).owner.pc.SCTP().Transport().ICETransport().Stop()
+	s.(*Conn).owner.dtls.ICETransport().Stop()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("read ended with %v", err)
-	}
-	if d := time.Since(began); d > 3*time.Second {
-		t.Errorf("noticed after %v", d)
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("write ended with %v", err)

@@ -7,10 +7,12 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/trace"
 )
 
 // talk shows that two ends belong together.
@@ -33,49 +35,49 @@ func TestBothCallAtOnce(t *testing.T) {
 	if !goesFirst(small.DeviceID(), large.DeviceID()) {
 		small, large = large, small
 	}
-	// Both offers are under way before either arrives.
-	var both sync.WaitGroup
-	both.Add(2)
-	hold := func(d *device) {
-		var once sync.Once
-		d.box.alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
-			once.Do(func() { both.Done(); both.Wait() })
-			return b, nil
-		}
-	}
 	a, b := x.deviceOf(t, small), x.deviceOf(t, large)
-	hold(a)
-	hold(b)
-	ctx := limit(t, 20*time.Second)
+	// The larger id's offer is there before the smaller's goes out, which has
+	// been made by then: the two cross.
+	made, arrived := make(chan struct{}), make(chan struct{})
+	var hold, first sync.Once
+	a.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
+		hold.Do(func() { close(made); <-arrived })
+		return m, nil
+	}
+	var offers []callID
+	b.box.alter = func(to identity.DeviceID, m []byte) (_ []byte, err error) {
+		d, err := decode(m, loopback)
+		if err != nil || d.kind != kindOffer {
+			return m, err
+		}
+		first.Do(func() {
+			<-made
+			err = b.box.pass(context.Background(), to, m)
+			m = nil
+			close(arrived)
+		})
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(offers) > 0 && offers[0] != d.id && len(b.conns) == 0 {
+			t.Error("the larger id called anew before the smaller one's call was through")
+		}
+		offers = append(offers, d.id)
+		return m, err
+	}
+	ctx := limit(t, patience)
 	aIn, bIn := a.acceptLater(ctx), b.acceptLater(ctx)
 	aOut, bOut := a.dialLater(ctx, b), b.dialLater(ctx, a)
-	var order []string
 	got := make(map[string]outcome)
-	for len(got) < 4 {
-		var o outcome
-		var name string
-		select {
-		case o = <-aOut:
-			name = "small dials"
-		case o = <-bIn:
-			name = "large accepts"
-		case o = <-bOut:
-			name = "large dials"
-		case o = <-aIn:
-			name = "small accepts"
-		}
+	for name, c := range map[string]<-chan outcome{"small dials": aOut, "large accepts": bIn, "large dials": bOut, "small accepts": aIn} {
+		o := <-c
 		if o.err != nil {
 			t.Fatalf("%s: %v", name, o.err)
 		}
 		got[name] = o
-		order = append(order, name)
 		defer o.conn.Close()
 	}
 	talk(t, got["small dials"].conn, got["large accepts"].conn)
 	talk(t, got["large dials"].conn, got["small accepts"].conn)
-	if strings.HasPrefix(order[0]+order[1], "large dials") || order[0] == "small accepts" || order[1] == "small accepts" {
-		t.Errorf("order %q: the smaller id's call goes first", order)
-	}
 	if a.Ignored() == 0 {
 		t.Error("the larger id's first offer was not passed over: the two calls did not cross")
 	}
@@ -91,14 +93,15 @@ func TestCrossedDialCanBeCalledOff(t *testing.T) {
 	}
 	a, b := x.deviceOf(t, small), x.deviceOf(t, large)
 	arrived := make(chan struct{})
+	arrive := sync.OnceFunc(func() { close(arrived) })
 	b.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
 		if d, err := decode(m, loopback); err == nil && d.kind == kindOffer {
-			close(arrived)
+			arrive()
 			return nil, nil // it never gets through
 		}
 		return m, nil
 	}
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	dialling, off := context.WithCancelCause(ctx)
 	bOut := b.dialLater(dialling, a)
 	<-arrived
@@ -124,9 +127,9 @@ func TestLostSignalsAreRepeated(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
 	for _, d := range []*device{a, b} {
-		n := 0
+		var n atomic.Int32
 		d.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
-			if n++; n == 1 {
+			if n.Add(1) == 1 {
 				return nil, nil // the first offer, and the first answer
 			}
 			return m, nil
@@ -139,7 +142,7 @@ func TestLostSignalsAreRepeated(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	b.Decide(func(_ context.Context, peer identity.Peer) error {
 		if peer.Device != a.id.DeviceID() {
 			t.Errorf("asked about %v", peer)
@@ -166,7 +169,7 @@ func TestBannedDevice(t *testing.T) {
 	if err := trust.Set(a.id.DeviceID(), identity.Banned); err != nil {
 		t.Fatal(err)
 	}
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	if _, _, err := b.Dial(ctx, a.id.DeviceID()); !errors.Is(err, identity.ErrNotTrusted) {
 		t.Errorf("dial of a banned device: %v", err)
 	}
@@ -181,16 +184,16 @@ func TestBannedDevice(t *testing.T) {
 func TestReplayedOffer(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
-	var offer []byte
+	var offer atomic.Pointer[[]byte]
 	a.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
 		if d, err := decode(m, loopback); err == nil && d.kind == kindOffer {
-			offer = m
+			offer.Store(&m)
 		}
 		return m, nil
 	}
 	c, s := connect(t, a, b)
 	talk(t, c, s)
-	if err := b.receive(a.id.Peer(), offer); err == nil {
+	if err := b.receive(a.id.Peer(), *offer.Load()); err == nil {
 		t.Error("the replay was served")
 	}
 }
@@ -199,7 +202,7 @@ func TestReplayedOffer(t *testing.T) {
 func TestCallsOfOneDeviceAreBounded(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob", func(c *Config) { c.MaxPerPeer = 2 })
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	for range 2 { // nobody accepts them
 		if _, _, err := a.Dial(ctx, b.id.DeviceID()); err != nil {
 			t.Fatal(err)
@@ -221,20 +224,55 @@ func TestCallsOfOneDeviceAreBounded(t *testing.T) {
 // A Dial that nobody answers says how far it came and what was tried.
 func TestNoAnswer(t *testing.T) {
 	x := newExchange()
-	a := x.newDevice(t, "alice", func(c *Config) { c.Timeout = 200 * time.Millisecond })
+	a := x.newDevice(t, "alice")
 	bob := newIdentity(t, "bob")
-	x.join(bob) // hears, and says nothing
-	_, _, err := a.Dial(limit(t, 20*time.Second), bob.DeviceID())
+	box := x.join(bob) // hears, and says nothing
+	ctx, late := context.WithCancelCause(limit(t, patience))
+	out, told := make(chan struct{}), make(chan struct{})
+	sent := sync.OnceFunc(func() { close(out) })
+	ctx = trace.With(ctx, func(e trace.Event) {
+		if e.Step == trace.OfferSent {
+			sent()
+		}
+	})
+	go func() { // its time is over when the offer is out, and a candidate
+		for tell := sync.OnceFunc(func() { close(told) }); ; {
+			_, raw, err := box.Receive(ctx)
+			if err != nil {
+				return
+			}
+			if m, err := decode(raw, loopback); err == nil && strings.Contains(strings.Join(m.candidates, " "), "127.0.0.1") {
+				tell()
+			}
+		}
+	}()
+	go func() {
+		<-out
+		<-told
+		late(context.DeadlineExceeded)
+	}()
+	_, _, err := a.Dial(ctx, bob.DeviceID())
 	if !errors.Is(err, ErrNoPath) || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%v", err)
 	}
-	for _, part := range []string{bob.DeviceID().Short(), "no answer", "offers sent: 1", "udp host 127.0.0.1"} {
+	for _, part := range []string{bob.DeviceID().Short(), "no answer", "offers sent: ", "udp host 127.0.0.1"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %q", part, err)
 		}
 	}
-	if _, _, err = a.Dial(limit(t, 20*time.Second), newIdentity(t, "nobody").DeviceID()); err == nil || !strings.Contains(err.Error(), "no mailbox") {
+	if _, _, err = a.Dial(limit(t, patience), newIdentity(t, "nobody").DeviceID()); err == nil || !strings.Contains(err.Error(), "no mailbox") {
 		t.Errorf("where the signaller cannot send: %v", err)
+	}
+}
+
+// Config.Timeout ends a Dial, wherever it is by then.
+func TestTimeoutEndsADial(t *testing.T) {
+	x := newExchange()
+	a := x.newDevice(t, "alice", func(c *Config) { c.Timeout = 50 * time.Millisecond })
+	bob := newIdentity(t, "bob")
+	x.join(bob)
+	if _, _, err := a.Dial(limit(t, patience), bob.DeviceID()); !errors.Is(err, ErrNoPath) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -244,7 +282,7 @@ func TestCloseEndsDialAndAccept(t *testing.T) {
 	a := x.newDevice(t, "alice")
 	bob := newIdentity(t, "bob")
 	box := x.join(bob)
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	dialling := make(chan error, 1)
 	go func() { _, _, err := a.Dial(ctx, bob.DeviceID()); dialling <- err }()
 	acceptc := a.acceptLater(ctx)

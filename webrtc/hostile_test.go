@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,9 +55,15 @@ func (m *between) intercept(alice, bob *device) {
 		if err != nil {
 			return nil, err
 		}
-		ctx := limit(m.t, 20*time.Second)
-		near.gather(ctx)
-		far.gather(ctx)
+		ctx := limit(m.t, patience)
+		// All of them: what is found later is told to nobody here.
+		for _, s := range []*session{near, far} {
+			select {
+			case <-pion.GatheringCompletePromise(s.pc):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 		go m.carry(near, far)
 		mine, err := (&message{kind: kindAnswer, id: msg.id, sdp: answer, candidates: near.all()}).encode()
 		if err != nil {
@@ -81,7 +88,17 @@ func (m *between) carry(near, far *session) {
 	defer close(m.donec)
 	defer far.hangUp()
 	defer near.hangUp()
-	a, b := <-near.openc, <-far.openc
+	var a, b *channelPair
+	for _, c := range []struct {
+		s    *session
+		pair **channelPair
+	}{{near, &a}, {far, &b}} {
+		select {
+		case *c.pair = <-c.s.openc:
+		case <-c.s.lostc:
+			return
+		}
+	}
 	copied := make(chan struct{}, 2)
 	pass := func(from, to messages) {
 		defer func() { copied <- struct{}{} }()
@@ -109,13 +126,13 @@ func (m *between) carry(near, far *session) {
 // can read everything said before the proof, and gets no further. fault: D2
 func TestSignallerThatSwapsFingerprintsFails(t *testing.T) {
 	x := newExchange()
-	var heard bytes.Buffer // of bob; slog writes one line at a time
+	var heard lockedBuffer // of bob
 	alice, bob := x.newDevice(t, "alice"), x.newDevice(t, "bob", func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&heard, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	m := newBetween(t)
 	m.intercept(alice, bob)
-	ctx, cancel := context.WithCancel(limit(t, 20*time.Second))
+	ctx, cancel := context.WithCancel(limit(t, patience))
 	acceptc := bob.acceptLater(ctx)
 	conn, peer, err := alice.Dial(ctx, bob.id.DeviceID())
 	if err == nil {
@@ -142,6 +159,24 @@ func TestSignallerThatSwapsFingerprintsFails(t *testing.T) {
 	}
 }
 
+// lockedBuffer keeps a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // idle waits until no call runs.
 func (d *device) idle(t *testing.T) {
 	t.Helper()
@@ -157,7 +192,7 @@ func (d *device) idle(t *testing.T) {
 		}
 		select {
 		case <-v.donec:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("a call does not end")
 		}
 	}
@@ -185,7 +220,7 @@ func TestWrongFingerprintsFail(t *testing.T) {
 		msg.sdp = printLine.ReplaceAllString(msg.sdp, printLine.FindString(offer))
 		return msg.encode()
 	}
-	_, _, err := alice.Dial(limit(t, 20*time.Second), bob.id.DeviceID())
+	_, _, err := alice.Dial(limit(t, patience), bob.id.DeviceID())
 	if err == nil {
 		t.Fatal("dialled")
 	}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"peerlink"
 	"peerlink/identity"
@@ -28,7 +27,7 @@ func managed(t *testing.T, url, name string) (*peerlink.ConnectionManager, ident
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	line, err := switchboard.Dial(ctx, url, switchboard.Config{Identity: me})
 	if err != nil {
@@ -74,7 +73,7 @@ func TestManagersConnectAtOnce(t *testing.T) {
 	url := board(t)
 	a, aID := managed(t, url, "alice")
 	b, bID := managed(t, url, "bob")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var echoes sync.WaitGroup
 	for _, m := range []*peerlink.ConnectionManager{a, b} {

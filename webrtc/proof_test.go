@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"peerlink/identity"
 )
@@ -67,7 +66,7 @@ func sides(alice, bob *identity.Identity) (a, b prover) {
 // prove runs both and returns what each made of it.
 func prove(t *testing.T, a, b prover) (got [2]identity.Peer, errs [2]error) {
 	t.Helper()
-	ctx := limit(t, 10*time.Second)
+	ctx := limit(t, patience)
 	x, y := newPipe()
 	var wg sync.WaitGroup
 	for i, side := range []struct {
@@ -249,7 +248,7 @@ func TestProofRefusesStrangers(t *testing.T) {
 				x.awaitNo()
 				x.end()
 			}()
-			peer, err := b.run(limit(t, 10*time.Second), y, y.end)
+			peer, err := b.run(limit(t, patience), y, y.end)
 			if err == nil || errors.Is(err, context.DeadlineExceeded) || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("took %v: %v, want %v", peer, err, c.want)
 			}
@@ -274,7 +273,7 @@ func TestNoByteBeforeTheVerdict(t *testing.T) {
 			x.awaitNo()
 			x.end()
 		}()
-		_, err := b.run(limit(t, 10*time.Second), y, y.end)
+		_, err := b.run(limit(t, patience), y, y.end)
 		y.end()
 		var said *RefusedError
 		if err == nil || errors.As(err, &said) != c.refused {

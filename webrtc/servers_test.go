@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	pion "github.com/pion/webrtc/v4"
+
 	"peerlink/identity"
 	"peerlink/internal/relay"
 )
@@ -76,11 +78,7 @@ func TestOverARelay(t *testing.T) {
 			a, b := x.newDevice(t, "alice", through), x.newDevice(t, "bob", through)
 			only(a, "typ relay")
 			only(b, "typ relay")
-			start := time.Now()
 			c, far := connect(t, a, b)
-			if d := time.Since(start); d > 5*time.Second {
-				t.Errorf("took %v", d)
-			}
 			if n := s.Allocations(); n != 2 || fetched.Load() != 2 {
 				t.Errorf("%d allocations, credentials fetched %d times; want 2 of each", n, fetched.Load())
 			}
@@ -113,18 +111,11 @@ func TestServersThatFailAreDoneWithout(t *testing.T) {
 			{URL: "turn:127.0.0.1:9", Credentials: func(ctx context.Context) (string, string, error) { <-ctx.Done(); return "", "", ctx.Err() }},
 		}
 	})
-	start := time.Now()
+	// One server's credentials never come: without a limit neither would the call.
 	c, far := connect(t, a, x.newDevice(t, "bob"))
 	talk(t, c, far)
-	if d := time.Since(start); d > credentialsTimeout+3*time.Second {
-		t.Errorf("took %v", d)
-	}
 	far.Close()
-	start = time.Now()
 	a.Close()
-	if d := time.Since(start); d > 2*time.Second {
-		t.Errorf("Close took %v", d)
-	}
 }
 
 // The one interface that was asked for is used, and another one is not.
@@ -132,22 +123,16 @@ func TestBindAddress(t *testing.T) {
 	at := netip.MustParseAddr("127.0.0.1")
 	x := newExchange()
 	a := x.newDevice(t, "alice", func(c *Config) { c.Address = at })
-	var told atomic.Pointer[[]string]
-	a.box.alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
-		m, err := decode(raw, loopback)
-		if err == nil && m.kind == kindOffer {
-			told.Store(&m.candidates)
-		}
-		return raw, err
-	}
 	c, far := connect(t, a, x.newDevice(t, "bob"))
 	talk(t, c, far)
-	if cs := told.Load(); cs == nil || len(*cs) == 0 || !strings.Contains(strings.Join(*cs, " "), " 127.0.0.1 ") || strings.Contains(strings.Join(*cs, " "), " ::1 ") {
+	own := c.(*Conn).owner
+	<-pion.GatheringCompletePromise(own.pc)
+	if cs := strings.Join(own.all(), " "); !strings.Contains(cs, " 127.0.0.1 ") || strings.Contains(cs, " ::1 ") {
 		t.Errorf("candidates %v", cs)
 	}
 	other := x.newDevice(t, "carol", func(c *Config) { c.Address, c.Timeout = netip.MustParseAddr("::1"), time.Second })
 	only(other, " 127.0.0.1 ")
-	if _, _, err := other.Dial(limit(t, 10*time.Second), a.id.DeviceID()); err == nil {
+	if _, _, err := other.Dial(limit(t, patience), a.id.DeviceID()); err == nil {
 		t.Error("bound to another address, it was reached at 127.0.0.1")
 	}
 }

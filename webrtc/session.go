@@ -27,6 +27,7 @@ type session struct {
 	id   callID
 	peer identity.DeviceID
 	pc   *pion.PeerConnection
+	dtls *pion.DTLSTransport // pc's; asking pc for it waits while pc closes
 	own  fingerprint
 	// admit is asked about the peer once it is proven, and before it is told so;
 	// nil takes it.
@@ -101,6 +102,7 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 	if err != nil {
 		return nil, fmt.Errorf("webrtc: %w", err)
 	}
+	s.dtls = s.pc.SCTP().Transport()
 	t.sessions[s] = struct{}{}
 	t.running.Add(1)
 	s.pc.OnConnectionStateChange(func(st pion.PeerConnectionState) {
@@ -296,7 +298,7 @@ func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
 	case <-ctx.Done():
 		return nil, identity.Peer{}, context.Cause(ctx)
 	}
-	der := s.pc.SCTP().Transport().GetRemoteCertificate()
+	der := s.dtls.GetRemoteCertificate()
 	if len(der) == 0 {
 		return nil, identity.Peer{}, errors.New("the device showed no DTLS certificate")
 	}
@@ -314,7 +316,8 @@ func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
 func (s *session) hangUp() { s.hanging.Do(func() { go s.close() }) }
 
 // closeTimeout is how long the end of a connection is waited for: pion does not
-// stop asking a TURN server that does not answer, for up to 8 s.
+// stop asking a TURN server that does not answer, for up to 8 s, and waits for
+// ever where SCTP could not write its farewell, as to a TCP peer that has gone.
 const closeTimeout = time.Second
 
 // close ends the connection and waits for pion's goroutines.
@@ -333,7 +336,9 @@ func (s *session) close() {
 	select {
 	case <-donec:
 	case <-late.C:
-		s.t.log.Debug("webrtc: close: left behind, as a server does not answer", "peer", s.peer)
+		s.t.log.Debug("webrtc: close: left behind", "peer", s.peer)
+		// Without its socket SCTP's reader ends, for which pion waits, and ours.
+		s.t.late.Go(func() { _ = s.dtls.ICETransport().Stop() })
 	}
 	s.t.mu.Lock()
 	delete(s.t.sessions, s)
@@ -343,7 +348,7 @@ func (s *session) close() {
 // addresses are those of the selected pair.
 func (s *session) addresses() (local, far net.Addr, path string) {
 	local, far = &net.UDPAddr{}, &net.UDPAddr{}
-	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	pair, err := s.dtls.ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return local, far, "webrtc"
 	}

@@ -10,11 +10,13 @@ import (
 	"peerlink/identity"
 )
 
-// Where UDP candidates lead nowhere, ICE over TCP carries the stream.
-func TestOverTCP(t *testing.T) {
+// overTCP connects two devices whose UDP candidates lead nowhere.
+func overTCP(t *testing.T) (a, b *device, c, s *Conn) {
+	t.Helper()
 	x := newExchange()
-	a := x.newDevice(t, "alice", func(c *Config) { c.ListenTCP = "127.0.0.1:0" })
-	b := x.newDevice(t, "bob", func(c *Config) { c.ListenTCP = "127.0.0.1:0" })
+	a = x.newDevice(t, "alice", func(c *Config) { c.ListenTCP = "127.0.0.1:0" })
+	a.linger = 0 // there is nobody to deliver to
+	b = x.newDevice(t, "bob", func(c *Config) { c.ListenTCP = "127.0.0.1:0" })
 	for _, d := range []*device{a, b} {
 		d.box.alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
 			m, err := decode(raw, loopback)
@@ -31,10 +33,45 @@ func TestOverTCP(t *testing.T) {
 			return m.encode()
 		}
 	}
-	c, s := connect(t, a, b)
+	near, far := connect(t, a, b)
+	return a, b, near.(*Conn), far.(*Conn)
+}
+
+// Where UDP candidates lead nowhere, ICE over TCP carries the stream.
+func TestOverTCP(t *testing.T) {
+	_, _, c, s := overTCP(t)
 	talk(t, c, s)
-	if p := c.(*Conn).Path(); !strings.Contains(p, "tcp") {
+	if p := c.Path(); !strings.Contains(p, "tcp") {
 		t.Errorf("path %q", p)
+	}
+}
+
+// A peer whose TCP connection is gone cannot be told of the end, and pion waits
+// for that for ever; the stream and its Transport end nevertheless.
+//
+// fault: C10
+func TestCloseAfterTheTCPPeerHasGone(t *testing.T) {
+	a, _, c, s := overTCP(t)
+	if err := s.owner.dtls.ICETransport().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 64 { // until SCTP has seen a write fail; then they only wait
+		if err := c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+			break
+		}
+	}
+	donec := make(chan error, 1)
+	go func() { donec <- a.Close() }()
+	select {
+	case err := <-donec:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Close does not return")
 	}
 }
 
@@ -73,7 +110,7 @@ func TestLabelsMustFit(t *testing.T) {
 	short := func(c *Config) { c.Timeout = 2 * time.Second }
 	a := x.newDevice(t, "alice", short, func(c *Config) { c.Label = "one" })
 	b := x.newDevice(t, "bob", short)
-	ctx, cancel := context.WithCancel(limit(t, 20*time.Second))
+	ctx, cancel := context.WithCancel(limit(t, patience))
 	in := b.acceptLater(ctx)
 	if _, _, err := a.Dial(ctx, b.id.DeviceID()); err == nil {
 		t.Error("dialled")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/ice/v4"
 	pion "github.com/pion/webrtc/v4"
@@ -48,6 +49,7 @@ type Transport struct {
 	refusec chan struct{} // slots for refusals being sent
 	decide  atomic.Pointer[func(context.Context, identity.Peer) error]
 	ignored atomic.Uint64
+	linger  time.Duration // lingerTimeout, but for tests
 
 	mu       sync.Mutex
 	closed   bool
@@ -71,7 +73,7 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger, linger: lingerTimeout,
 		acceptc:  make(chan accepted, cfg.MaxCalls),
 		deafc:    make(chan struct{}),
 		refusec:  make(chan struct{}, maxRefusals),
@@ -140,8 +142,8 @@ func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 func (t *Transport) Ignored() uint64 { return t.ignored.Load() }
 
 // Close ends all calls and streams and waits for what the Transport has started;
-// not longer than a second for a TURN server that does not answer. What was written to a stream before still reaches the peer, within
-// two seconds.
+// not longer than a second for a TURN server that does not answer. What was
+// written to a stream before still reaches the peer, within two seconds.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	t.closed = true
@@ -199,6 +201,7 @@ func (t *Transport) adopt(s *session, raw messages) (*Conn, error) {
 		t.mu.Unlock()
 		t.running.Done()
 	})
+	c.patience = t.linger
 	t.conns[c] = struct{}{}
 	t.running.Go(func() {
 		<-s.lostc

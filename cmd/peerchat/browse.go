@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,12 +17,13 @@ import (
 func newBrowse(o *options) *cobra.Command {
 	b := &browser{o: o}
 	cmd := &cobra.Command{
-		Use:   "browse NAME|DEVICE[@HOST:PORT]",
+		Use:   "browse NAME|DEVICE[@HOST:PORT][/SITE]",
 		Short: "Show the site of a device to a browser of this machine",
 		Long: "Show the site that a device offers with “peerchat serve” to a browser of this machine, at the\n" +
 			"address that is printed. Each site has a host of its own under localhost, so that no cookies\n" +
-			"of other sites go there. Where the device cannot be reached, a page says why.",
-		Example:           "  peerchat browse bob\n  peerchat browse --addr 127.0.0.1:8080 bob",
+			"of other sites go there. Where the device cannot be reached, a page says why. SITE is for a\n" +
+			"device that serves several, by their names.",
+		Example:           "  peerchat browse bob\n  peerchat browse bob/docs\n  peerchat browse --addr 127.0.0.1:8080 bob",
 		ValidArgsFunction: o.completeContact,
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		RunE:              func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
@@ -43,6 +45,12 @@ type browser struct {
 
 func (b *browser) run(cmd *cobra.Command, name string) error {
 	ctx := cmd.Context()
+	name, site, named := strings.Cut(name, "/")
+	if named {
+		if err := website.CheckSite(site); err != nil {
+			return usageError{err}
+		}
+	}
 	to, err := b.o.target(name)
 	if err != nil {
 		return err
@@ -69,11 +77,12 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 	g, err := website.NewGateway(website.GatewayConfig{
 		Device: to.device,
 		Name:   name,
+		Site:   site,
 		Hosts:  b.hosts,
 		Within: b.within,
 		Logger: b.o.logger(cmd.ErrOrStderr()),
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			return s.connect(ctx, to, "http://"+to.device.String())
+			return s.connect(ctx, to, website.SiteURI(to.device, site))
 		},
 	})
 	if err != nil {
@@ -86,8 +95,9 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 	} else {
 		p.print(g.URL(l.Addr()))
 	}
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- g.Serve(l) }()
+	s.watch(ctx, func(err error) { ended <- err })
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)

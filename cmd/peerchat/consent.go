@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -108,7 +109,8 @@ func (c *consent) contact(ctx context.Context, device string) (name string, know
 		return "", false
 	}
 	for _, k := range all.Contacts {
-		if k.Device.String() == device {
+		is := func(d control.ContactDevice) bool { return d.Device.String() == device }
+		if k.Device.String() == device || slices.ContainsFunc(k.Devices, is) {
 			return printable(k.Name), k.Trust != identity.Banned.String()
 		}
 	}

@@ -18,8 +18,8 @@ func newContacts(o *options) *cobra.Command {
 		Use:     "contacts",
 		Aliases: []string{"contact"},
 		Short:   "Names for devices, and whom to allow or ban",
-		Long:    "List the contacts, or change them. A contact's name can be given wherever a device id can.\nWhat a device calls itself never becomes its name here.",
-		Example: "  peerchat contacts\n  peerchat contacts add bob 0f3c…\n  peerchat contacts ban bob",
+		Long:    "List the contacts, or change them. A contact's name can be given wherever a device id can.\nWhat a device calls itself becomes its name here only after an invite code, and only if you give none.",
+		Example: "  peerchat contacts\n  peerchat contacts invite --name bob\n  peerchat contacts add bob 0f3c…\n  peerchat contacts ban bob",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return changeContacts(cmd, o, control.ContactChange{}) },
 	}
@@ -56,6 +56,7 @@ func newContacts(o *options) *cobra.Command {
 	sub("ban NAME|DEVICE", "Refuse a device from now on, and close its links", "  peerchat contacts ban bob", 1, one("ban"))
 	sub("allow NAME|DEVICE", "Allow a device", "  peerchat contacts allow bob", 1, one("allow"))
 	sub("forget NAME|DEVICE", "Neither ban nor allow a device any more", "  peerchat contacts forget bob", 1, one("forget"))
+	cmd.AddCommand(newInvite(o), newAccept(o))
 	return cmd
 }
 

@@ -21,6 +21,8 @@ type began struct {
 	out *bufio.Reader
 	end io.Closer // of its standard output, this side
 	err bytes.Buffer
+
+	first string // its first line
 }
 
 // begin starts a command of an account and waits for its first line.
@@ -46,9 +48,9 @@ func (h *house) begin(name string, args ...string) *began {
 			_ = b.cmd.Wait()
 		}
 	})
-	if line, err := b.out.ReadString('\n'); err != nil {
+	if b.first, err = b.out.ReadString('\n'); err != nil {
 		_ = b.cmd.Wait()
-		h.t.Fatalf("%q printed %q, then %v; %s", args, line, err, &b.err)
+		h.t.Fatalf("%q printed %q, then %v; %s", args, b.first, err, &b.err)
 	}
 	return b
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"peerlink"
 	"peerlink/internal/control"
 	"peerlink/internal/forward"
 )
@@ -27,7 +27,8 @@ func newForward(o *options) *cobra.Command {
 			"device make them; -R has the device take them, and makes them here. BIND is 127.0.0.1 if it is\n" +
 			"left out, * is every address; port 0 is any free one. A port is for all users of a machine, a\n" +
 			"socket for this one. Each line of the output says where connections are taken. 128 of a forward\n" +
-			"are joined at once; more wait.\n\n" +
+			"are joined at once; more wait. If the link to the device is lost, what -R had it take is asked for\n" +
+			"again until it is there; the command ends with the daemon.\n\n" +
 			"The other device's daemon does this only as its user allows, with peerchat forward allow: by\n" +
 			"default nobody may do anything. A rule's HOST:PORT is compared with that of SPEC letter by letter.",
 		Example:           "  peerchat forward -L 8080:127.0.0.1:80 bob      # his web server is http://127.0.0.1:8080 here\n  peerchat forward -R 9000:127.0.0.1:3000 bob    # ours is at port 9000 there\n  peerchat forward allow alice 127.0.0.1:80      # on bob's device\n  peerchat forward allow --listen alice 127.0.0.1:9000",
@@ -41,7 +42,9 @@ func newForward(o *options) *cobra.Command {
 		newForwardRule(o, "remove", "Take a rule back; what it allowed ends at once"),
 		&cobra.Command{
 			Use: "list", Short: "List the rules", Example: "  peerchat forward list --json", Args: usageArgs(cobra.NoArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error { return changeForwards(cmd, o, control.ForwardChange{}) },
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
+			},
 		})
 	return cmd
 }
@@ -64,15 +67,16 @@ func newForwardRule(o *options, do, short string) *cobra.Command {
 			if err := (forward.Rule{Do: may, Addr: args[1]}).CheckAddr(); err != nil {
 				return usageError{err}
 			}
-			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]})
+			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]}, nil)
 		},
 	}
 	cmd.Flags().BoolVar(&listen, "listen", false, "about taking connections here (-R), not making them (-L)")
 	return cmd
 }
 
-// changeForwards asks for a change; without one the rules are printed.
-func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange) error {
+// changeForwards asks for a change; without one the rules are printed that are
+// to be shown.
+func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange, show func(control.ForwardRule) bool) error {
 	s, err := o.open(cmd)
 	if err != nil {
 		return err
@@ -81,6 +85,9 @@ func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange) er
 	var all control.ForwardRules
 	if err := s.client.Call(cmd.Context(), control.OpForwards, ch, &all); err != nil {
 		return err
+	}
+	if show != nil {
+		all.Rules = slices.DeleteFunc(all.Rules, func(r control.ForwardRule) bool { return !show(r) })
 	}
 	switch {
 	case o.json:
@@ -119,6 +126,7 @@ type ready struct {
 	Side   string `json:"side"` // where connections are taken: here or there
 	Listen string `json:"listen"`
 	Target string `json:"target"`
+	Error  string `json:"error,omitempty"` // why they are taken no more, for now
 }
 
 func (f *forwarder) run(cmd *cobra.Command, args []string) error {
@@ -145,6 +153,7 @@ func (f *forwarder) run(cmd *cobra.Command, args []string) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
+	f.s.watch(ctx, cancel)
 	for _, sp := range here {
 		if err := f.fromHere(ctx, sp, func(relay func() error) { wg.Go(func() { cancel(relay()) }) }); err != nil {
 			return err
@@ -196,53 +205,11 @@ func (f *forwarder) fromHere(ctx context.Context, sp forward.Spec, start func(fu
 	return nil
 }
 
-// fromThere has the device take connections.
-func (f *forwarder) fromThere(ctx context.Context, sp forward.Spec, start func(func() error)) error {
-	token := forward.NewToken()
-	l, err := f.s.listen(ctx, forward.BackURI(token))
-	if err != nil {
-		return err
-	}
-	c, err := f.s.connect(ctx, f.to, forward.URIListen)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	at, err := forward.Ask(ctx, c, sp.Listen, token)
-	if err != nil {
-		return errors.Join(fmt.Errorf("-R %s: %w", sp.Listen, err), l.Close())
-	}
-	f.tell("there", at.String(), sp.Target)
-	ctx, cancel := context.WithCancelCause(ctx)
-	start(func() error {
-		_, err := c.Read(make([]byte, 1)) // it says no more: this is its end
-		if err == nil || errors.Is(err, io.EOF) {
-			err = errors.New("it was taken back")
-		}
-		cancel(fmt.Errorf("%s listens on %s no more: %w", f.who, at, err))
-		return context.Cause(ctx)
-	})
-	start(func() error {
-		defer c.Close()
-		return forward.Relay(ctx, l, forward.RelayConfig{
-			Note: f.failed(sp.Target),
-			Take: func(c net.Conn) (func(), bool) {
-				peer, ok := peerlink.PeerOf(c)
-				return nil, ok && peer.Device == f.to.device
-			},
-			Open: func(ctx context.Context) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, sp.Target.Network, sp.Target.Addr)
-			},
-		})
-	})
-	return nil
-}
-
 // tell says that connections are taken.
 func (f *forwarder) tell(side, at string, to forward.Address) {
 	switch {
 	case f.o.json:
-		f.p.json(ready{"forward", true, side, at, to.String()})
+		f.p.json(ready{Step: "forward", OK: true, Side: side, Listen: at, Target: to.String()})
 	case side == "here":
 		f.p.print(fmt.Sprintf("%s here goes to %s at %s", printable(at), to, f.who))
 	default:

@@ -17,7 +17,8 @@
 //
 // Results go to standard output, progress and notes to standard error. The exit
 // status is 0 for success, 1 for failure, 2 for a wrong command line, 3 where
-// the daemon is needed and cannot be had, 130 and 143 after SIGINT and SIGTERM.
+// the daemon is needed and cannot be had, or has ended meanwhile, 130 and 143
+// after SIGINT and SIGTERM.
 package main
 
 import (
@@ -27,6 +28,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -72,17 +74,21 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var c caught
 	var usage usageError
+	var ended *control.EndedError
 	switch {
 	case errors.As(context.Cause(ctx), &c), errors.As(err, &c):
 		return exitSignal + int(c.sig)
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		fmt.Fprintf(errOut, "peerchat: %v\nTry “peerchat --help”.\n", err)
+		fmt.Fprintf(errOut, "peerchat: %v\nTry “%s --help”.\n", err, cmd.CommandPath())
 		return exitUsage
+	case errors.As(err, &ended): // whatever it was in the middle of
+		fmt.Fprintf(errOut, "peerchat: %v\n", ended)
+		return exitDaemon
 	default:
 		fmt.Fprintf(errOut, "peerchat: %v\n", err)
 		return failure(err)
@@ -114,7 +120,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	opts.register(root.PersistentFlags())
-	root.AddCommand(newInit(opts), newID(opts), newContacts(opts), newRun(opts), newStop(opts), newStatus(opts),
+	root.AddCommand(newInit(opts), newID(opts), newContacts(opts), newDevice(opts), newRun(opts), newStop(opts), newStatus(opts),
 		newNode(opts), newListen(opts), newChat(opts), newHistory(opts), newPipe(opts), newForward(opts), newServe(opts), newBrowse(opts), newSend(opts), newReceive(opts), newWeb(opts), newDoctor(opts), newBench(opts), newDemo(opts), newMan())
 	return root
 }
@@ -123,6 +129,9 @@ func newRoot() *cobra.Command {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if strings.Contains(err.Error(), "arg(s)") { // cobra's own words, which name no argument
+				err = fmt.Errorf("%w, want: %s", err, cmd.UseLine())
+			}
 			return usageError{err}
 		}
 		return nil

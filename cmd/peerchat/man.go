@@ -34,7 +34,8 @@ var exitStatus = fmt.Sprintf(`Exit status:
   0    success
   %d    failure; the reason stands on standard error
   %d    a wrong command line
-  %d    the daemon is needed, and none runs, none could be started, or it is of another release
+  %d    the daemon is needed, and none runs, none could be started, it is of another release, or
+       it has ended meanwhile
   130  stopped by SIGINT
   143  stopped by SIGTERM (129: the chat on a terminal, by its hang-up)
 

@@ -121,6 +121,7 @@ func awaitReady(ctx context.Context, acc *account.Account) error {
 type target struct {
 	device identity.DeviceID
 	addr   string // HOST:PORT for direct TCP; may be empty
+	any    bool   // any device of the contact will do of which this is the first
 }
 
 // parseTarget reads DEVICE or DEVICE@HOST:PORT.
@@ -133,17 +134,5 @@ func parseTarget(s string) (target, error) {
 	if err != nil {
 		return target{}, usageError{err}
 	}
-	return target{device, addr}, nil
-}
-
-// startFor is start, for a command that connects to a device.
-func (o *options) startFor(cmd *cobra.Command, t target) (*account.Account, error) {
-	acc, err := o.start(cmd)
-	if err != nil || t.addr == "" {
-		return acc, err
-	}
-	if err := acc.Learn(t.device, t.addr); err != nil {
-		return nil, errors.Join(usageError{err}, acc.Close())
-	}
-	return acc, nil
+	return target{device: device, addr: addr}, nil
 }

@@ -14,10 +14,15 @@ import (
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/control"
+	"peerlink/internal/forward"
 )
 
 // pipeScheme begins the URIs of pipes.
 const pipeScheme = "pipe://"
+
+// defaultPipe is the name of the pipe where none is given.
+const defaultPipe = "default"
 
 // newPipe is the command that joins standard input and output to a channel.
 func newPipe(o *options) *cobra.Command {
@@ -28,8 +33,11 @@ func newPipe(o *options) *cobra.Command {
 		Long: "Join standard input and output to a channel. One side listens, for certain devices only;\n" +
 			"the other one names it. The end of the input ends one direction; the command ends when both\n" +
 			"directions have. A side that fails resets the channel, so the other one fails, too: a cut never\n" +
-			"looks like an end.",
-		Example:           "  peerchat pipe --listen --from alice > backup.tar\n  tar c . | peerchat pipe bob\n  peerchat pipe --listen --from alice --name log",
+			"looks like an end.\n\n" +
+			"Who may join is said by --from and --anyone; without them by rules that stay, which pipe allow\n" +
+			"makes. By default nobody may.",
+		Example: "  peerchat pipe --listen --from alice > backup.tar\n  tar c . | peerchat pipe bob\n  peerchat pipe --listen --from alice --name log\n" +
+			"  peerchat pipe allow alice log    # from now on without --from",
 		ValidArgsFunction: o.completeContact,
 		Args:              usageArgs(p.check),
 		RunE:              p.run,
@@ -37,8 +45,36 @@ func newPipe(o *options) *cobra.Command {
 	cmd.Flags().BoolVarP(&p.listen, "listen", "l", false, "wait for a device to join")
 	cmd.Flags().StringSliceVar(&p.from, "from", nil, "devices that may join, by name or id; others are refused")
 	cmd.Flags().BoolVar(&p.anyone, "anyone", false, "any device may join that can reach this one")
-	cmd.Flags().StringVar(&p.name, "name", "default", "name of the pipe, where there are several")
+	cmd.Flags().StringVar(&p.name, "name", defaultPipe, "name of the pipe, where there are several")
+	cmd.AddCommand(newPipeRule(o, "allow", "Let a device join pipes that listen here"), newPipeRule(o, "remove", "Take a rule back"),
+		&cobra.Command{
+			Use: "list", Short: "List the rules for pipes", Example: "  peerchat pipe list --json", Args: usageArgs(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May == forward.DoPipe })
+			},
+		})
 	return cmd
+}
+
+// newPipeRule is the command that adds a rule for pipes, or removes it.
+func newPipeRule(o *options, do, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: do + " NAME|DEVICE [PIPE]", Short: short,
+		Long:              short + ". PIPE is what --name says on either side; without it the\ndefault one is meant, and * is every pipe. The rules stand among those of peerchat forward.",
+		Example:           "  peerchat pipe " + do + " bob\n  peerchat pipe " + do + " bob log\n  peerchat pipe " + do + " bob '*'",
+		ValidArgsFunction: o.completeContact,
+		Args:              usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rule := forward.Rule{Do: forward.DoPipe, Addr: defaultPipe}
+			if len(args) == 2 {
+				rule.Addr = args[1]
+			}
+			if err := rule.CheckAddr(); err != nil {
+				return usageError{err}
+			}
+			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: rule.Do, Addr: rule.Addr}, nil)
+		},
+	}
 }
 
 type piper struct {
@@ -54,8 +90,6 @@ func (p *piper) check(_ *cobra.Command, args []string) error {
 		return fmt.Errorf("--name %.100q: want 1 to 64 bytes of printable text without * and /", p.name)
 	case p.listen && len(args) > 0:
 		return errors.New("who may join is told by --from")
-	case p.listen && len(p.from) == 0 && !p.anyone:
-		return errors.New("--listen: say who may join: --from NAME, or --anyone")
 	case !p.listen && (len(p.from) > 0 || p.anyone):
 		return errors.New("--from and --anyone go with --listen")
 	case !p.listen && len(args) != 1:
@@ -93,9 +127,35 @@ func (p *piper) run(cmd *cobra.Command, args []string) error {
 	return join(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
 }
 
+// mayJoin returns the devices that may join: those of the flags, or else of the
+// rules as they are now.
+func (p *piper) mayJoin(ctx context.Context, s *session, from []identity.DeviceID) ([]identity.DeviceID, error) {
+	if p.anyone || len(from) > 0 {
+		return from, nil
+	}
+	var all control.ForwardRules
+	if err := s.client.Call(ctx, control.OpForwards, nil, &all); err != nil {
+		return nil, err
+	}
+	for _, r := range all.Rules {
+		if (forward.Rule{Do: r.May, Addr: r.Addr}).CoversPipe(p.name) {
+			from = append(from, r.Device)
+		}
+	}
+	return from, nil
+}
+
+var errWhoJoins = usageError{errors.New("--listen: say who may join: --from NAME, --anyone, or, to stay, peerchat pipe allow NAME")}
+
 // await returns the first channel of a device that may join.
 func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) (stream, error) {
 	ctx := cmd.Context()
+	switch now, err := p.mayJoin(ctx, s, from); {
+	case err != nil:
+		return nil, err
+	case len(now) == 0 && !p.anyone:
+		return nil, errWhoJoins
+	}
 	l, err := s.listen(ctx, pipeScheme+p.name)
 	if err != nil {
 		return nil, err
@@ -113,10 +173,14 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 		}
 		peer, _ := peerlink.PeerOf(c)
 		sock, ok := c.(stream)
-		if ok && (p.anyone || slices.Contains(from, peer.Device)) {
+		now, err := p.mayJoin(ctx, s, from) // a rule may have changed meanwhile
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		if ok && (p.anyone || p.o.among(now, peer)) {
 			return sock, nil
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "refused %s: not in --from\n", who(peer))
+		fmt.Fprintf(cmd.ErrOrStderr(), "refused %s: it may not join (--from, or peerchat pipe allow)\n", who(peer))
 		if ok {
 			_ = sock.Reset(channel.CodeUser)
 		}

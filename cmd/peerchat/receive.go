@@ -33,22 +33,31 @@ func (f *takeFlags) register(cmd *cobra.Command) {
 // newReceive is the command that takes files.
 func newReceive(o *options) *cobra.Command {
 	f := takeFlags{into: "."}
-	var once bool
+	var once, clean bool
 	cmd := &cobra.Command{
 		Use:   "receive [FOLDER]",
 		Short: "Be reachable: take files into a folder",
 		Long: "Be reachable under this account's device id and take files into a folder, verified, under names\n" +
-			"that are free. What is cut stays there as .peerlink-part-… and goes on when it is sent again.",
-		Example: "  peerchat receive ~/Downloads\n  peerchat receive --once --accept always .",
+			"that are free. What is cut stays there as .peerlink-part-… and goes on when it is sent again.\n" +
+			"What nobody has gone on with for 30 days is removed when a receiver starts, and of more than 1000\n" +
+			"such files the oldest, if they are older than a day.",
+		Example: "  peerchat receive ~/Downloads\n  peerchat receive --once --accept always .\n  peerchat receive --clean ~/Downloads",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.into = args[0]
 			}
+			switch {
+			case clean && once:
+				return usageError{errors.New("--clean and --once: choose one")}
+			case clean:
+				return o.clean(cmd, f.into)
+			}
 			return o.receive(cmd, f, len(args) == 1, once)
 		},
 	}
 	f.register(cmd)
+	cmd.Flags().BoolVar(&clean, "clean", false, "remove all incomplete files that nobody is receiving now, and end")
 	cmd.Flags().BoolVar(&once, "once", false, "end after one transfer, with its outcome")
 	return cmd
 }
@@ -108,6 +117,7 @@ type taker struct {
 	folder   *inbox.Folder
 	rec      *parcel.Receiver
 	consent  *consent
+	swept    func() // waits for the end of the sweep
 	withBars bool
 	// ended, if not nil, is told of each transfer that has ended.
 	ended func(err error)
@@ -133,10 +143,14 @@ func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags, named bo
 	}
 	t := &taker{cmd: cmd, o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, consent: newConsent(policy, s, cmd.ErrOrStderr())}
 	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: int64(most), Replace: f.replace})
+	t.swept = t.sweep()
 	return t, nil
 }
 
-func (t *taker) close() { _ = t.folder.Close() }
+func (t *taker) close() {
+	t.swept()
+	_ = t.folder.Close()
+}
 
 // serve takes the channels of transfers until ctx ends; failed is told why it
 // cannot go on.

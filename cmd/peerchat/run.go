@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,7 +25,7 @@ const (
 	logFile = "daemon.log"
 	maxLog  = 4 << 20
 	// otherWait is how long a daemon that finds the account taken waits for the
-	// other one's word: two that start together need some of it.
+	// other one's word, or its end: two that start together need some of it.
 	otherWait = 5 * time.Second
 )
 
@@ -58,6 +57,7 @@ type runner struct {
 
 	log  *slog.Logger
 	tell starter
+	url  string // of the metrics, if they are served
 }
 
 func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
@@ -66,14 +66,17 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 	}
 	defer func() { r.tell.end(err) }()
 	r.log = r.o.logger(cmd.ErrOrStderr())
-	acc, err := r.o.start(cmd)
-	if errors.Is(err, account.ErrInUse) {
-		return r.other(cmd, err)
-	}
-	if err != nil {
+	acc, err := r.open(cmd)
+	if err != nil || acc == nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, acc.Close()) }()
+	var d *daemon.Daemon
+	defer func() {
+		err = errors.Join(err, acc.Close())
+		if d != nil {
+			d.Gone()
+		}
+	}()
 	if r.detached {
 		closeLog, err := r.logToFile(acc.Dir())
 		if err != nil {
@@ -81,8 +84,7 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 		}
 		defer closeLog()
 	}
-	d, err := daemon.New(daemon.Config{Account: acc, Chat: true, Forward: true, Logger: r.log})
-	if err != nil {
+	if d, err = daemon.New(daemon.Config{Account: acc, Chat: true, Forward: true, Logger: r.log}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
@@ -95,7 +97,11 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 	}
 	defer stopMetrics()
 	r.ready(cmd, acc)
-	return r.wait(cmd.Context(), d)
+	err = r.wait(cmd.Context(), d)
+	if why := d.Why(); err == nil && why != nil { // status 0: to be started again would not help
+		fmt.Fprintf(cmd.ErrOrStderr(), "peerchat: %v\n", why)
+	}
+	return err
 }
 
 // serve opens the control socket, or takes the one that systemd has opened.
@@ -111,30 +117,40 @@ func (r *runner) serve(d *daemon.Daemon, acc *account.Account) error {
 	return nil
 }
 
-// other says who holds the account, if it is a daemon.
-func (r *runner) other(cmd *cobra.Command, inUse error) error {
+// open opens the account and starts it. If another daemon has it, that is told,
+// and there is neither an account nor an error; one that is just ending is
+// waited for.
+func (r *runner) open(cmd *cobra.Command) (*account.Account, error) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), otherWait)
 	defer cancel()
 	c := control.NewClient(r.o.account)
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
-		pid, err := c.Daemon(ctx)
-		if err == nil {
-			if !r.o.json {
-				fmt.Fprintf(cmd.ErrOrStderr(), "process %d is this account's daemon already\n", pid)
-			} else {
-				(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "already": pid})
-			}
-			r.tell.ready()
-			return nil
+		acc, err := r.o.start(cmd)
+		if !errors.Is(err, account.ErrInUse) {
+			return acc, err
+		}
+		if pid, noDaemon := c.Daemon(ctx); noDaemon == nil {
+			r.already(cmd, pid)
+			return nil, nil
 		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return inUse
+			return nil, err
 		}
 	}
+}
+
+// already says which process is the account's daemon.
+func (r *runner) already(cmd *cobra.Command, pid int) {
+	if r.o.json {
+		(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "already": pid})
+	} else {
+		fmt.Fprintf(cmd.ErrOrStderr(), "process %d is this account's daemon already\n", pid)
+	}
+	r.tell.ready()
 }
 
 // ready tells everybody that commands can come.
@@ -142,9 +158,16 @@ func (r *runner) ready(cmd *cobra.Command, acc *account.Account) {
 	switch {
 	case r.detached:
 	case r.o.json:
-		(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID(), "tcp": acc.Addrs(), "pid": os.Getpid()})
+		line := map[string]any{"step": "ready", "ok": true, "device": acc.Identity().DeviceID(), "tcp": acc.Addrs(), "pid": os.Getpid()}
+		if r.url != "" {
+			line["metrics"] = r.url
+		}
+		(&printer{out: cmd.OutOrStdout()}).json(line)
 	default:
 		(&printer{out: cmd.OutOrStdout()}).print(acc.Identity().DeviceID().String())
+		if r.url != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "metrics at %s\n", r.url)
+		}
 	}
 	r.log.Info("the daemon is ready", "device", acc.Identity().DeviceID(), "folder", acc.Dir(), "pid", os.Getpid())
 	r.tell.ready()
@@ -225,7 +248,8 @@ func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
 		defer close(done)
 		_ = s.Serve(l)
 	}()
-	r.log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
+	r.url = "http://" + l.Addr().String() + "/metrics"
+	r.log.Info("metrics", "url", r.url)
 	return func() {
 		_ = s.Close()
 		<-done
@@ -254,7 +278,8 @@ func newStop(o *options) *cobra.Command {
 // stopDaemon asks the daemon to end and waits until it has.
 func stopDaemon(ctx context.Context, c *control.Client) error {
 	err := control.Follow(ctx, c, control.OpStop, nil, func(struct{}) error { return nil })
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+	var ended *control.EndedError
+	if errors.As(err, &ended) {
 		return nil // it has said yes, and then ended
 	}
 	return err

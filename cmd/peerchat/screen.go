@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,8 +20,12 @@ import (
 )
 
 const (
-	// presenceEvery is how often the daemon is asked who is there.
-	presenceEvery = 2 * time.Second
+	// lookEvery is how often the daemon is asked for what it does not tell by
+	// itself: how long a round trip takes.
+	lookEvery = 30 * time.Second
+	// lookGap is the shortest time between two looks at who is there, however
+	// often links come and go.
+	lookGap = 200 * time.Millisecond
 	// newsSoon is how long after a message the unread ones are counted again:
 	// by then those of the open conversation have been seen.
 	newsSoon = 200 * time.Millisecond
@@ -63,7 +68,7 @@ func chatOnScreen(cmd *cobra.Command, s *session, open identity.DeviceID) error 
 		cfg.Open = open.String()
 	}
 	cfg.In, cfg.Out = cmd.InOrStdin(), cmd.OutOrStdout()
-	return chatui.Run(ctx, &desk{c: s.client, open: open, every: presenceEvery}, cfg)
+	return chatui.Run(ctx, &desk{c: s.client, open: open, every: lookEvery}, cfg)
 }
 
 // desk is what the chat on the terminal shows: the daemon's contacts and
@@ -200,13 +205,25 @@ func onScreen(m control.Message) chatui.Message {
 // Events implements chatui.Backend.
 func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{d: d, out: make(chan chatui.Event), msgs: make(chan control.Message, newsRoom), shown: map[string]chatui.Contact{}}
-	asked := make(chan error, 2)
-	go func() {
-		defer close(f.msgs)
-		asked <- control.FollowReady(ctx, d.c, control.OpMessages, nil, func() { asked <- nil }, f.take)
-	}()
-	err := <-asked
+	f := &feed{
+		d: d, out: make(chan chatui.Event), msgs: make(chan control.Message, newsRoom), changed: make(chan struct{}, 1),
+		shown: map[string]chatui.Contact{},
+	}
+	var asking sync.WaitGroup
+	asked := make(chan error, 4) // each answers once when it follows, and once when it ends
+	follow := func(do func(ready func()) error) {
+		asking.Go(func() {
+			asked <- do(func() { asked <- nil })
+			cancel() // without one of them the screen would be behind
+		})
+	}
+	follow(func(ready func()) error {
+		return control.FollowReady(ctx, d.c, control.OpMessages, nil, ready, f.take)
+	})
+	follow(func(ready func()) error {
+		return control.FollowReady(ctx, d.c, control.OpChanges, nil, ready, f.note)
+	})
+	err := errors.Join(<-asked, <-asked)
 	if err == nil {
 		var all []chatui.Contact
 		if all, err = d.Contacts(ctx); err == nil {
@@ -215,27 +232,35 @@ func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
 	}
 	if err != nil {
 		cancel()
-		for range f.msgs { // until nobody writes to it
-		}
+		asking.Wait()
 		return nil, fmt.Errorf("follow the daemon: %w", err)
 	}
 	go func() {
 		defer close(f.out)
 		f.run(ctx)
 		cancel()
-		for range f.msgs {
-		}
+		asking.Wait()
 	}()
 	return f.out, nil
 }
 
-// feed is one life of Events. Its goroutine ends with the daemon's connection,
+// feed is one life of Events. Its goroutine ends with the daemon's connections,
 // or with its context.
 type feed struct {
-	d     *desk
-	out   chan chatui.Event
-	msgs  chan control.Message
-	shown map[string]chatui.Contact // as the screen knows them
+	d       *desk
+	out     chan chatui.Event
+	msgs    chan control.Message
+	changed chan struct{}             // has room for one: links or contacts are others
+	shown   map[string]chatui.Contact // as the screen knows them
+}
+
+// note never waits: a change that is not looked at yet stands for the next ones.
+func (f *feed) note(control.Changed) error {
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 var errSlowScreen = errors.New("the screen is behind")
@@ -253,27 +278,32 @@ func (f *feed) take(m control.Message) error {
 func (f *feed) run(ctx context.Context) {
 	look := time.NewTimer(f.d.every)
 	defer look.Stop()
-	soon := false
+	last, soon := time.Now(), false
+	later := func(wait time.Duration) {
+		if !soon {
+			soon = true
+			look.Reset(wait)
+		}
+	}
 	for {
 		ok := true
 		select {
-		case m, more := <-f.msgs:
-			if !more {
-				return
-			}
+		case m := <-f.msgs:
 			if _, known := f.shown[m.Peer.String()]; !known {
 				ok = f.look(ctx) // or the screen has no place for it
 			}
-			if !m.Mine && !soon {
-				soon = true
-				look.Reset(newsSoon)
+			if !m.Mine {
+				later(newsSoon)
 			}
 			s := onScreen(m)
 			ok = ok && f.tell(ctx, chatui.Event{Message: &s})
+		case <-f.changed:
+			later(max(0, lookGap-time.Since(last)))
 		case <-look.C:
 			soon = false
 			look.Reset(f.d.every)
 			ok = f.look(ctx)
+			last = time.Now()
 		case <-ctx.Done():
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,13 +69,22 @@ func (o *options) send(cmd *cobra.Command, s *session, to target, patience time.
 
 // opener opens channels to a device for a transfer.
 func (s *session) opener(to target) func(ctx context.Context, uri string) (net.Conn, error) {
+	var mu sync.Mutex // guards to
 	return func(ctx context.Context, uri string) (net.Conn, error) {
-		c, err := s.connect(ctx, to, uri)
+		mu.Lock()
+		now := to
+		mu.Unlock()
+		c, err := s.connect(ctx, now, uri)
 		switch {
 		case errors.Is(err, peerlink.ErrDeclined):
 			return nil, fmt.Errorf("%w: %w", parcel.ErrNotServed, err)
 		case err != nil:
 			return nil, err
+		}
+		if peer, ok := peerlink.PeerOf(c); ok && now.any { // what was begun goes on there
+			mu.Lock()
+			to.device, to.any = peer.Device, false
+			mu.Unlock()
 		}
 		return c, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -22,14 +23,16 @@ import (
 func newServe(o *options) *cobra.Command {
 	s := &server{o: o}
 	cmd := &cobra.Command{
-		Use:   "serve [FOLDER | http://127.0.0.1:PORT | unix:SOCKET] --from NAME",
+		Use:   "serve [[SITE=]FOLDER | [SITE=]http://127.0.0.1:PORT | [SITE=]unix:SOCKET]... --from NAME",
 		Short: "Offer a folder, a local web server or CGI programs to devices",
 		Long: "Offer a folder, a web server of this machine or CGI programs to certain devices, which open\n" +
 			"the site with “peerchat browse”. Folders are for reading; what begins with a dot is left out,\n" +
 			"and links that lead out of the folder do not work. A web server is told which device asks by\n" +
 			"the header Peerlink-Device, a CGI program by PEERLINK_DEVICE: these can be believed, as whoever\n" +
-			"asks cannot set them. The command serves until it is stopped.",
-		Example:           "  peerchat serve ~/photos --from alice\n  peerchat serve http://127.0.0.1:8000 --from alice,bob\n  peerchat serve --cgi ./programs --anyone",
+			"asks cannot set them. The command serves until it is stopped.\n\n" +
+			"Several sites have names, of small letters, digits and -, and others open them with\n" +
+			"“peerchat browse WHO/SITE”. One of them may be without a name, and then is what “browse WHO” opens.",
+		Example:           "  peerchat serve ~/photos --from alice\n  peerchat serve docs=./handbook app=http://127.0.0.1:3000 --from alice\n  peerchat serve http://127.0.0.1:8000 --from alice,bob\n  peerchat serve --cgi ./programs --anyone",
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
 		Args:              usageArgs(s.check),
 		RunE:              s.run,
@@ -52,12 +55,11 @@ type server struct {
 	from    []string
 	anyone  bool
 	maxBody int64
+	sites   map[string]string // by name; empty: that without one
 }
 
 func (s *server) check(_ *cobra.Command, args []string) error {
 	switch {
-	case len(args) > 1:
-		return fmt.Errorf("accepts at most 1 arg(s), received %d", len(args))
 	case len(args) == 0 && s.cfg.CGI == "":
 		return errors.New("say what to serve: a folder, http://127.0.0.1:PORT, unix:SOCKET or --cgi FOLDER")
 	case len(s.from) == 0 && !s.anyone:
@@ -69,14 +71,55 @@ func (s *server) check(_ *cobra.Command, args []string) error {
 	case s.maxBody < 1 || s.maxBody > 1<<30:
 		return errors.New("--max-body: want 1 to 1073741824 MiB")
 	}
-	if len(args) == 1 {
-		if strings.Contains(args[0], "://") || strings.HasPrefix(args[0], "unix:") {
-			s.cfg.Upstream = args[0]
-		} else {
-			s.cfg.Folder = args[0]
+	s.sites = map[string]string{}
+	for _, arg := range args {
+		name, what, named := strings.Cut(arg, "=")
+		if !named || website.CheckSite(name) != nil { // a = in a path
+			name, what = "", arg
 		}
+		switch _, twice := s.sites[name]; {
+		case what == "":
+			return fmt.Errorf("%.200q: say what to serve after the =", arg)
+		case twice && name == "":
+			return fmt.Errorf("%.200q: of several sites all but one have a name: NAME=%s", arg, arg)
+		case twice:
+			return fmt.Errorf("two sites are called %q", name)
+		}
+		s.sites[name] = what
 	}
 	return nil
+}
+
+// open opens the sites.
+func (s *server) open() (sites map[string]*website.Server, err error) {
+	sites = map[string]*website.Server{}
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(s.sites)), func(n string) bool { return n == "" })
+	for _, name := range append([]string{""}, names...) {
+		cfg := s.cfg
+		if name == "" {
+			cfg.Names = names
+		} else {
+			cfg.CGI = ""
+		}
+		if what := s.sites[name]; strings.Contains(what, "://") || strings.HasPrefix(what, "unix:") {
+			cfg.Upstream = what
+		} else {
+			cfg.Folder = what
+		}
+		if sites[name], err = website.New(cfg); err != nil {
+			delete(sites, name)
+			return nil, errors.Join(err, closeSites(sites))
+		}
+	}
+	return sites, nil
+}
+
+func closeSites(sites map[string]*website.Server) error {
+	var errs []error
+	for _, site := range sites {
+		errs = append(errs, site.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *server) run(cmd *cobra.Command, _ []string) error {
@@ -91,6 +134,9 @@ func (s *server) run(cmd *cobra.Command, _ []string) error {
 	s.cfg.Allow = func(d identity.DeviceID) bool { return s.anyone || slices.Contains(from, d) }
 	s.cfg.PeerOf = func(c net.Conn) (identity.DeviceID, bool) {
 		p, ok := peerlink.PeerOf(c)
+		if i := slices.IndexFunc(from, func(d identity.DeviceID) bool { return s.o.among([]identity.DeviceID{d}, p) }); i >= 0 {
+			return from[i], ok // whichever of the contact's devices asks
+		}
 		return p.Device, ok
 	}
 	s.cfg.Logger = s.o.logger(cmd.ErrOrStderr())
@@ -100,7 +146,7 @@ func (s *server) run(cmd *cobra.Command, _ []string) error {
 
 func (s *server) serve(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	site, err := website.New(s.cfg)
+	sites, err := s.open()
 	if err != nil {
 		var path *fs.PathError
 		if errors.As(err, &path) || errors.Is(err, os.ErrNotExist) {
@@ -108,7 +154,7 @@ func (s *server) serve(cmd *cobra.Command) error {
 		}
 		return usageError{err}
 	}
-	defer site.Close()
+	defer func() { _ = closeSites(sites) }()
 	acc, err := s.o.open(cmd)
 	if err != nil {
 		return err
@@ -118,8 +164,15 @@ func (s *server) serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	defer l.Close()
+	uriOf := func(c net.Conn) string {
+		if named, ok := c.(interface{ URI() string }); ok {
+			return named.URI()
+		}
+		return ""
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- site.Serve(l) }()
+	go func() { ended <- website.Share(l, uriOf, sites) }()
 	if err := s.announce(cmd, acc); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"peerlink"
 	"peerlink/account"
 	"peerlink/channel"
+	"peerlink/identity"
 	"peerlink/internal/contacts"
 	"peerlink/internal/control"
 	"peerlink/internal/daemon"
@@ -89,8 +90,37 @@ func (s *session) Close() error {
 
 // connect opens a channel to a device.
 func (s *session) connect(ctx context.Context, to target, uri string) (stream, error) {
+	c, err := s.reach(ctx, to, uri)
+	if err != nil { // and not a nil conn in an interface
+		return nil, s.explain(ctx, err)
+	}
+	return c, nil
+}
+
+// noNodes is what to do about a device that is not found, where there is no DHT.
+const noNodes = "this device has no bootstrap nodes, so it finds only devices of this machine and those whose address it is told (DEVICE@HOST:PORT); nodes are set by bootstrap in the account's config.json, $" + bootstrapEnv + " or --bootstrap"
+
+// explain adds to the error of a connect what this device lacks, if that may be
+// its cause.
+func (s *session) explain(ctx context.Context, err error) error {
+	var ended *control.EndedError
+	for _, other := range []error{peerlink.ErrDeclined, peerlink.ErrRefused, identity.ErrNotTrusted, control.ErrNoDaemon} {
+		if errors.Is(err, other) {
+			return err
+		}
+	}
+	if ctx.Err() != nil || errors.As(err, &ended) || errors.As(err, &usageError{}) {
+		return err
+	}
+	if st, noStatus := s.status(ctx); noStatus != nil || st.DHT != nil {
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, noNodes)
+}
+
+func (s *session) reach(ctx context.Context, to target, uri string) (stream, error) {
 	if s.acc == nil {
-		c, err := s.client.Connect(ctx, control.Connect{Device: to.device, Addr: to.addr, URI: uri})
+		c, err := s.client.Connect(ctx, control.Connect{Device: to.device, Addr: to.addr, Any: to.any, URI: uri})
 		if err != nil { // and not a nil *Conn in an interface
 			return nil, err
 		}
@@ -101,7 +131,11 @@ func (s *session) connect(ctx context.Context, to target, uri string) (stream, e
 			return nil, usageError{err}
 		}
 	}
-	c, err := s.acc.ConnectionManager().ConnectDevice(ctx, to.device, uri, peerlink.ConnectOptions{})
+	call := s.acc.ConnectionManager().ConnectDevice
+	if to.any {
+		call = s.daemon.ConnectAny
+	}
+	c, err := call(ctx, to.device, uri, peerlink.ConnectOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +148,20 @@ func (s *session) listen(ctx context.Context, pattern string) (net.Listener, err
 		return s.client.Listen(ctx, pattern)
 	}
 	return s.acc.ConnectionManager().Listen(pattern)
+}
+
+// watch calls ended if the daemon ends before ctx does; what it is told is that.
+// It does not block.
+func (s *session) watch(ctx context.Context, ended func(error)) {
+	if s.acc != nil {
+		return
+	}
+	go func() {
+		err := control.Follow(ctx, s.client, control.OpChanges, nil, func(control.Changed) error { return nil })
+		if ctx.Err() == nil {
+			ended(err)
+		}
+	}()
 }
 
 // ready waits until others can reach this device, or says why they cannot.
@@ -132,8 +180,9 @@ func (s *session) status(ctx context.Context) (st control.Status, err error) {
 	return st, err
 }
 
-// target reads NAME, DEVICE, and either with @HOST:PORT. The contacts are a
-// file that is replaced whole, so it is read beside a daemon that writes it.
+// target reads NAME, DEVICE, and either with @HOST:PORT. A name alone means any
+// of the contact's devices. The contacts are a file that is replaced whole, so it
+// is read beside a daemon that writes it.
 func (o *options) target(s string) (target, error) {
 	who, addr, at := strings.Cut(s, "@") // names have none
 	book, err := contacts.Open(o.contactsFile())
@@ -147,7 +196,21 @@ func (o *options) target(s string) (target, error) {
 	if err != nil {
 		return target{}, usageError{err}
 	}
-	return target{device, addr}, nil
+	return target{device: device, addr: addr, any: !at && !strings.EqualFold(who, device.String())}, nil
+}
+
+// among reports whether a proven device is one of some, or of a contact's whose
+// first device is: a contact is all devices of its account.
+func (o *options) among(ids []identity.DeviceID, p identity.Peer) bool {
+	if slices.Contains(ids, p.Device) {
+		return true
+	}
+	book, err := contacts.Open(o.contactsFile())
+	if err != nil {
+		return false
+	}
+	c, ok := book.OfAccount(p.Account)
+	return ok && slices.Contains(ids, c.Device)
 }
 
 func (o *options) contactsFile() string { return filepath.Join(o.account, daemon.ContactsFile) }

@@ -58,9 +58,13 @@ func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) 
 		_, err := io.WriteString(out, m.Text)
 		return err
 	}
-	for {
+	for began := false; ; began = true {
 		var st control.Status
-		if err := c.Call(ctx, control.OpStatus, nil, &st); err != nil {
+		err := c.Call(ctx, control.OpStatus, nil, &st)
+		if began && errors.Is(err, control.ErrNoDaemon) {
+			err = fmt.Errorf("the daemon has ended: %w", err)
+		}
+		if err != nil {
 			return err
 		}
 		if err := s.show(out, st); err != nil || !s.watch {
@@ -105,6 +109,9 @@ func statusText(st control.Status, now time.Time) string {
 		p("reachable  yes")
 	} else {
 		p("reachable  not yet: %s", printable(st.Why))
+	}
+	for _, s := range st.Problems {
+		p("problem    %s", printable(s))
 	}
 	if h := st.DHT; h != nil {
 		p("dht        %d nodes known, %d connected, %d neighbours; record on %d; %d of %d push to us%s",

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,6 +36,8 @@ type site struct {
 	hosts     []string
 	signal    string
 	cert, key string
+	ice       string // file of STUN and TURN servers
+	relayOnly bool
 }
 
 // newWeb is the command that serves the page.
@@ -48,7 +49,11 @@ func newWeb(o *options) *cobra.Command {
 		Long: "Serve a page that makes a browser a device: chat and files, with a key of its own that\n" +
 			"stays in the browser. Devices find each other at the switchboard, which is served beside the\n" +
 			"page unless --signal names another. Browsers give pages keys on loopback and over HTTPS only:\n" +
-			"for other machines give --cert and --key, or --host behind a proxy that has TLS.",
+			"for other machines give --cert and --key, or --host behind a proxy that has TLS.\n\n" +
+			"--ice names a file with the STUN and TURN servers that the page is told of, read again for each\n" +
+			"call: [{\"urls\": \"turn:HOST:PORT\", \"username\": \"…\", \"credential\": \"…\"}, {\"urls\":\n" +
+			"\"turns:HOST\", \"secret\": \"…\"}, {\"urls\": \"stun:HOST\"}]. A secret (coturn: use-auth-secret) is not\n" +
+			"told; whoever loads the page gets credentials made from it, for 12 hours.",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch len(o.signals) {
@@ -74,6 +79,8 @@ func newWeb(o *options) *cobra.Command {
 	cmd.Flags().StringSliceVar(&s.hosts, "host", nil, "names under which browsers may ask for the page, besides loopback ones")
 	cmd.Flags().StringVar(&s.cert, "cert", "", "file with the PEM certificate for HTTPS")
 	cmd.Flags().StringVar(&s.key, "key", "", "file with its PEM key")
+	cmd.Flags().StringVar(&s.ice, "ice", "", "JSON file with the page's STUN and TURN servers (else the stun: ones of --server)")
+	cmd.Flags().BoolVar(&s.relayOnly, "relay-only", false, "have the page connect over the TURN servers of --ice alone, which hides its addresses from the other devices")
 	return cmd
 }
 
@@ -127,19 +134,12 @@ func (s *site) announce(p *printer, at net.Addr, asJSON bool) {
 	p.print(page.String())
 }
 
-// pageConfig is what the page asks for: config.json.
-type pageConfig struct {
-	Signal     string      `json:"signal"` // empty: beside the page
-	ICEServers []iceServer `json:"iceServers"`
-}
-
-type iceServer struct {
-	URLs string `json:"urls"`
-}
-
 // handler serves the page, its configuration and the switchboard.
 func (s *site) handler(servers []string, log *slog.Logger) (http.Handler, error) {
-	config := pageConfig{Signal: s.signal, ICEServers: []iceServer{}}
+	config, err := s.newConfiguration(servers, log)
+	if err != nil {
+		return nil, err
+	}
 	connect := ""
 	if s.signal != "" {
 		u, err := url.Parse(s.signal)
@@ -148,25 +148,13 @@ func (s *site) handler(servers []string, log *slog.Logger) (http.Handler, error)
 		}
 		connect = " " + u.Scheme + "://" + u.Host
 	}
-	for _, server := range servers {
-		if strings.HasPrefix(server, "stun:") { // TURN needs a password, which the page would tell everybody
-			config.ICEServers = append(config.ICEServers, iceServer{server})
-		}
-	}
-	told, err := json.Marshal(config)
-	if err != nil {
-		return nil, err
-	}
 	page := web.Page()
 	if _, err := fs.Stat(page, "index.html"); err != nil {
 		return nil, fmt.Errorf("this program was built without the page: %w", err)
 	}
 	files := http.FileServerFS(page)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(told) // a browser that has gone
-	})
+	mux.Handle("GET /config.json", config)
 	mux.HandleFunc("GET /assets/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // its name is its hash
 		files.ServeHTTP(w, r)

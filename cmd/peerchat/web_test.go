@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -9,13 +10,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"peerlink/ice"
 	"peerlink/identity"
 	"peerlink/web"
 	"peerlink/webrtc/switchboard"
@@ -140,6 +145,90 @@ func TestConfigurationTellsNoSecrets(t *testing.T) {
 	var usage usageError
 	if _, err := (&site{signal: "http://board.example"}).handler(nil, nil); !errors.As(err, &usage) {
 		t.Errorf("a switchboard over http: %v", err)
+	}
+}
+
+// configOf is config.json as the page reads it.
+func configOf(t *testing.T, h http.Handler) (c pageConfig) {
+	t.Helper()
+	res := get(h, "localhost", "/config.json")
+	if got := res.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control %q", got)
+	}
+	if err := json.NewDecoder(res.Body).Decode(&c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The page is told TURN servers with credentials that end, and never a secret.
+// fault: H7
+func TestPageIsToldOfTURNServers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ice.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`[{"urls":"turn:a.example:3478?transport=udp","username":"u","credential":"p"},{"urls":"turns:b.example","secret":"tell nobody","username":"page"},{"urls":"stun:c.example"}]`)
+	h := pageHandler(t, site{ice: file, relayOnly: true}, "stun:stun.example:3478")
+	c := configOf(t, h)
+	if len(c.ICEServers) != 4 || !c.RelayOnly || c.ICEServers[0] != (iceServer{URLs: "stun:stun.example:3478"}) || c.ICEServers[1] != (iceServer{"turn:a.example:3478?transport=udp", "u", "p"}) {
+		t.Fatalf("told %+v", c)
+	}
+	made := c.ICEServers[2]
+	until, label, _ := strings.Cut(made.Username, ":")
+	at, err := strconv.ParseInt(until, 10, 64)
+	if left := time.Until(time.Unix(at, 0)); err != nil || label != "page" || left > pageTURNLife || left < pageTURNLife-time.Hour {
+		t.Errorf("username %q", made.Username)
+	}
+	if made.Credential != ice.SharedPassword("tell nobody", made.Username) {
+		t.Errorf("credential %q", made.Credential)
+	}
+	if b, err := io.ReadAll(get(h, "localhost", "/config.json").Body); err != nil || strings.Contains(string(b), "nobody") {
+		t.Errorf("told %s, %v", b, err)
+	}
+	write(`[{"urls":"stun:d.example"}]`)
+	if c := configOf(t, h); len(c.ICEServers) != 2 || c.ICEServers[1].URLs != "stun:d.example" {
+		t.Errorf("after a change: %+v", c)
+	}
+	write(`[{"urls":`) // half written
+	if c := configOf(t, h); len(c.ICEServers) != 2 {
+		t.Errorf("from a broken file: %+v", c)
+	}
+	for from, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "same-origin": http.StatusOK, "none": http.StatusOK} {
+		r := httptest.NewRequest(http.MethodGet, "http://localhost/config.json", nil)
+		r.Header.Set("Sec-Fetch-Site", from)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%s: status %d", from, w.Code)
+		}
+	}
+}
+
+// What the page could not use is refused at the start, with what is wrong.
+// fault: H6
+func TestBadICEFilesAreRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ice.json")
+	for text, want := range map[string]string{
+		`{}`: "cannot unmarshal", `[{"urls":"turn:x"}]`: "needs username and credential", `[{"urls":"turn:x","username":"u","credential":"p","secret":"s"}]`: "needs username and credential",
+		`[{"urls":"stun:x","secret":"s"}]`: "a STUN server has no", `[{"urls":"http://x"}]`: "no server", `[{"urls":"udp:x"}]`: "want stun:",
+		`[{"urls":"stun:x","colour":"red"}]`: "colour", "[\n{": "line", `[{"urls":"stun:x\u0000"}]`: "control character",
+		"[" + strings.Repeat(`{"urls":"stun:x"},`, 8) + `{"urls":"stun:x"}]`: "9 servers", `"` + strings.Repeat("x", maxICEFile) + `"`: "bytes",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var usage usageError
+		if _, err := (&site{ice: file}).handler(nil, slog.New(slog.DiscardHandler)); !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, want %q", text, err, want)
+		}
+	}
+	for _, s := range []site{{ice: filepath.Join(t.TempDir(), "none")}, {relayOnly: true}} {
+		if _, err := s.handler(nil, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%+v is taken", s)
+		}
 	}
 }
 

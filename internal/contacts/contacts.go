@@ -1,17 +1,27 @@
-// Package contacts is a book of names for devices, kept in a file.
+// Package contacts is a book of names for people and their devices, kept in a
+// file.
 //
 //	book, err := contacts.Open(path)
 //	err = book.Add("bob", bobsID, time.Now())
 //	id, err := book.Resolve("bob")             // or an id itself
+//	err = book.Met(peer, time.Now())           // a link has proven whose device it is
+//	_, err = book.Learn(list, time.Now())      // which devices bob's account has
 //
 // A name is what the owner of the book calls a device; what the device calls
 // itself never becomes one by itself. Names are compared without regard to
 // case, and none looks like a device id. Each change is on disk, whole, before
 // it is seen.
 //
+// A contact begins as one device. The first link to it proves its account, which
+// the contact names from then on: other devices of that account are the contact's,
+// too, once they have proven it or the account has listed them. Of two contacts
+// with devices of one account the first one named the account, the other its one
+// device.
+//
 // # Limits
 //
-// 4 096 contacts; a file of at most 2 MiB. A damaged file is an error with its
+// 4 096 contacts, 32 devices of one, 16 384 of all; a file of at most 8 MiB. When
+// a device was last seen is on disk to 10 min. A damaged file is an error with its
 // place and is never replaced.
 package contacts
 
@@ -32,7 +42,9 @@ const (
 	// MaxContacts is how many a book holds: as many as the TCP dialer remembers
 	// devices.
 	MaxContacts = 4096
-	maxFile     = 2 << 20 // 4 096 × 300 bytes and some
+	// maxKnown is how many devices all contacts may have.
+	maxKnown = 16384
+	maxFile  = 8 << 20 // 4 096 × 450 bytes, and 16 384 × 300
 )
 
 var (
@@ -44,9 +56,28 @@ var (
 
 // Contact is an entry of the book.
 type Contact struct {
-	Name   string            `json:"name"`
+	Name string `json:"name"`
+	// Device is the one that the contact was added with, by which its
+	// conversation is known. It may be one of the contact's no more.
 	Device identity.DeviceID `json:"device"`
 	Added  time.Time         `json:"added"`
+	// Account is whose devices are the contact's; zero: it is not known yet, or
+	// another contact names it.
+	Account identity.AccountID `json:"account,omitzero"`
+	// Number is that of the account's device list; 0: it has shown none.
+	Number uint64 `json:"list,omitempty"`
+	// Devices are those of the account that are known; none: Device alone. They
+	// must not be changed.
+	Devices []Device `json:"devices,omitempty"`
+}
+
+// Device is a device of a contact.
+type Device struct {
+	Device identity.DeviceID `json:"device"`
+	// Name is what it calls itself; not to be believed.
+	Name string `json:"name,omitempty"`
+	// Seen is when there was a link last; zero: never.
+	Seen time.Time `json:"seen,omitzero"`
 }
 
 // Book is a file of contacts. Its methods may be called concurrently; those
@@ -55,7 +86,7 @@ type Book struct {
 	path string
 
 	mu      sync.Mutex
-	entries []Contact // by name
+	entries []Contact // by name; their Devices are never changed in place
 }
 
 // Open reads the book in a file; without the file the book is empty.
@@ -85,9 +116,15 @@ func parse(text []byte) ([]Contact, error) {
 	}
 	var checked []Contact
 	for _, c := range f.Contacts {
+		if err := c.check(); err != nil {
+			return nil, err
+		}
 		if checked, err = with(checked, c); err != nil {
 			return nil, err
 		}
+	}
+	if n := known(checked); n > maxKnown {
+		return nil, fmt.Errorf("%d devices, at most %d are kept", n, maxKnown)
 	}
 	return checked, nil
 }
@@ -109,6 +146,8 @@ func with(entries []Contact, c Contact) ([]Contact, error) {
 			return nil, fmt.Errorf("the name %q is %w, as device %s", e.Name, ErrTaken, e.Device.Short())
 		case e.Device == c.Device:
 			return nil, fmt.Errorf("device %s is %w, as %q", c.Device.Short(), ErrTaken, e.Name)
+		case !c.Account.IsZero() && e.Account == c.Account:
+			return nil, fmt.Errorf("account %s is %w, as %q", c.Account.Short(), ErrTaken, e.Name)
 		}
 	}
 	out := append(slices.Clone(entries), c)
@@ -141,18 +180,6 @@ func (b *Book) List() []Contact {
 	return slices.Clone(b.entries)
 }
 
-// NameOf returns what a device is called, or "".
-func (b *Book) NameOf(id identity.DeviceID) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, e := range b.entries {
-		if e.Device == id {
-			return e.Name
-		}
-	}
-	return ""
-}
-
 // Resolve returns the device of a name, or the device whose 64 hex digits are
 // given, contact or not. The error matches ErrUnknown if it is neither.
 func (b *Book) Resolve(who string) (identity.DeviceID, error) {
@@ -179,10 +206,13 @@ func (b *Book) find(name string) int {
 }
 
 // Add gives a device a name. The error matches ErrTaken if the name or the
-// device is there already.
+// device is there already, be it as another one of a contact's.
 func (b *Book) Add(name string, id identity.DeviceID, now time.Time) error {
 	return b.change(func(es []Contact) ([]Contact, error) {
-		return with(es, Contact{name, id, now.UTC().Truncate(time.Second)})
+		if c, ok := owner(es, id); ok {
+			return nil, fmt.Errorf("device %s is %w, as one of %q", id.Short(), ErrTaken, c.Name)
+		}
+		return with(es, Contact{Name: name, Device: id, Added: now.UTC().Truncate(time.Second)})
 	})
 }
 

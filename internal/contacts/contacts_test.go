@@ -118,6 +118,7 @@ func TestDamagedBookIsNotReplaced(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"contacts": [{"name": "bob", "device": "` + device(1).String() + `", "added": "2026-01-01T00:00:00Z"}]}`))
+	f.Add([]byte(`{"contacts": [{"name": "bob", "device": "` + device(1).String() + `", "added": "2026-01-01T00:00:00Z", "account": "` + device(2).String() + `", "list": 7, "devices": [{"device": "` + device(3).String() + `", "name": "phone", "seen": "2026-01-01T00:00:00Z"}]}]}`))
 	f.Add([]byte(`{"contacts": null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		entries, err := parse(text)
@@ -126,6 +127,9 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, e := range entries {
 			if err := CheckName(e.Name); err != nil || e.Device.IsZero() {
+				t.Fatalf("%+v was taken: %v", e, err)
+			}
+			if err := e.check(); err != nil {
 				t.Fatalf("%+v was taken: %v", e, err)
 			}
 		}

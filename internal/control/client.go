@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -80,6 +81,9 @@ func exchange(w *wire, op string, in, out any) error {
 	_ = w.conn.SetReadDeadline(time.Now().Add(greetTimeout))
 	_, sendErr := w.conn.Write(greeting())
 	theirs, err := readGreeting(w.br)
+	if cutOff(err) {
+		return &EndedError{}
+	}
 	if err != nil {
 		return fmt.Errorf("the control socket's other end is no daemon of peerchat: %w", errors.Join(err, sendErr))
 	}
@@ -98,12 +102,15 @@ func exchange(w *wire, op string, in, out any) error {
 func readAnswer(w *wire, out any) error {
 	var a answer
 	if err := w.readMessage(maxAnswer, &a); err != nil {
-		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("it ended: %w", io.ErrUnexpectedEOF)
+		if cutOff(err) {
+			return &EndedError{}
 		}
 		return fmt.Errorf("the daemon's answer: %w", err)
 	}
-	if a.Error != nil {
+	switch {
+	case a.Error != nil && a.Error.Code == codeEnded:
+		return &EndedError{Told: true}
+	case a.Error != nil:
 		return a.Error
 	}
 	if out == nil {
@@ -115,8 +122,13 @@ func readAnswer(w *wire, out any) error {
 	return nil
 }
 
+// cutOff tells whether a read failed because the other end has gone.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
+}
+
 // Follow asks and calls each with every further answer, decoded into a new T,
-// until the daemon ends, ctx does, or each returns an error, which it returns.
+// until the daemon ends (an *EndedError), ctx does, or each returns an error, which it returns.
 func Follow[T any](ctx context.Context, c *Client, op string, in any, each func(T) error) error {
 	return FollowReady(ctx, c, op, in, func() {}, each)
 }
@@ -160,7 +172,9 @@ func (c *Client) channel(ctx context.Context, op string, in any) (*Conn, error) 
 	if !end() {
 		return nil, context.Cause(ctx)
 	}
-	return newConn(w, ch.URI, ch.Self.peer(), ch.Peer.peer()), nil
+	conn := newConn(w, ch.URI, ch.Self.peer(), ch.Peer.peer())
+	conn.gone = &EndedError{}
+	return conn, nil
 }
 
 // Listen claims the channels that peers open under URIs of a pattern, as

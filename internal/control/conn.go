@@ -19,6 +19,7 @@ import (
 const (
 	flagRemote  = 1 // the channel's peer reset it
 	flagFailure = 2 // not a reset: the words are all that is known
+	flagEnded   = 4 // the daemon ends, as it was told to
 )
 
 // Conn is one end of a connection that carries a channel: a net.Conn with
@@ -28,6 +29,7 @@ type Conn struct {
 	w             *wire
 	uri           string
 	local, remote net.Addr
+	gone          error // what it means that the other end has gone
 
 	reading sync.Mutex // guards what has been read of the frame under way:
 	head    [4]byte
@@ -41,13 +43,18 @@ type Conn struct {
 	rest    []byte     // of its header
 	ended   bool       // nothing more is written
 
+	last sync.Once // the last words
+
 	mu      sync.Mutex
 	closing bool  // by Close, Reset or Fail
 	stop    error // why the other side takes no more
 }
 
+// errCommandGone is how a command that was killed looks to the daemon.
+var errCommandGone = fmt.Errorf("the command has gone: %w", io.ErrUnexpectedEOF)
+
 func newConn(w *wire, uri string, self, peer identity.Peer) *Conn {
-	return &Conn{w: w, uri: uri, local: &peerlink.Addr{Peer: self}, remote: &peerlink.Addr{Peer: peer}}
+	return &Conn{w: w, uri: uri, local: &peerlink.Addr{Peer: self}, remote: &peerlink.Addr{Peer: peer}, gone: errCommandGone}
 }
 
 func (c *Conn) fail(op string, err error) error {
@@ -170,10 +177,10 @@ func (c *Conn) lost(err error) error {
 		return net.ErrClosed
 	case isTimeout(err):
 		return err
-	case err == io.EOF || errors.Is(err, syscall.ECONNRESET):
-		err = io.ErrUnexpectedEOF
+	case cutOff(err):
+		return c.gone
 	}
-	return fmt.Errorf("the process at the other end of the control socket has gone: %w", err)
+	return fmt.Errorf("the control socket: %w", err)
 }
 
 func isTimeout(err error) bool {
@@ -272,7 +279,7 @@ const lastWords = 2 * time.Second
 
 // Close ends both directions: what was written still arrives, and io.EOF after
 // it; what has arrived is dropped. It blocks for 2 s at most, if the other end
-// does not read. The second call does nothing.
+// does not read. The second call waits for the first, and does nothing more.
 func (c *Conn) Close() error {
 	c.finish(kindClose, nil)
 	return nil
@@ -289,13 +296,13 @@ func (c *Conn) Reset(code channel.Code) error {
 func (c *Conn) Fail(cause error) { c.finish(kindReset, appendReset(nil, cause)) }
 
 func (c *Conn) finish(k kind, body []byte) {
+	c.last.Do(func() { c.sayLast(k, body) }) // a second call waits for the first
+}
+
+func (c *Conn) sayLast(k kind, body []byte) {
 	c.mu.Lock()
-	again := c.closing
 	c.closing = true
 	c.mu.Unlock()
-	if again {
-		return
-	}
 	_ = c.w.conn.SetReadDeadline(time.Unix(1, 0))            // wakes a Read
 	_ = c.w.conn.SetWriteDeadline(time.Now().Add(lastWords)) // and in the end a Write
 	c.writing.Lock()
@@ -364,10 +371,13 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 // appendReset writes a cause.
 func appendReset(b []byte, cause error) []byte {
 	var reset *channel.ResetError
+	var ended *EndedError
 	var flags byte
 	var code channel.Code
 	text := cause.Error()
 	switch {
+	case errors.As(cause, &ended):
+		flags = flagFailure | flagEnded
 	case !errors.As(cause, &reset):
 		flags = flagFailure
 	default:
@@ -386,7 +396,10 @@ func parseReset(b []byte) error {
 	if len(b) < 5 {
 		return fmt.Errorf("%w: a reset of %d bytes", errMalformed, len(b))
 	}
-	if b[4]&flagFailure != 0 {
+	switch {
+	case b[4]&flagEnded != 0:
+		return &EndedError{Told: true}
+	case b[4]&flagFailure != 0:
 		return errors.New(strings.ToValidUTF8(string(b[5:]), "\ufffd"))
 	}
 	return &channel.ResetError{Code: channel.Code(binary.BigEndian.Uint32(b)), Remote: b[4]&flagRemote != 0}

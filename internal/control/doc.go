@@ -26,9 +26,13 @@
 //	2  end: the sender sends no more data
 //	3  close: the sender sends no more and reads no more
 //	4  reset: both directions are cut off. Code (uint32), flags (a byte:
-//	   1 the channel's peer did it, 2 it was no reset, the code means nothing),
+//	   1 the channel's peer did it, 2 it was no reset, the code means nothing,
+//	   4 the daemon ends, as it was told to),
 //	   the cause in words
 //	5  stop: the sender reads no more; body as of reset
+//
+// A daemon that ends says so: to whoever waits for an answer by an error of the
+// code "ended", to a channel by a reset.
 //
 // A connection that ends without end, close or reset was cut off: a command
 // that is killed never looks like one that had said all.

@@ -23,6 +23,28 @@ var (
 	ErrNotFound = errors.New("not found")
 )
 
+// EndedError is the error of a command whose daemon has ended meanwhile. It
+// matches io.ErrUnexpectedEOF: whatever came until then is not whole.
+type EndedError struct {
+	// Told says that the daemon said so, because somebody ended it; otherwise it
+	// was killed, or has crashed.
+	Told bool
+}
+
+// Error says what has happened, and what to do.
+func (e *EndedError) Error() string {
+	if e.Told {
+		return "the daemon has ended, as it was told to (by peerchat stop, or a signal): run the command again, which starts one where none runs"
+	}
+	return "the daemon has ended without a word, as if killed: daemon.log in the account's folder may say why; run the command again, which starts one where none runs"
+}
+
+// Unwrap returns io.ErrUnexpectedEOF.
+func (e *EndedError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// codeEnded is the code of an EndedError with Told set.
+const codeEnded = "ended"
+
 // causes are the errors that keep their meaning on the way to a command.
 var causes = []struct {
 	code string
@@ -61,6 +83,10 @@ func (e *Error) Is(target error) bool {
 }
 
 func asError(err error) *Error {
+	var ended *EndedError
+	if errors.As(err, &ended) {
+		return &Error{codeEnded, err.Error()}
+	}
 	for _, c := range causes {
 		if errors.Is(err, c.err) {
 			return &Error{c.code, err.Error()}

@@ -18,6 +18,8 @@ const (
 	OpStop     = "stop"     // nothing, nothing; then the daemon ends
 	OpContacts = "contacts" // ContactChange or nothing, Contacts
 	OpForwards = "forwards" // ForwardChange or nothing, ForwardRules
+	OpChanges  = "changes"  // nothing, nothing; then a Changed each time
+	OpDoctor   = "doctor"   // Examine, daemon.Diagnosis
 	OpSay      = "say"      // Say, Message: it is on disk, and will be delivered
 	OpHistory  = "history"  // History, Messages
 	OpSeen     = "seen"     // Seen, nothing
@@ -32,6 +34,9 @@ type Connect struct {
 	// Addr is a HOST:PORT under which the device takes direct TCP connections;
 	// empty: not known.
 	Addr string `json:"addr,omitempty"`
+	// Any lets any device of the contact be connected to that Device is the first
+	// of: the nearest one that takes the channel.
+	Any bool `json:"any,omitempty"`
 	// OnlyIfConnected never dials.
 	OnlyIfConnected bool `json:"only_if_connected,omitempty"`
 	// Within is how long reaching the device may be tried, again and again, in

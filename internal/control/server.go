@@ -25,8 +25,8 @@ const (
 )
 
 // A Handler answers one request. ctx ends when the command has gone or the
-// server closes. An error before Answer is the answer; after it the connection
-// just ends.
+// server closes, which the command is told once the handler has returned. An
+// error before Answer is the answer; after it the connection just ends.
 type Handler func(ctx context.Context, c *Call) error
 
 // Config is what a Server is made of.
@@ -47,7 +47,7 @@ type Server struct {
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	conns map[net.Conn]*Call // nil: it has not asked yet
 	over  bool
 }
 
@@ -57,24 +57,53 @@ func Serve(l net.Listener, cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, l: l, places: make(chan struct{}, maxConns), conns: map[net.Conn]struct{}{}}
+	s := &Server{cfg: cfg, l: l, places: make(chan struct{}, maxConns), conns: map[net.Conn]*Call{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.accept)
 	return s
 }
 
-// Close ends all connections and waits for the handlers.
+// Close tells all commands that the daemon ends, for 2 s at most where one does
+// not listen, ends their connections, and waits for the handlers.
 func (s *Server) Close() error {
-	s.cancel()
-	err := s.l.Close()
 	s.mu.Lock()
 	s.over = true
-	for c := range s.conns {
-		_ = c.Close()
+	s.cancel()
+	err := s.l.Close()
+	for conn, c := range s.conns {
+		switch {
+		case c == nil:
+			_ = conn.Close()
+		case c.channel != nil:
+			s.wg.Go(func() { c.channel.Fail(&EndedError{Told: true}) })
+		default: // its handler ends with its ctx
+			_ = conn.SetDeadline(time.Now().Add(lastWords))
+		}
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
 	return err
+}
+
+// asked notes that a connection has a request; false if the server has closed.
+func (s *Server) asked(c *Call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.conns[c.w.conn] = c
+	}
+	return !s.over
+}
+
+// carries notes that a connection carries a channel; false if the server has
+// closed.
+func (s *Server) carries(c *Call, ch *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		c.channel = ch
+	}
+	return !s.over
 }
 
 func (s *Server) accept() {
@@ -107,13 +136,19 @@ func (s *Server) accept() {
 
 // serve answers one connection.
 func (s *Server) serve(conn net.Conn) {
-	defer conn.Close()
+	if !s.answer(conn) {
+		_ = conn.Close()
+	}
+}
+
+// answer answers what a connection asks, and tells whether it was detached.
+func (s *Server) answer(conn net.Conn) (detached bool) {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		return
+		return false
 	}
-	s.conns[conn] = struct{}{}
+	s.conns[conn] = nil
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -122,28 +157,45 @@ func (s *Server) serve(conn net.Conn) {
 	}()
 	if uid, pid, err := peerOf(conn); err != nil || uid != selfUser() {
 		s.cfg.Logger.Warn("control: refused a process of another user", "uid", uid, "pid", pid, "err", err)
-		return
+		return false
 	}
 	w := newWire(conn)
 	c, err := greet(w)
 	if err != nil {
 		s.cfg.Logger.Debug("control: no request", "err", err)
-		return
+		return false
+	}
+	if c.s = s; !s.asked(c) {
+		return false
 	}
 	h := s.cfg.Handlers[c.op]
 	if h == nil {
 		_ = w.writeMessage(answer{Error: &Error{Text: fmt.Sprintf("the daemon cannot do %.40q: restart it, with the same release of peerchat", c.op)}})
-		return
+		return false
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	c.watch(cancel)
-	if err := h(ctx, c); err != nil && !c.answered {
-		_ = conn.SetWriteDeadline(time.Now().Add(greetTimeout))
-		_ = w.writeMessage(answer{Error: asError(err)})
+	err = h(ctx, c)
+	switch {
+	case c.carried: // it has its own last words
+	case s.ctx.Err() != nil:
+		c.refuse(&EndedError{Told: true})
+	case err != nil && !c.answered:
+		c.refuse(err)
+	}
+	if c.detached {
+		return true
 	}
 	_ = conn.Close() // and so the watch ends
 	c.unwatch()
+	return false
+}
+
+// refuse says why there is no answer, or no further one.
+func (c *Call) refuse(err error) {
+	_ = c.w.conn.SetWriteDeadline(time.Now().Add(lastWords))
+	_ = c.w.writeMessage(answer{Error: asError(err)})
 }
 
 // greet exchanges versions and reads the request.
@@ -169,11 +221,15 @@ func greet(w *wire) (*Call, error) {
 
 // Call is one request. Only its handler uses it.
 type Call struct {
+	s        *Server
 	w        *wire
 	op       string
 	body     json.RawMessage
 	answered bool
+	carried  bool          // the connection is a channel's, or nobody's
+	detached bool          // nobody's
 	watching chan struct{} // closed when the watch has ended
+	channel  *Conn         // guarded by Server.mu
 }
 
 // watch ends ctx when the command goes away. It looks without taking: what
@@ -212,6 +268,18 @@ func (c *Call) Answer(v any) error {
 	return c.w.writeMessage(answer{Body: b})
 }
 
+// Detach takes the connection from the server, which neither closes it any more
+// nor says anything on it. The handler's ctx then lasts as long as the server.
+func (c *Call) Detach() net.Conn {
+	_ = c.w.conn.SetReadDeadline(time.Unix(1, 0)) // ends the watch
+	<-c.watching
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	delete(c.s.conns, c.w.conn)
+	c.carried, c.detached = true, true
+	return c.w.conn
+}
+
 // Conn answers that a channel is there and makes the connection carry it. The
 // handler's ctx says nothing from then on; a command that goes away is an error
 // of Read.
@@ -219,8 +287,15 @@ func (c *Call) Conn(uri string, self, peer identity.Peer) (*Conn, error) {
 	_ = c.w.conn.SetReadDeadline(time.Unix(1, 0)) // ends the watch
 	<-c.watching
 	_ = c.w.conn.SetReadDeadline(time.Time{})
+	conn := newConn(c.w, uri, self, peer)
+	conn.writing.Lock() // nobody says anything before the answer
+	defer conn.writing.Unlock()
+	if !c.s.carries(c, conn) {
+		return nil, &EndedError{Told: true}
+	}
+	c.carried = true
 	if err := c.Answer(Channel{uri, DeviceOf(self), DeviceOf(peer)}); err != nil {
 		return nil, err
 	}
-	return newConn(c.w, uri, self, peer), nil
+	return conn, nil
 }

@@ -100,6 +100,10 @@ type Contact struct {
 	Added    time.Time         `json:"added"`
 	Online   bool              `json:"connected"` // there is a link now
 	LastSeen time.Time         `json:"last_seen,omitzero"`
+	// Account is the contact's, where it is known: 64 hex digits.
+	Account string `json:"account,omitempty"`
+	// Devices are the contact's that are known, where its account is.
+	Devices []ContactDevice `json:"devices,omitempty"`
 }
 
 // Contacts are all contacts, by name.

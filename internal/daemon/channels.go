@@ -12,7 +12,6 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
-	"peerlink/ice"
 	"peerlink/internal/control"
 )
 
@@ -47,8 +46,11 @@ func (d *Daemon) connect(ctx context.Context, c *control.Call) error {
 		ctx, cancel = context.WithTimeout(ctx, to.Within)
 		defer cancel()
 	}
-	told := ice.WithReport(ctx, func(r ice.Report) { d.reports.Add(to.Device, r) })
-	sock, err := d.acc.ConnectionManager().ConnectDevice(told, to.Device, to.URI, opts)
+	call := d.dial
+	if to.Any {
+		call = d.ConnectAny
+	}
+	sock, err := call(ctx, to.Device, to.URI, opts)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (d *Daemon) openChat() error {
 		d.log.Error("chat: " + note)
 		d.problems = append(d.problems, note)
 	}
-	s, err := chat.New(chat.Config{Store: st, Net: d.acc.ConnectionManager(), Logger: d.log})
+	s, err := chat.New(chat.Config{Store: st, Net: talkNet{d}, Logger: d.log})
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}

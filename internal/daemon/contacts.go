@@ -1,10 +1,14 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"peerlink/account"
@@ -20,7 +24,8 @@ const ContactsFile = "contacts.json"
 // book are an account's contacts, and what it decided about them.
 type book struct {
 	*contacts.Book
-	acc *account.Account
+	acc     *account.Account
+	changed bell
 }
 
 func openBook(acc *account.Account) (*book, error) {
@@ -28,7 +33,7 @@ func openBook(acc *account.Account) (*book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &book{b, acc}, nil
+	return &book{Book: b, acc: acc}, nil
 }
 
 func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
@@ -39,20 +44,60 @@ func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
 	if err := c.Decode(&ch); err != nil {
 		return err
 	}
-	if err := d.contacts.change(ch); err != nil {
+	err := d.contacts.change(ch)
+	if ch.Do != "" {
+		d.contacts.changed.ring()
+	}
+	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) {
 			err = fmt.Errorf("%w (%w)", err, control.ErrNotFound)
 		}
 		return err
 	}
 	all := control.Contacts{Contacts: []control.Contact{}}
+	links := d.linked()
 	for _, e := range d.contacts.List() {
-		all.Contacts = append(all.Contacts, control.Contact{
-			Name: e.Name, Device: e.Device, Added: e.Added,
-			Trust: d.acc.Trusted(e.Device).String(), Online: d.connected(e.Device),
-		})
+		all.Contacts = append(all.Contacts, d.contact(e, links))
 	}
 	return c.Answer(all)
+}
+
+// linked returns the devices to which there are links, by contact's name.
+func (d *Daemon) linked() map[string]map[identity.DeviceID]string {
+	out := map[string]map[identity.DeviceID]string{}
+	for l := range d.acc.ConnectionManager().Links() {
+		if c, ok := d.contacts.OfPeer(l.Peer); ok {
+			if out[c.Name] == nil {
+				out[c.Name] = map[identity.DeviceID]string{}
+			}
+			out[c.Name][l.Peer.Device] = l.Peer.Name
+		}
+	}
+	return out
+}
+
+// contact describes a contact; a device that has just made its first link is among
+// the contact's.
+func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.DeviceID]string) control.Contact {
+	linked := links[e.Name]
+	out := control.Contact{
+		Name: e.Name, Device: e.Device, Added: e.Added, LastSeen: e.LastSeen(),
+		Trust: d.contacts.trust(e).String(), Online: len(linked) > 0,
+	}
+	if e.Account.IsZero() {
+		return out
+	}
+	out.Account = e.Account.String()
+	rest := maps.Clone(linked)
+	for _, k := range e.Known() {
+		_, online := linked[k.Device]
+		delete(rest, k.Device)
+		out.Devices = append(out.Devices, control.ContactDevice{Device: k.Device, Name: k.Name, Online: online, LastSeen: k.Seen})
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(rest), func(a, b identity.DeviceID) int { return bytes.Compare(a[:], b[:]) }) {
+		out.Devices = append(out.Devices, control.ContactDevice{Device: id, Name: rest[id], Online: true})
+	}
+	return out
 }
 
 // change does what a command asks for; nothing for "".
@@ -84,11 +129,32 @@ func (b *book) change(ch control.ContactChange) error {
 	return fmt.Errorf("contacts cannot be %.40q", ch.Do)
 }
 
-// decide bans or allows a device; links to one that is banned close at once.
+// decide bans or allows a contact, all its devices, or a device by its id; links
+// to who is banned close at once.
 func (b *book) decide(who string, what identity.Decision) error {
 	id, err := b.Resolve(who)
 	if err != nil {
 		return err
 	}
+	c, err := b.Find(who)
+	if err == nil && !c.Account.IsZero() && c.Account != b.acc.Identity().AccountID() && !strings.EqualFold(who, id.String()) {
+		if err := b.acc.SetTrust(c.Account, what); err != nil {
+			return err
+		}
+	}
 	return b.acc.SetTrust(id, what)
+}
+
+// trust returns what was decided about a contact.
+func (b *book) trust(c contacts.Contact) identity.Decision {
+	if d := b.acc.Trusted(c.Device); d != identity.Undecided || c.Account.IsZero() {
+		return d
+	}
+	return b.acc.Trusted(c.Account)
+}
+
+// Add is Book.Add, of which those who watch hear.
+func (b *book) Add(name string, id identity.DeviceID, now time.Time) error {
+	defer b.changed.ring()
+	return b.Book.Add(name, id, now)
 }

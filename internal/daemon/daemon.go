@@ -13,15 +13,14 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/account"
-	"peerlink/ice"
 	"peerlink/identity"
 	"peerlink/internal/control"
 	"peerlink/internal/forward"
 )
 
-// maxReports is how many devices' connects are remembered: as many as a person
+// maxStories is how many devices' connects are remembered: as many as a person
 // has contacts, and some.
-const maxReports = 256
+const maxStories = 256
 
 // Config is what a Daemon is made of. Account is required and stays the
 // caller's.
@@ -43,7 +42,8 @@ type Daemon struct {
 	log      *slog.Logger
 	since    time.Time
 	contacts *book
-	reports  *lru.Cache[identity.DeviceID, ice.Report]
+	devices  *devices
+	stories  *lru.Cache[identity.DeviceID, *story]
 	offers   offers
 	talk     *talk    // nil without Chat
 	problems []string // found at the start
@@ -52,12 +52,17 @@ type Daemon struct {
 	forwards   *forward.Server // nil without Forward
 	forwarding chan struct{}   // closed when they are served no more
 
+	inviting chan struct{} // one for each open invite
+
 	stopped chan struct{}
 	stop    func()
 
 	mu      sync.Mutex
+	twin    string // what is to be said about another process of this device
+	why     error  // of the end, where nobody asked for it
 	servers []*control.Server
 	claims  map[string]int
+	waiting []net.Conn // of those who have asked for the end
 	closed  bool
 }
 
@@ -70,30 +75,36 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), claims: map[string]int{}}
+	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), claims: map[string]int{}}
 	d.stop = sync.OnceFunc(func() { close(d.stopped) })
 	d.offers.waiting = map[string]*offer{}
 	var err error
-	if d.reports, err = lru.New[identity.DeviceID, ice.Report](maxReports); err != nil {
+	if d.stories, err = lru.New[identity.DeviceID, *story](maxStories); err != nil {
 		return nil, err
 	}
 	if d.contacts, err = openBook(cfg.Account); err != nil {
 		return nil, err
 	}
-	if err = d.openForwards(cfg.Forward); err != nil {
+	if d.devices, err = openDevices(cfg.Account, d.contacts, cfg.Logger); err != nil {
 		return nil, err
+	}
+	if err = d.openForwards(cfg.Forward); err != nil {
+		return nil, errors.Join(err, d.devices.close())
 	}
 	if cfg.Chat {
 		if err := d.openChat(); err != nil {
-			return nil, errors.Join(err, d.closeForwards())
+			return nil, errors.Join(err, d.closeForwards(), d.devices.close())
 		}
 	}
+	d.devices.spawn(d.watchTwin)
 	return d, nil
 }
 
 // handlers are what commands can ask for.
 func (d *Daemon) handlers() map[string]control.Handler {
 	all := d.chatHandlers()
+	maps.Copy(all, d.inviteHandlers())
+	maps.Copy(all, d.deviceHandlers())
 	maps.Copy(all, map[string]control.Handler{
 		control.OpConnect:  d.connect,
 		control.OpListen:   d.listen,
@@ -103,6 +114,8 @@ func (d *Daemon) handlers() map[string]control.Handler {
 		control.OpReload:   d.reload,
 		control.OpContacts: d.changeContacts,
 		control.OpForwards: d.changeForwards,
+		control.OpChanges:  d.changes,
+		control.OpDoctor:   d.examine,
 		control.OpReady: func(ctx context.Context, c *control.Call) error {
 			if err := d.acc.Ready(ctx); err != nil {
 				return err
@@ -110,8 +123,12 @@ func (d *Daemon) handlers() map[string]control.Handler {
 			return c.Answer(nil)
 		},
 		control.OpStop: func(_ context.Context, c *control.Call) error {
-			defer d.stop()
-			return c.Answer(nil)
+			err := c.Answer(nil)
+			d.mu.Lock()
+			d.waiting = append(d.waiting, c.Detach())
+			d.mu.Unlock()
+			d.stop()
+			return err
 		},
 	})
 	return all
@@ -158,7 +175,18 @@ func (d *Daemon) Close() error {
 	for _, s := range servers {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, d.closeForwards(), d.talk.close())...)
+	return errors.Join(append(errs, d.closeForwards(), d.talk.close(), d.devices.close())...)
+}
+
+// Gone tells those who asked for the end that all is over: call it when the
+// account is closed as well, so that they can have it.
+func (d *Daemon) Gone() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.waiting {
+		_ = c.Close()
+	}
+	d.waiting = nil
 }
 
 // pid is this process.

@@ -16,6 +16,14 @@
 // command's socket, and back; ends and resets keep their meaning. A command
 // that is killed resets its channel, whoever is at the other end.
 //
+// # Devices
+//
+// A contact is all devices of an account. Which there are, and which were revoked,
+// devices tell each other in signed lists when a link comes up and when one has
+// changed; a call of a contact goes to the nearest device that takes it. Messages
+// of the chat go to the first one that takes them, and stand in the conversation of
+// the device that the contact was added with.
+//
 // # Limits
 //
 // 64 channels of one pattern wait to be taken, each for 10 s; the stories of

@@ -23,7 +23,7 @@ func (d *Daemon) status(ctx context.Context, c *control.Call) error {
 	s := control.Status{
 		PID: pid(), Since: d.since, Folder: d.acc.Dir(),
 		Self: control.DeviceOf(d.acc.Identity().Peer()), Listens: d.acc.Addrs(),
-		Links: []control.Link{}, Totals: totals(m.Metrics()), DHT: d.dht(), Claims: d.claimed(), Problems: d.problems,
+		Links: []control.Link{}, Totals: totals(m.Metrics()), DHT: d.dht(), Claims: d.claimed(), Problems: d.trouble(),
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWait)
 	defer cancel()
@@ -82,7 +82,7 @@ func (d *Daemon) link(c peerlink.Connection) control.Link {
 	if c.RemoteAddr != nil {
 		l.Remote = c.RemoteAddr.String()
 	}
-	if r, ok := d.reports.Peek(c.Peer.Device); ok && r.Path != "" && r.Path == c.Path {
+	if r, ok := d.report(c.Peer.Device, c.Path); ok {
 		l.Way, l.WhyRelayed = r.Way, r.WhyRelayed
 	}
 	for _, ch := range c.Channels {

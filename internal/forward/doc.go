@@ -29,7 +29,8 @@
 //
 // Nobody, until there is a rule: a device and an address, compared letter by
 // letter after both were brought into one form. A name is resolved after that:
-// a rule for a name trusts whoever answers for the name.
+// a rule for a name trusts whoever answers for the name. Rules for pipes stand
+// among them, for whoever serves those.
 //
 // # Limits
 //

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"peerlink/identity"
 	"peerlink/internal/strictfile"
@@ -26,10 +27,14 @@ var ErrNoRule = errors.New("no such rule")
 const (
 	DoDial   = "dial"   // have connections made to Addr
 	DoListen = "listen" // have connections taken at Addr, and sent to the device
+	DoPipe   = "pipe"   // join a pipe that listens here, whose name is Addr
 )
 
-// Rule lets a device do something. Addr is HOST:PORT, HOST:* for all ports, or
-// the path of a Unix socket.
+// AnyPipe is the Addr of a rule for all pipes.
+const AnyPipe = "*"
+
+// Rule lets a device do something. Addr is HOST:PORT, HOST:* for all ports, the
+// path of a Unix socket, or a pipe's name.
 type Rule struct {
 	Device identity.DeviceID `json:"device"`
 	Do     string            `json:"do"`
@@ -51,8 +56,12 @@ func (r Rule) check() (Rule, error) {
 }
 
 func (r Rule) oneForm() (Rule, error) {
-	if r.Do != DoDial && r.Do != DoListen {
-		return r, fmt.Errorf("a rule for %.40q: want %s or %s", r.Do, DoDial, DoListen)
+	switch r.Do {
+	case DoDial, DoListen:
+	case DoPipe:
+		return r, checkPipe(r.Addr)
+	default:
+		return r, fmt.Errorf("a rule for %.40q: want %s, %s or %s", r.Do, DoDial, DoListen, DoPipe)
 	}
 	a, err := parse(r.Addr, asRule)
 	if err == nil && r.Do == DoDial && strings.HasPrefix(a.Addr, "*:") {
@@ -62,8 +71,33 @@ func (r Rule) oneForm() (Rule, error) {
 	return r, err
 }
 
+// maxPipe is how long a pipe's name may be, in bytes.
+const maxPipe = 64
+
+// checkPipe tells why a rule cannot be about a pipe of that name.
+func checkPipe(name string) error {
+	if name == AnyPipe {
+		return nil
+	}
+	bad := func(r rune) bool {
+		return !unicode.IsPrint(r) || r == unicode.ReplacementChar || strings.ContainsRune("*/", r)
+	}
+	if name == "" || len(name) > maxPipe || strings.ContainsFunc(name, bad) {
+		return fmt.Errorf("pipe %.100q: want 1 to %d bytes of printable text without * and /, or * for all pipes", name, maxPipe)
+	}
+	return nil
+}
+
+// CoversPipe tells whether the rule is about a pipe.
+func (r Rule) CoversPipe(name string) bool {
+	return r.Do == DoPipe && (r.Addr == AnyPipe || r.Addr == name)
+}
+
 // covers tells whether the rule is about an address.
 func (r Rule) covers(a Address) bool {
+	if r.Do == DoPipe {
+		return false
+	}
 	if r.Addr == a.Addr {
 		return true
 	}

@@ -110,3 +110,37 @@ func FuzzParseRules(f *testing.F) {
 		}
 	})
 }
+
+func TestARuleForPipesIsAboutPipesOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "forwards.json")
+	r, err := OpenRules(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Allow(Rule{bob, DoPipe, "log"}), r.Allow(Rule{bob, DoPipe, "127.0.0.1:80"}), r.Allow(Rule{alice, DoPipe, AnyPipe})); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenRules(path)
+	if err != nil || len(again.List()) != 3 {
+		t.Fatalf("%v, %v", again.List(), err)
+	}
+	if again.Allows(bob, DoDial, mustAddr(t, "127.0.0.1:80")) || again.Allows(bob, DoPipe, mustAddr(t, "127.0.0.1:80")) {
+		t.Error("a rule for a pipe lets connections through")
+	}
+	if (Rule{bob, DoDial, "log"}).CoversPipe("log") {
+		t.Error("a rule for connections lets into a pipe")
+	}
+	for _, c := range []struct {
+		rule, name string
+		want       bool
+	}{{"log", "log", true}, {"log", "logs", false}, {"log", "", false}, {AnyPipe, "log", true}, {AnyPipe, "default", true}} {
+		if got := (Rule{bob, DoPipe, c.rule}).CoversPipe(c.name); got != c.want {
+			t.Errorf("a rule for %q covers %q: %v", c.rule, c.name, got)
+		}
+	}
+	for _, bad := range []string{"", "a/b", "a*", "**", "x\x1b[2J", "a\u202eb", "a\xff", strings.Repeat("n", 65)} {
+		if err := r.Allow(Rule{bob, DoPipe, bad}); err == nil {
+			t.Errorf("a rule for the pipe %q", bad)
+		}
+	}
+}

@@ -34,7 +34,9 @@ type GatewayConfig struct {
 	Device identity.DeviceID
 	// Name is what the device is called on error pages; empty: by its id.
 	Name string
-	// Dial opens a channel "http://DEVICEID" to the device.
+	// Site is the name of one of the device's sites; empty: that without a name.
+	Site string
+	// Dial opens a channel SiteURI(Device, Site) to the device.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Within bounds a Dial; zero: 30 s. Negative: no limit.
 	Within time.Duration
@@ -63,6 +65,11 @@ type Gateway struct {
 func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 	if cfg.Dial == nil {
 		return nil, errors.New("website: Dial is required")
+	}
+	if cfg.Site != "" {
+		if err := CheckSite(cfg.Site); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -134,7 +141,13 @@ func (g *Gateway) dial(ctx context.Context) (net.Conn, error) {
 type bareKey struct{}
 
 // host is the site's own name under localhost.
-func (g *Gateway) host() string { return g.cfg.Device.String()[:labelDigits] + ".localhost" }
+func (g *Gateway) host() string {
+	host := g.cfg.Device.String()[:labelDigits] + ".localhost"
+	if g.cfg.Site != "" {
+		host = g.cfg.Site + "-" + host
+	}
+	return host
+}
 
 // URL is what to open in a browser for a listener's address.
 func (g *Gateway) URL(at net.Addr) string {

@@ -55,6 +55,10 @@ type Config struct {
 	// MaxBody is how many bytes a request may have; zero: 256 MiB. Negative: no limit.
 	MaxBody int64
 
+	// Names are those of sites beside this one; if nothing else is served here,
+	// a page tells them.
+	Names []string
+
 	// PeerOf tells which device a connection is with.
 	PeerOf func(c net.Conn) (identity.DeviceID, bool)
 	// Allow tells whether a device may see the site. It must not block.
@@ -126,7 +130,7 @@ func (s *Server) content() (http.Handler, error) {
 	switch {
 	case cfg.PeerOf == nil || cfg.Allow == nil:
 		return nil, errors.New("website: PeerOf and Allow are required")
-	case cfg.Folder == "" && cfg.Upstream == "" && cfg.CGI == "":
+	case cfg.Folder == "" && cfg.Upstream == "" && cfg.CGI == "" && len(cfg.Names) == 0:
 		return nil, errors.New("nothing to serve: name a folder, a web server or a folder of CGI programs")
 	case cfg.Folder != "" && cfg.Upstream != "":
 		return nil, errors.New("either a folder or a web server is served, not both")
@@ -153,6 +157,9 @@ func (s *Server) content() (http.Handler, error) {
 			return nil, err
 		}
 		closers, mux.rest = append(closers, f.root.Close), f
+	case len(cfg.Names) > 0:
+		text := "There are several sites here: " + strings.Join(cfg.Names, ", ") + ". Open one of them by its name, as in “peerchat browse WHO/" + cfg.Names[0] + "”."
+		mux.rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { problem(w, r, http.StatusNotFound, text) })
 	default:
 		mux.rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			problem(w, r, http.StatusNotFound, "There is no page here. The programs of this site are under "+CGIPath+".")

@@ -5,32 +5,21 @@
 // One channel of a link beside the data channel alone, each direction, the best
 // and the median of $ROUNDS, or five.
 
-import { build } from "vite";
+import { library } from "./library.mjs";
 import { World } from "./world.mjs";
 
 const bytes = 64 << 20;
 const rounds = Number(process.env.ROUNDS ?? 5);
 
-const built = await build({
-  configFile: false,
-  logLevel: "error",
-  root: new URL("..", import.meta.url).pathname,
-  resolve: { alias: { crypto: new URL("../src/nonode.ts", import.meta.url).pathname } },
-  build: { write: false, rolldownOptions: { output: { codeSplitting: false } }, target: "es2023", lib: { entry: "e2e/bench.ts", formats: ["es"], fileName: "bench" } },
-});
-const code = [built].flat()[0].output.find((o) => o.type === "chunk" && o.isEntry).code;
-
 const w = await World.make();
 try {
   for (const [what, args] of [["bare", ["-bare"]], ["channel", []]]) {
     const peer = await w.peer(...args);
-    const page = await (await w.context({ bypassCSP: true })).newPage();
-    // A page of this origin that does nothing by itself.
-    await page.route("**/bench.js", (r) => r.fulfill({ contentType: "text/javascript", body: code }));
-    await page.goto(w.url + "config.json");
+    const context = await w.context({ bypassCSP: true });
+    const run = await library(w, context, "bench.ts");
     const got = { up: [], down: [] };
     for (let i = 0; i < rounds; i++) {
-      const r = await page.evaluate(async ([what, signal, device, bytes]) => (await import("/bench.js"))[what](signal, device, bytes), [what, w.signal, peer.device, bytes]);
+      const r = await run(what, w.signal, peer.device, bytes);
       got.up.push(r.up);
       got.down.push(r.down);
     }
@@ -38,7 +27,7 @@ try {
       all.sort((a, b) => a - b);
       console.log(`${what.padEnd(8)} ${way.padEnd(5)} median ${all[rounds >> 1].toFixed(1)} MB/s, best ${all.at(-1).toFixed(1)} MB/s, of ${all.map((v) => v.toFixed(1)).join(" ")}`);
     }
-    await page.context().close();
+    await context.close();
   }
 } finally {
   await w.close();

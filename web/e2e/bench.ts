@@ -47,7 +47,7 @@ export async function bare(signal: string, to: string, bytes: number): Promise<{
     const me = await Identity.create("bench");
     let calls: Calls;
     const line = new Switchboard(signal, me, { state: nothing, message: (from, body) => calls.handle(from, body) });
-    calls = new Calls({ me, signaller: line, iceServers: [], reachable: { loopback: true, names: true }, incoming: nothing });
+    calls = new Calls({ me, signaller: line, iceServers: async () => [], reachable: { loopback: true, names: true }, incoming: nothing });
     const { carrier } = await calls.dial(parseDeviceID(to));
     const size = new Uint8Array(8);
     new DataView(size.buffer).setBigUint64(0, BigInt(bytes));

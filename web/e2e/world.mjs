@@ -15,16 +15,24 @@ const peerchat = process.env.PEERCHAT ?? "peerchat";
 const peerProgram = process.env.PEER ?? "peer";
 const chromiumPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
+/** How long is waited for what is to happen, on a machine however busy. In milliseconds. */
+export const patience = 60_000;
+
 /** Process is one of ours that prints JSON lines. */
 class Process {
   #lines = [];
   #waiting = new Set();
+  #end;
 
   constructor(program, args, env) {
     this.name = `${path.basename(program)} ${args[0]}`;
     this.child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env } });
-    this.child.on("error", (e) => this.#fail(e));
-    this.child.on("exit", (code, signal) => this.#fail(new Error(`${this.name} ended: ${code ?? signal}`)));
+    this.child.stdin.on("error", () => {}); // it has ended, which is told below
+    // Settles when the process is over and all that it said has been read.
+    this.over = new Promise((resolve) => {
+      this.child.on("error", (e) => resolve(this.#fail(e)));
+      this.child.on("close", (code, signal) => resolve(this.#fail(new Error(`${this.name} ended: ${code ?? signal}; it said ${JSON.stringify(this.#lines)}`))));
+    });
     readline.createInterface({ input: this.child.stdout }).on("line", (l) => {
       this.#lines.push(JSON.parse(l));
       for (const w of this.#waiting) w.look();
@@ -32,16 +40,20 @@ class Process {
   }
 
   #fail(e) {
+    this.#end = e;
     for (const w of this.#waiting) w.failed(e);
     this.#waiting.clear();
   }
 
   /** said waits for a line that fits. */
-  said(fits, what, ms = 15_000) {
+  said(fits, what, ms = patience) {
     return new Promise((done, failed) => {
       const late = setTimeout(() => failed(new Error(`${this.name} did not say ${what} in ${ms} ms; it said ${JSON.stringify(this.#lines)}`)), ms);
       const w = {
-        failed,
+        failed: (e) => {
+          clearTimeout(late);
+          failed(e);
+        },
         look: () => {
           const at = this.#lines.findIndex(fits);
           if (at < 0) return;
@@ -52,6 +64,7 @@ class Process {
       };
       this.#waiting.add(w);
       w.look();
+      if (this.#end && this.#waiting.delete(w)) w.failed(this.#end);
     });
   }
 
@@ -70,11 +83,11 @@ export class World {
     const w = new World();
     w.dir = mkdtempSync(path.join(tmpdir(), "peerlink-e2e-"));
     w.processes = [];
+    w.files = new Map();
     try {
-      w.web = w.start(peerchat, ["web", "--addr", "127.0.0.1:0", "--json"]);
-      const ready = await w.web.said((l) => l.step === "ready", "that it is ready");
-      w.url = ready.url;
-      w.signal = ready.signal;
+      w.web = await w.serve();
+      w.url = w.web.url;
+      w.signal = w.web.signal;
       w.browser = await chromium.launch({
         executablePath: chromiumPath,
         args: [
@@ -92,6 +105,15 @@ export class World {
   start(program, args) {
     const p = new Process(program, args, { XDG_DATA_HOME: this.dir, XDG_RUNTIME_DIR: this.dir, PEERCHAT_BOOTSTRAP: "" });
     this.processes.push(p);
+    return p;
+  }
+
+  /** serve starts “peerchat web”. */
+  async serve(...args) {
+    const p = this.start(peerchat, ["web", "--addr", "127.0.0.1:0", "--json", ...args]);
+    const ready = await p.said((l) => l.step === "ready", "that it is ready");
+    p.url = ready.url;
+    p.signal = ready.signal;
     return p;
   }
 
@@ -127,16 +149,17 @@ export class World {
   /** peer starts a device that does what peerchat does not: see peer/main.go. */
   async peer(...args) {
     const into = mkdtempSync(path.join(this.dir, "into-"));
-    const p = this.start(peerProgram, ["-signal", this.signal, "-into", into, ...args]);
+    const p = this.start(peerProgram, ["-signal", this.signal, "-into", into, ...args]); // a flag that comes again counts
     p.into = into;
-    p.device = (await p.said((l) => l.step === "ready", "that it is ready")).device;
+    p.ready = await p.said((l) => l.step === "ready", "that it is ready");
+    p.device = p.ready.device;
     return p;
   }
 
   /** context is a browser profile of its own; what its pages complain about fails the test. */
   async context(options = {}) {
     const c = await this.browser.newContext({ viewport: { width: 1100, height: 720 }, locale: "en-GB", ...options });
-    c.setDefaultTimeout(15_000);
+    c.setDefaultTimeout(patience);
     c.complaints = [];
     c.on("console", (m) => m.type() === "error" && c.complaints.push(m.text()));
     c.on("weberror", (e) => c.complaints.push(String(e.error())));
@@ -145,16 +168,21 @@ export class World {
 
   /** file makes a file of random bytes and returns its path and SHA-256. */
   file(name, bytes) {
+    const made = this.files.get(`${bytes} ${name}`);
+    if (made) return made;
     const b = randomFillSync(Buffer.alloc(bytes));
     const at = path.join(this.dir, name);
     writeFileSync(at, b);
-    return { at, name, bytes, sha256: createHash("sha256").update(b).digest("hex") };
+    const file = { at, name, bytes, sha256: createHash("sha256").update(b).digest("hex") };
+    this.files.set(`${bytes} ${name}`, file);
+    return file;
   }
 
   async close() {
     await this.browser?.close();
     for (const p of this.processes) p.kill();
-    rmSync(this.dir, { recursive: true, force: true });
+    await Promise.all(this.processes.map((p) => p.over)); // they write into the folder
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
@@ -164,9 +192,9 @@ export function sha256(at) {
 }
 
 /** open loads the page and waits until it is reachable. */
-export async function open(world, context) {
+export async function open(world, context, url = world.url) {
   const page = await context.newPage();
-  await page.goto(world.url);
+  await page.goto(url);
   await page.locator("#line", { hasText: "Reachable" }).waitFor();
   return page;
 }

@@ -137,7 +137,11 @@ describe("the proof", () => {
     const p = await provers();
     p[0].far = print(7);
     p[1].far = print(8);
-    for (const r of await both(p)) expect(r.status).toBe("rejected");
+    for (const r of await both(p)) {
+      expect(r.status).toBe("rejected");
+      expect((r as PromiseRejectedResult).reason).toBeInstanceOf(IdentityError);
+      expect(String((r as PromiseRejectedResult).reason)).toContain("may have put other certificates");
+    }
   });
   test("fails with another device's hello", async () => {
     const p = await provers();

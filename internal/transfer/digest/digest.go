@@ -10,49 +10,129 @@ package digest
 import (
 	"context"
 	"io"
+	"math/bits"
+	"runtime"
 
-	"lukechampine.com/blake3"
+	"lukechampine.com/blake3/guts"
 )
 
 // Size is the length of a Sum in bytes.
 const Size = 32
 
-// pieceLen is how much ReadFrom reads at a time, in bytes: large enough that the
-// library hashes on several cores, small enough for the processor's cache.
-const pieceLen = 1 << 20
+// pieceLen is how much Advance reads at a time, in bytes: it fits the processor's
+// cache.
+const pieceLen = 256 << 10
 
 // Sum is a BLAKE3-256.
 type Sum [Size]byte
 
-// Digest is a running BLAKE3. The zero value has had no bytes. A copy is
-// independent. Its methods must not run concurrently.
-type Digest struct {
-	h    blake3.Hasher
-	n    int64
-	init bool
+// groupLen is how much is hashed at once, in bytes: the 16 chunks that the widest
+// registers take side by side. Pieces that are a multiple of it are hashed where
+// they are.
+const groupLen = guts.MaxSIMD * guts.ChunkSize
+
+// onOneCore is the height of a tree that is hashed on one core; the library hashes
+// higher ones on all.
+const onOneCore = 0
+
+// highest returns how high full may make trees. The library has vector code for
+// amd64, where one core is faster than most links; elsewhere one would hold them up.
+func highest() int {
+	if runtime.GOARCH == "amd64" {
+		return onOneCore
+	}
+	return 63
 }
 
-func (d *Digest) start() {
-	if !d.init {
-		d.h, d.init = *blake3.New(Size, nil), true
-	}
+// Digest is a running BLAKE3. The zero value has had no bytes. A copy is
+// independent. Its methods must not run concurrently.
+//
+// It is the library's tree with a wider foot: the library's own Hasher keeps back
+// the last chunk of each piece, and so cuts the next into a dozen trees of all sizes.
+type Digest struct {
+	stack  [50][8]uint32 // roots of full trees of 1<<i groups, where bit i of groups is set
+	groups uint64        // in stack
+	last   guts.Node     // of the last full tree, not in stack: it may be the root
+	height int           // last has 1<<height groups
+	held   bool          // there is a last
+	rest   []byte        // less than a group; never written to
+	n      int64
 }
 
 // Write adds p. It never fails.
 func (d *Digest) Write(p []byte) (int, error) {
-	d.start()
 	d.n += int64(len(p))
-	return d.h.Write(p)
+	total := len(p)
+	if len(d.rest) > 0 {
+		k := min(groupLen-len(d.rest), len(p))
+		d.rest = append(d.rest[:len(d.rest):len(d.rest)], p[:k]...)
+		if p = p[k:]; len(d.rest) < groupLen {
+			return total, nil
+		}
+		d.tree(d.rest, 0)
+		d.rest = nil
+	}
+	d.rest = append(d.rest, d.full(p, highest())...)
+	return total, nil
+}
+
+// full adds all full groups of p, in trees up to a height, and returns the rest.
+func (d *Digest) full(p []byte, most int) []byte {
+	for len(p) >= groupLen {
+		d.settle()
+		height := min(most, bits.TrailingZeros64(d.groups), bits.Len(uint(len(p)/groupLen))-1)
+		d.tree(p[:groupLen<<height], height)
+		p = p[groupLen<<height:]
+	}
+	return p
+}
+
+// tree adds a full tree of 1<<height groups.
+func (d *Digest) tree(p []byte, height int) {
+	d.settle()
+	counter := d.groups * guts.MaxSIMD
+	if height == onOneCore {
+		d.last = guts.CompressBuffer((*[groupLen]byte)(p), groupLen, &guts.IV, counter, 0)
+	} else {
+		d.last = guts.CompressEigentree(p, &guts.IV, counter, 0)
+	}
+	d.height, d.held = height, true
+}
+
+// settle puts last into stack: more follows it, so it is not the root.
+func (d *Digest) settle() {
+	if !d.held {
+		return
+	}
+	cv, i := guts.ChainingValue(d.last), d.height
+	for ; d.groups>>i&1 == 1; i++ {
+		cv = guts.ChainingValue(guts.ParentNode(d.stack[i], cv, &guts.IV, 0))
+	}
+	d.stack[i] = cv
+	d.groups += 1 << d.height
+	d.held = false
 }
 
 // Len returns how many bytes were written.
 func (d *Digest) Len() int64 { return d.n }
 
 // Sum returns the sum of what was written so far.
-func (d *Digest) Sum() (s Sum) {
-	d.start()
-	d.h.Sum(s[:0])
-	return s
+func (d *Digest) Sum() Sum {
+	s := *d
+	node := s.last
+	if len(s.rest) > 0 || !s.held {
+		s.settle()
+		var group [groupLen]byte
+		node = guts.CompressBuffer(&group, copy(group[:], s.rest), &guts.IV, s.groups*guts.MaxSIMD, 0)
+	}
+	for i := range s.stack {
+		if s.groups>>i&1 == 1 {
+			node = guts.ParentNode(s.stack[i], guts.ChainingValue(node), &guts.IV, 0)
+		}
+	}
+	node.Flags |= guts.FlagRoot
+	out := guts.WordsToBytes(guts.CompressNode(node))
+	return Sum(out[:Size])
 }
 
 // Advance adds n bytes of r, reading ahead while it hashes. It returns

@@ -33,6 +33,8 @@ type Folder struct {
 	// wrap, if not nil, stands between a Part and its file: tests put failing
 	// disks there.
 	wrap func(file) file
+	// free tells how many bytes the disk has room for.
+	free func(*os.Root) (int64, error)
 
 	syncs dirSyncs
 
@@ -42,7 +44,7 @@ type Folder struct {
 
 // New returns a Folder in root, which the caller closes after it.
 func New(root *os.Root) *Folder {
-	return &Folder{root: root, held: map[string]*Part{}}
+	return &Folder{root: root, free: freeSpace, held: map[string]*Part{}}
 }
 
 // Open returns the folder dir, making it if need be.
@@ -84,7 +86,7 @@ func (f *Folder) Has(owner, name string) bool {
 // Fits returns an error that matches ErrNoSpace unless size more bytes have
 // room beside all that is under way.
 func (f *Folder) Fits(size int64) error {
-	free, err := freeSpace(f.root)
+	free, err := f.free(f.root)
 	if err != nil {
 		return nil //nolint:nilerr // a system that cannot tell
 	}

@@ -19,8 +19,12 @@ const (
 	MaxDepth   = 32
 )
 
-// partPrefix begins the names of incomplete files and of their states.
-const partPrefix = ".peerlink-part-"
+// partPrefix begins the names of incomplete files and of their states, which
+// stateSuffix ends.
+const (
+	partPrefix  = ".peerlink-part-"
+	stateSuffix = ".state"
+)
 
 // ErrName is matched when a name cannot be made into one for this folder.
 var ErrName = errors.New("not a name for a file here")

@@ -22,6 +22,10 @@ var ErrCorrupt = errors.New("the content does not match its BLAKE3")
 // syncEvery is how much time's content a power cut may cost.
 const syncEvery = 2 * time.Second
 
+// begunEvery is how many bytes are written before the disk is asked to begin with
+// them: few enough that little is left for the sync at the end.
+const begunEvery = 8 << 20
+
 // Claim says for whom an incomplete file is opened.
 type Claim struct {
 	// Owner is who sends it: nobody else's content is continued.
@@ -69,6 +73,8 @@ type Part struct {
 	synced  time.Time
 	syncing sync.WaitGroup
 	syncErr atomic.Pointer[error] // of a sync in the background
+	begun   int64                 // up to where the disk was asked to begin
+	asking  atomic.Bool           // it is being asked
 	closed  chan struct{}
 }
 
@@ -136,7 +142,7 @@ func (p *Part) Name() string {
 	return p.part
 }
 
-func (p *Part) stateName() string { return p.part + ".state" }
+func (p *Part) stateName() string { return p.part + stateSuffix }
 
 // load takes over what a former attempt left, as far as a mark fits it.
 func (p *Part) load(ctx context.Context) error {
@@ -232,7 +238,7 @@ func (p *Part) Restart() {
 // drop removes the files, whatever they are.
 func (p *Part) drop() {
 	p.closeFiles()
-	p.d, p.fresh = digest.Digest{}, false
+	p.d, p.fresh, p.begun = digest.Digest{}, false, 0
 	_ = p.f.root.Remove(p.part)
 	_ = p.f.root.Remove(p.stateName())
 }
@@ -296,7 +302,22 @@ func (p *Part) Write(piece []byte, sum digest.Sum) error {
 		p.synced = time.Now()
 		p.syncing.Go(p.sync)
 	}
+	p.begin()
 	return nil
+}
+
+// begin has the disk begin, beside the writes: it may take its time.
+func (p *Part) begin() {
+	from, n := p.begun, p.d.Len()-p.begun
+	if n < begunEvery || !p.asking.CompareAndSwap(false, true) {
+		return
+	}
+	content := p.content
+	p.begun += n
+	p.syncing.Go(func() {
+		defer p.asking.Store(false)
+		writeBack(content, from, n)
+	})
 }
 
 // writeAt writes a piece; one of zeros becomes a hole.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -76,4 +77,27 @@ func TestAnotherProcessIsNotDisturbed(t *testing.T) {
 	}
 	holds(t, dir, "x", content)
 	holds(t, dir, "y", []byte("hello"))
+}
+
+// Another process goes on with an old file: the lock is the file's.
+func TestWhatAnotherProcessReceivesIsNotSwept(t *testing.T) {
+	f, dir := folder(t)
+	part := abandon(t, f, dir, "x", 99*day)
+	p := resume(t, f, "x", 200_000)
+	touch(t, dir, part, 99*day)
+	touch(t, dir, part+stateSuffix, 99*day)
+	g, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if got := swept(t, g, Rule{}); got != nil {
+		t.Errorf("swept was %q", got)
+	}
+	p.Close()
+	touch(t, dir, part, 99*day)
+	touch(t, dir, part+stateSuffix, 99*day)
+	if got := swept(t, g, Rule{}); !slices.Equal(got, []string{part}) {
+		t.Errorf("swept was %q", got)
+	}
 }

@@ -14,9 +14,13 @@ import (
 )
 
 // ahead is how many pieces of a file are read and hashed before they are sent.
-const ahead = 3
+const ahead = 4
 
-// pieceSize is how large pieces are made: from minPiece up to maxPiece while one
+// bestPiece is the largest piece that is sent, in bytes. A piece is read, hashed,
+// copied and written by several: it stays in the processor's cache.
+const bestPiece = 128 << 10
+
+// pieceSize is how large pieces are made: from minPiece up to bestPiece while one
 // takes less than a moment to send, so that a cut on a slow link costs little.
 type pieceSize struct{ n atomic.Int64 }
 
@@ -25,7 +29,7 @@ func (p *pieceSize) get() int64 { return max(minPiece, p.n.Load()) }
 func (p *pieceSize) took(d time.Duration) {
 	switch n := p.get(); {
 	case d < 50*time.Millisecond:
-		p.n.Store(min(maxPiece, 2*n))
+		p.n.Store(min(bestPiece, 2*n))
 	case d > 500*time.Millisecond:
 		p.n.Store(max(minPiece, n/2))
 	}
@@ -161,14 +165,14 @@ type filled struct {
 	err   error
 }
 
-// stream sends a file of many: one is read while another is hashed and a third
-// is sent.
+// stream sends a file of many: the next are read and hashed while one is sent. Both
+// in one place, because what was just read is in that core's cache.
 func (o *sending) stream(c *pump) error {
 	ctx, cancel := context.WithCancel(o.ctx)
-	freec, readc, sealedc := make(chan []byte, ahead), make(chan filled), make(chan filled)
+	freec, sealedc := make(chan []byte, ahead), make(chan filled, ahead)
 	for i := range o.frames { // all are free: nothing of an earlier file goes on
 		if o.frames[i] == nil {
-			o.frames[i] = make([]byte, 0, headLen+maxPiece+digest.Size)
+			o.frames[i] = make([]byte, 0, headLen+bestPiece+digest.Size)
 		}
 		freec <- o.frames[i]
 	}
@@ -176,8 +180,7 @@ func (o *sending) stream(c *pump) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { c.fillAll(ctx, freec, readc) })
-	wg.Go(func() { c.sealAll(ctx, readc, sealedc) })
+	wg.Go(func() { c.fillAll(ctx, freec, sealedc) })
 	for p := range sealedc {
 		switch {
 		case p.err != nil:
@@ -196,7 +199,7 @@ func (o *sending) stream(c *pump) error {
 	return nil
 }
 
-// fillAll reads pieces until the file or ctx ends, or there is an error.
+// fillAll reads and hashes pieces until the file or ctx ends, or there is an error.
 func (c *pump) fillAll(ctx context.Context, freec <-chan []byte, to chan<- filled) {
 	defer close(to)
 	for c.read < c.e.size {
@@ -207,20 +210,10 @@ func (c *pump) fillAll(ctx context.Context, freec <-chan []byte, to chan<- fille
 			return
 		}
 		frame, err := c.fill(frame)
+		if err == nil {
+			frame = c.seal(frame)
+		}
 		if !pass(ctx, to, filled{frame, err}) {
-			return
-		}
-	}
-}
-
-// sealAll hashes them.
-func (c *pump) sealAll(ctx context.Context, from <-chan filled, to chan<- filled) {
-	defer close(to)
-	for p := range from {
-		if p.err == nil {
-			p.frame = c.seal(p.frame)
-		}
-		if !pass(ctx, to, p) {
 			return
 		}
 	}

@@ -101,12 +101,10 @@ func (s *receiving) same(e *incoming, twins []string) (string, digest.Sum, error
 	return "", digest.Sum{}, nil
 }
 
-// storeAll writes pieces in the order they came.
+// storeAll writes pieces in the order they came. After a cut, too: what has come
+// whole need not come again.
 func (s *receiving) storeAll() {
 	for p := range s.storec {
-		if s.ctx.Err() != nil {
-			continue // run closes what is open
-		}
 		s.store(p)
 		if p.buf != nil {
 			s.freec <- p.buf

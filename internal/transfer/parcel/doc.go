@@ -56,6 +56,10 @@
 //
 // Neither side holds more than the 256 entries under way, however many there
 // are. A file is continued from whole pieces; slow senders send small ones.
-// Links, devices and sockets are not sent, nor are owners and access rights but
-// "executable". To continue a file both sides read what is there once more.
+// Links, devices and sockets are not sent, but a link that the user names is
+// followed; nor are owners, folders' times and access rights but "executable". To
+// continue a file both sides read what is there once more. A folder is sent as it
+// was counted: what is new then is not sent. A file that changes while it is sent
+// fails, told by its size and time; a change within a tick of the file system's
+// clock (some milliseconds) that leaves the size cannot be told.
 package parcel

@@ -21,7 +21,7 @@ const (
 	// resumed is how many incomplete files are open while they wait for content.
 	resumed = 8
 	// buffers is how many pieces are held between the channel and the disk.
-	buffers = 3
+	buffers = 4
 )
 
 // receiving is a receiver on one channel. run reads frames; prepare, in its own
@@ -116,7 +116,7 @@ func (s *receiving) run() error {
 		err = *refusal
 	}
 	if err != nil {
-		s.cancel(err) // what waits for the disk's turn need not go on
+		s.cancel(err) // entries that wait for the disk's turn need not have it
 	}
 	close(stop)
 	close(s.preparec)
@@ -287,7 +287,7 @@ func (s *receiving) onPiece(n int) error {
 		return context.Cause(s.ctx)
 	}
 	if cap(buf) < n {
-		buf = make([]byte, n, max(n, min(2*n, maxPiece+digest.Size)))
+		buf = make([]byte, n, max(n, min(2*n, bestPiece+digest.Size)))
 	}
 	buf = buf[:n]
 	if _, err := io.ReadFull(s.w.br, buf); err != nil {

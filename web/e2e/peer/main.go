@@ -4,11 +4,13 @@
 //	bench://up        reads all, then answers with the number of bytes
 //	bench://down/N    writes N bytes
 //	chat://, file://  as peerchat has them
+//	loose://          sends each datagram back
 //
-// With -bare there are no channels: see serveBare.
+// With -bare there are no channels: see serveBare. With -board it is a hostile
+// switchboard, and with -relay a STUN and TURN server, instead of a device.
 //
 // It prints JSON lines, as “peerchat --json listen” does. Lines of its input
-// are commands: “say TEXT”, “send DEVICE FILE”, “call DEVICE TEXT”.
+// are commands: “say TEXT”, “send DEVICE FILE”, “call DEVICE TEXT”, “go on”.
 package main
 
 import (
@@ -38,6 +40,8 @@ type peer struct {
 	folder *os.Root
 	reply  string
 	most   int64
+	pause  int64         // bytes of a file after which it waits for goon
+	goon   chan struct{} // closed by “go on”
 
 	mu    sync.Mutex
 	chats map[net.Conn]struct{}
@@ -51,19 +55,29 @@ func main() {
 	loopback := flag.Bool("loopback", true, "use loopback addresses alone")
 	most := flag.Int64("most", 0, "size of a file that is taken at most, in bytes (default: any)")
 	bare := flag.Bool("bare", false, "measure the stream of the data channel itself: no channels")
+	pause := flag.Int64("pause", 0, "of a file, read so many bytes and the rest after “go on” (default: all)")
+	board := flag.Bool("board", false, "be a hostile switchboard")
+	relay := flag.Bool("relay", false, "be a STUN and TURN server")
 	flag.Parse()
-	if err := run(*signal, *into, *reply, *name, *loopback, *bare, *most); err != nil {
+	ctx := context.Background()
+	me, err := identity.Generate(*name)
+	switch {
+	case err != nil:
+	case *board:
+		err = serveBoard(ctx, me)
+	case *relay:
+		err = serveRelay(ctx, me)
+	default:
+		p := &peer{reply: *reply, most: *most, pause: *pause, goon: make(chan struct{}), chats: map[net.Conn]struct{}{}}
+		err = p.run(ctx, me, *signal, *into, *loopback, *bare)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(signal, into, reply, name string, loopback, bare bool, most int64) error {
-	ctx := context.Background()
-	me, err := identity.Generate(name)
-	if err != nil {
-		return err
-	}
+func (p *peer) run(ctx context.Context, me *identity.Identity, signal, into string, loopback, bare bool) error {
 	folder, err := os.OpenRoot(into)
 	if err != nil {
 		return err
@@ -83,8 +97,8 @@ func run(signal, into, reply, name string, loopback, bare bool, most int64) erro
 	if err != nil {
 		return err
 	}
-	p := &peer{m: m, folder: folder, reply: reply, most: most, chats: map[net.Conn]struct{}{}}
-	for pattern, handle := range map[string]func(net.Conn, string) error{"chat://*": p.chat, "file://*": p.file, "bench://*": p.bench} {
+	p.m, p.folder = m, folder
+	for pattern, handle := range map[string]func(net.Conn, string) error{"chat://*": p.chat, "file://*": p.file, "bench://*": p.bench, "loose://*": loose} {
 		l, err := m.Listen(pattern)
 		if err != nil {
 			return err
@@ -149,6 +163,9 @@ func (p *peer) chat(c net.Conn, _ string) error {
 
 func (p *peer) file(c net.Conn, _ string) error {
 	from, _ := peerlink.PeerOf(c)
+	if p.pause > 0 {
+		c = &paused{Conn: c, left: p.pause, goon: p.goon}
+	}
 	f, err := transfer.Receive(c, p.folder, transfer.Limits{MaxSize: p.most}, nil)
 	if err != nil {
 		return err
@@ -156,6 +173,45 @@ func (p *peer) file(c net.Conn, _ string) error {
 	report(map[string]any{"step": "file", "ok": true, "from": from.Device, "name": f.Name, "bytes": f.Size, "sha256": fmt.Sprintf("%x", f.Sum)})
 	_, _ = c.Read(make([]byte, 1)) // the sender closes when it has read the verdict
 	return nil
+}
+
+// paused reads a part, and the rest when it may.
+type paused struct {
+	net.Conn
+	left int64
+	goon chan struct{}
+}
+
+func (c *paused) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		report(map[string]any{"step": "paused"})
+		<-c.goon
+		c.left = 1 << 62
+	}
+	n, err := c.Conn.Read(b[:min(int64(len(b)), c.left)])
+	c.left -= int64(n)
+	return n, err
+}
+
+// loose sends datagrams back until the channel ends.
+func loose(c net.Conn, _ string) error {
+	s, ok := c.(interface {
+		MaxDatagram() int
+		SendUnreliable(p []byte) error
+	})
+	if !ok {
+		return fmt.Errorf("%T has no datagrams", c)
+	}
+	longest := 0
+	defer func() { report(map[string]any{"step": "loose", "most": s.MaxDatagram(), "longest": longest}) }()
+	for b := make([]byte, 2048); ; {
+		n, err := c.Read(b)
+		if err != nil {
+			return nil //nolint:nilerr // the page is done
+		}
+		longest = max(longest, n)
+		_ = s.SendUnreliable(b[:n]) // what is dropped is said again
+	}
 }
 
 func (p *peer) bench(c net.Conn, uri string) error {
@@ -221,6 +277,10 @@ func (p *peer) commands(ctx context.Context) error {
 				_, _ = io.WriteString(c, rest+"\n")
 			}
 			p.mu.Unlock()
+			continue
+		}
+		if what == "go" {
+			close(p.goon)
 			continue
 		}
 		to, arg, _ := strings.Cut(rest, " ")

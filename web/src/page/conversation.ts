@@ -283,7 +283,7 @@ export class Conversation {
       e.preventDefault();
       this.#submit();
     });
-    const view = el("section", { class: "conversation", "aria-label": "Conversation" },
+    const view = el("div", { class: "conversation" },
       el("header", { class: "head" },
         el("button", { type: "button", class: "quiet icon back", "aria-label": "Back to the devices", click: () => this.host.back() }, "‹"),
         el("div", { class: "who" }, this.#title, this.#state, el("code", { class: "id small" }, groups(this.id))),

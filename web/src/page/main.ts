@@ -10,6 +10,7 @@ import { claim } from "./tabs";
 interface Config {
   signal?: string;
   iceServers?: { urls: string; username?: string; credential?: string }[];
+  relayOnly?: boolean;
 }
 
 /** notice tells what keeps the page from working, and what can be done. */
@@ -21,16 +22,39 @@ function notice(text: string, button?: { label: string; press: () => void }): vo
   box.hidden = text === "";
 }
 
-async function configuration(): Promise<DeviceConfig> {
-  const r = await fetch("config.json");
+/** How long the servers that were told are used for further calls, in milliseconds. */
+const toldLife = 60_000;
+
+async function told(): Promise<Config> {
+  const r = await fetch("config.json", { cache: "no-store" });
   if (!r.ok) throw new Error(`the server did not give its configuration: ${r.status}`);
-  const c = (await r.json()) as Config;
+  return (await r.json()) as Config;
+}
+
+/** servers are those of now, as their credentials end; those of before where the page's server has gone. */
+function servers(first: Config): () => Promise<RTCIceServer[]> {
+  let [last, at] = [first, performance.now()];
+  return async () => {
+    if (performance.now() - at > toldLife) {
+      try {
+        [last, at] = [await told(), performance.now()];
+      } catch {
+        // whoever has loaded the page needs its server no more
+      }
+    }
+    return last.iceServers ?? [];
+  };
+}
+
+async function configuration(): Promise<DeviceConfig> {
+  const c = await told();
   const own = new URL("switchboard", location.href);
   own.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   own.hash = "";
   return {
     signal: c.signal || own.href,
-    iceServers: c.iceServers ?? [],
+    iceServers: servers(c),
+    relayOnly: c.relayOnly === true,
     // Browsers give names instead of addresses to pages that use no camera.
     reachable: { loopback: isLoopback(), names: true },
   };

@@ -2,7 +2,7 @@
 
 import { type Bytes, hex, sha256, unhex } from "./bytes";
 import type { Peer } from "./chain";
-import { DataChannelCarrier, Messages } from "./datachannel";
+import { DataChannelCarrier, Loose, Messages } from "./datachannel";
 import { LostError, ProtocolError } from "./errors";
 import type { Identity } from "./identity";
 import type { DeviceID } from "./keys";
@@ -16,11 +16,16 @@ const gatherTime = 80;
 /** The longest message that is sent, whatever the other takes: a link's frame. */
 const mostSent = 16 << 10;
 const maxCandidates = 16;
+/** How long a call waits to be told its servers: other paths wait with it. In milliseconds. */
+const serversTime = 2000;
 
 /** CallConfig is what calls are made with. */
 export interface CallConfig {
   me: Identity;
-  iceServers: RTCIceServer[];
+  /** iceServers is asked before each call, which goes on without them after 2 s. */
+  iceServers: () => Promise<RTCIceServer[]>;
+  /** relayOnly: over TURN servers alone, so that no other device learns this one's addresses. */
+  relayOnly?: boolean;
   trusted?: (peer: Peer) => void;
 }
 
@@ -47,6 +52,7 @@ export class Call {
   #opened: Promise<Messages>;
   #open!: (m: Messages) => void;
   #messages: Messages | undefined;
+  readonly #loose = new Loose();
   #gathered: Promise<void>;
 
   private constructor(
@@ -55,10 +61,11 @@ export class Call {
     readonly id: string,
     readonly peer: DeviceID,
     certificate: RTCCertificate,
+    iceServers: RTCIceServer[],
   ) {
     this.lost = new Promise((resolve) => (this.#lose = resolve));
     this.#opened = new Promise((resolve) => (this.#open = resolve));
-    this.#pc = new RTCPeerConnection({ iceServers: config.iceServers, certificates: [certificate] });
+    this.#pc = new RTCPeerConnection({ iceServers, certificates: [certificate], iceTransportPolicy: config.relayOnly ? "relay" : "all" });
     this.#own = printOf(certificate);
     this.#pc.onconnectionstatechange = () => {
       const s = this.#pc.connectionState;
@@ -76,13 +83,14 @@ export class Call {
   /** make gives each call a certificate of its own, so that two calls of one device cannot be told to be of one. */
   static async make(config: CallConfig, role: Role, id: string, peer: DeviceID): Promise<Call> {
     const kind = { name: "ECDSA", namedCurve: "P-256" };
-    return new Call(config, role, id, peer, await RTCPeerConnection.generateCertificate(kind));
+    const [certificate, servers] = await Promise.all([RTCPeerConnection.generateCertificate(kind), within(config.iceServers(), serversTime)]);
+    return new Call(config, role, id, peer, certificate, servers ?? []);
   }
 
   /** offer makes the caller's description and waits a moment for candidates. */
   async offer(): Promise<string> {
     this.#take(this.#pc.createDataChannel(label, { ordered: true }));
-    this.#pc.createDataChannel(datagrams, { ordered: false, maxRetransmits: 0 });
+    this.#loose.use(this.#pc.createDataChannel(datagrams, { ordered: false, maxRetransmits: 0 }));
     await this.#pc.setLocalDescription(await this.#pc.createOffer());
     await this.#gather();
     return this.#description();
@@ -141,7 +149,7 @@ export class Call {
     const { me, trusted } = this.config;
     const proof = prove({ me, role: this.role, peer: this.peer, own, far, ...(trusted ? { trusted } : {}) }, messages);
     const peer = await Promise.race([proof, broken]);
-    const carrier = new DataChannelCarrier(messages, this.#largest, await this.#path(), () => this.hangUp());
+    const carrier = new DataChannelCarrier(messages, this.#largest, await this.#path(), this.#loose, () => this.hangUp());
     return { carrier, peer };
   }
 
@@ -175,7 +183,7 @@ export class Call {
   #incoming(dc: RTCDataChannel): void {
     const reliable = dc.ordered && dc.maxRetransmits === null && dc.maxPacketLifeTime === null;
     if (this.role === "callee" && dc.label === label && reliable && !this.#messages) this.#take(dc);
-    else if (this.role !== "callee" || dc.label !== datagrams || dc.ordered || dc.maxRetransmits !== 0) dc.close();
+    else if (this.role !== "callee" || dc.label !== datagrams || dc.ordered || dc.maxRetransmits !== 0 || !this.#loose.use(dc)) dc.close();
   }
 
   #take(dc: RTCDataChannel): void {
@@ -215,6 +223,18 @@ function printOf(c: RTCCertificate): Bytes | undefined {
   const f = c.getFingerprints?.().find((p) => p.algorithm?.toLowerCase() === "sha-256");
   const b = f?.value ? unhex(f.value.replaceAll(":", "")) : undefined;
   return b?.length === 32 ? b : undefined;
+}
+
+/** within is what p brings in time; undefined where it fails or is late. */
+async function within<T>(p: Promise<T>, ms: number): Promise<T | undefined> {
+  let late: ReturnType<typeof setTimeout> | undefined;
+  try {
+    return await Promise.race([p, new Promise<undefined>((resolve) => (late = setTimeout(() => resolve(undefined), ms)))]);
+  } catch {
+    return undefined;
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 /** newCallID makes an id that nobody can guess. */

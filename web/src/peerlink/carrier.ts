@@ -12,8 +12,20 @@ export interface Sink {
   drained(): void;
 }
 
+/** Datagrams are a carrier's messages beside its stream: each arrives once and whole, or twice, or not at all. */
+export interface Datagrams {
+  /** The longest one, in bytes. */
+  readonly most: number;
+  /** send returns false where it was dropped at once. It never waits. */
+  send(b: Bytes): boolean;
+  /** take has each of the peer's given to each; those that came before are lost. */
+  take(each: (b: Bytes) => void): void;
+}
+
 /** Carrier is an ordered, reliable stream of bytes to a proven device. */
 export interface Carrier {
+  /** undefined where the carrier has none. */
+  readonly datagrams: Datagrams | undefined;
   /** A description of the way of the bytes, for people. */
   readonly path: string;
   /** start begins to deliver; what came before waits. */
@@ -29,16 +41,38 @@ export interface Carrier {
 }
 
 /** pair returns two ends of a carrier in memory, for tests and for loops within a page. */
-export function pair(path = "memory"): [Carrier, Carrier] {
+export function pair(path = "memory", kind: "stream" | "with datagrams" = "stream"): [Carrier, Carrier] {
   const a = new End(path);
   const b = new End(path);
   a.far = b;
   b.far = a;
+  if (kind === "with datagrams") {
+    a.datagrams = new LooseEnd(() => b.datagrams);
+    b.datagrams = new LooseEnd(() => a.datagrams);
+  }
   return [a, b];
+}
+
+class LooseEnd implements Datagrams {
+  readonly most = 1100;
+  each: ((b: Bytes) => void) | undefined;
+
+  constructor(private readonly far: () => LooseEnd | undefined) {}
+
+  send(b: Bytes): boolean {
+    const copy = b.slice();
+    queueMicrotask(() => this.far()?.each?.(copy));
+    return true;
+  }
+
+  take(each: (b: Bytes) => void): void {
+    this.each = each;
+  }
 }
 
 class End implements Carrier {
   far: End | undefined;
+  datagrams: LooseEnd | undefined;
   readonly full = false;
   readonly waiting = 0;
   #sink: Sink | undefined;

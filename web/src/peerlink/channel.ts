@@ -1,6 +1,7 @@
 // A channel of a link, as a ReadableStream and a WritableStream.
 
 import { type Bytes, concat } from "./bytes";
+import { Queue } from "./datagram";
 import { ClosedError, Code, type DeclinedError, ProtocolError, ResetError } from "./errors";
 import { earlyCredit, maxWindow } from "./wire";
 
@@ -16,6 +17,10 @@ export interface Line {
   end(id: number): void;
   reset(id: number, code: number): void;
   grant(id: number, bytes: number): void;
+  /** datagram sends one beside the stream; false says that it was dropped. */
+  datagram(id: number, b: Uint8Array): boolean;
+  /** The longest datagram in bytes, 0 where the carrier or the peer has none. */
+  readonly maxDatagram: number;
   /** settled is called when both directions have ended. */
   settled(c: Channel): void;
   /** roundTrip in milliseconds, 0 while unknown. */
@@ -50,6 +55,9 @@ interface Write {
 export class Channel {
   readonly readable: ReadableStream<Bytes>;
   readonly writable: WritableStream<Uint8Array>;
+  /** The peer's datagrams, each whole: 64 of them, or 128 KiB, wait to be read, then the oldest are dropped. */
+  readonly datagrams: ReadableStream<Bytes>;
+  readonly #datagrams = new Queue();
   /** Settles when both directions have ended, with why if that was no clean end. */
   readonly closed: Promise<Error | undefined>;
   #settle!: (why: Error | undefined) => void;
@@ -92,6 +100,7 @@ export class Channel {
     this.#allowed = allowed;
     this.#window = this.#credit = window;
     this.closed = new Promise((resolve) => (this.#settle = resolve));
+    this.datagrams = this.#datagrams.readable;
     this.readable = new ReadableStream<Bytes>(
       {
         start: (c) => void (this.#in = c),
@@ -114,6 +123,29 @@ export class Channel {
   /** What this side is ready to receive, for the request or its answer. */
   get window(): number {
     return this.#window;
+  }
+
+  /** The longest datagram that can be sent, in bytes; 0 where the connection or the peer has none. */
+  get maxDatagram(): number {
+    return this.line.maxDatagram;
+  }
+
+  /** Datagrams of the peer that were not read in time. */
+  get datagramsDropped(): number {
+    return this.#datagrams.dropped;
+  }
+
+  /**
+   * sendDatagram sends 1 to maxDatagram bytes once: they arrive whole, in no
+   * order, or not at all. It never waits; false says that they were not even
+   * sent, as too many wait or there are no datagrams. It throws where the
+   * channel has ended.
+   */
+  sendDatagram(b: Uint8Array): boolean {
+    if (this.#sentEnd) throw this.#why ?? new ClosedError();
+    const most = this.line.maxDatagram;
+    if (b.length === 0 || (most > 0 && b.length > most)) throw new RangeError(`a datagram of ${b.length} bytes, 1 to ${most} can be sent`);
+    return most > 0 && this.line.datagram(this.id, b);
   }
 
   /** reset cuts both directions with a code; a direction that has ended stays so. */
@@ -161,11 +193,17 @@ export class Channel {
     return true;
   }
 
+  /** deliverDatagram takes one of the peer's. */
+  deliverDatagram(b: Bytes): void {
+    if (!this.#peerEnded && !this.#sentReset) this.#datagrams.put(b);
+  }
+
   /** ended takes the clean end of the peer's direction. */
   ended(): void {
     if (this.#peerEnded) throw new ProtocolError(`channel ${this.id} ended twice`);
     this.#peerEnded = true;
     this.#inputEnd ??= { why: undefined };
+    this.#datagrams.end(undefined);
     if (this.#pull) this.#hand();
     this.#settled();
   }
@@ -339,6 +377,7 @@ export class Channel {
     this.#failWrites(why);
     const closedByPeer = why instanceof ResetError && why.remote && why.code === Code.closed;
     if (!closedByPeer) this.#why ??= why;
+    this.#datagrams.end(why);
     if (this.#inputEnd && unread === "read first") return; // it had ended before
     this.#inputEnd = { why };
     if (unread === "drop") {

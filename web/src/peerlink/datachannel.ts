@@ -2,7 +2,7 @@
 // the text "end" is its orderly end.
 
 import { type Bytes } from "./bytes";
-import type { Carrier, Sink } from "./carrier";
+import type { Carrier, Datagrams, Sink } from "./carrier";
 import { LostError, ProtocolError } from "./errors";
 import { maxMessage } from "./signal";
 
@@ -98,6 +98,46 @@ function length(e: Event): number {
   return e instanceof Error ? 0 : e.length + 64;
 }
 
+/** The longest datagram: with all headers it fits the 1 280 bytes that every path carries. */
+const datagramMost = 1100;
+/** How many bytes of datagrams may wait in the browser. */
+const datagramHigh = 64 << 10;
+
+/** Loose is the second data channel: unordered, never repeated. What comes before the proof is lost. */
+export class Loose implements Datagrams {
+  readonly most = datagramMost;
+  #dc: RTCDataChannel | undefined;
+  #each: ((b: Bytes) => void) | undefined;
+
+  /** use takes the channel; false where there is one already. */
+  use(dc: RTCDataChannel): boolean {
+    if (this.#dc) return false;
+    this.#dc = dc;
+    dc.binaryType = "arraybuffer";
+    dc.onmessage = (e) => {
+      if (!(e.data instanceof ArrayBuffer) || e.data.byteLength === 0) return;
+      if (e.data.byteLength > datagramMost) dc.close();
+      else this.#each?.(new Uint8Array(e.data));
+    };
+    return true;
+  }
+
+  send(b: Bytes): boolean {
+    const dc = this.#dc;
+    if (dc?.readyState !== "open" || dc.bufferedAmount > datagramHigh) return false;
+    try {
+      dc.send(b);
+      return true;
+    } catch {
+      return false; // it is being closed
+    }
+  }
+
+  take(each: (b: Bytes) => void): void {
+    this.#each = each;
+  }
+}
+
 /** DataChannelCarrier is made of a channel whose peer is proven. */
 export class DataChannelCarrier implements Carrier {
   #ended = false;
@@ -107,6 +147,7 @@ export class DataChannelCarrier implements Carrier {
     private readonly messages: Messages,
     private readonly largest: number,
     readonly path: string,
+    readonly datagrams: Datagrams,
     private readonly hangUp: () => void,
   ) {}
 

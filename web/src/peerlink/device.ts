@@ -19,7 +19,10 @@ const crossedPatience = 15_000;
 export interface DeviceConfig {
   /** The switchboard's address, ws:// or wss://. */
   signal: string;
-  iceServers?: RTCIceServer[];
+  /** STUN and TURN servers, or who is asked for them before each call, as their credentials end. */
+  iceServers?: RTCIceServer[] | (() => Promise<RTCIceServer[]>);
+  /** relayOnly: over TURN servers alone, so that no other device learns this one's addresses. */
+  relayOnly?: boolean;
   reachable?: Reachable;
   /** trusted throws where a device is not wanted. */
   trusted?: (peer: Peer) => void;
@@ -65,7 +68,8 @@ export class Device {
     this.#calls = new Calls({
       me,
       signaller: this.#line,
-      iceServers: config.iceServers ?? [],
+      iceServers: async () => (typeof config.iceServers === "function" ? config.iceServers() : (config.iceServers ?? [])),
+      relayOnly: config.relayOnly ?? false,
       reachable: config.reachable ?? {},
       ...(config.trusted ? { trusted: config.trusted } : {}),
       incoming: ({ carrier, peer }) => this.#adopt(carrier, peer, peer.device),

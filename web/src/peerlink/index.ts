@@ -7,8 +7,8 @@
 //
 // A channel is a ReadableStream and a WritableStream. Nothing of a channel is
 // sent or believed before both devices have proven themselves over the DTLS
-// connection at hand. Limits: one switchboard; version 2 of the protocol; no
-// datagrams; no relay unless iceServers names one.
+// connection at hand. Beside its streams a channel has datagrams. Limits: one
+// switchboard; version 2 of the protocol; no relay unless iceServers names one.
 
 export { Channel } from "./channel";
 export { lines, Speaker } from "./chat";

@@ -9,7 +9,8 @@ import { Ids } from "./ids";
 import { Liveness } from "./liveness";
 import { Reader } from "./packed";
 import {
-  badName, controlID, decodeMessage, decodeRequest, earlyCredit, encodeMessage, encodeRequest, frame,
+  badName, controlID, datagramRoom, decodeDatagram, decodeMessage, decodeRequest, earlyCredit, encodeDatagram, encodeMessage, encodeRequest,
+  featureDatagrams, frame,
   maxSend, maxWindow, type Message, protocolID, type Request, Splitter, version,
 } from "./wire";
 
@@ -55,6 +56,7 @@ export class Link implements Line {
   #ready!: { done: () => void; failed: (e: Error) => void };
   #why: Error | undefined;
   #helloSeen = false;
+  #features = 0n; // of both sides
   #leaving = false; // going away was sent
   #peerLeaves = false; // the peer drains
 
@@ -83,17 +85,18 @@ export class Link implements Line {
       beat: (rtt, silent) => this.events.beat?.(rtt, silent),
       dead: () => this.#die(new LostError("the other device does not answer any more")),
     });
-    this.#say({ kind: "hello", version, features: 0n });
+    this.#say({ kind: "hello", version, features: this.#own() });
     this.#timers.push(setTimeout(() => this.#helloSeen || this.#violated(new ProtocolError("no hello has come")), helloTimeout));
     // Not at once: what waits in the carrier already would come to somebody
     // who does not have this link yet.
-    queueMicrotask(() =>
+    queueMicrotask(() => {
       carrier.start({
         data: (b) => this.#take(b),
         ended: (why) => this.#die(why ?? new LostError("the other device ended the connection without a word")),
         drained: () => this.#pump(),
-      }),
-    );
+      });
+      carrier.datagrams?.take((b) => this.#datagram(b));
+    });
   }
 
   /** The last measured round trip in milliseconds, 0 while unknown. */
@@ -169,6 +172,14 @@ export class Link implements Line {
     this.#say({ kind: "credit", grants: [[id, bytes]] });
   }
 
+  get maxDatagram(): number {
+    return this.#features & featureDatagrams ? datagramRoom(this.carrier.datagrams?.most ?? 0) : 0;
+  }
+
+  datagram(id: number, b: Uint8Array): boolean {
+    return !this.#why && !this.#leaving && (this.carrier.datagrams?.send(encodeDatagram(id, b)) ?? false);
+  }
+
   settled(c: Channel): void {
     const e = this.#table.get(c.id);
     if (!e) return;
@@ -193,7 +204,20 @@ export class Link implements Line {
     if (!this.#why && !this.#leaving) this.carrier.send(encodeMessage(m));
   }
 
+  /** #own are this side's features. */
+  #own(): bigint {
+    return this.carrier.datagrams ? featureDatagrams : 0n;
+  }
+
   // What the peer says.
+
+  /** #datagram hands one to its channel; what belongs to none has overtaken its request, or comes late. */
+  #datagram(b: Bytes): void {
+    if (this.#why || this.#leaving || !this.#helloSeen) return;
+    this.#life.heard();
+    const d = decodeDatagram(b);
+    if (d) this.#table.get(d.channel)?.channel.deliverDatagram(d.payload);
+  }
 
   #take(b: Bytes): void {
     if (this.#why || this.#leaving) return;
@@ -242,6 +266,7 @@ export class Link implements Line {
     if (!this.#helloSeen) {
       if (m.kind !== "hello" || m.version < version) throw new ProtocolError("the device speaks version 1, and here 2 is the lowest");
       this.#helloSeen = true;
+      this.#features = this.#own() & m.features;
       this.#life.start();
       this.#ready.done();
       return;

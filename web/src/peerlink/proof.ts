@@ -17,6 +17,8 @@ const maxReason = 200;
 const purpose = "webrtc";
 const verdictOK = "ok";
 const verdictNo = "no: ";
+/** The reason that a proof of another connection is refused with. */
+const doesNotFit = "the proof does not fit this channel";
 
 export type Role = "caller" | "callee";
 
@@ -88,7 +90,11 @@ export async function prove(p: Prover, wire: Wire): Promise<Peer> {
     wire.send(await p.me.sign(purpose, proofStatement(p.role, caller, callee)));
     const signature = await binary(wire);
     if (signature.length > maxSignature) throw new ProtocolError("a proof that is too long");
-    await verify(peer, purpose, proofStatement(p.role === "caller" ? "callee" : "caller", caller, callee), signature);
+    try {
+      await verify(peer, purpose, proofStatement(p.role === "caller" ? "callee" : "caller", caller, callee), signature);
+    } catch {
+      throw new ProofError("us");
+    }
   } catch (e) {
     throw refuse(wire, asError(e));
   }
@@ -96,6 +102,14 @@ export async function prove(p: Prover, wire: Wire): Promise<Peer> {
   const said = await wire.receive();
   if (said === verdictOK) return peer;
   throw unexpected(said);
+}
+
+/** ProofError: who is at the other end of this connection is not the device. */
+class ProofError extends IdentityError {
+  /** by says which side has found out. */
+  constructor(readonly by: "us" | "them") {
+    super("the device did not prove itself at the other end of this connection: whoever carries the signals may have put other certificates into them");
+  }
 }
 
 class NotTrustedError extends Error {
@@ -118,15 +132,16 @@ async function binary(wire: Wire): Promise<Bytes> {
 
 function unexpected(m: Bytes | string): Error {
   if (typeof m !== "string") return new ProtocolError("bytes before the end of the proof");
+  if (m === verdictNo + doesNotFit) return new ProofError("them");
   if (m.startsWith(verdictNo)) return new DeclinedError(cutText(m.slice(verdictNo.length), maxReason));
   return new ProtocolError("an unexpected text message before the end of the proof");
 }
 
 /** refuse tells the peer why, in what a stranger may know. Its own refusal is not answered. */
 function refuse(wire: Wire, e: Error): Error {
-  if (e instanceof DeclinedError) return e;
+  if (e instanceof DeclinedError || (e instanceof ProofError && e.by === "them")) return e;
   let why = "another device or another protocol was expected";
-  if (e instanceof IdentityError) why = e.message.startsWith("signature") ? "the proof does not fit this channel" : "certificate chain refused";
+  if (e instanceof IdentityError) why = e instanceof ProofError ? doesNotFit : "certificate chain refused";
   if (e instanceof NotTrustedError) why = "not trusted";
   try {
     wire.send(verdictNo + why);

@@ -46,6 +46,7 @@ export class Switchboard implements Signaller {
   #up = false;
   #closed = false;
   #pause = firstPause;
+  #joinedAt = Infinity;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #number = 0;
   readonly #waiting = new Map<number, Waiting>();
@@ -142,7 +143,7 @@ export class Switchboard implements Signaller {
 
   #joined(ws: WebSocket): void {
     this.#up = true;
-    this.#pause = firstPause;
+    this.#joinedAt = performance.now();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => ws.close(), lineLife);
     this.events.state("connected");
@@ -187,6 +188,9 @@ export class Switchboard implements Signaller {
       this.events.state("replaced");
       return;
     }
+    // A server that only lets in, and then talks nonsense, is not asked ever faster.
+    if (performance.now() - this.#joinedAt > maxPause) this.#pause = firstPause;
+    this.#joinedAt = Infinity;
     const why = e.reason !== "" ? e.reason.slice(0, 200) : "no connection to the switchboard";
     this.events.state("connecting", why);
     this.#timer = setTimeout(() => this.#connect(), this.#pause * (0.75 + Math.random() / 2));

@@ -153,6 +153,29 @@ function atLeast(least: number, v: number): number {
   return v;
 }
 
+/** featureDatagrams is the bit of a hello's features that says: this side takes the carrier's datagrams. */
+export const featureDatagrams = 1n;
+const datagramHeader = 2;
+
+/** datagramRoom is how many bytes of a channel fit a carrier's datagram. */
+export function datagramRoom(most: number): number {
+  return Math.max(most - datagramHeader, 0);
+}
+
+/** encodeDatagram lays out channel:uint16 | payload. */
+export function encodeDatagram(channel: number, payload: Uint8Array): Bytes {
+  const out = new Uint8Array(datagramHeader + payload.length);
+  new DataView(out.buffer).setUint16(0, channel);
+  out.set(payload, datagramHeader);
+  return out;
+}
+
+/** decodeDatagram takes one apart; undefined where it has no payload. */
+export function decodeDatagram(b: Bytes): { channel: number; payload: Bytes } | undefined {
+  if (b.length <= datagramHeader) return undefined;
+  return { channel: new DataView(b.buffer, b.byteOffset).getUint16(0), payload: b.subarray(datagramHeader) };
+}
+
 /**
  * Splitter cuts a stream into frames, however it arrives. Data frames are given
  * as they come, in pieces; CONTROL and PROTOCOL ones when they are whole. It

@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"peerlink/identity"
+	"peerlink/internal/control"
+	"peerlink/internal/invite"
+)
+
+// newDevice is the command for the devices of the account.
+func newDevice(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "device",
+		Aliases: []string{"devices"},
+		Short:   "The devices of this account: add, list, revoke",
+		Long: "An account has up to 32 devices, and a contact is all of them: calls go to the nearest one that\n" +
+			"listens. The device with which the account was made holds the account's key; it signs new devices\n" +
+			"and revokes lost ones. Keep a copy of its identity.pem: nothing replaces it.",
+		Example: "  peerchat device add                    # on the new one: shows a code\n  peerchat device sign 7-amber-mango     # on the old one\n  peerchat device revoke phone",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
+	}
+	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), &cobra.Command{
+		Use:     "list",
+		Short:   "List the devices of this account",
+		Long:    "List the account's devices as far as this one knows them: its own first, those that were revoked\nlast. SIGNS says which one holds the account's key, where that is this one.",
+		Example: "  peerchat device list\n  peerchat device list --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
+	})
+	return cmd
+}
+
+// newDeviceAdd is the command of the new device.
+func newDeviceAdd(o *options) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "add",
+		Short: "On the new device: show a code by which another one takes it into its account",
+		Long: "Print a short code and wait until it is typed on a device of the account, after peerchat device\n" +
+			"sign. Then this device is one of that account's. Its id and its keys stay, and so do its contacts and\n" +
+			"messages; the account that it had before is kept beside, in identity-….pem. Its daemon is started\n" +
+			"anew. The code is good once, for ten minutes, and dead after three wrong tries; interrupting the\n" +
+			"command ends it.",
+		Example: "  peerchat device add --name phone\n  peerchat device add --json",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return errors.New("the code is shown on the new device; on the old one it is typed after: peerchat device sign")
+			}
+			if name == "" {
+				return nil
+			}
+			return identity.CheckName(name)
+		}),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.joinAccount(cmd, name) },
+	}
+	cmd.Flags().StringVar(&name, "name", "", "what this device is to be called, as others see it (default as it is called now)")
+	return cmd
+}
+
+// errJoined ends the following of a joining that has said its last.
+var errJoined = errors.New("the joining has ended")
+
+// joinView shows the steps of a joining.
+type joinView struct {
+	o    *options
+	p    *printer
+	note io.Writer
+	last control.Joining
+}
+
+// joinLine is a line of --json.
+type joinLine struct {
+	Step    string          `json:"step"`
+	OK      bool            `json:"ok"`
+	Code    string          `json:"code,omitempty"`
+	Until   *time.Time      `json:"until,omitempty"`
+	Account string          `json:"account,omitempty"`
+	Name    string          `json:"name,omitempty"`
+	By      *control.Device `json:"by,omitempty"`
+	Error   string          `json:"error,omitempty"`
+}
+
+func (v *joinView) show(e control.Joining) error {
+	switch {
+	case e.Code != "":
+		if v.o.json {
+			v.p.json(joinLine{Step: "code", OK: true, Code: e.Code, Until: &e.Until})
+			return nil
+		}
+		v.p.print(e.Code)
+		fmt.Fprintf(v.note, "Type this code on the device with which your account was made, after: peerchat device sign\nIt is good once, until %s.\n", e.Until.Local().Format(time.TimeOnly))
+	case e.Note != "":
+		if v.o.json {
+			v.p.json(joinLine{Step: "note", Error: e.Note})
+			return nil
+		}
+		fmt.Fprintf(v.note, "somebody has come, and did not sign: %s\n", printable(e.Note))
+	default:
+		v.last = e
+		return errJoined
+	}
+	return nil
+}
+
+// joinAccount shows a code, and starts the daemon anew once it was used.
+func (o *options) joinAccount(cmd *cobra.Command, name string) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
+	}
+	v := &joinView{o: o, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr()}
+	err = control.Follow(cmd.Context(), s.client, control.OpJoin, control.Join{Name: name}, v.show)
+	switch {
+	case !errors.Is(err, errJoined):
+		return err
+	case v.last.Error != "":
+		return errors.New(v.last.Error)
+	}
+	if err := o.startAnew(cmd, s); err != nil {
+		return fmt.Errorf("this device is in account %s now, but its daemon still is in the old one: %w", v.last.Account, err)
+	}
+	if o.json {
+		v.p.json(joinLine{Step: "joined", OK: true, Account: v.last.Account, Name: v.last.Name, By: v.last.By})
+		return nil
+	}
+	v.p.print(fmt.Sprintf("this device is %s of account %s now", printable(v.last.Name), v.last.Account))
+	return nil
+}
+
+// startAnew has the daemon be the device that its folder has.
+func (o *options) startAnew(cmd *cobra.Command, s *session) error {
+	if s.acc != nil { // it was in this process
+		return s.Close()
+	}
+	if err := stopDaemon(cmd.Context(), s.client); err != nil && !errors.Is(err, control.ErrNoDaemon) {
+		return err
+	}
+	_, err := o.reachDaemon(cmd)
+	return err
+}
+
+// newDeviceSign is the command of the device that is in the account.
+func newDeviceSign(o *options) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "sign [CODE]",
+		Short: "On the old device: take the device that shows a code into this account",
+		Long: "Take the device that shows a code (peerchat device add) into this account. Both prove that they\n" +
+			"know the code; then the new device's key is signed with the account's. Without CODE it is read from\n" +
+			"standard input; on a terminal Tab completes words.",
+		Example: "  peerchat device sign 7-amber-mango\n  peerchat device sign --name phone",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			if name != "" {
+				if err := identity.CheckName(name); err != nil {
+					return err
+				}
+			}
+			return cobra.MaximumNArgs(3)(cmd, args)
+		}),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.signDevice(cmd, strings.Join(args, "-"), name) },
+	}
+	cmd.Flags().StringVar(&name, "name", "", "what the new device is to be called (default what it suggests)")
+	return cmd
+}
+
+func (o *options) signDevice(cmd *cobra.Command, typed, name string) (err error) {
+	if typed == "" {
+		if typed, err = readCode(cmd); err != nil {
+			return err
+		}
+	}
+	code, err := invite.Parse(typed)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var did control.Signed
+	if err := s.client.Call(cmd.Context(), control.OpSign, control.Sign{Code: code.String(), Name: name}, &did); err != nil {
+		return err
+	}
+	p := &printer{out: cmd.OutOrStdout()}
+	if o.json {
+		p.json(did)
+		return nil
+	}
+	text := fmt.Sprintf("%s (%s) is a device of this account now", printable(did.Name), did.Device)
+	if did.Unsure {
+		text += ", but has not said so: look there (peerchat device list), and if it is not, begin again"
+	}
+	p.print(text)
+	return nil
+}
+
+func (o *options) listDevices(cmd *cobra.Command) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var all control.Devices
+	if err := s.client.Call(cmd.Context(), control.OpDevices, nil, &all); err != nil {
+		return err
+	}
+	if o.json {
+		(&printer{out: cmd.OutOrStdout()}).json(all)
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tDEVICE\tSEEN\tSIGNS")
+	for _, d := range all.Devices {
+		name, seen, signs := printable(d.Name), "-", ""
+		if name == "" {
+			name = "?"
+		}
+		switch {
+		case d.This:
+			seen = "this device"
+		case d.Revoked:
+			seen = "revoked"
+		case d.Online:
+			seen = "connected"
+		case !d.LastSeen.IsZero():
+			seen = humanize.Time(d.LastSeen)
+		}
+		if d.Signs {
+			signs = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, d.Device, seen, signs)
+	}
+	return w.Flush()
+}
+
+// newDeviceRevoke is the command that revokes.
+func newDeviceRevoke(o *options) *cobra.Command {
+	r := &revoker{o: o}
+	cmd := &cobra.Command{
+		Use:   "revoke NAME|DEVICE...",
+		Short: "Revoke devices of this account that were lost",
+		Long: "Revoke devices, for ever: the account's key signs a list of them, and this device tells all\n" +
+			"devices to which there is a link, at once; they cut their links to the revoked ones and refuse\n" +
+			"them. Others are told with the next link, by any device of the account. --export writes the list\n" +
+			"to hand it over by other means, --import takes such a list.",
+		Example: "  peerchat device revoke phone\n  peerchat device revoke --export revoked.pem\n  peerchat device revoke --import revoked.pem",
+		Args:    usageArgs(r.check),
+		RunE:    r.run,
+	}
+	cmd.Flags().StringVar(&r.export, "export", "", "write the account's revocation lists to a file, - for standard output")
+	cmd.Flags().StringVar(&r.take, "import", "", "take the revocation lists of a file, - for standard input")
+	return cmd
+}
+
+type revoker struct {
+	o            *options
+	export, take string
+}
+
+func (r *revoker) check(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0 && r.export == "" && r.take == "":
+		return errors.New("name the devices to revoke, or --export or --import a list")
+	case r.take != "" && (r.export != "" || len(args) > 0):
+		return errors.New("--import goes with nothing else")
+	}
+	return nil
+}
+
+func (r *revoker) run(cmd *cobra.Command, args []string) error {
+	ctx := cmd.Context()
+	var lists []string
+	if r.take != "" { // before an account is made
+		var err error
+		if lists, err = readLists(cmd.InOrStdin(), r.take); err != nil {
+			return err
+		}
+	}
+	s, err := r.o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if len(lists) > 0 {
+		return s.client.Call(ctx, control.OpImported, control.Revocations{Lists: lists}, nil)
+	}
+	if len(args) > 0 {
+		if err := r.revoke(ctx, cmd.OutOrStdout(), s, args); err != nil {
+			return err
+		}
+	}
+	if r.export == "" {
+		return nil
+	}
+	var all control.Revocations
+	if err := s.client.Call(ctx, control.OpRevoked, nil, &all); err != nil {
+		return err
+	}
+	if len(all.Lists) == 0 {
+		return errors.New("this account has revoked nothing")
+	}
+	text := strings.Join(all.Lists, "")
+	if r.export == "-" {
+		_, err = io.WriteString(cmd.OutOrStdout(), text)
+		return err
+	}
+	return os.WriteFile(r.export, []byte(text), 0o644) //nolint:gosec // it is for everybody
+}
+
+func (r *revoker) revoke(ctx context.Context, out io.Writer, s *session, who []string) error {
+	var did control.Revoked
+	if err := s.client.Call(ctx, control.OpRevoke, control.Revoke{Who: who}, &did); err != nil {
+		return err
+	}
+	p := &printer{out: out}
+	if r.o.json {
+		p.json(did)
+		return nil
+	}
+	for _, id := range did.Devices {
+		p.print(fmt.Sprintf("revoked %s", id))
+	}
+	p.print(fmt.Sprintf("told %d of %d connected devices; others hear of it with their next link", did.Told, did.Connected))
+	return nil
+}
+
+// maxLists bounds what is read of a file of lists: some of the longest.
+const maxLists = 1 << 20
+
+// readLists reads the PEM blocks of a file, - for standard input, each by itself.
+func readLists(in io.Reader, path string) ([]string, error) {
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxLists+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxLists {
+		return nil, fmt.Errorf("%s has more than %d bytes: it is no file of revocation lists", path, maxLists)
+	}
+	const end = "-----END PEERLINK REVOCATIONS-----"
+	var lists []string
+	for rest := string(b); strings.TrimSpace(rest) != ""; {
+		one, after, _ := strings.Cut(rest, end)
+		if _, err := identity.ParseRevocationList([]byte(one + end + "\n")); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		lists, rest = append(lists, one+end+"\n"), after
+	}
+	if len(lists) == 0 {
+		return nil, fmt.Errorf("%s has no revocation list", path)
+	}
+	return lists, nil
+}

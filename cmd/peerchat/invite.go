@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"peerlink/internal/contacts"
+	"peerlink/internal/control"
+	"peerlink/internal/invite"
+)
+
+// names are the flags of both ends of a code.
+type names struct{ them, me string }
+
+func (n *names) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&n.them, "name", "", "what to call the other here (default what they suggest)")
+	cmd.Flags().StringVar(&n.me, "me", "", "what to suggest to be called (default this device's name)")
+}
+
+func (n *names) check() error {
+	if n.them == "" {
+		return nil
+	}
+	return contacts.CheckName(n.them)
+}
+
+// newInvite is the command that makes a code.
+func newInvite(o *options) *cobra.Command {
+	var n names
+	var within time.Duration
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Make a code with which somebody becomes a contact",
+		Long: "Print a short code and wait until somebody uses it. Tell it to one person, by telephone perhaps:\n" +
+			"they type it after peerchat contacts accept, and then each is the other's contact, proven to be\n" +
+			"who was told the code. It is good once, for ten minutes at most, and dead after three wrong tries;\n" +
+			"so somebody who guesses gets in once in 880 000 codes. Interrupting the command ends it.",
+		Example: "  peerchat contacts invite --name bob\n  peerchat contacts invite --json --timeout 2m",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			if within <= 0 || within > invite.Life {
+				return fmt.Errorf("--timeout %v: want more than 0 and at most %v", within, invite.Life)
+			}
+			return errors.Join(n.check(), cobra.NoArgs(cmd, args))
+		}),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.invite(cmd, n, within) },
+	}
+	n.register(cmd)
+	cmd.Flags().DurationVar(&within, "timeout", invite.Life, "how long the code is good, 10m at most")
+	return cmd
+}
+
+// errInviteEnded ends the following of an invite that has said its last.
+var errInviteEnded = errors.New("the invite has ended")
+
+func (o *options) invite(cmd *cobra.Command, n names, within time.Duration) error {
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
+	}
+	v := inviteView{o: o, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr()}
+	err = control.Follow(cmd.Context(), s.client, control.OpInvite, control.Invite{Name: n.them, Me: n.me, Within: within}, v.show)
+	if errors.Is(err, errInviteEnded) {
+		return v.failed
+	}
+	return err
+}
+
+// inviteView shows the steps of an invite.
+type inviteView struct {
+	o      *options
+	p      *printer
+	note   io.Writer
+	failed error
+}
+
+// inviteLine is a line of --json.
+type inviteLine struct {
+	Step string `json:"step"`
+	OK   bool   `json:"ok"`
+	// Code, Until and Left are of the steps code and wrong.
+	Code  string     `json:"code,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	Left  *int       `json:"left,omitempty"`
+	*control.Met
+	Error string `json:"error,omitempty"`
+}
+
+// show shows one step; the last one's error is errInviteEnded.
+func (v *inviteView) show(e control.InviteEvent) error {
+	line := inviteLine{Step: e.Step, OK: true}
+	text := ""
+	switch e.Step {
+	case control.InviteCode:
+		line.Code, line.Until = e.Code, &e.Until
+		text = e.Code
+		if !v.o.json {
+			fmt.Fprintf(v.note, "Tell this code to one person. They type it after: peerchat contacts accept\nIt is good once, until %s.\n", e.Until.Local().Format(time.TimeOnly))
+		}
+	case control.InviteWrong:
+		line.OK, line.Left = false, &e.Left
+		if !v.o.json {
+			fmt.Fprintf(v.note, "Somebody tried wrong words; %d more tries are left.\n", e.Left)
+		}
+	case control.InviteUsed:
+		line.Step, line.Met = "contact", e.Met
+		text = metText(*e.Met)
+	default:
+		v.failed = errors.New(e.Why)
+		line.OK, line.Error = false, e.Why
+	}
+	switch {
+	case v.o.json:
+		v.p.json(line)
+	case text != "":
+		v.p.print(text)
+	}
+	if e.Step != control.InviteCode && e.Step != control.InviteWrong {
+		return errInviteEnded
+	}
+	return nil
+}
+
+func metText(m control.Met) string {
+	text := fmt.Sprintf("%s %s", printable(m.Name), m.Device)
+	if m.Known {
+		text += " (was a contact before)"
+	}
+	if m.Unsure {
+		text += " (has not said that this device is its contact, too)"
+	}
+	return text
+}
+
+// newAccept is the command that uses a code.
+func newAccept(o *options) *cobra.Command {
+	var n names
+	cmd := &cobra.Command{
+		Use:   "accept [CODE]",
+		Short: "Become a contact of who made a code, and they one here",
+		Long: "Use a code that somebody has made with peerchat contacts invite, and then each is the other's\n" +
+			"contact. Without CODE it is read from standard input; on a terminal Tab completes words. As an\n" +
+			"argument other users of this machine can see it while the command runs, and it stays in the\n" +
+			"shell's history: that does not matter much, as it is good once. Case does not matter, nor what\n" +
+			"stands between the words.",
+		Example: "  peerchat contacts accept --name alice\n  peerchat contacts accept 7-amber-mango",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			return errors.Join(n.check(), cobra.MaximumNArgs(3)(cmd, args))
+		}),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.accept(cmd, n, strings.Join(args, "-")) },
+	}
+	n.register(cmd)
+	return cmd
+}
+
+func (o *options) accept(cmd *cobra.Command, n names, typed string) (err error) {
+	if typed == "" {
+		if typed, err = readCode(cmd); err != nil {
+			return err
+		}
+	}
+	code, err := invite.Parse(typed)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := o.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var met control.Met
+	ask := control.AcceptInvite{Code: code.String(), Name: n.them, Me: n.me}
+	if err := s.client.Call(cmd.Context(), control.OpAccept, ask, &met); err != nil {
+		return err
+	}
+	p := &printer{out: cmd.OutOrStdout()}
+	if o.json {
+		p.json(inviteLine{Step: "contact", OK: true, Met: &met})
+	} else {
+		p.print(metText(met))
+	}
+	return nil
+}
+
+var errNoCode = errors.New("no code on standard input")
+
+// readCode asks for a code.
+func readCode(cmd *cobra.Command) (string, error) {
+	in := cmd.InOrStdin()
+	if f, ok := in.(*os.File); ok && isScreen(f) {
+		return askCode(cmd.Context(), f, cmd.ErrOrStderr())
+	}
+	line, err := bufio.NewReader(io.LimitReader(in, 1024)).ReadString('\n')
+	if strings.TrimSpace(line) == "" {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", err
+		}
+		return "", usageError{errNoCode}
+	}
+	return line, nil
+}
+
+// askCode reads a code from a terminal, with Tab for the rest of a word, and
+// leaves the terminal as it was.
+func askCode(ctx context.Context, in *os.File, out io.Writer) (string, error) {
+	old, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = term.Restore(int(in.Fd()), old) }()
+	t := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, out}, "Code: ")
+	t.AutoCompleteCallback = completeCode
+	type read struct {
+		line string
+		err  error
+	}
+	got := make(chan read, 1)
+	go func() { // ends with the process at the latest, if a signal comes first
+		line, err := t.ReadLine()
+		got <- read{line, err}
+	}()
+	select {
+	case r := <-got:
+		if errors.Is(r.err, io.EOF) { // Ctrl-C and Ctrl-D
+			return "", errors.New("no code was typed")
+		}
+		return r.line, r.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// completeCode is a term.Terminal's AutoCompleteCallback: Tab at the end of the
+// line adds what all words have that it may become.
+func completeCode(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' || pos != len(line) {
+		return "", 0, false
+	}
+	all := invite.Complete(line)
+	if len(all) == 0 {
+		return line, pos, true
+	}
+	common := all[0]
+	for _, c := range all[1:] {
+		for !strings.HasPrefix(c, common) {
+			common = common[:len(common)-1]
+		}
+	}
+	if len(all) == 1 && strings.Count(common, "-") == 1 {
+		common += "-"
+	}
+	return common, len(common), true
+}

@@ -1,0 +1,398 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink"
+	"peerlink/account"
+	"peerlink/channel"
+	"peerlink/identity"
+)
+
+// devicesURI is under which devices tell each other signed lists: which devices
+// an account has, and which are revoked.
+const devicesURI = "devices://1"
+
+const (
+	// maxLists is how many lists a side may say on a channel: a device list and
+	// the revocation lists of one number.
+	maxLists = 8
+	// maxListLen is the length of a list in bytes: the longest, of 1 024
+	// revocations, has 33 992.
+	maxListLen = 40 << 10
+	// maxTelling is how many channels with lists there may be in each direction.
+	maxTelling = 64
+	// tellTimeout is how long an exchange may take, once there is a link.
+	tellTimeout = 10 * time.Second
+)
+
+// devices keeps an account's devices and its contacts up to date about each
+// other: it notes whose devices make links, and exchanges lists.
+type devices struct {
+	acc     *account.Account
+	m       *peerlink.ConnectionManager
+	book    *book
+	log     *slog.Logger
+	l       net.Listener
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	places  chan struct{} // of channels of others
+	telling chan struct{} // of own ones
+	joining chan struct{} // of the one code that this device shows
+
+	mu   sync.Mutex
+	seen map[identity.DeviceID]time.Time // of the account's own devices
+	over bool
+}
+
+// openDevices begins to listen to others' lists, and to tell them.
+func openDevices(acc *account.Account, b *book, log *slog.Logger) (*devices, error) {
+	m := acc.ConnectionManager()
+	l, err := m.Listen(devicesURI)
+	if err != nil {
+		return nil, err
+	}
+	v := &devices{
+		acc: acc, m: m, book: b, log: log, l: l,
+		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling), joining: make(chan struct{}, 1),
+		seen: map[identity.DeviceID]time.Time{},
+	}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	events := m.Events(v.ctx) // from now on, not from when the goroutine runs
+	v.spawn(func() {
+		for e := range events {
+			v.event(e)
+		}
+	})
+	v.spawn(v.accept)
+	return v, nil
+}
+
+// spawn runs f on a goroutine that close waits for; after close it does not run,
+// and spawn returns false.
+func (v *devices) spawn(f func()) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.over {
+		v.wg.Go(f)
+	}
+	return !v.over
+}
+
+func (v *devices) close() error {
+	if v == nil {
+		return nil
+	}
+	v.mu.Lock()
+	v.over = true
+	v.mu.Unlock()
+	v.cancel()
+	err := v.l.Close()
+	v.wg.Wait()
+	return err
+}
+
+// own reports whether a device is one of the account's.
+func (v *devices) own(p identity.Peer) bool {
+	return !p.Account.IsZero() && p.Account == v.acc.Identity().AccountID()
+}
+
+// event notes who made a link, and tells them what they are to know.
+func (v *devices) event(e peerlink.Event) {
+	if e.Kind != peerlink.LinkUp && e.Kind != peerlink.LinkDown {
+		return
+	}
+	v.met(e.Peer, e.At)
+	if e.Kind != peerlink.LinkUp || len(v.say(e.Peer)) == 0 {
+		return
+	}
+	select {
+	case v.telling <- struct{}{}:
+	case <-v.ctx.Done():
+		return
+	}
+	v.spawn(func() {
+		defer func() { <-v.telling }()
+		if err := v.tell(v.ctx, e.Peer.Device); err != nil {
+			v.log.Debug("devices: not told", "peer", e.Peer, "err", err)
+		}
+	})
+}
+
+// met notes a link to a device, begun or ended.
+func (v *devices) met(p identity.Peer, at time.Time) {
+	if v.own(p) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if len(v.seen) < 4*identity.MaxDevices || !v.seen[p.Device].IsZero() {
+			v.seen[p.Device] = at
+		}
+		return
+	}
+	if v.book.revoked(p.Account, p.Device) {
+		return // it may have a link that is just being cut
+	}
+	if err := v.book.Met(p, at); err != nil {
+		v.log.Warn("devices: what a contact's device has shown is not kept", "peer", p, "err", err)
+	}
+}
+
+// say returns the lists that a device is to know: whom the account has revoked,
+// and, if it is a contact's or the account's own, which devices there are.
+func (v *devices) say(to identity.Peer) [][]byte {
+	var out [][]byte
+	for _, l := range v.ownRevocations() { // before the devices that are left, so that none comes back
+		b, _ := l.MarshalBinary() // cannot fail
+		out = append(out, b)
+	}
+	if l := v.acc.Devices(); l != nil && v.friend(to) {
+		b, _ := l.MarshalBinary()
+		out = append(out, b)
+	}
+	return out[:min(len(out), maxLists)]
+}
+
+// ownRevocations are the revocation lists that the account itself has signed.
+func (v *devices) ownRevocations() (out []*identity.RevocationList) {
+	for _, l := range v.acc.Revocations() {
+		if l.Issuer() == v.acc.Identity().AccountID() {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// friend reports whether a device is the account's or a contact's.
+func (v *devices) friend(p identity.Peer) bool {
+	if v.own(p) {
+		return true
+	}
+	_, is := v.book.OfPeer(p)
+	return is
+}
+
+// tell exchanges lists with a device to which there is a link.
+func (v *devices) tell(ctx context.Context, to identity.DeviceID) error {
+	sock, err := v.m.ConnectDevice(ctx, to, devicesURI, peerlink.ConnectOptions{Mode: peerlink.OnlyIfConnected})
+	if err != nil {
+		return err
+	}
+	return v.exchange(sock)
+}
+
+// exchange tells the device at the other end of a channel what it is to know, and
+// hears it.
+func (v *devices) exchange(sock *channel.Socket) error {
+	defer sock.Close()
+	defer context.AfterFunc(v.ctx, func() { _ = sock.Close() })()
+	peer, ok := peerlink.PeerOf(sock)
+	if !ok {
+		return errors.New("a channel that is no channel")
+	}
+	_ = sock.SetDeadline(time.Now().Add(tellTimeout))
+	ms := peerlink.NewMessages(bounded(sock))
+	if err := send(ms, sock, v.say(peer)); err != nil {
+		return err
+	}
+	return v.hear(ms, peer)
+}
+
+// send says lists and that there are no more.
+func send(ms *peerlink.Messages, sock *channel.Socket, lists [][]byte) error {
+	for _, b := range lists {
+		if err := ms.Send(b); err != nil {
+			return err
+		}
+	}
+	return sock.CloseWrite()
+}
+
+// hear takes lists until there are no more.
+func (v *devices) hear(ms *peerlink.Messages, from identity.Peer) error {
+	for range maxLists {
+		b, err := ms.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := v.believe(b, from); err != nil {
+			v.log.Info("devices: a list is refused", "from", from, "err", err)
+		}
+	}
+	return nil
+}
+
+// bounded returns a connection from which no more can be read than a peer may say.
+func bounded(c net.Conn) net.Conn {
+	return &boundedConn{Conn: c, left: maxLists * (maxListLen + 4)}
+}
+
+type boundedConn struct {
+	net.Conn
+	left int // of what may be read; only the one reader has it
+}
+
+// Read implements net.Conn.
+func (c *boundedConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errors.New("devices: more than a device may say")
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// accept hears others.
+func (v *devices) accept() {
+	for {
+		conn, err := v.l.Accept()
+		if err != nil {
+			return
+		}
+		sock, ok := conn.(*channel.Socket)
+		peer, known := peerlink.PeerOf(conn)
+		select {
+		case v.places <- struct{}{}:
+		default:
+			ok = false
+		}
+		if !ok || !known {
+			reset(conn)
+			continue
+		}
+		v.spawn(func() {
+			defer func() { <-v.places }()
+			v.answer(sock, peer)
+		})
+	}
+}
+
+// answer hears a device and tells it the same.
+func (v *devices) answer(sock *channel.Socket, peer identity.Peer) {
+	defer sock.Close()
+	defer context.AfterFunc(v.ctx, func() { _ = sock.Close() })()
+	_ = sock.SetDeadline(time.Now().Add(tellTimeout))
+	ms := peerlink.NewMessages(bounded(sock))
+	err := v.hear(ms, peer)
+	if err == nil {
+		err = send(ms, sock, v.say(peer))
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, sock) // until it has read that
+	}
+	if err != nil {
+		v.log.Debug("devices: an exchange ended early", "peer", peer, "err", err)
+	}
+}
+
+// believe takes a list that a device has said, if it is about the device's own
+// account and that is a contact's or this one's. Whoever else says something says
+// it to nobody.
+func (v *devices) believe(b []byte, from identity.Peer) error {
+	if len(b) > maxListLen {
+		return fmt.Errorf("a list of %d bytes", len(b))
+	}
+	if !v.friend(from) || len(b) < 4 {
+		return nil
+	}
+	var changed bool
+	switch string(b[:4]) {
+	case "PLD1":
+		l, err := identity.ParseDeviceList(b)
+		if err != nil {
+			return err
+		}
+		if changed, err = v.learn(l, from); err != nil && !errors.Is(err, account.ErrOutdatedDevices) {
+			return err
+		}
+	case "PLR1":
+		l, err := identity.ParseRevocationList(b)
+		if err != nil {
+			return err
+		}
+		if changed, err = v.revoked(l, from); err != nil && !errors.Is(err, identity.ErrOutdated) {
+			return err
+		}
+	}
+	if changed && v.own(from) { // the account's other devices and contacts are to know, too
+		v.spawn(func() { v.push(v.ctx, from.Device) })
+	}
+	return nil
+}
+
+// learn takes a device list.
+func (v *devices) learn(l *identity.DeviceList, from identity.Peer) (changed bool, err error) {
+	switch {
+	case l.Account() != from.Account:
+		return false, fmt.Errorf("%s, said by a device of account %s", l, from.Account.Short())
+	case v.own(from):
+		return v.acc.LearnDevices(l)
+	}
+	if changed, err = v.book.Learn(l); changed {
+		v.book.changed.ring()
+	}
+	return changed, err
+}
+
+// revoked takes a revocation list; links to those whom it names end at once.
+func (v *devices) revoked(l *identity.RevocationList, from identity.Peer) (changed bool, err error) {
+	if l.Issuer() != from.Account {
+		return false, fmt.Errorf("%s, said by a device of account %s", l, from.Account.Short())
+	}
+	for _, held := range v.acc.Revocations() {
+		if held.Digest() == l.Digest() {
+			return false, nil
+		}
+	}
+	b, _ := l.MarshalBinary() // cannot fail
+	if _, err := v.acc.ImportRevocations(b); err != nil {
+		return false, err
+	}
+	v.log.Info("devices: a contact's account has revoked devices", "list", l, "said by", from)
+	return true, nil
+}
+
+// push tells all devices to which there are links but one, and returns how many
+// there were and how many have heard it.
+func (v *devices) push(ctx context.Context, but identity.DeviceID) (connected, told int) {
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	peers := map[identity.DeviceID]identity.Peer{}
+	for l := range v.m.Links() {
+		if l.Peer.Device != but && len(v.say(l.Peer)) > 0 {
+			peers[l.Peer.Device] = l.Peer
+		}
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, p := range peers {
+		select {
+		case v.telling <- struct{}{}:
+		case <-ctx.Done():
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-v.telling }()
+			err := v.tell(ctx, p.Device)
+			if err != nil {
+				v.log.Debug("devices: not told", "peer", p, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			told++
+		})
+	}
+	wg.Wait()
+	return len(peers), told
+}

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"peerlink"
+	"peerlink/ice"
+	"peerlink/identity"
+)
+
+// What a Hop is.
+const (
+	HopHere   = "here"   // this device
+	HopNAT    = "nat"    // a router that takes addresses of its own
+	HopRelay  = "relay"  // a TURN server
+	HopBroken = "broken" // no way was found
+	HopThere  = "there"  // the other device
+)
+
+// Hop is a station of the path to a device.
+type Hop struct {
+	Kind string `json:"kind"`
+	// Name is what the other device is called, or the relay's address.
+	Name string `json:"name,omitempty"`
+	Addr string `json:"addr,omitempty"` // as the other side sees it; empty: not known
+	// By is how the bytes go on from here: "tcp", "udp", "shm", "unix"; empty for
+	// the last one.
+	By string `json:"by,omitempty"`
+}
+
+// lostHops is the path to a device that was not reached.
+func lostHops(to identity.DeviceID) []Hop {
+	return []Hop{{Kind: HopHere}, {Kind: HopBroken}, {Kind: HopThere, Name: to.Short()}}
+}
+
+// hopsOf tells which stations a link passes, as far as both sides know. r is the
+// story of its negotiation, or the zero value.
+func hopsOf(l peerlink.Connection, r ice.Report) []Hop {
+	here, there := Hop{Kind: HopHere, By: l.Carrier}, Hop{Kind: HopThere, Name: l.Peer.Name}
+	if there.Name == "" {
+		there.Name = l.Peer.Device.Short()
+	}
+	p, ok := readPath(l.Path)
+	if !ok {
+		if l.Carrier != "shm" && l.Carrier != "unix" {
+			here.Addr, there.Addr = addrText(l.LocalAddr), addrText(l.RemoteAddr)
+		}
+		return []Hop{here, there}
+	}
+	here.By = p.engine
+	here.Addr, there.Addr = hostAddr(r.Local, p.engine, p.local), hostAddr(r.Remote, p.engine, p.remote)
+	hops := []Hop{here}
+	relayed := r.Way == "relay" || p.class == "relay"
+	at := p.remote.Addr()
+	private := !relayed && (at.IsPrivate() || at.IsLoopback() || at.IsLinkLocalUnicast())
+	if nat, has := outside(r.Local, p.engine); has && !private {
+		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.engine})
+	}
+	if relayed {
+		hops = append(hops, relayHop(r, p))
+	}
+	nat, has := outside(r.Remote, p.engine)
+	if !relayed { // the address that works is the one to show
+		nat, has = at, len(r.Remote) > 0 && !isHost(r.Remote, p.remote)
+	}
+	if has && !private {
+		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.engine})
+	}
+	return append(hops, there)
+}
+
+// relayHop is the relay of a path: this side's, or the other one's.
+func relayHop(r ice.Report, p path) Hop {
+	h := Hop{Kind: HopRelay, Name: r.Relay, Addr: p.local.String(), By: p.engine}
+	if r.Relay == "" {
+		h.Addr = p.remote.String()
+	}
+	return h
+}
+
+// path is a path as ice names it: "udp relay 203.0.113.10:1→203.0.113.14:2".
+type path struct {
+	engine, class string
+	local, remote netip.AddrPort
+}
+
+func readPath(s string) (p path, ok bool) {
+	words := strings.Fields(s)
+	if len(words) < 2 {
+		return p, false
+	}
+	p.engine = words[0]
+	if len(words) > 2 {
+		p.class = words[1]
+	}
+	local, remote, ok := strings.Cut(words[len(words)-1], "→")
+	if !ok {
+		return p, false
+	}
+	var errs [2]error
+	p.local, errs[0] = netip.ParseAddrPort(local)
+	p.remote, errs[1] = netip.ParseAddrPort(remote)
+	return p, errs[0] == nil && errs[1] == nil
+}
+
+// hostAddr is the interface's address that a side told; of the path if that is
+// one, or none is known.
+func hostAddr(told []ice.CandidateReport, engine string, of netip.AddrPort) string {
+	if len(told) == 0 || isHost(told, of) {
+		return of.String()
+	}
+	for _, c := range told {
+		if c.Engine == engine && c.Type == "host" {
+			return c.Address.String()
+		}
+	}
+	return ""
+}
+
+func isHost(told []ice.CandidateReport, a netip.AddrPort) bool {
+	for _, c := range told {
+		if c.Type == "host" && c.Address.Addr() == a.Addr() {
+			return true
+		}
+	}
+	return false
+}
+
+// outside is the address that a side has on the other side of its NAT, if it has
+// one.
+func outside(told []ice.CandidateReport, engine string) (netip.Addr, bool) {
+	for _, c := range told {
+		if c.Engine == engine && (c.Type == "srflx" || c.Type == "mapped") && !isHost(told, c.Address) {
+			return c.Address.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func addrText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
