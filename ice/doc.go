@@ -47,8 +47,8 @@
 // Relayed addresses are IPv4. At most 8 servers are asked. A TCP stream is TLS of
 // the standard library: a Write that runs into its deadline ends the stream for
 // writing. Streams over UDP end with their
-// Transport. A peer that dies without a word is noticed within three seconds
-// over UDP; over TCP only if its system ends the connection, so whoever uses
-// the stream has to ask for signs of life. Links between the same two devices
-// are not merged here: each Dial makes a stream.
+// Transport. A path that is lost is noticed within three seconds, over TCP on
+// Linux only; elsewhere, and where a program hangs while its system answers,
+// whoever uses the stream has to ask for signs of life. Links between the same
+// two devices are not merged here: each Dial makes a stream.
 package ice

@@ -43,6 +43,20 @@ type browser struct {
 	within time.Duration
 }
 
+// check refuses flags that cannot be meant.
+func (b *browser) check() error {
+	host, _, err := net.SplitHostPort(b.addr)
+	switch {
+	case err != nil:
+		return fmt.Errorf("--addr: %w", err)
+	case !isLoopbackHost(host) && len(b.hosts) == 0:
+		return fmt.Errorf("--addr %s is not loopback: whoever reaches it would ask in your name; if you mean it, name the hosts under which browsers may ask (--host)", b.addr)
+	case b.within <= 0:
+		return errors.New("--within: want more than 0")
+	}
+	return nil
+}
+
 func (b *browser) run(cmd *cobra.Command, name string) error {
 	ctx := cmd.Context()
 	name, site, named := strings.Cut(name, "/")
@@ -55,15 +69,8 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	host, _, err := net.SplitHostPort(b.addr)
-	if err != nil {
-		return usageError{fmt.Errorf("--addr: %w", err)}
-	}
-	if !isLoopbackHost(host) && len(b.hosts) == 0 {
-		return usageError{fmt.Errorf("--addr %s is not loopback: whoever reaches it would ask in your name; if you mean it, name the hosts under which browsers may ask (--host)", b.addr)}
-	}
-	if b.within <= 0 {
-		return usageError{errors.New("--within: want more than 0")}
+	if err := b.check(); err != nil {
+		return usageError{err}
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", b.addr)
 	if err != nil {

@@ -63,22 +63,8 @@ type Gateway struct {
 
 // NewGateway makes a gateway; Close it.
 func NewGateway(cfg GatewayConfig) (*Gateway, error) {
-	if cfg.Dial == nil {
-		return nil, errors.New("website: Dial is required")
-	}
-	if cfg.Site != "" {
-		if err := CheckSite(cfg.Site); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Within == 0 {
-		cfg.Within = openTimeout
-	}
-	if cfg.Name == "" {
-		cfg.Name = cfg.Device.String()
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
 	g := &Gateway{cfg: cfg, cross: http.NewCrossOriginProtection()}
 	life, cancel := context.WithCancel(context.Background())
@@ -125,6 +111,28 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 		ErrorLog:          log,
 	}
 	return g, nil
+}
+
+// complete checks a configuration and fills in what is not set.
+func (c *GatewayConfig) complete() error {
+	if c.Dial == nil {
+		return errors.New("website: Dial is required")
+	}
+	if c.Site != "" {
+		if err := CheckSite(c.Site); err != nil {
+			return err
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Within == 0 {
+		c.Within = openTimeout
+	}
+	if c.Name == "" {
+		c.Name = c.Device.String()
+	}
+	return nil
 }
 
 // dial opens a channel in time.
