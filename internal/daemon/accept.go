@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink"
+	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/contacts"
 	"peerlink/internal/control"
@@ -20,6 +21,7 @@ const (
 	// inviting device is called: what it has been convinced of it does not forget.
 	acceptWithin = time.Minute
 	acceptTries  = 3
+	acceptPause  = 250 * time.Millisecond
 )
 
 // accept uses a code.
@@ -57,6 +59,10 @@ func (d *Daemon) accept(ctx context.Context, c *control.Call) error {
 			return j.explain(ctx, err)
 		}
 		d.log.Info("invite: trying again", "device", device.Short(), "err", err)
+		select { // an invite that is ending is over by then
+		case <-time.After(acceptPause):
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -103,6 +109,7 @@ func (j *joiner) final(err error) bool {
 
 // explain says what an error means for who typed the code.
 func (j *joiner) explain(ctx context.Context, err error) error {
+	var hungUp *channel.ResetError
 	switch {
 	case errors.Is(err, invite.ErrWrong):
 		return fmt.Errorf("%w: one of the words is wrong, or another device pretends to be the one that invites: look at the code once more; after %d wrong tries it is good no more", err, invite.MaxWrong)
@@ -112,6 +119,8 @@ func (j *joiner) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("the other device is the contact %q now, but may not have heard of this one: %w", j.met.Name, err)
 	case ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)):
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	case errors.As(err, &hungUp):
+		return fmt.Errorf("the other device hung up: perhaps the code was used by somebody else, or is over; ask for a new one: %w", err)
 	}
 	return err
 }
