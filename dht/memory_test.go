@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"peerlink/internal/reach"
 )
 
 // All bootstrap nodes are gone for good; a device that was in the network before
@@ -53,15 +56,33 @@ func TestKnownDeviceIsReachedThoughLookupsFail(t *testing.T) {
 	if err := alice.Close(); err != nil {
 		t.Fatal(err)
 	}
+	forgetNetwork(t, path)
 	eclipse := startHostile(t, &hostile{}, nil)
 	cfg.Bootstrap = eclipse.addrs()
 	again := start(t, cfg)
 	eventually(t, "alice is eclipsed", func() bool { return again.Health().Table >= 1 })
-	again.joiner.extra = nil
 	exchange(t, again, bob, "after")
 	stranger := start(t, Config{Identity: newIdentity(t, "stranger"), Bootstrap: eclipse.addrs()})
 	if _, err := stranger.Lookup(testContext(t), bob.id()); err == nil {
 		t.Error("the eclipse shows bob to one who does not remember")
+	}
+}
+
+// forgetNetwork takes the nodes to join through out of a reach file.
+func forgetNetwork(t *testing.T, path string) {
+	t.Helper()
+	book, err := reach.Open(path, reach.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, via := range book.Known(networkName, time.Now()) {
+		book.Failed(networkName, via)
+	}
+	if left := book.Known(networkName, time.Now()); len(left) > 0 {
+		t.Fatalf("%v is left", left)
+	}
+	if err := book.Save(); err != nil {
+		t.Fatal(err)
 	}
 }
 
