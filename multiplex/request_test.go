@@ -80,7 +80,7 @@ func TestEarlyOpenerLearnsOfTheDecline(t *testing.T) {
 		if _, err := c.Write([]byte("x")); !errors.Is(err, ErrDeclined) {
 			t.Errorf("write: %v", err)
 		}
-		synctest.Wait()
+		settle()
 		if n, u := server.Stats().Channels, server.Stats().Unread; n != 0 || u != 0 {
 			t.Errorf("%d channels, %d bytes are left", n, u)
 		}
@@ -164,7 +164,7 @@ func TestWhatAnOpenerWroteBeforeClosingIsDelivered(t *testing.T) {
 					t.Errorf("read %q, %v", got, err)
 				}
 				_ = s.Close()
-				synctest.Wait()
+				settle()
 				if n, m := client.Stats().Channels, server.Stats().Channels; n != 0 || m != 0 {
 					t.Errorf("%d and %d channels are left", n, m)
 				}
@@ -184,7 +184,7 @@ func TestWhatAnOpenerWroteBeforeClosingIsDelivered(t *testing.T) {
 		if err := r.Decline("no"); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		settle()
 		if n, m, u := client.Stats().Channels, server.Stats().Channels, server.Stats().Unread; n != 0 || m != 0 || u != 0 {
 			t.Errorf("%d and %d channels, %d bytes are left", n, m, u)
 		}
@@ -369,7 +369,7 @@ func TestBurstOfOpensWaitsAndSucceeds(t *testing.T) {
 				}
 			})
 		}
-		synctest.Wait()
+		settle()
 		if n := server.Stats().Channels; n != maxAsked {
 			t.Errorf("%d requests were sent at once", n)
 		}
@@ -466,7 +466,7 @@ func TestEndThatOvertakesTheAnswerIsKept(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 		_ = c.Close()
-		synctest.Wait()
+		settle()
 		if n := h.s.Stats().Channels; n != 0 {
 			t.Errorf("%d channels are left", n)
 		}

@@ -191,7 +191,7 @@ func TestVersionsMeet(t *testing.T) {
 				}
 				_ = c.Close()
 			}
-			synctest.Wait()
+			settle()
 			if n, m := client.Stats().Channels, server.Stats().Channels; n != 0 || m != 0 {
 				t.Errorf("%v: %d and %d channels are left", v, n, m)
 			}
