@@ -127,7 +127,10 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 		case <-timer.C:
 		case <-n.kick:
 			pauses.Reset()
-		case <-ctx.Done(): // another round only tells why
+		case <-ctx.Done():
+			timer.Stop()
+			m.settle(n, nil, m.failure(n, context.Cause(ctx)))
+			return
 		}
 		timer.Stop()
 	}
