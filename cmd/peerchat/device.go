@@ -185,15 +185,10 @@ func newDeviceSign(o *options) *cobra.Command {
 	return cmd
 }
 
-func (o *options) signDevice(cmd *cobra.Command, typed, name string) (err error) {
-	if typed == "" {
-		if typed, err = readCode(cmd); err != nil {
-			return err
-		}
-	}
-	code, err := invite.Parse(typed)
+func (o *options) signDevice(cmd *cobra.Command, typed, name string) error {
+	code, err := codeOf(cmd, typed)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	s, err := o.open(cmd)
 	if err != nil {

@@ -171,15 +171,23 @@ func newAccept(o *options) *cobra.Command {
 	return cmd
 }
 
-func (o *options) accept(cmd *cobra.Command, n names, typed string) (err error) {
+// codeOf reads a code: the argument, or without one what is typed or piped in.
+func codeOf(cmd *cobra.Command, typed string) (code invite.Code, err error) {
 	if typed == "" {
 		if typed, err = readCode(cmd); err != nil {
-			return err
+			return code, err
 		}
 	}
-	code, err := invite.Parse(typed)
+	if code, err = invite.Parse(typed); err != nil {
+		return code, usageError{err}
+	}
+	return code, nil
+}
+
+func (o *options) accept(cmd *cobra.Command, n names, typed string) error {
+	code, err := codeOf(cmd, typed)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	s, err := o.open(cmd)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -76,28 +77,39 @@ type joiner struct {
 
 // join calls the inviting device and proves the code.
 func (j *joiner) join(ctx context.Context, device identity.DeviceID) error {
-	conn, err := j.d.acc.ConnectionManager().ConnectDevice(ctx, device, inviteURI(j.code.Number), peerlink.ConnectOptions{})
+	conn, peer, err := j.d.proveTo(ctx, device, inviteURI(j.code.Number), contactPurpose, j.code)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	peer, ok := peerlink.PeerOf(conn)
-	if !ok {
-		return errors.New("a channel that is no channel")
-	}
-	_, err = invite.Prove(ctx, conn, invite.Terms{
-		Role: invite.Joiner, Purpose: contactPurpose, Code: j.code,
-		Me: j.d.acc.Identity().DeviceID(), Peer: peer.Device,
-	})
-	if err != nil {
-		return err
-	}
 	return invite.Introduce(ctx, conn, invite.Joiner, j.me, func(theirs string) (err error) {
 		if j.met.Name == "" {
 			j.met, err = j.d.meet(peer, j.name, theirs)
 		}
 		return err
 	})
+}
+
+// proveTo calls a device that shows a code, and proves that this one knows it.
+// The channel is the caller's to close.
+func (d *Daemon) proveTo(ctx context.Context, device identity.DeviceID, uri, purpose string, code invite.Code) (net.Conn, identity.Peer, error) {
+	conn, err := d.acc.ConnectionManager().ConnectDevice(ctx, device, uri, peerlink.ConnectOptions{})
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	peer, ok := peerlink.PeerOf(conn)
+	if !ok {
+		_ = conn.Close()
+		return nil, identity.Peer{}, errors.New("a channel that is no channel")
+	}
+	if _, err := invite.Prove(ctx, conn, invite.Terms{
+		Role: invite.Joiner, Purpose: purpose, Code: code,
+		Me: d.acc.Identity().DeviceID(), Peer: peer.Device,
+	}); err != nil {
+		_ = conn.Close()
+		return nil, identity.Peer{}, err
+	}
+	return conn, peer, nil
 }
 
 // final tells whether trying again would come to the same.

@@ -83,22 +83,11 @@ type signer struct {
 
 // sign calls the device that shows the code, proves the code, and signs it.
 func (s *signer) sign(ctx context.Context, device identity.DeviceID) error {
-	conn, err := s.d.acc.ConnectionManager().ConnectDevice(ctx, device, joinURI(s.code.Number), peerlink.ConnectOptions{})
+	conn, peer, err := s.d.proveTo(ctx, device, joinURI(s.code.Number), devicePurpose, s.code)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	peer, ok := peerlink.PeerOf(conn)
-	if !ok {
-		return errors.New("a channel that is no channel")
-	}
-	_, err = invite.Prove(ctx, conn, invite.Terms{
-		Role: invite.Joiner, Purpose: devicePurpose, Code: s.code,
-		Me: s.d.acc.Identity().DeviceID(), Peer: peer.Device,
-	})
-	if err != nil {
-		return err
-	}
 	defer deadline(ctx, conn)()
 	ms := peerlink.NewMessages(&boundedConn{Conn: conn, left: maxJoinBytes})
 	asked, err := ms.Receive()
