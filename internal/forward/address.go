@@ -96,7 +96,8 @@ func oneForm(host string, why use) (string, error) {
 		return host, nil
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == "" || len(host) > 253 || strings.ContainsAny(host, " *:/[]%") {
+	emptyLabel := strings.Contains("."+host+".", "..") // RFC 1034 section 3.1: only the root's is empty
+	if emptyLabel || len(host) > 253 || strings.ContainsAny(host, " *:/[]%") {
 		return "", errors.New("want a host's name or IP address before the port")
 	}
 	return host, nil

@@ -29,7 +29,7 @@ func TestSpecsAreReadAsSSHReadsThem(t *testing.T) {
 		"", "80", "80:host", "80:host:", "80::80", "80:host:0", "80:host:65536", "-1:host:80", "80:host:http",
 		"a:b:80:host:80", "80:*:80", "80:ho st:80", "80:[::1:80", "80:::1]:80", "80:host:*", "/a:b:c:80", "b:/a:c:80",
 		"80:/" + strings.Repeat("x", maxPath), "80:ho\x1bst:80", "80:host\u202e:80", "80:h%eth0:80", "80:" + strings.Repeat("h", 254) + ":80",
-		"\xff:host:80",
+		"\xff:host:80", "80:..:80", "80:.:80", "80:host..:80", "80:.host:80", "80:a..b:80",
 	} {
 		if sp, err := ParseSpec(in); err == nil {
 			t.Errorf("%q was taken as %+v", in, sp)
@@ -38,7 +38,7 @@ func TestSpecsAreReadAsSSHReadsThem(t *testing.T) {
 }
 
 func FuzzParseSpec(f *testing.F) {
-	for _, s := range []string{"8080:localhost:80", "*:1:[::1]:2", "/a:/b", "[::1]:5:/x", ":::", "[:]"} {
+	for _, s := range []string{"8080:localhost:80", "*:1:[::1]:2", "/a:/b", "[::1]:5:/x", ":::", "[:]", "0:..:1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
