@@ -132,6 +132,17 @@ describe("the proof", () => {
     expect(a).toMatchObject({ status: "fulfilled", value: { device: p[1].me.device, name: "bob" } });
     expect(b).toMatchObject({ status: "fulfilled", value: { device: p[0].me.device, name: "alice" } });
   });
+  // A callee's channel may drop what is sent before the first message has come.
+  test("the callee says nothing before the caller", async () => {
+    const p = await provers();
+    let heard = false;
+    const results = await both([p[1], p[0]], wires((m, from) => {
+      if (from === 1) heard = true;
+      else if (!heard) return "lost";
+      return m;
+    }));
+    expect(results.map((r) => r.status)).toEqual(["fulfilled", "fulfilled"]);
+  });
   // fault: a signalling server that swaps fingerprints sits in the middle of two DTLS handshakes.
   test("fails where somebody stands between with other certificates", async () => {
     const p = await provers();

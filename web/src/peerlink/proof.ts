@@ -78,13 +78,17 @@ export interface Prover {
 /** prove runs the exchange and returns who is there. It ends with the wire. */
 export async function prove(p: Prover, wire: Wire): Promise<Peer> {
   const mine: Party = { device: p.me.device, fingerprint: p.own, nonce: random(nonceLen) };
-  wire.send(encodeHello(mine.nonce, p.me.chain));
+  const say = () => wire.send(encodeHello(mine.nonce, p.me.chain));
+  // Chromium shows a callee its channel as open a moment before it sends what it
+  // is given there: the caller's hello tells that it does.
+  if (p.role === "caller") say();
   let peer: Peer;
   try {
     const hello = decodeHello(await binary(wire));
     peer = await verifyChain(hello.chain);
     if (peer.device !== p.peer) throw new ProtocolError("another device is at the other end");
     trust(p, peer);
+    if (p.role === "callee") say();
     const theirs: Party = { device: peer.device, fingerprint: p.far, nonce: hello.nonce };
     const [caller, callee] = p.role === "caller" ? [mine, theirs] : [theirs, mine];
     wire.send(await p.me.sign(purpose, proofStatement(p.role, caller, callee)));
