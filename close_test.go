@@ -123,7 +123,8 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 func TestShutdownLetsChannelsFinish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		alice, bob, carol := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil)
+		carol.echo(t, "*")
 		accepted := bob.accepted(t, "*")
 		a := connect(t, alice, bob, "file://")
 		b := <-accepted
@@ -140,6 +141,15 @@ func TestShutdownLetsChannelsFinish(t *testing.T) {
 		}
 		if _, err := bob.ConnectDevice(background, alice.id.DeviceID(), "late://", peerlink.ConnectOptions{}); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("a new channel by the one who shuts down: %v", err)
+		}
+		if _, err := bob.ConnectDevice(background, carol.id.DeviceID(), "late://", peerlink.ConnectOptions{}); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a new link by the one who shuts down: %v", err)
+		}
+		if _, err := carol.ConnectDevice(background, bob.id.DeviceID(), "late://", peerlink.ConnectOptions{}); err == nil {
+			t.Error("a new link to the one who shuts down")
+		}
+		if _, err := bob.Listen("late://*"); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a new listener during shutdown: %v", err)
 		}
 		time.Sleep(20 * time.Second)
 		go func() {

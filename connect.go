@@ -109,10 +109,21 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 	case err == nil:
 		_ = sock.Reset(channel.CodeCancelled)
 		return nil, false, errRetired
-	case givenUp && l.mux.Ending(), closingThere(ctx, l, err):
+	case givenUp && l.mux.Ending(), givenUpThere(err), closingThere(ctx, l, err):
 		return nil, false, errRetired
 	}
 	return nil, true, err
+}
+
+// givenUpThere reports whether the peer ended the link because it had no use
+// for it. Then it has taken no channel on it, and where it made several links at
+// once that may happen to a request more than once.
+func givenUpThere(err error) bool {
+	var bye *multiplex.GoingAwayError
+	if !errors.As(err, &bye) {
+		return false
+	}
+	return bye.Reason == reasonNotNeeded || bye.Reason == errCrossed.Error() || bye.Reason == errIdle.Error()
 }
 
 // closingThere reports whether a request was declined only because the peer
@@ -137,6 +148,9 @@ func closingThere(ctx context.Context, l *link, err error) bool {
 // reasonClosing is what requests are declined with on a link that its side
 // closes, by multiplex and here.
 const reasonClosing = "closing"
+
+// reasonNotNeeded is told on a link that is given up before it is known here.
+const reasonNotNeeded = "not needed any more"
 
 // errRetired is why a link did not take a request: it is about to be closed
 // here, because it is idle or another one takes its place.

@@ -136,10 +136,8 @@ type lateReader struct {
 }
 
 func (r *lateReader) Read(p []byte) (int, error) {
-	timer := time.NewTimer(time.Until(r.from))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-after(time.Until(r.from)):
 	case <-r.closed:
 	}
 	return r.Conn.Read(p)

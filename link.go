@@ -68,6 +68,7 @@ type link struct {
 	// deliberate links were asked for by themselves (NewLink, certain carriers,
 	// an address, AddConn): the rule about two links at once leaves them alone.
 	deliberate bool
+	of         *negotiation // that this link was dialled for; nil: for none
 	mux        *multiplex.Socket
 	up         time.Time
 	asking     chan struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -44,6 +45,10 @@ func TestSecondChannelUsesTheSameLink(t *testing.T) {
 		if cs := alice.Connections(); len(cs) != 1 || len(cs[0].Channels) != 2 || cs[0].Peer.Name != "bob" || cs[0].Direction != peerlink.Outbound {
 			t.Errorf("alice's connections: %+v", cs)
 		}
+		if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://bob", peerlink.ConnectOptions{Mode: peerlink.NewLink}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
 		if fmt.Sprint(news) != "[alice]" {
 			t.Errorf("bob heard of %v, want alice once", news)
 		}
@@ -308,6 +313,28 @@ func TestMostSpecificPatternWins(t *testing.T) {
 			if err != nil || string(buf[:k]) != want {
 				t.Errorf("%s went to %q (%v), want %q", uri, buf[:k], err, want)
 			}
+		}
+	})
+}
+
+// Channels that a listener has accepted and nobody took end with it.
+func TestClosedListenerLeavesNoChannelBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		l, err := bob.Listen("*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := connect(t, alice, bob, "chat://bob")
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("read %v", err)
+		}
+		if c, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accepted %v, %v afterwards", c, err)
 		}
 	})
 }

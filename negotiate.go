@@ -38,6 +38,7 @@ type negotiation struct {
 	rounds  int           // rounds that have failed
 	now     []attempt     // of the round under way
 	before  []Attempt     // of the round before
+	won     bool          // a carrier's link is known; the others' are not needed
 	link    *link         // the link, once it is over
 	err     error         // or why there is none
 	over    bool
@@ -269,7 +270,9 @@ func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
 	defer m.mu.Unlock()
 	a := &n.now[i]
 	a.Err, a.Took = err, time.Since(a.began)
-	m.carrierLocked(a.of).Failed++
+	if !errors.Is(err, errCrossed) && !givenUpThere(err) { // it did get there
+		m.carrierLocked(a.of).Failed++
+	}
 }
 
 // overran counts the attempts that a round gives up if its time is over.

@@ -334,7 +334,7 @@ func TestOneDeviceCannotTakeAllLinks(t *testing.T) {
 		greedy, modest := n.newDevice(t, "greedy", nil), n.newDevice(t, "modest", nil)
 		for i := range 4 {
 			_, err := greedy.ConnectDevice(background, bob.id.DeviceID(), "x://", peerlink.ConnectOptions{Mode: peerlink.NewLink})
-			if (err == nil) != (i < 2) {
+			if (err == nil) != (i < 2) || i >= 2 && !errors.Is(err, peerlink.ErrRefused) {
 				t.Errorf("link %d: %v", i, err)
 			}
 		}
@@ -345,8 +345,9 @@ func TestOneDeviceCannotTakeAllLinks(t *testing.T) {
 func TestChosenLinkIsUsedAndNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		alice, bob, carol := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil)
 		bob.echo(t, "*")
+		carol.echo(t, "*")
 		connect(t, alice, bob, "chat://1")
 		if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://2", peerlink.ConnectOptions{Mode: peerlink.NewLink}); err != nil {
 			t.Fatal(err)
@@ -371,9 +372,9 @@ func TestChosenLinkIsUsedAndNoOther(t *testing.T) {
 		for _, o := range []struct {
 			to   *device
 			link peerlink.LinkID
-		}{{bob, ids[1].ID}, {alice, ids[0].ID}} {
-			if _, err := alice.ConnectDevice(background, o.to.id.DeviceID(), "x://", peerlink.ConnectOptions{Link: o.link}); err == nil {
-				t.Errorf("link %v was taken to %v", o.link, o.to.id.Peer())
+		}{{bob, ids[1].ID}, {carol, ids[0].ID}} { // ended, and another device's
+			if _, err := alice.ConnectDevice(background, o.to.id.DeviceID(), "x://", peerlink.ConnectOptions{Link: o.link}); !errors.Is(err, peerlink.ErrNotConnected) {
+				t.Errorf("link %v to %v: %v", o.link, o.to.id.Peer(), err)
 			}
 		}
 	})

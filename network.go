@@ -60,13 +60,13 @@ func (m *ConnectionManager) probe(l *link) {
 	if skip {
 		return
 	}
+	wanted := l.mux.Stats().Channels > 0 // a link that has ended has none any more
 	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.ProbeTimeout)
 	_, err := l.mux.Ping(ctx)
 	cancel()
-	wanted := l.mux.Stats().Channels > 0
 	if err != nil && ctx.Err() != nil && m.ctx.Err() == nil && !l.mux.Ending() {
 		m.doubtful(l, true)
-		if wanted {
+		if wanted = l.mux.Stats().Channels > 0; wanted {
 			m.goFunc(func() { m.renew(l.peer.Device) })
 		}
 		_, err = l.mux.Ping(m.ctx) // ends with the link, at the latest

@@ -130,6 +130,57 @@ func TestChangedNetworkReplacesLinksThatDoNotAnswer(t *testing.T) {
 	})
 }
 
+// A link that breaks while it is asked whether it lives is replaced at once, if
+// it had channels.
+func TestLinkThatBreaksUnderProbeIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		holes := alice.holes()
+		bob.echo(t, "*")
+		c := connect(t, alice, bob, "chat://bob")
+		holes()[0].set(false)
+		alice.ConnectivityChanged()
+		time.Sleep(time.Second)
+		_ = holes()[0].Conn.Close() // by the path, not by this side
+		holes()[0].set(true)
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("the channel lives")
+		}
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if cs := alice.Connections(); len(holes()) != 2 || len(cs) != 1 {
+			t.Errorf("%d dials, links: %+v", len(holes()), cs)
+		}
+	})
+}
+
+// A device that comes with another link may have lost the one before: that is
+// asked, and not used for channels any more while it is silent.
+func TestLinkOfADeviceThatComesAnewIsDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		quiet := func(c *peerlink.Config) { c.Link = multiplex.Config{BeaconInterval: -1} }
+		alice, bob := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet)
+		holes := alice.holes()
+		alice.echo(t, "*")
+		bob.echo(t, "*")
+		connect(t, alice, bob, "chat://old")
+		holes()[0].set(false) // and neither side is told of it
+		s, err := bob.ConnectDevice(background, alice.id.DeviceID(), "chat://new", peerlink.ConnectOptions{Mode: peerlink.NewLink})
+		if err != nil {
+			t.Fatal(err)
+		}
+		exchange(t, s, "hello")
+		time.Sleep(2100 * time.Millisecond)
+		began := time.Now()
+		exchange(t, connect(t, alice, bob, "chat://back"), "hello")
+		if d := time.Since(began); d != 0 {
+			t.Errorf("it took %v: the silent link was used", d)
+		}
+	})
+}
+
 func TestLinkThatAnswersLateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork("memory")

@@ -19,9 +19,9 @@ type result struct {
 
 // race is one round of a negotiation: it starts the dialers in order, each a
 // head start after the one before or as soon as all before have failed, and
-// returns the first link that comes up. What comes later is closed. A refusal
-// by the device ends the race. hopeless says that another round would be no
-// better.
+// returns the one link that comes up: register turns away what comes later, so
+// that no channel comes about on a link that is then closed. A refusal by the
+// device ends the race. hopeless says that another round would be no better.
 func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []Dialer) (l *link, hopeless bool, err error) {
 	timeout := fmt.Errorf("gave up after %v", m.cfg.ConnectTimeout)
 	ctx, stop := context.WithTimeoutCause(ctx, m.cfg.ConnectTimeout, timeout)
@@ -29,25 +29,21 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	runs, cancel := context.WithCancelCause(ctx)
 	results := make(chan result, len(dialers))
 	running := 0
-	defer func() { // losers: stop them, and close what they still bring
+	defer func() { // losers: stop them, and wait for them
 		cancel(errLost)
 		m.wg.Go(func() {
 			for ; running > 0; running-- {
-				if r := <-results; r.link != nil {
-					_ = r.link.mux.Close()
-				}
+				<-results
 			}
 		})
 	}()
 	hopeless = true
-	headStart := time.NewTimer(0)
-	defer headStart.Stop()
+	next := after(0) // dialer
 	for {
-		if running == 0 && len(dialers) == 0 {
+		switch {
+		case len(dialers) == 0 && running == 0:
 			return nil, hopeless, m.failure(n, context.Cause(ctx))
-		}
-		next := headStart.C
-		if len(dialers) == 0 {
+		case len(dialers) == 0:
 			next = nil
 		}
 		select {
@@ -59,11 +55,14 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 				l, err := m.dial(runs, d, n)
 				results <- result{l, err, i}
 			}()
-			headStart.Reset(m.headStart(d))
+			next = after(m.headStart(d))
 		case r := <-results:
 			running--
 			if r.err == nil {
 				return r.link, false, nil
+			}
+			if errors.Is(r.err, errLost) {
+				continue // the winner's result is on its way
 			}
 			verdict := judge(r.err)
 			m.ended(n, r.attempt, verdict.err)
@@ -73,13 +72,25 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 				return nil, true, m.failure(n, nil)
 			}
 			if running == 0 {
-				headStart.Reset(0)
+				next = after(0)
 			}
 		case <-ctx.Done():
 			m.overran(ctx, n, timeout)
 			return nil, false, m.failure(n, context.Cause(ctx))
 		}
 	}
+}
+
+// after is time.After, but for the past a channel that is ready by itself: in a
+// test's time bubble, channel timers that have run out before anybody waited
+// for them crash Go 1.26's race detector if two goroutines meet them at once.
+func after(d time.Duration) <-chan time.Time {
+	if d > 0 {
+		return time.After(d)
+	}
+	c := make(chan time.Time)
+	close(c)
+	return c
 }
 
 // headStart is how long a dialer is alone before the next one starts.
@@ -136,7 +147,7 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 		return nil, errLost
 	}
 	defer m.raised(n)
-	l := &link{peer: proven, carrier: carrierOf(d), direction: Outbound, deliberate: n.deliberate || n.carriers != nil}
+	l := &link{peer: proven, carrier: carrierOf(d), direction: Outbound, deliberate: n.deliberate || n.carriers != nil, of: n}
 	if _, err := m.raise(ctx, l, conn); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.path, err)
 	}

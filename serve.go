@@ -194,7 +194,7 @@ func reasonFor(err error) string {
 	case errors.Is(err, identity.ErrNotTrusted):
 		return "not trusted"
 	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
-		return "not needed any more"
+		return reasonNotNeeded
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "no decision in time"
 	}

@@ -58,6 +58,9 @@ func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err 
 		}
 	}
 	m.placeLocked(l)
+	if l.of != nil {
+		l.of.won = true
+	}
 	m.byDevice[l.peer.Device] = append(others, l)
 	m.links++
 	t := m.carrierLocked(l.carrier)
@@ -75,6 +78,8 @@ func (m *ConnectionManager) admitLocked(l *link) error {
 	switch {
 	case m.leaving:
 		return errClosed
+	case l.of != nil && l.of.won:
+		return errLost // before it is known, so that nobody has a channel on it
 	case m.links >= m.cfg.Capacity:
 		return fmt.Errorf("%w: %d exist", ErrCapacity, m.links)
 	case len(m.byDevice[l.peer.Device]) >= m.cfg.PerDevice:

@@ -162,13 +162,14 @@ func TestUniqueCallerLeavesAlone(t *testing.T) {
 		bob.echo(t, "*")
 		alice.port.dials = func(ctx context.Context) error { return wait(ctx, 5*time.Second) }
 		results := make(chan error, 2)
-		for _, d := range []time.Duration{time.Second, time.Minute} {
+		for _, d := range []time.Duration{time.Second, time.Minute} { // the impatient one begins it
 			go func() {
 				ctx, cancel := within(d)
 				defer cancel()
 				_, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "sync://", unique)
 				results <- err
 			}()
+			synctest.Wait()
 		}
 		if err := <-results; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the impatient one got %v", err)

@@ -122,10 +122,23 @@ func (p *Port) Socket() *Socket { return p.socket() }
 // perhaps.
 func (p *Port) Framed() { atomic.AddUint32(&p.framesIn, 1) }
 
-// Deliver hands over bytes from the peer; they are copied. woke says that a
-// Read waited for them. It returns an error that matches ErrFlowControl, and
-// takes nothing, if the peer had no credit for them. What arrives after the
-// local end was closed is dropped.
+// Room returns where the Read in Link.Lead wants the next n bytes, as far as it
+// does; nothing if it wants none. They may be put there until that Lead returns,
+// and are then given to Deliver as they lie there.
+func (p *Port) Room(n int) []byte {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.leading || s.rerr != nil || s.in.n > 0 {
+		return nil
+	}
+	return s.want[:min(len(s.want), n)]
+}
+
+// Deliver hands over bytes from the peer; they are copied, unless they are where
+// Room said. woke says that a Read waited for them. It returns an error that
+// matches ErrFlowControl, and takes nothing, if the peer had no credit for them.
+// What arrives after the local end was closed is dropped.
 func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	s := p.socket()
 	s.mu.Lock()
@@ -139,8 +152,11 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	if s.rerr != nil {
 		return false, nil
 	}
-	if s.in.n == 0 && len(s.want) > 0 {
-		n := copy(s.want, b)
+	if s.in.n == 0 && len(s.want) > 0 && len(b) > 0 {
+		n := len(b)
+		if &b[0] != &s.want[0] {
+			n = copy(s.want, b)
+		}
 		s.want = s.want[n:]
 		b = b[n:]
 		woke = s.got == 0

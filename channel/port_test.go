@@ -3,6 +3,7 @@ package channel
 import (
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 )
@@ -17,6 +18,90 @@ func TestDeliverTakesNoMoreThanTheWindow(t *testing.T) {
 	}
 	if n := s.Stats().Unread; n != 10 {
 		t.Errorf("%d bytes are buffered", n)
+	}
+}
+
+// leading is a queue whose Reads receive: lead is what they do.
+type leading struct {
+	*queue
+	lead func(*Port)
+}
+
+func (l leading) Lead(port *Port) bool {
+	l.lead(port)
+	return true
+}
+
+func lead(p Params, f func(*Port)) (*Socket, *Port) {
+	p.ID, p.URI, p.Link = 7, "test://", leading{&queue{}, f}
+	return New(p)
+}
+
+func TestReadTakesWhatWasPutWhereItWantsIt(t *testing.T) {
+	buf := make([]byte, 20)
+	s, port := lead(Params{Credit: 1, Window: 100}, func(port *Port) {
+		for _, text := range []string{"hello", " ", "you"} {
+			room := port.Room(len(text))
+			if len(room) != len(text) {
+				t.Errorf("room for %d bytes of %q", len(room), text)
+			}
+			copy(room, text)
+			if woke, err := port.Deliver(room); err != nil || woke != (text == "hello") {
+				t.Errorf("%q: woke %v, %v", text, woke, err)
+			}
+		}
+		if n := len(port.Room(100)); n != 11 {
+			t.Errorf("room for %d bytes more, want 11", n)
+		}
+		_, _ = port.Deliver([]byte(" too, and something more"))
+		if n := len(port.Room(100)); n != 0 {
+			t.Errorf("room for %d bytes where all is full", n)
+		}
+	})
+	if n := len(port.Room(100)); n != 0 {
+		t.Errorf("room for %d bytes where nobody reads", n)
+	}
+	if n, err := s.Read(buf); n != 20 || err != nil || string(buf) != "hello you too, and s" {
+		t.Errorf("read %d, %v, %q", n, err, buf)
+	}
+	if n := len(port.Room(100)); n != 0 {
+		t.Errorf("room for %d bytes after the Read", n)
+	}
+	if st := s.Stats(); st.BytesReceived != 33 || st.Unread != 13 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// fault: C2, C4
+func TestWhatWasPutIntoAReadCountsLikeTheRest(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(*Port) // after Room, before Deliver
+		size   int
+		want   error // of Deliver
+		read   int
+		err    error
+	}{
+		"within the credit":    {func(*Port) {}, 10, nil, 10, nil},
+		"more than the credit": {func(p *Port) { p.Fail(ErrFlowControl) }, 11, ErrFlowControl, 0, ErrFlowControl},
+		"closed meanwhile":     {func(p *Port) { _ = p.Socket().Close() }, 10, nil, 0, net.ErrClosed},
+		"reset meanwhile":      {func(p *Port) { p.Fail(io.ErrNoProgress) }, 10, nil, 0, io.ErrNoProgress},
+	} {
+		s, _ := lead(Params{Credit: 1, Window: 10}, func(port *Port) {
+			room := port.Room(c.size)
+			if len(room) != c.size {
+				t.Errorf("%s: room for %d bytes", name, len(room))
+			}
+			c.before(port)
+			if _, err := port.Deliver(room); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+		if n, err := s.Read(make([]byte, 20)); n != c.read || !errors.Is(err, c.err) {
+			t.Errorf("%s: read %d, %v", name, n, err)
+		}
+		if n := s.Stats().Unread; n != 0 {
+			t.Errorf("%s: %d bytes are unread", name, n)
+		}
 	}
 }
 

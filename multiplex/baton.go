@@ -68,7 +68,7 @@ func (e *entry) Lead(port *channel.Port) bool {
 	s.baton.leader = port
 	s.flush()
 	for port.Waits() {
-		if err := s.intake.read(s.conn); err != nil && !s.interrupted(err) {
+		if err := s.readFor(port); err != nil && !s.interrupted(err) {
 			go s.endRead(err)
 			return true
 		}

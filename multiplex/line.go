@@ -53,13 +53,17 @@ type line struct {
 	eager bool        // the conn can be written to without waiting
 	heard atomic.Bool // data has come since the last push: the peer may wait for an answer
 
+	stager stager // the conn, if it is memory
+
 	mu       sync.Mutex
 	wake     sync.Cond // on mu: there is something for the writer
 	urgent   []byte
 	data     []byte
-	spare    []byte // what data was written from last
-	resets   bool   // there are resets in data
-	replies  int    // bytes of urgent and data that the peer provoked
+	staged   int             // bytes that the conn has already, to go ahead of both
+	head     [headerLen]byte // of the frame that is being staged
+	spare    []byte          // what data was written from last
+	resets   bool            // there are resets in data
+	replies  int             // bytes of urgent and data that the peer provoked
 	ready    []*entry
 	round    uint64     // counts the batches taken, from 1: see entry.round
 	busy     bool       // somebody writes: it owns batch
@@ -142,7 +146,7 @@ func (l *line) push(e *entry, p []byte) (n int) {
 	l.streams = l.last == e.id && !l.heard.Swap(false)
 	l.last, l.prompt = e.id, true
 	if len(l.ready) == 0 || len(p) <= expressLen {
-		n = l.appendLocked(e, p)
+		n = l.appendLocked(e, p, l.pacer.limit)
 	}
 	if n < len(p) {
 		e.turn = queued
@@ -158,15 +162,15 @@ func (l *line) tryPush(e *entry, p []byte) bool {
 	if e.turn != idle || len(l.ready) > 0 || len(p) > l.size.fitting(lineCap-len(l.data)) {
 		return false
 	}
-	l.appendLocked(e, p)
+	l.appendLocked(e, p, lineCap) // not the pacer's limit: all or nothing
 	l.prompt = true
 	return true
 }
 
-// appendLocked queues as much of p as there is room for. A small frame goes
-// ahead of the bulk of other channels, but never of what waits of its own.
-// l.mu is held.
-func (l *line) appendLocked(e *entry, p []byte) (n int) {
+// appendLocked queues as much of p as there is room for where so much data may
+// wait. A small frame goes ahead of the bulk of other channels, but never of
+// what waits of its own. l.mu is held.
+func (l *line) appendLocked(e *entry, p []byte, limit int) (n int) {
 	if len(p) <= expressLen && e.round != l.round && len(l.urgent) < expressCap {
 		l.urgent = append(appendHeader(l.urgent, e.id, len(p)), p...)
 		return len(p)
@@ -174,17 +178,19 @@ func (l *line) appendLocked(e *entry, p []byte) (n int) {
 	if len(l.ready) > 0 {
 		return 0
 	}
-	n = min(len(p), l.size.fitting(l.pacer.limit-len(l.data)))
-	if n > 0 {
+	n = min(len(p), l.size.fitting(limit-len(l.data)))
+	k := l.stageLocked(e.id, p[:n])
+	if k < n {
 		e.round = l.round
 	}
-	l.data = l.size.appendFrames(l.data, e.id, p[:n])
+	l.data = l.size.appendFrames(l.data, e.id, p[k:n])
 	return n
 }
 
 // batch is what is written at once. Its slices are swapped with the line's.
 type batch struct {
 	urgent, data []byte
+	staged       int // bytes that the conn has already, to go ahead of the rest
 	turns        []*entry
 	rest         [2][]byte // of urgent and data, what is not written yet
 }
@@ -214,7 +220,7 @@ func (l *line) claim(few bool) verdict {
 	case !l.prompt:
 		l.deferred = true
 		return sendLater
-	case len(l.data) < gatherLen && (l.streams || !few):
+	case l.staged+len(l.data) < gatherLen && (l.streams || !few):
 		l.wake.Signal()
 		return sendOthers
 	}
@@ -261,6 +267,7 @@ func (l *line) take() bool {
 		return false
 	}
 	b.urgent, l.urgent = l.urgent, b.urgent[:0]
+	b.staged, l.staged = l.staged, 0
 	if len(l.data)+len(l.ready) > 0 { // else the buffers stay here, for trim
 		b.data, l.data, l.spare = l.data, l.spare, nil
 	}
@@ -294,7 +301,7 @@ func (l *line) handOver() {
 	l.wake.Signal()
 }
 
-func (l *line) emptyLocked() bool { return len(l.urgent)+len(l.data)+len(l.ready) == 0 }
+func (l *line) emptyLocked() bool { return l.staged+len(l.urgent)+len(l.data)+len(l.ready) == 0 }
 
 // trim lets go of the buffers of a line that has no data to write, so that a
 // link that was busy once holds no memory for it.

@@ -337,6 +337,20 @@ func TestIdleLineHoldsNoBuffers(t *testing.T) {
 	})
 }
 
+// What TrySend is told to be taken is taken, also where a slow conn has made
+// batches small.
+func TestTryPushTakesAllOnASlowLine(t *testing.T) {
+	l := line{size: cutBody, pacer: pacer{limit: minCap}}
+	l.wake.L = &l.mu
+	e := &entry{id: 1}
+	if !l.tryPush(e, fill(100_000)) || len(l.data) != 100_000+7*headerLen {
+		t.Errorf("%d bytes wait", len(l.data))
+	}
+	if l.tryPush(e, fill(lineCap-100_000)) || len(l.data) != 100_000+7*headerLen {
+		t.Errorf("more than the line takes: %d bytes wait", len(l.data))
+	}
+}
+
 func TestFittingInvertsFraming(t *testing.T) {
 	for _, room := range []int{-1 << 20, -1, 0, 1, headerLen, headerLen + 1, cutBody, cutBody + headerLen, cutBody + headerLen + 1, lineCap, lineCap - 1} {
 		n := frameSize(cutBody).fitting(room)

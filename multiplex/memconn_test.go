@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,75 @@ type memConn struct {
 // eagerMemConn can be written to without waiting, and takes parts at random.
 type eagerMemConn struct{ *memConn }
 
+// stagingMemConn is memory: what is sent can be staged, which is refused at
+// random, too.
+type stagingMemConn struct {
+	eagerMemConn
+	stages *atomic.Int32
+	into   *atomic.Pointer[[]byte] // if set, Reads into this are counted
+	reads  *atomic.Int32
+}
+
+func staging(c *memConn) stagingMemConn {
+	return stagingMemConn{eagerMemConn{c}, new(atomic.Int32), new(atomic.Pointer[[]byte]), new(atomic.Int32)}
+}
+
+// FrameSize is that of memory carriers.
+func (c stagingMemConn) FrameSize() int { return maxBody }
+
+// Stage keeps head and body for the next write.
+func (c stagingMemConn) Stage(head, body []byte) bool {
+	q := c.out
+	q.mu.Lock()
+	n := len(head) + len(body)
+	if q.closed || q.n+len(q.staged)+n > q.room || rand.IntN(4) == 0 {
+		q.mu.Unlock()
+		return false
+	}
+	q.staged = append(append(q.staged, head...), body...)
+	q.mu.Unlock()
+	c.stages.Add(1)
+	return true
+}
+
+// Write sends what is staged first.
+func (c stagingMemConn) Write(p []byte) (int, error) {
+	c.publish()
+	return c.eagerMemConn.Write(p)
+}
+
+// WriteNow sends what is staged first.
+func (c stagingMemConn) WriteNow(p []byte) (int, error) {
+	if rand.IntN(8) == 0 {
+		return 0, syscall.EAGAIN
+	}
+	c.publish()
+	return c.eagerMemConn.WriteNow(p)
+}
+
+// publish sends what is staged, for which there is room.
+func (c stagingMemConn) publish() {
+	q := c.out
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.staged) > 0 && !q.closed {
+		q.put(q.staged)
+	}
+	q.staged = nil
+}
+
+// Read counts those that bring bytes straight to where they are wanted.
+func (c stagingMemConn) Read(p []byte) (int, error) {
+	n, err := c.eagerMemConn.Read(p)
+	if into := c.into.Load(); into != nil && n > 0 && last(*into) == last(p) {
+		c.reads.Add(1)
+	}
+	return n, err
+}
+
+// last is where the array that p is a part of ends.
+func last(p []byte) *byte { return &p[:cap(p)][cap(p)-1] }
+
 type memQueue struct {
 	room  int
 	rate  float64 // bytes per second; 0: any
@@ -28,6 +98,7 @@ type memQueue struct {
 	wake    sync.Cond
 	chunks  []memChunk
 	n       int
+	staged  []byte // not sent
 	closed  bool
 	expired bool // the reader's deadline
 	writes  int

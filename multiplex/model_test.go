@@ -235,13 +235,17 @@ func over(h *half) bool { return h.ended || h.cut || h.stoped }
 
 // TestChannelsFollowTheModel runs random schedules of everything that both
 // applications can do, and compares with queues of bytes: over a conn whose
-// writes wait, and over one that takes at once what it has room for.
+// writes wait, over one that takes at once what it has room for, and over memory.
 func TestChannelsFollowTheModel(t *testing.T) {
 	for name, conns := range map[string]func() (a, b net.Conn){
 		"pipe": net.Pipe,
 		"eager": func() (net.Conn, net.Conn) {
 			a, b := memPipe(20_000, 0, 0)
 			return eagerMemConn{a}, eagerMemConn{b}
+		},
+		"memory": func() (net.Conn, net.Conn) {
+			a, b := memPipe(80_000, 0, 0)
+			return staging(a), staging(b)
 		},
 	} {
 		t.Run(name, func(t *testing.T) { followTheModel(t, conns) })

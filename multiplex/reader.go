@@ -47,6 +47,7 @@ type intake struct {
 	e    *entry
 	left int
 	drop bool
+	bulk bool // it was large, and so is the next one, probably
 }
 
 // room returns where to read to.
@@ -76,6 +77,14 @@ func (in *intake) room() []byte {
 	return in.buf[in.w:]
 }
 
+// unless is err, unless bytes came beside it: then it comes again.
+func unless(came bool, err error) error {
+	if came {
+		return nil
+	}
+	return err
+}
+
 // read reads from the conn once.
 func (in *intake) read(conn net.Conn) error {
 	p := in.room()
@@ -84,10 +93,7 @@ func (in *intake) read(conn net.Conn) error {
 	if in.quiet++; n >= min(smallBuf, len(p)) {
 		in.quiet = 0
 	}
-	if n > 0 {
-		return nil // an error beside bytes comes again
-	}
-	return err
+	return unless(n > 0, err)
 }
 
 // handle handles what is in the intake: control frames that are complete, and
@@ -185,7 +191,7 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	if e != nil {
 		e.port.Framed()
 	}
-	in.e, in.left, in.drop = e, n, drop
+	in.e, in.left, in.drop, in.bulk = e, n, drop, n >= directLen
 	return nil
 }
 

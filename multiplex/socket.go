@@ -175,6 +175,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	}
 	s.line.wake.L, s.line.round = &s.line.mu, 1
 	s.eager, s.line.eager = conn.(eagerConn)
+	s.line.stager, _ = conn.(stager)
 	s.line.size, s.line.pacer.limit = cutFor(conn), lineCap
 	s.stats.created = time.Now()
 	if features := s.startDatagrams(); cfg.Version >= version2 {

@@ -59,7 +59,7 @@ func (s *Socket) send() {
 // pull fills the batch.
 func (s *Socket) pull() {
 	s.line.pull()
-	if len(s.line.batch.rest[1]) >= gatherLen {
+	if b := &s.line.batch; b.staged+len(b.rest[1]) >= gatherLen {
 		s.baton.sawBulk()
 	}
 }
@@ -69,12 +69,11 @@ func (s *Socket) pull() {
 func (s *Socket) writeNow(b *batch) bool {
 	sum := 0
 	for i, p := range b.rest {
-		if len(p) == 0 {
+		if len(p)+b.staged == 0 {
 			continue
 		}
 		n, err := s.eager.WriteNow(p)
-		s.stats.bytesOut.Add(uint64(max(n, 0)))
-		sum += n
+		sum += s.wrote(b, n)
 		b.rest[i] = p[n:]
 		if err != nil || n < len(p) {
 			return false // a lasting error comes again when the writer writes
@@ -111,12 +110,11 @@ func (s *Socket) writeLoop() {
 // writeBatch writes what is left of the batch, and returns how much that was.
 func (s *Socket) writeBatch(b *batch, left bool) (sum int, err error) {
 	for _, p := range b.rest {
-		if len(p) == 0 && !left {
+		if len(p)+b.staged == 0 && !left {
 			continue
 		}
 		n, err := s.conn.Write(p)
-		s.stats.bytesOut.Add(uint64(max(n, 0)))
-		sum += n
+		sum += s.wrote(b, n)
 		if err == nil && n < len(p) {
 			err = io.ErrShortWrite
 		}
@@ -125,6 +123,15 @@ func (s *Socket) writeBatch(b *batch, left bool) (sum int, err error) {
 		}
 	}
 	return sum, nil
+}
+
+// wrote counts what a write of n bytes has sent, with what was staged, and
+// returns how much that was.
+func (s *Socket) wrote(b *batch, n int) int {
+	n = max(n, 0) + b.staged
+	b.staged = 0
+	s.stats.bytesOut.Add(uint64(n))
+	return n
 }
 
 // writeFailed leaves the end to the reader, for a while: what the peer sent

@@ -41,6 +41,7 @@ type Conn struct {
 	writer *ring.Writer // guarded by out.mu
 	ended  bool         // CloseWrite was called; guarded by out.mu
 	want   int          // what a waiting Write still has; guarded by out.mu
+	head   []byte       // what Stage puts before its body; guarded by out.mu
 
 	closed  atomic.Bool
 	closing sync.Once
@@ -258,10 +259,42 @@ func (c *Conn) WriteNow(p []byte) (int, error) {
 
 func (c *Conn) writeNow(p []byte) (int, error) {
 	if !c.out.mu.TryLock() {
-		return 0, nil
+		return 0, syscall.EAGAIN // also where p is nothing: something may be staged
 	}
 	defer c.out.mu.Unlock()
 	return c.put(p)
+}
+
+// Stage copies head and body, both of them, to where the peer will read them,
+// but leaves it to the next Write, WriteNow, TrySend or CloseWrite, perhaps of
+// nothing, to tell the peer. False says that they do not fit now, or that a
+// Write would fail: then nothing was copied. It never blocks and makes no system
+// call. Stage, WriteNow and Write must not run at once.
+func (c *Conn) Stage(head, body []byte) bool {
+	if !c.out.mu.TryLock() {
+		return false
+	}
+	defer c.out.mu.Unlock()
+	c.head = head
+	n, err := c.guard(c.stage, body)
+	c.head = nil
+	if err != nil {
+		return false
+	}
+	c.stats.bytesOut.Add(uint64(n))
+	c.stats.writes.Add(1)
+	return true
+}
+
+// stage stages c.head and body. c.out.mu is held.
+func (c *Conn) stage(body []byte) (int, error) {
+	if err := c.check(&c.out); err != nil {
+		return 0, err
+	}
+	if c.ended || !c.writer.Stage(c.head, body) {
+		return 0, ErrWouldBlock
+	}
+	return len(c.head) + len(body), nil
 }
 
 // TrySend writes all of p, or nothing if there is no room for all of it now:
@@ -312,8 +345,10 @@ func (c *Conn) closeWrite([]byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
+	raceRelease()
+	_, wake, _ := c.writer.Write(nil) // what is staged; if the peer reads no more, it does not matter
 	c.ended = true
-	if c.writer.Close() {
+	if c.writer.Close() || wake {
 		c.ring(&c.out)
 	}
 	return 0, nil

@@ -3,6 +3,7 @@ package shm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -126,10 +127,74 @@ func TestWriteNowAndTrySendNeverWait(t *testing.T) {
 	}
 }
 
+func TestStagedBytesGoWithTheNextWrite(t *testing.T) {
+	a, b := link(t, Config{RegionSize: 64 << 10})
+	p := bytes.Repeat([]byte("x"), a.writer.Cap())
+	if a.Stage(p, p[:1]) || !a.Stage([]byte("he"), []byte("llo")) {
+		t.Error("staged more than fits, or not what does")
+	}
+	if b.reader.Ready() {
+		t.Error("the peer sees what is only staged")
+	}
+	for _, write := range []func([]byte) (int, error){a.WriteNow, a.Write} {
+		if n, err := write(nil); n != 0 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		if n, err := b.Read(p); string(p[:n]) != "hello" || err != nil {
+			t.Errorf("%q, %v", p[:n], err)
+		}
+		if !a.Stage([]byte("he"), []byte("llo")) {
+			t.Error("not staged")
+		}
+	}
+	if err := a.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if got, err := io.ReadAll(b); string(got) != "hello" || err != nil {
+		t.Errorf("before the end: %q, %v", got, err)
+	}
+	if s := a.Stats(); s.BytesOut != 15 || b.Stats().BytesIn != 15 {
+		t.Errorf("%+v, %+v", s, b.Stats())
+	}
+	b.SetWriteDeadline(time.Unix(1, 0))
+	if a.Stage(nil, p[:1]) || b.Stage(nil, p[:1]) {
+		t.Error("staged after CloseWrite, or after the deadline")
+	}
+	b.SetWriteDeadline(time.Time{})
+	a.Close()
+	if a.Stage(nil, p[:1]) || b.Stage(nil, p[:1]) {
+		t.Error("staged after Close, or for who has closed")
+	}
+}
+
+// A Read that waits is woken by what was staged.
+func TestStagedBytesWake(t *testing.T) {
+	a, b := link(t, Config{})
+	got := make(chan string, 1)
+	go func() {
+		p := make([]byte, 9)
+		n, err := b.Read(p)
+		got <- fmt.Sprint(string(p[:n]), err)
+	}()
+	for b.Stats().Sleeps == 0 {
+		runtime.Gosched()
+	}
+	if !a.Stage([]byte("h"), []byte("i")) {
+		t.Error("not staged")
+	}
+	if n, err := a.WriteNow(nil); n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if s := <-got; s != "hi<nil>" {
+		t.Error(s)
+	}
+}
+
 func TestNothingIsAllocatedOnTheWay(t *testing.T) {
 	a, b := link(t, Config{})
-	p, q := make([]byte, 4096), make([]byte, 4096)
+	p, q := make([]byte, 4096), make([]byte, 8192)
 	if n := testing.AllocsPerRun(1000, func() {
+		a.Stage(p[:4], p[4:])
 		a.Write(p)
 		io.ReadFull(b, q)
 	}); n != 0 {

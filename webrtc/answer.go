@@ -202,9 +202,22 @@ type busyError struct{ what string }
 // Error is what the caller is told.
 func (e *busyError) Error() string { return "busy: " + e.what }
 
-// goesFirst says whose offer stands when two devices call each other at once:
-// that of the smaller id, which is also the link that both managers prefer.
+// goesFirst says whose offer stands when two devices call each other at once
+// and neither is more polite: that of the smaller id, which is also the link
+// that both managers prefer.
 func goesFirst(a, b identity.DeviceID) bool { return string(a[:]) < string(b[:]) }
+
+// stands says whether this device's call goes on when a device that it calls
+// comes with an offer. Both sides ask this of the same two offers, and only one
+// of them finds its own to stand: a device that does not tell how firm it is
+// does not read it either.
+func (t *Transport) stands(from identity.DeviceID, offer *message) bool {
+	mine := t.cfg.Politeness.firmness()
+	if offer.firmness == 0 || offer.firmness == mine {
+		return goesFirst(t.cfg.Identity.DeviceID(), from)
+	}
+	return mine > offer.firmness
+}
 
 // admit takes a slot and registers an offer. A repeated one gives nil.
 func (t *Transport) admit(from identity.Peer, m *message) (*visit, error) {
@@ -221,7 +234,7 @@ func (t *Transport) admit(from identity.Peer, m *message) (*visit, error) {
 		return nil, errClosed
 	case from.Device == me:
 		return nil, errors.New("an offer of this device itself")
-	case len(crossed) > 0 && goesFirst(me, from.Device):
+	case len(crossed) > 0 && t.stands(from.Device, m):
 		return nil, errors.New("the device called while it was being called, and gives way")
 	case t.taken >= t.cfg.MaxCalls:
 		return nil, &busyError{"too many calls"}

@@ -35,6 +35,9 @@ type Description struct {
 	// Reason is a Refusal's, at most 200 bytes. From a peer it is a stranger's
 	// text: quote it before showing it.
 	Reason string `json:"reason,omitempty"`
+	// Firmness is an Offer's: it settles whose call stands if both sides call
+	// at once (Config.Politeness). Bring it as it is, in both directions.
+	Firmness uint8 `json:"firmness,omitempty"`
 }
 
 // Candidate is a further way to one side of a call.
@@ -53,8 +56,8 @@ var errOwnSignaller = errors.New("webrtc: this Transport has a Signaller, which 
 // believed until the device has proven itself over the connection. It does not
 // block. The error says what is wrong with it, or that it belongs to no call
 // that runs, as one that came late; either way nothing has changed. An Offer
-// that crosses one of this side's is settled here: the smaller device id's
-// stands, and the application does nothing.
+// that crosses one of this side's is settled here, by Config.Politeness, and the
+// application does nothing.
 func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) error {
 	kinds := map[DescriptionType]kind{Offer: kindOffer, Answer: kindAnswer, Refusal: kindRefuse}
 	k, ok := kinds[d.Type]
@@ -64,7 +67,7 @@ func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) 
 	if len(d.Candidates) > maxCandidates {
 		return fmt.Errorf("webrtc: %s with %d candidates, at most %d are taken", d.Type, len(d.Candidates), maxCandidates)
 	}
-	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, reason: d.Reason})
+	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, reason: d.Reason, firmness: d.Firmness})
 }
 
 // AddRemoteCandidate takes what a peer's OnLocalCandidate was given, before or
@@ -120,7 +123,7 @@ func (t *Transport) post(ctx context.Context, to identity.DeviceID, m *message) 
 	}
 	types := map[kind]DescriptionType{kindOffer: Offer, kindAnswer: Answer, kindRefuse: Refusal}
 	return t.cfg.OnLocalDescription(ctx, to, Description{
-		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Reason: cutText(m.reason),
+		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Reason: cutText(m.reason), Firmness: m.firmness,
 	})
 }
 

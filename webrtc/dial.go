@@ -45,8 +45,8 @@ type call struct {
 // Dial makes a stream to the device. It blocks until the stream is proven to
 // end there, the device refuses (*RefusedError), ctx ends, or Config.Timeout
 // has passed (an error that matches ErrNoPath and os.ErrDeadlineExceeded and
-// tells what was tried). Where both devices call at once, the call of the one
-// with the smaller id goes first; the other Dial goes on once that is through.
+// tells what was tried). Where both devices call at once, one call goes first (see
+// Config.Politeness); the other Dial goes on once that is through.
 func (t *Transport) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
 	if err := t.mayDial(peer); err != nil {
 		return nil, identity.Peer{}, err
@@ -211,7 +211,7 @@ func (c *call) refusal(m *message) error {
 // send sends the offer; the channel tells the outcome.
 func (c *call) send(ctx context.Context, sdp string) chan error {
 	c.tries++
-	m := &message{kind: kindOffer, id: c.s.id, sdp: sdp, candidates: c.s.all()}
+	m := &message{kind: kindOffer, id: c.s.id, sdp: sdp, candidates: c.s.all(), firmness: c.t.cfg.Politeness.firmness()}
 	sendc := make(chan error, 1)
 	if !c.t.spawn(func(context.Context) { sendc <- c.t.post(ctx, c.s.peer, m) }) {
 		sendc <- errClosed

@@ -27,28 +27,58 @@ func talk(t *testing.T, a, b net.Conn) {
 	}
 }
 
-// Both call at once: each Dial ends in a stream that the other accepts, the
-// smaller id's first, and the other one does not run into a time-out. fault: E3
+// Both call at once: whatever each was told of politeness, one call goes first,
+// each Dial ends in a stream that the other accepts, and the second one does not
+// run into a time-out. fault: E3
 func TestBothCallAtOnce(t *testing.T) {
-	x := newExchange()
-	small, large := newIdentity(t, "one"), newIdentity(t, "two")
-	if !goesFirst(small.DeviceID(), large.DeviceID()) {
-		small, large = large, small
+	silent := func(m *message) { m.firmness = 0 }
+	for name, tt := range map[string]struct {
+		first, second Politeness // of the one whose call is to go first, and the other
+		larger        bool       // the first one's id is the larger
+		tell          func(*message)
+	}{
+		"neither says":                    {ByID, ByID, false, nil},
+		"the smaller id gives way":        {ByID, Polite, true, nil},
+		"the larger id insists":           {Impolite, ByID, true, nil},
+		"one gives way, one insists":      {Impolite, Polite, true, nil},
+		"both give way":                   {Polite, Polite, false, nil},
+		"both insist":                     {Impolite, Impolite, false, nil},
+		"one insists, and is not heard":   {ByID, Impolite, false, silent},
+		"one gives way, and is not heard": {Polite, ByID, false, silent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := newExchange()
+			one, two := newIdentity(t, "one"), newIdentity(t, "two")
+			if goesFirst(one.DeviceID(), two.DeviceID()) == tt.larger {
+				one, two = two, one
+			}
+			a := x.deviceOf(t, one, func(c *Config) { c.Politeness = tt.first })
+			b := x.deviceOf(t, two, func(c *Config) { c.Politeness = tt.second })
+			callAtOnce(t, a, b, tt.tell)
+		})
 	}
-	a, b := x.deviceOf(t, small), x.deviceOf(t, large)
-	// The larger id's offer is there before the smaller's goes out, which has
-	// been made by then: the two cross.
+}
+
+// callAtOnce has two devices call each other; a's call is to go first. tell may
+// change what their offers say.
+func callAtOnce(t *testing.T, a, b *device, tell func(*message)) {
+	// b's offer is there before a's goes out, which has been made by then: the
+	// two cross.
 	made, arrived := make(chan struct{}), make(chan struct{})
 	var hold, first sync.Once
 	a.box.alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
 		hold.Do(func() { close(made); <-arrived })
-		return m, nil
+		return retold(m, tell)
 	}
 	var offers []callID
 	b.box.alter = func(to identity.DeviceID, m []byte) (_ []byte, err error) {
 		d, err := decode(m, loopback)
 		if err != nil || d.kind != kindOffer {
 			return m, err
+		}
+		if m, err = retold(m, tell); err != nil {
+			return nil, err
 		}
 		first.Do(func() {
 			<-made
@@ -59,7 +89,7 @@ func TestBothCallAtOnce(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if len(offers) > 0 && offers[0] != d.id && len(b.conns) == 0 {
-			t.Error("the larger id called anew before the smaller one's call was through")
+			t.Error("the second one called anew before the first one's call was through")
 		}
 		offers = append(offers, d.id)
 		return m, err
@@ -68,7 +98,7 @@ func TestBothCallAtOnce(t *testing.T) {
 	aIn, bIn := a.acceptLater(ctx), b.acceptLater(ctx)
 	aOut, bOut := a.dialLater(ctx, b), b.dialLater(ctx, a)
 	got := make(map[string]outcome)
-	for name, c := range map[string]<-chan outcome{"small dials": aOut, "large accepts": bIn, "large dials": bOut, "small accepts": aIn} {
+	for name, c := range map[string]<-chan outcome{"the first dials": aOut, "the second accepts": bIn, "the second dials": bOut, "the first accepts": aIn} {
 		o := <-c
 		if o.err != nil {
 			t.Fatalf("%s: %v", name, o.err)
@@ -76,11 +106,24 @@ func TestBothCallAtOnce(t *testing.T) {
 		got[name] = o
 		defer o.conn.Close()
 	}
-	talk(t, got["small dials"].conn, got["large accepts"].conn)
-	talk(t, got["large dials"].conn, got["small accepts"].conn)
+	talk(t, got["the first dials"].conn, got["the second accepts"].conn)
+	talk(t, got["the second dials"].conn, got["the first accepts"].conn)
 	if a.Ignored() == 0 {
-		t.Error("the larger id's first offer was not passed over: the two calls did not cross")
+		t.Error("the second one's offer was not passed over: the two calls did not cross")
 	}
+}
+
+// retold is a signal that was changed on its way.
+func retold(b []byte, tell func(*message)) ([]byte, error) {
+	if tell == nil {
+		return b, nil
+	}
+	m, err := decode(b, loopback)
+	if err != nil {
+		return nil, err
+	}
+	tell(m)
+	return m.encode()
 }
 
 // A Dial that is called off once the device's own call is through, as a

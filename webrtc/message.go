@@ -24,6 +24,9 @@ import (
 //	"c"  array   of str: candidates (RFC 8839 candidate-attribute, without
 //	             "a="), at most 16, each at most 256 bytes
 //	"r"  str     refuse: the reason, at most 200 bytes
+//	"p"  uint    offer: how firmly its sender holds on to it if the other side
+//	             calls as well: 1 gives way, 2 goes by the ids, 3 insists; at
+//	             most 255, and absent from who knows no such thing
 //
 // Candidates stand in "c", those in a session description count as well. A
 // candidate that is no UDP or TCP one with an IP address that may be dialled is
@@ -74,6 +77,7 @@ type message struct {
 	largest    int    // after decode: the longest message its sender takes
 	candidates []string
 	reason     string
+	firmness   uint8 // of an offer; 0: its sender does not tell
 }
 
 type wireMessage struct {
@@ -82,10 +86,11 @@ type wireMessage struct {
 	SDP        string   `msgpack:"s,omitempty"`
 	Candidates []string `msgpack:"c,omitempty"`
 	Reason     string   `msgpack:"r,omitempty"`
+	Firmness   uint8    `msgpack:"p,omitempty"`
 }
 
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], cutText(m.reason)}
+	w := wireMessage{uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], cutText(m.reason), m.firmness}
 	b, err := msgpack.Marshal(w)
 	if err == nil && len(b) > maxSignal {
 		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), maxSignal)
@@ -168,6 +173,10 @@ func (m *message) field(r *packed.Reader, key string) (err error) {
 		m.sdp, err = r.String(maxDescription)
 	case "r":
 		m.reason, err = r.String(maxReason)
+	case "p":
+		var f uint64
+		f, err = r.Uint(255)
+		m.firmness = uint8(f)
 	case "c":
 		var n int
 		n, err = r.Array(maxCandidates)

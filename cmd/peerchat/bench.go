@@ -42,7 +42,7 @@ func newBench(o *options) *cobra.Command {
 			"beside one copy in memory. Each figure is the median of the rounds, each ratio the median of\n" +
 			"the rounds' own ratios. What comes is verified; a damaged byte is a failure. It needs no\n" +
 			"account and no network.",
-		Args: usageArgs(cobra.NoArgs),
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, o.json) },
 	}
 	f.register(cmd.Flags())

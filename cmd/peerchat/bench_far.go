@@ -15,7 +15,7 @@ func newFarEnd() *cobra.Command {
 		Use:    "far-end",
 		Short:  "Be the second process of bench",
 		Hidden: true,
-		Args:   usageArgs(cobra.NoArgs),
+		Args:   usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return bench.FarEnd(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 		},

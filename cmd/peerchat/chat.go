@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,7 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	case t.queue:
 		return usageError{errors.New("--queue needs the daemon, and no --live or address")}
 	}
-	c, err := s.connect(cmd.Context(), to, "chat://"+to.device.Short())
+	c, err := s.connect(cmd.Context(), to, chatScheme+to.device.Short())
 	if err != nil {
 		return err
 	}
@@ -86,6 +87,9 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "connected to %s\n", who(peer))
 	return converse(cmd.Context(), c, cmd.InOrStdin(), p, t.o.json)
 }
+
+// patience is after which time somebody who waits is told for what.
+const patience = 2 * time.Second
 
 // talker is a conversation through the daemon, as plain lines.
 type talker struct {
@@ -117,6 +121,12 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 	<-ready // or an answer could be missed
 	said := make(chan error, 1)
 	go func() { said <- lines(in, func(s string) error { return t.say(ctx, s) }) }()
+	defer func() {
+		if n := t.left(); n > 0 && ctx.Err() != nil && !t.json {
+			fmt.Fprintf(t.note, "%d not delivered yet: the daemon keeps what it was given, and delivers it when the device is there\n", n)
+		}
+	}()
+	var slow <-chan time.Time
 	for {
 		select {
 		case err := <-ended:
@@ -125,7 +135,11 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 			if err != nil || t.queue {
 				return err
 			}
-			said = nil
+			said, slow = nil, time.After(patience)
+		case <-slow:
+			if !t.json {
+				fmt.Fprintf(t.note, "waiting until the device has taken %d; it can be left to the daemon (Ctrl-C here, or --queue)\n", t.left())
+			}
 		case <-t.settled:
 		case <-ctx.Done():
 			return context.Cause(ctx)

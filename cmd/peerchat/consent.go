@@ -66,6 +66,9 @@ func acceptPolicy(flag string, terminal, folderNamed bool) (string, error) {
 	return acceptContacts, nil
 }
 
+// errContactsOnly is what strangers are told who are not asked about.
+var errContactsOnly = errors.New("files are taken from contacts only")
+
 // decide is a parcel.Config.Consent.
 func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 	if c.policy == acceptAlways {
@@ -76,7 +79,7 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 	case known:
 		return nil
 	case c.policy == acceptContacts:
-		return errors.New("files are taken from contacts only")
+		return errContactsOnly
 	}
 	c.mu.Lock()
 	yes := c.always[o.From.ID]

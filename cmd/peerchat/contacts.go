@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/identity"
 	"peerlink/internal/contacts"
 	"peerlink/internal/control"
 )
@@ -20,7 +19,7 @@ func newContacts(o *options) *cobra.Command {
 		Short:   "Names for devices, and whom to allow or ban",
 		Long:    "List the contacts, or change them. A contact's name can be given wherever a device id can.\nWhat a device calls itself becomes its name here only after an invite code, and only if you give none.",
 		Example: "  peerchat contacts\n  peerchat contacts invite --name bob\n  peerchat contacts add bob 0f3c…\n  peerchat contacts ban bob",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return changeContacts(cmd, o, control.ContactChange{}) },
 	}
 	sub := func(use, short, example string, n int, change func(args []string) (control.ContactChange, error)) {
@@ -38,7 +37,7 @@ func newContacts(o *options) *cobra.Command {
 	}
 	sub("list", "List the contacts", "  peerchat contacts list --json", 0, func([]string) (control.ContactChange, error) { return control.ContactChange{}, nil })
 	sub("add NAME DEVICE", "Give a device a name", "  peerchat contacts add bob 0f3c…", 2, func(args []string) (control.ContactChange, error) {
-		_, err := identity.ParseDeviceID(args[1])
+		_, err := parseDevice(args[1])
 		if err == nil {
 			err = contacts.CheckName(args[0])
 		}
@@ -78,17 +77,18 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 	if ch.Do != "" {
 		return nil
 	}
+	if len(all.Contacts) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "no contacts yet: peerchat contacts invite makes a code for somebody, peerchat contacts add takes a device id")
+		return nil
+	}
 	return contactTable(cmd.OutOrStdout(), all.Contacts)
 }
 
 func contactTable(out io.Writer, all []control.Contact) error {
-	if len(all) == 0 {
-		return nil
-	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tDEVICE\tTRUST\tLINK")
-	for _, c := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(c.Name), c.Device, c.Trust, map[bool]string{true: "yes", false: "no"}[c.Online])
+	fmt.Fprintln(w, "NAME\tDEVICE\tTRUST\tLINK\tDEVICES")
+	for _, c := range all { // of one without a link so far no other device is known
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", printable(c.Name), c.Device, c.Trust, map[bool]string{true: "yes", false: "no"}[c.Online], max(1, len(c.Devices)))
 	}
 	return w.Flush()
 }

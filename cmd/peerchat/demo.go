@@ -32,7 +32,7 @@ func newDemo(o *options) *cobra.Command {
 		Long: "Start a bootstrap node of a private network and two peerchat processes, Alice and\n" +
 			"Bob, with new accounts in temporary folders, all on loopback. Alice, who knows\n" +
 			"only Bob's device id, finds him, connects, chats, and sends two files at once.",
-		Args: usageArgs(cobra.NoArgs),
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), demoTimeout, fmt.Errorf("the demo did not end in %v", demoTimeout))
 			defer cancel()

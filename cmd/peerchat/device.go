@@ -28,7 +28,7 @@ func newDevice(o *options) *cobra.Command {
 			"listens. The device with which the account was made holds the account's key; it signs new devices\n" +
 			"and revokes lost ones. Keep a copy of its identity.pem: nothing replaces it.",
 		Example: "  peerchat device add                    # on the new one: shows a code\n  peerchat device sign 7-amber-mango     # on the old one\n  peerchat device revoke phone",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
 	}
 	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), &cobra.Command{
@@ -36,7 +36,7 @@ func newDevice(o *options) *cobra.Command {
 		Short:   "List the devices of this account",
 		Long:    "List the account's devices as far as this one knows them: its own first, those that were revoked\nlast. SIGNS says which one holds the account's key, where that is this one.",
 		Example: "  peerchat device list\n  peerchat device list --json",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
 	})
 	return cmd

@@ -41,7 +41,7 @@ func newForward(o *options) *cobra.Command {
 	cmd.AddCommand(newForwardRule(o, "allow", "Let a device connect, or listen, here"),
 		newForwardRule(o, "remove", "Take a rule back; what it allowed ends at once"),
 		&cobra.Command{
-			Use: "list", Short: "List the rules", Example: "  peerchat forward list --json", Args: usageArgs(cobra.NoArgs),
+			Use: "list", Short: "List the rules", Example: "  peerchat forward list --json", Args: usageArgs(noArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
 			},
@@ -54,7 +54,7 @@ func newForwardRule(o *options, do, short string) *cobra.Command {
 	var listen bool
 	cmd := &cobra.Command{
 		Use: do + " NAME|DEVICE HOST:PORT|/PATH", Short: short,
-		Long: short + ". HOST:* is all ports of the host; with --listen *:PORT is\nall addresses of this machine. A name is looked up when it is used: whoever answers for it is\ntrusted.",
+		Long: short + ". HOST:* is all ports of the host; with --listen *:PORT is\nall addresses of this machine. A name is looked up when it is used: whoever answers for it is\ntrusted. A rule for a contact, by name or by the device that it was added with, is for all devices\nof its account; one for another device is for that one.",
 		Example: "  peerchat forward " + do + " bob 127.0.0.1:5432\n  peerchat forward " + do + " bob /run/docker.sock\n  peerchat forward " +
 			do + " --listen bob 127.0.0.1:9000",
 		ValidArgsFunction: o.completeContact,
@@ -94,6 +94,8 @@ func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange, sh
 		(&printer{out: cmd.OutOrStdout()}).json(all)
 	case ch.Do == "" && len(all.Rules) > 0:
 		return forwardTable(cmd.OutOrStdout(), all.Rules)
+	case ch.Do == "":
+		fmt.Fprintln(cmd.ErrOrStderr(), "no rules: nobody may")
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func newInit(o *options) *cobra.Command {
 		Short:   "Make an account on this machine",
 		Long:    "Make a new account with this machine as its device, and print its device id. Other commands\ndo it by themselves when they need one; here the name can be chosen, and an account that is there\nalready is an error.",
 		Example: "  peerchat init --name \"alice's laptop\"\n  peerchat init --account /srv/peer",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			acc, err := account.Create(o.account, account.Options{Name: name, Logger: o.logger(cmd.ErrOrStderr())})
 			if err != nil {
@@ -46,7 +46,7 @@ func newID(o *options) *cobra.Command {
 		Short:   "Print this device's id",
 		Long:    "Print the id by which others reach this device: 64 hex digits, which are no secret. With\n--qr it is drawn, too, for a telephone's camera.",
 		Example: "  peerchat id\n  peerchat id --qr\n  ssh other peerchat contacts add laptop $(peerchat id)",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := o.self(cmd.Context())
 			if err != nil {

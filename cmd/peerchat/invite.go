@@ -49,7 +49,7 @@ func newInvite(o *options) *cobra.Command {
 			if within <= 0 || within > invite.Life {
 				return fmt.Errorf("--timeout %v: want more than 0 and at most %v", within, invite.Life)
 			}
-			return errors.Join(n.check(), cobra.NoArgs(cmd, args))
+			return errors.Join(n.check(), noArgs(cmd, args))
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.invite(cmd, n, within) },
 	}

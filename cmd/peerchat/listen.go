@@ -23,7 +23,7 @@ func newListen(o *options) *cobra.Command {
 		Short:   "Be reachable: take chats and files",
 		Example: "  peerchat listen --into ~/Downloads\n  peerchat listen --json --no-daemon --tcp :7000",
 		Long:    "Be reachable under this account's device id, which is printed. Chats appear on the\nterminal, and lines typed here go to everybody who is in one; files go into a folder.",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listen(cmd, o, f, reply)
 		},
@@ -36,12 +36,15 @@ func newListen(o *options) *cobra.Command {
 
 func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
 	ctx := cmd.Context()
+	if err := f.check(cmd, o, cmd.Flags().Changed("into")); err != nil {
+		return err
+	}
 	acc, err := o.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer acc.Close()
-	t, err := o.newTaker(cmd, acc, f, cmd.Flags().Changed("into"))
+	t, err := o.newTaker(cmd, acc, f)
 	if err != nil {
 		return err
 	}
@@ -100,7 +103,7 @@ func (h *host) serve(ctx context.Context, acc *session) (ended <-chan error, err
 		default: // the first one tells
 		}
 	}
-	l, err := acc.listen(ctx, "chat://*")
+	l, err := acc.listen(ctx, chatScheme+"*")
 	if err != nil {
 		return nil, err
 	}

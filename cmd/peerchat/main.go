@@ -74,6 +74,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
+	addCompletion(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	var c caught
 	var usage usageError
@@ -115,14 +116,82 @@ func newRoot() *cobra.Command {
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usageArgs(cobra.NoArgs),
+		Args:          usageArgs(noArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	opts.register(root.PersistentFlags())
 	root.AddCommand(newInit(opts), newID(opts), newContacts(opts), newDevice(opts), newRun(opts), newStop(opts), newStatus(opts),
 		newNode(opts), newListen(opts), newChat(opts), newHistory(opts), newPipe(opts), newForward(opts), newServe(opts), newBrowse(opts), newSend(opts), newReceive(opts), newWeb(opts), newDoctor(opts), newBench(opts), newDemo(opts), newMan())
+	root.SetHelpCommand(newHelp())
 	return root
+}
+
+// addCompletion adds cobra's command for completions, once it is known where its
+// output goes. By itself it shows its help for a shell that it does not know.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = usageArgs(noArgs), func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
+// noArgs refuses arguments; where there are commands below, one may have been
+// meant.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasSubCommands():
+		return fmt.Errorf("%s takes no arguments, so %.100q is one too many", cmd.CommandPath(), args[0])
+	}
+	return unknownCommand(cmd, args[0])
+}
+
+// unknownCommand says that there is no command of a name, and which ones are like
+// it.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2 // letters, as cobra has it
+	like := cmd.SuggestionsFor(name)
+	if len(like) == 0 {
+		return fmt.Errorf("unknown command %.100q for %q", name, cmd.CommandPath())
+	}
+	return fmt.Errorf("unknown command %.100q for %q: perhaps %s is meant", name, cmd.CommandPath(), strings.Join(like, " or "))
+}
+
+// newHelp is the command that shows the help of others.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Help about any command",
+		Long:    "Show the help of a command, as --help after it does.",
+		Example: "  peerchat help contacts add",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 {
+				return usageError{unknownCommand(at, rest[0])}
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			at, _, err := cmd.Root().Find(args)
+			var names []string
+			if err == nil {
+				for _, c := range at.Commands() {
+					if c.IsAvailableCommand() && strings.HasPrefix(c.Name(), typed) {
+						names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 // usageArgs makes wrong arguments an error of the command line.

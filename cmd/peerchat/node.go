@@ -4,16 +4,20 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/adrg/xdg"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"peerlink/dht"
 	"peerlink/internal/relay"
@@ -25,6 +29,7 @@ type reflector struct {
 	relay   bool
 	address string
 	private bool
+	at      netip.Addr // address, once it was checked
 }
 
 // noReflector is what switches the server off.
@@ -42,7 +47,9 @@ func newNode(o *options) *cobra.Command {
 		Use:   "node",
 		Short: "Run a node of the DHT, for others to bootstrap from",
 		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same. Beside it runs a STUN\nserver, which tells devices behind NATs their public addresses, and with --relay a TURN server,\nthrough which those reach each other that have no other way. With --signal it is also a\nswitchboard: browsers and devices with its wss:// address as --signal meet there.",
-		Args:  usageArgs(cobra.NoArgs),
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			return errors.Join(noArgs(cmd, args), checkListens(listen), r.check())
+		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key, err := readNetworkKey(keyFile)
 			if err != nil {
@@ -83,12 +90,55 @@ func newNode(o *options) *cobra.Command {
 	cmd.Flags().IntVar(&cfg.MaxListeners, "max-listeners", 2048, "listening streams of devices at once, about 8 a device in the whole network")
 	cmd.Flags().IntVar(&cfg.MaxStored, "max-stored", 16<<20, "bytes of signals and letters kept in memory for absent devices")
 	cmd.Flags().StringVar(&keyFile, "network-key-file", "", "file with the 64 hex digits of a private network's key, mode 0600 (default: the network is open)")
-	cmd.Flags().StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
-	cmd.Flags().BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
-	cmd.Flags().StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
+	r.register(cmd.Flags())
 	signals.register(cmd.Flags())
-	cmd.Flags().BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses too, for networks that have no others")
 	return cmd
+}
+
+// checkListens finds out what cannot be an address to listen on. Kinds other than
+// those of the help are left to the node.
+func checkListens(all []string) error {
+	for _, l := range all {
+		p := strings.Split(l, "/")
+		good := len(p) > 2 && p[0] == ""
+		if good && (p[1] == "ip4" || p[1] == "ip6") {
+			ip, err := netip.ParseAddr(p[2])
+			good = len(p) == 5 && err == nil && ip.Is4() == (p[1] == "ip4") && p[3] == "tcp" && isPort(p[4])
+		}
+		if !good {
+			return fmt.Errorf("--listen %.200q: want a multiaddress such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001", l)
+		}
+	}
+	return nil
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+func (r *reflector) register(f *pflag.FlagSet) {
+	f.StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
+	f.BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
+	f.StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
+	f.BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses too, for networks that have no others")
+}
+
+// check finds out what cannot be a place for the server.
+func (r *reflector) check() error {
+	if r.listen != "" && r.listen != noReflector {
+		if _, _, err := net.SplitHostPort(r.listen); err != nil {
+			return fmt.Errorf("--stun %.200q: want HOST:PORT, :PORT or %s", r.listen, noReflector)
+		}
+	}
+	if r.address != "" {
+		ip, err := netip.ParseAddr(r.address)
+		if err != nil {
+			return fmt.Errorf("--relay-address %.200q: want an IP address", r.address)
+		}
+		r.at = ip
+	}
+	return nil
 }
 
 // printNode tells where a node is found.
@@ -148,13 +198,7 @@ func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (
 		at = ":3478"
 	}
 	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Logger: log}
-	if r.address != "" {
-		ip, err := netip.ParseAddr(r.address)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("--relay-address: %w", err)}
-		}
-		cfg.Address = ip
-	}
+	cfg.Address = r.at
 	// The DHT has just made or checked it.
 	seed, err := os.ReadFile(filepath.Join(data, "node.key"))
 	if err != nil {

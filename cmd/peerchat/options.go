@@ -124,10 +124,19 @@ type target struct {
 	any    bool   // any device of the contact will do of which this is the first
 }
 
+// parseDevice reads a device id of the command line.
+func parseDevice(s string) (identity.DeviceID, error) {
+	id, err := identity.ParseDeviceID(s)
+	if err != nil {
+		err = errors.New(strings.TrimPrefix(err.Error(), identity.ErrBadID.Error()+": "))
+	}
+	return id, err
+}
+
 // parseTarget reads DEVICE or DEVICE@HOST:PORT.
 func parseTarget(s string) (target, error) {
 	id, addr, at := strings.Cut(s, "@")
-	device, err := identity.ParseDeviceID(id)
+	device, err := parseDevice(id)
 	if err == nil && at {
 		_, _, err = net.SplitHostPort(addr)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -46,9 +47,9 @@ func newPipe(o *options) *cobra.Command {
 	cmd.Flags().StringSliceVar(&p.from, "from", nil, "devices that may join, by name or id; others are refused")
 	cmd.Flags().BoolVar(&p.anyone, "anyone", false, "any device may join that can reach this one")
 	cmd.Flags().StringVar(&p.name, "name", defaultPipe, "name of the pipe, where there are several")
-	cmd.AddCommand(newPipeRule(o, "allow", "Let a device join pipes that listen here"), newPipeRule(o, "remove", "Take a rule back"),
+	cmd.AddCommand(newPipeRule(o, "allow", "Let a device join pipes that listen here"), newPipeRule(o, "remove", "Take a rule back; a pipe that was joined by it is cut"),
 		&cobra.Command{
-			Use: "list", Short: "List the rules for pipes", Example: "  peerchat pipe list --json", Args: usageArgs(cobra.NoArgs),
+			Use: "list", Short: "List the rules for pipes", Example: "  peerchat pipe list --json", Args: usageArgs(noArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May == forward.DoPipe })
 			},
@@ -60,7 +61,7 @@ func newPipe(o *options) *cobra.Command {
 func newPipeRule(o *options, do, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: do + " NAME|DEVICE [PIPE]", Short: short,
-		Long:              short + ". PIPE is what --name says on either side; without it the\ndefault one is meant, and * is every pipe. The rules stand among those of peerchat forward.",
+		Long:              short + ". PIPE is what --name says on either side; without it the\ndefault one is meant, and * is every pipe. A rule for a contact, by name or by\nthe device that it was added with, is for all devices of its account. The rules stand among those\nof peerchat forward.",
 		Example:           "  peerchat pipe " + do + " bob\n  peerchat pipe " + do + " bob log\n  peerchat pipe " + do + " bob '*'",
 		ValidArgsFunction: o.completeContact,
 		Args:              usageArgs(cobra.RangeArgs(1, 2)),
@@ -124,7 +125,41 @@ func (p *piper) run(cmd *cobra.Command, args []string) error {
 	}
 	peer, _ := peerlink.PeerOf(c)
 	fmt.Fprintf(cmd.ErrOrStderr(), "joined to %s\n", who(peer))
-	return join(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	if p.listen && !p.anyone && len(from) == 0 {
+		wg.Go(func() { cancel(p.watchRules(ctx, s, peer)) })
+	}
+	return join(ctx, c, cmd.InOrStdin(), cmd.OutOrStdout())
+}
+
+// watchRules returns once the rules no longer let a device join, or ctx ends.
+func (p *piper) watchRules(ctx context.Context, s *session, peer identity.Peer) error {
+	check := func() error {
+		now, err := p.mayJoin(ctx, s, nil)
+		if err == nil && !p.o.among(now, peer) {
+			err = fmt.Errorf("the pipe was cut: the rule by which %s joined was taken back", who(peer))
+		}
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := control.FollowReady(ctx, s.client, control.OpChanges, nil, func() {
+		if err := check(); err != nil { // it may have changed before this was followed
+			cancel(err)
+		}
+	}, func(ch control.Changed) error {
+		if !ch.Contacts {
+			return nil
+		}
+		return check()
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // mayJoin returns the devices that may join: those of the flags, or else of the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -22,6 +23,9 @@ type takeFlags struct {
 	accept  string
 	max     string
 	replace bool
+
+	policy string // accept, and most what max says, once they were checked
+	most   int64
 }
 
 func (f *takeFlags) register(cmd *cobra.Command) {
@@ -63,12 +67,15 @@ func newReceive(o *options) *cobra.Command {
 }
 
 func (o *options) receive(cmd *cobra.Command, f takeFlags, named, once bool) error {
+	if err := f.check(cmd, o, named); err != nil {
+		return err
+	}
 	s, err := o.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	t, err := o.newTaker(cmd, s, f, named)
+	t, err := o.newTaker(cmd, s, f)
 	if err != nil {
 		return err
 	}
@@ -123,26 +130,29 @@ type taker struct {
 	ended func(err error)
 }
 
-// newTaker opens the folder and settles who may send. named says that the user
-// has given the folder.
-func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags, named bool) (*taker, error) {
+// check settles who may send, and how much, before anything is begun. named says
+// that the user has given the folder.
+func (f *takeFlags) check(cmd *cobra.Command, o *options, named bool) (err error) {
 	terminal := isTerminal(cmd.InOrStdin()) && isTerminal(cmd.ErrOrStderr()) && !o.json
-	policy, err := acceptPolicy(f.accept, terminal, named)
-	if err != nil {
-		return nil, err
+	if f.policy, err = acceptPolicy(f.accept, terminal, named); err != nil || f.max == "" {
+		return err
 	}
-	most := uint64(0)
-	if f.max != "" {
-		if most, err = humanize.ParseBytes(f.max); err != nil || most == 0 || most > 1<<62 {
-			return nil, usageError{fmt.Errorf("--max-size %q: want a size such as 500MB or 10GiB", f.max)}
-		}
+	most, err := humanize.ParseBytes(f.max)
+	if err != nil || most == 0 || most > 1<<62 {
+		return usageError{fmt.Errorf("--max-size %q: want a size such as 500MB or 10GiB", f.max)}
 	}
+	f.most = int64(most)
+	return nil
+}
+
+// newTaker opens the folder. The flags were checked.
+func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags) (*taker, error) {
 	folder, err := inbox.Open(f.into)
 	if err != nil {
 		return nil, err
 	}
-	t := &taker{cmd: cmd, o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, consent: newConsent(policy, s, cmd.ErrOrStderr())}
-	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: int64(most), Replace: f.replace})
+	t := &taker{cmd: cmd, o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr())}
+	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, Replace: f.replace})
 	t.swept = t.sweep()
 	return t, nil
 }
@@ -203,7 +213,11 @@ func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err erro
 	case t.o.json:
 		t.p.json(summaryLine("received", peer.Device, done, err))
 	case errors.Is(err, parcel.ErrRefused):
-		t.p.print(fmt.Sprintf("-- refused files from %s: %s", who(peer), printable(err.Error())))
+		why := strings.TrimPrefix(err.Error(), parcel.ErrRefused.Error()+": ")
+		t.p.print(fmt.Sprintf("-- refused files from %s: %s", who(peer), printable(why)))
+		if errors.Is(err, errContactsOnly) {
+			fmt.Fprintf(t.cmd.ErrOrStderr(), "to take what it sends: peerchat contacts add NAME %s\n", peer.Device)
+		}
 	case err != nil:
 		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", who(peer), done.Kept+done.Same, printable(err.Error())))
 	case sh.offered() > 1 && !t.o.json:

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +42,10 @@ func newRun(o *options) *cobra.Command {
 			"SIGHUP reads the settings anew; SIGTERM and SIGINT end it, as peerchat stop does. A second one\n" +
 			"for the same account says which process the first is, and ends with status 0.",
 		Example: "  peerchat run --verbose\n  peerchat run --tcp :7000 --metrics 127.0.0.1:9155\n  systemctl --user enable --now peerchat.socket peerchat.service",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE:    r.run,
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			return errors.Join(noArgs(cmd, args), r.check())
+		}),
+		RunE: r.run,
 	}
 	cmd.Flags().StringVar(&r.metrics, "metrics", "", "HOST:PORT to serve /metrics to Prometheus on; without HOST: 127.0.0.1")
 	cmd.Flags().BoolVar(&r.detached, "detached", false, "tell whoever started this when it is ready, on descriptor 3")
@@ -58,6 +62,17 @@ type runner struct {
 	log  *slog.Logger
 	tell starter
 	url  string // of the metrics, if they are served
+}
+
+// check finds out what cannot be an address of the metrics.
+func (r *runner) check() error {
+	if r.metrics == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(r.metrics); err != nil {
+		return fmt.Errorf("--metrics: %w", err)
+	}
+	return nil
 }
 
 func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
@@ -149,6 +164,10 @@ func (r *runner) already(cmd *cobra.Command, pid int) {
 		(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "already": pid})
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "process %d is this account's daemon already\n", pid)
+		given := slices.DeleteFunc(append(slices.Clone(ownFlags), "metrics"), func(f string) bool { return !cmd.Flags().Changed(f) })
+		if len(given) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "it goes on as it was started, without this command's --%s: for that, end it with peerchat stop first\n", strings.Join(given, ", --"))
+		}
 	}
 	r.tell.ready()
 }
@@ -226,7 +245,7 @@ func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
 	}
 	host, port, err := net.SplitHostPort(r.metrics)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--metrics: %w", err)}
+		return nil, err // which check has seen
 	}
 	if host == "" {
 		host = "127.0.0.1"
@@ -263,7 +282,7 @@ func newStop(o *options) *cobra.Command {
 		Short:   "End the daemon",
 		Long:    "End the account's daemon: its links close, and commands that use it end. Without one\nthere is nothing to do, and the status is 0.",
 		Example: "  peerchat stop",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := stopDaemon(cmd.Context(), control.NewClient(o.account))
 			if errors.Is(err, control.ErrNoDaemon) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +37,9 @@ func newSend(o *options) *cobra.Command {
 				if _, err := os.Stat(path); err != nil {
 					return err
 				}
+				if o.holdsKeys(path) {
+					return usageError{fmt.Errorf("%s holds the keys of this account (%s), which nobody else may have: name the files to send one by one", path, o.account)}
+				}
 			}
 			s, err := o.open(cmd)
 			if err != nil {
@@ -52,6 +57,29 @@ func newSend(o *options) *cobra.Command {
 	return cmd
 }
 
+// holdsKeys reports whether a file or folder is a key of the account, or has the
+// account's folder in it.
+func (o *options) holdsKeys(path string) bool {
+	path, account := resolved(path), resolved(o.account)
+	if path == "" || account == "" {
+		return false // sending it says why; or there is no account yet
+	}
+	in, err := filepath.Rel(path, account)
+	return err == nil && filepath.IsLocal(in) || filepath.Dir(path) == account && strings.HasPrefix(filepath.Base(path), "identity")
+}
+
+// resolved is the absolute path without symbolic links; "" where there is none.
+func resolved(path string) string {
+	path, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
 // send sends, and tells of each file.
 func (o *options) send(cmd *cobra.Command, s *session, to target, patience time.Duration, paths []string) error {
 	ctx := cmd.Context()
@@ -61,11 +89,25 @@ func (o *options) send(cmd *cobra.Command, s *session, to target, patience time.
 	if o.json {
 		show.p.json(summaryLine("sent", to.device, done, err))
 	}
-	if err != nil && !errors.Is(err, parcel.ErrRefused) && show.began() {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d are there. What has arrived of the others is kept: the same command goes on with it.\n", done.Kept+done.Same, show.offered())
+	there, all := int64(done.Kept+done.Same), show.offered()
+	switch {
+	case err == nil, !show.began(), errors.Is(err, parcel.ErrRefused), errors.Is(err, parcel.ErrNotServed) && there == 0:
+	case there < all:
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d are there. What has arrived of the others is kept: the same command goes on with it.\n", there, all)
+	case done.Skipped > 0:
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d are there; %d cannot be sent:\n", there, done.Skipped)
 	}
 	return err
 }
+
+// notServed is an error that a transfer knows for parcel.ErrNotServed.
+type notServed struct{ error }
+
+// Is tells that the device takes no such channels.
+func (n notServed) Is(target error) bool { return target == parcel.ErrNotServed }
+
+// Unwrap returns the error.
+func (n notServed) Unwrap() error { return n.error }
 
 // opener opens channels to a device for a transfer.
 func (s *session) opener(to target) func(ctx context.Context, uri string) (net.Conn, error) {
@@ -77,7 +119,7 @@ func (s *session) opener(to target) func(ctx context.Context, uri string) (net.C
 		c, err := s.connect(ctx, now, uri)
 		switch {
 		case errors.Is(err, peerlink.ErrDeclined):
-			return nil, fmt.Errorf("%w: %w", parcel.ErrNotServed, err)
+			return nil, notServed{err}
 		case err != nil:
 			return nil, err
 		}

@@ -92,7 +92,7 @@ func (s *session) Close() error {
 func (s *session) connect(ctx context.Context, to target, uri string) (stream, error) {
 	c, err := s.reach(ctx, to, uri)
 	if err != nil { // and not a nil conn in an interface
-		return nil, s.explain(ctx, err)
+		return nil, s.explain(ctx, uri, err)
 	}
 	return c, nil
 }
@@ -102,11 +102,11 @@ const noNodes = "this device has no bootstrap nodes, so it finds only devices of
 
 // explain adds to the error of a connect what this device lacks, if that may be
 // its cause.
-func (s *session) explain(ctx context.Context, err error) error {
+func (s *session) explain(ctx context.Context, uri string, err error) error {
 	var ended *control.EndedError
 	for _, other := range []error{peerlink.ErrDeclined, peerlink.ErrRefused, identity.ErrNotTrusted, control.ErrNoDaemon} {
 		if errors.Is(err, other) {
-			return err
+			return refusedInWords(uri, err)
 		}
 	}
 	if ctx.Err() != nil || errors.As(err, &ended) || errors.As(err, &usageError{}) {

@@ -26,7 +26,7 @@ func newStatus(o *options) *cobra.Command {
 			"trips and traffic, why a link is relayed, the channels on them, and how the DHT fares. Without a\n" +
 			"daemon the status is 3; none is started.",
 		Example: "  peerchat status\n  peerchat status --watch\n  peerchat status --json | jq '.links[].rtt_ns'\n  peerchat status --metrics > /var/lib/node_exporter/peerchat.prom",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if s.metrics && (s.watch || o.json) {
 				return usageError{errors.New("--metrics has a format of its own, and is asked for once: leave --watch and --json out")}
@@ -61,8 +61,11 @@ func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) 
 	for began := false; ; began = true {
 		var st control.Status
 		err := c.Call(ctx, control.OpStatus, nil, &st)
-		if began && errors.Is(err, control.ErrNoDaemon) {
+		switch {
+		case began && errors.Is(err, control.ErrNoDaemon):
 			err = fmt.Errorf("the daemon has ended: %w", err)
+		case errors.Is(err, control.ErrNoDaemon):
+			err = fmt.Errorf("%w (peerchat run starts one)", err)
 		}
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func newWeb(o *options) *cobra.Command {
 			"call: [{\"urls\": \"turn:HOST:PORT\", \"username\": \"…\", \"credential\": \"…\"}, {\"urls\":\n" +
 			"\"turns:HOST\", \"secret\": \"…\"}, {\"urls\": \"stun:HOST\"}]. A secret (coturn: use-auth-secret) is not\n" +
 			"told; whoever loads the page gets credentials made from it, for 12 hours.",
-		Args: usageArgs(cobra.NoArgs),
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch len(o.signals) {
 			case 0:

@@ -45,6 +45,10 @@ const (
 	// maxKnown is how many devices all contacts may have.
 	maxKnown = 16384
 	maxFile  = 8 << 20 // 4 096 × 450 bytes, and 16 384 × 300
+	// shortID is from how many hex digits on a text is taken for a device id, or
+	// the beginning of one: as many as a short id has.
+	shortID   = 8
+	hexDigits = "0123456789abcdef"
 )
 
 var (
@@ -167,7 +171,7 @@ func CheckName(name string) error {
 		return fmt.Errorf("contact name %q has spaces around it", name)
 	case strings.HasPrefix(name, "-"), strings.ContainsAny(name, "@/:"):
 		return fmt.Errorf("contact name %q: a name has no @, / or : and does not begin with -", name)
-	case len(name) >= 8 && strings.Trim(strings.ToLower(name), "0123456789abcdef") == "":
+	case len(name) >= shortID && strings.Trim(strings.ToLower(name), hexDigits) == "":
 		return fmt.Errorf("contact name %q looks like a device id", name)
 	}
 	return nil
@@ -195,10 +199,28 @@ func (b *Book) Resolve(who string) (identity.DeviceID, error) {
 	}
 	id, err := identity.ParseDeviceID(who)
 	if err != nil {
-		return id, fmt.Errorf("%.100q: %w, and %w", who, ErrUnknown, err)
+		return id, &unknownError{who, err}
 	}
 	return id, nil
 }
+
+// unknownError says that somebody is neither a contact nor a device id. It
+// matches ErrUnknown, and what the id's error matches.
+type unknownError struct {
+	who  string
+	noID error
+}
+
+// Error says what is wrong with the id only where one may have been meant.
+func (e *unknownError) Error() string {
+	if len(e.who) == len(identity.DeviceID{}.String()) || len(e.who) >= shortID && strings.Trim(strings.ToLower(e.who), hexDigits) == "" {
+		return fmt.Sprintf("%.100q: %v, and %s", e.who, ErrUnknown, strings.TrimPrefix(e.noID.Error(), identity.ErrBadID.Error()+": "))
+	}
+	return fmt.Sprintf("%.100q: %v (peerchat contacts lists them), and no device id, which is 64 hex digits", e.who, ErrUnknown)
+}
+
+// Unwrap returns both causes.
+func (e *unknownError) Unwrap() []error { return []error{ErrUnknown, e.noID} }
 
 // find returns the place of the contact of a name, or -1. b.mu is held.
 func (b *Book) find(name string) int {

@@ -82,6 +82,30 @@ func TestNamesAreTakenOnce(t *testing.T) {
 	}
 }
 
+func TestWhoIsNobodyIsToldInWords(t *testing.T) {
+	b, err := Open(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for who, want := range map[string]string{
+		"nobody":                             `"nobody": no such contact (peerchat contacts lists them), and no device id, which is 64 hex digits`,
+		"1234":                               `"1234": no such contact (peerchat contacts lists them), and no device id, which is 64 hex digits`,
+		"0F3C1234":                           `"0F3C1234": no such contact, and a device id is 64 hex digits, "0F3C1234" has 8 characters`,
+		device(1).String()[:63] + "x":        `is not a device id`,
+		strings.Repeat("0", 64):              `no such contact, and the all-zero device id names nothing`,
+		"\x1b[2J" + strings.Repeat("x", 500): `"\x1b[2Jxxx`,
+	} {
+		_, err := b.Resolve(who)
+		if !errors.Is(err, ErrUnknown) || !errors.Is(err, identity.ErrBadID) {
+			t.Errorf("%q: %v", who, err)
+			continue
+		}
+		if got := err.Error(); !strings.Contains(got, want) || strings.Contains(got, "malformed") || len(got) > 300 {
+			t.Errorf("%q: %s, want %s", who, got, want)
+		}
+	}
+}
+
 // fault: H9
 func TestHostileNamesAreRefused(t *testing.T) {
 	for _, name := range []string{

@@ -44,7 +44,7 @@ func (d *Daemon) accept(ctx context.Context, c *control.Call) error {
 	device, err := d.acc.FindInvite(ctx, code.Number)
 	switch {
 	case errors.Is(err, invite.ErrNoInvite):
-		return fmt.Errorf("nobody invites under number %d: the number is wrong, or the code is over, or used (%w)", code.Number, control.ErrNotFound)
+		return notThere{fmt.Errorf("nobody invites under number %d: the number is wrong, or the code is over, or used", code.Number)}
 	case err != nil:
 		return err
 	case device == d.acc.Identity().DeviceID():

@@ -36,6 +36,16 @@ func openBook(acc *account.Account) (*book, error) {
 	return &book{Book: b, acc: acc}, nil
 }
 
+// notThere is an error of which a command learns that it is control.ErrNotFound;
+// its words say so already.
+type notThere struct{ error }
+
+// Is tells that what was asked about is not there.
+func (n notThere) Is(target error) bool { return target == control.ErrNotFound }
+
+// Unwrap returns the error.
+func (n notThere) Unwrap() error { return n.error }
+
 func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
 
 // changeContacts changes the contacts, if it is asked to, and answers them.
@@ -47,10 +57,13 @@ func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
 	err := d.contacts.change(ch)
 	if ch.Do != "" {
 		d.contacts.changed.ring()
+		if d.forwards != nil {
+			d.forwards.Recheck() // what a contact may, its devices may
+		}
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) {
-			err = fmt.Errorf("%w (%w)", err, control.ErrNotFound)
+			err = notThere{err}
 		}
 		return err
 	}

@@ -5,6 +5,7 @@ package daemon
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/control"
+	"peerlink/internal/forward"
 )
 
 // house is an account that runs, with its daemon.
@@ -59,7 +61,7 @@ func open(t *testing.T, dir, local string) *house {
 	if err := acc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(Config{Account: acc, Chat: true})
+	d, err := New(Config{Account: acc, Chat: true, Forward: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,6 +264,52 @@ func TestACallGoesToTheDeviceThatListens(t *testing.T) {
 	}
 	if _, err := alice.client.Connect(t.Context(), control.Connect{Device: laptop.id(), URI: "test://x"}); err == nil {
 		t.Error("a call of one device went to another")
+	}
+}
+
+// What a contact may forward, each of its devices may, once it is known to be one.
+//
+// fault: H8
+func TestARuleForAContactHoldsForItsDevices(t *testing.T) {
+	alice, laptop, phone, _ := family(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	addr, err := forward.ParseAddress(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := control.ForwardChange{Do: "allow", Who: "bob", May: forward.DoDial, Addr: addr.Addr}
+	if err := alice.client.Call(t.Context(), control.OpForwards, rule, nil); err != nil {
+		t.Fatal(err)
+	}
+	dial := func() (*channel.Socket, error) {
+		c, err := phone.acc.ConnectionManager().ConnectDevice(t.Context(), alice.id(), forward.URIDial, peerlink.ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c, forward.Dial(t.Context(), c, addr)
+	}
+	if _, err := dial(); err == nil {
+		t.Fatal("a device of which nothing is known was let in")
+	}
+	alice.link(t, laptop) // whose account it is, and so whose the phone is
+	c, err := dial()
+	if err != nil {
+		t.Fatalf("another device of the contact: %v", err)
+	}
+	if err := alice.client.Call(t.Context(), control.OpContacts, control.ContactChange{Do: "remove", Who: "bob"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var reset *channel.ResetError
+	if _, err := c.Read(make([]byte, 1)); !errors.As(err, &reset) {
+		t.Errorf("after the contact was removed: %v", err)
+	}
+	if _, err := dial(); err == nil {
+		t.Error("after the contact was removed it was let in")
 	}
 }
 

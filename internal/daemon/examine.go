@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -135,9 +136,9 @@ func (d *Daemon) examine(ctx context.Context, c *control.Call) error {
 	return c.Answer(diag)
 }
 
-// diagnose connects and writes down what happens. The channel it opens is closed
-// at once: the answer to the request is the first byte. A link that is there is
-// used, with the story of how it came about.
+// diagnose connects and writes down what happens. The channel it asks for is
+// declined, or closed at once: the answer to the request is the first byte. A link
+// that is there is used, with the story of how it came about.
 func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis {
 	m := d.acc.ConnectionManager()
 	g := &Diagnosis{Step: "doctor", Device: to.String(), Hops: []Hop{}, Events: []Milestone{}, ICE: []ice.Report{}}
@@ -153,12 +154,15 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 		}
 	}
 	g.Events, g.ICE = s.told()
-	if err != nil {
+	switch {
+	case err == nil:
+		defer sock.Close()
+	case errors.Is(err, peerlink.ErrDeclined): // a device where nobody listens to it has answered all the same
+	default:
 		g.Error = err.Error()
 		g.Hops = lostHops(to)
 		return g
 	}
-	defer sock.Close()
 	g.OK = true
 	l, there := linkTo(m, to)
 	if !there { // it has just ended

@@ -37,13 +37,17 @@ func (d *Daemon) openForwards(serve bool) (err error) {
 			}
 			return c, nil
 		},
-		PeerOf: func(c net.Conn) (identity.DeviceID, string, bool) {
+		PeerOf: func(c net.Conn) (identity.Peer, string, bool) {
 			peer, ok := peerlink.PeerOf(c)
 			named, has := c.(interface{ URI() string })
 			if !ok || !has {
-				return identity.DeviceID{}, "", false
+				return identity.Peer{}, "", false
 			}
-			return peer.Device, named.URI(), true
+			return peer, named.URI(), true
+		},
+		Contact: func(p identity.Peer) (identity.DeviceID, bool) {
+			c, ok := d.contacts.OfPeer(p)
+			return c.Device, ok
 		},
 	})
 	d.forwarding = make(chan struct{})
@@ -71,9 +75,13 @@ func (d *Daemon) changeForwards(_ context.Context, c *control.Call) error {
 	if err := c.Decode(&ch); err != nil {
 		return err
 	}
-	if err := d.changeRule(ch); err != nil {
+	err := d.changeRule(ch)
+	if ch.Do != "" {
+		d.contacts.changed.ring()
+	}
+	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) || errors.Is(err, forward.ErrNoRule) {
-			err = fmt.Errorf("%w (%w)", err, control.ErrNotFound)
+			err = notThere{err}
 		}
 		return err
 	}

@@ -47,7 +47,7 @@ func (d *Daemon) sign(ctx context.Context, c *control.Call) error {
 	device, err := d.acc.FindInvite(ctx, code.Number)
 	switch {
 	case errors.Is(err, invite.ErrNoInvite):
-		return fmt.Errorf("no device shows a code with the number %d: the number is wrong, or the code is over, or used (%w)", code.Number, control.ErrNotFound)
+		return notThere{fmt.Errorf("no device shows a code with the number %d: the number is wrong, or the code is over, or used", code.Number)}
 	case err != nil:
 		return err
 	case device == d.acc.Identity().DeviceID():

@@ -29,8 +29,9 @@
 //
 // Nobody, until there is a rule: a device and an address, compared letter by
 // letter after both were brought into one form. A name is resolved after that:
-// a rule for a name trusts whoever answers for the name. Rules for pipes stand
-// among them, for whoever serves those.
+// a rule for a name trusts whoever answers for the name. A rule for the device by
+// which somebody is known (Config.Contact) is for all devices of theirs. Rules for
+// pipes stand among them, for whoever serves those.
 //
 // # Limits
 //

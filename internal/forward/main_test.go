@@ -75,6 +75,20 @@ type world struct {
 	server *Server
 	line   *line
 	back   chan net.Conn // what the server opens
+
+	mu       sync.Mutex
+	contacts map[identity.DeviceID]identity.DeviceID // by whose rules a device may do things, too
+}
+
+// belongs says that a device is of the contact of another one; none if it is the
+// zero id.
+func (w *world) belongs(device, to identity.DeviceID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.contacts[device] = to
+	if to.IsZero() {
+		delete(w.contacts, device)
+	}
 }
 
 func newWorld(t *testing.T) *world {
@@ -83,12 +97,18 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, rules: rules, line: newLine(), back: make(chan net.Conn, 16)}
+	w := &world{t: t, rules: rules, line: newLine(), back: make(chan net.Conn, 16), contacts: map[identity.DeviceID]identity.DeviceID{}}
 	w.server = NewServer(Config{
 		Rules: rules,
-		PeerOf: func(c net.Conn) (identity.DeviceID, string, bool) {
+		PeerOf: func(c net.Conn) (identity.Peer, string, bool) {
 			x, ok := c.(named)
-			return x.device, x.uri, ok
+			return identity.Peer{Device: x.device}, x.uri, ok
+		},
+		Contact: func(p identity.Peer) (identity.DeviceID, bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			d, ok := w.contacts[p.Device]
+			return d, ok
 		},
 		Open: func(_ context.Context, device identity.DeviceID, uri string) (net.Conn, error) {
 			a, b := tcpPair(t)

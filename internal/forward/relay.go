@@ -72,8 +72,9 @@ type RelayConfig struct {
 	// Take says whether a connection is wanted; done is called when it has
 	// ended, unless it is nil. A nil Take: all are.
 	Take func(c net.Conn) (done func(), ok bool)
-	// Note is told of each connection for which Open failed, and of the
-	// listener's own troubles; it is called concurrently. nil: nobody is.
+	// Note is told of each connection for which Open failed, before that is cut,
+	// and of the listener's own troubles; it is called concurrently. nil: nobody
+	// is.
 	Note func(err error)
 	// Max is how many connections are joined at once; the next ones wait to be
 	// taken. 0: MaxConns.
@@ -127,10 +128,10 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 	}
 	far, err := cfg.Open(ctx)
 	if err != nil {
-		cut(c)
 		if ctx.Err() == nil {
-			cfg.Note(err)
+			cfg.Note(err) // before the cut: who sees that can find the reason
 		}
+		cut(c)
 		return
 	}
 	_ = join(ctx, c, far) // how it ended is told to both ends

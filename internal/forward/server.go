@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +26,13 @@ type Config struct {
 	Rules *Rules
 	// Open opens a channel to a device there is a link with.
 	Open func(ctx context.Context, device identity.DeviceID, uri string) (net.Conn, error)
-	// PeerOf tells which device a channel is with, and its URI.
-	PeerOf func(c net.Conn) (device identity.DeviceID, uri string, ok bool)
+	// PeerOf tells with whom a channel is, as proven, and its URI.
+	PeerOf func(c net.Conn) (peer identity.Peer, uri string, ok bool)
+	// Contact tells by which device rules name the person that somebody belongs
+	// to: what those let that device do, all the person's devices may. nil, or
+	// false: a rule is for the one device that it names. It may be called at any
+	// time and must not call the server.
+	Contact func(peer identity.Peer) (device identity.DeviceID, ok bool)
 	// DialFunc reaches a target; nil: a net.Dialer does.
 	DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Logger gets what was allowed and refused. nil: nothing is logged.
@@ -49,10 +56,10 @@ type Server struct {
 
 // ongoing is a use of a rule.
 type ongoing struct {
-	device identity.DeviceID
-	do     string
-	addr   Address
-	end    context.CancelFunc
+	peer identity.Peer
+	do   string
+	addr Address
+	end  context.CancelFunc
 }
 
 // NewServer makes a server; Close it.
@@ -93,15 +100,15 @@ func (s *Server) Serve(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		device, uri, ok := s.cfg.PeerOf(c)
-		if !ok || !s.enter(device) {
-			s.cfg.Logger.Warn("forward: refused, too many at once", "device", device)
+		peer, uri, ok := s.cfg.PeerOf(c)
+		if !ok || !s.enter(peer.Device) {
+			s.cfg.Logger.Warn("forward: refused, too many at once", "device", peer.Device)
 			cut(c)
 			continue
 		}
 		s.wg.Go(func() {
-			defer s.leave(device)
-			s.serve(c, device, uri)
+			defer s.leave(peer.Device)
+			s.serve(c, peer, uri)
 		})
 	}
 }
@@ -128,7 +135,7 @@ func (s *Server) leave(device identity.DeviceID) {
 }
 
 // serve answers one channel.
-func (s *Server) serve(c net.Conn, device identity.DeviceID, uri string) {
+func (s *Server) serve(c net.Conn, peer identity.Peer, uri string) {
 	stop := context.AfterFunc(s.ctx, func() { cut(c) })
 	defer stop()
 	var q request
@@ -137,9 +144,9 @@ func (s *Server) serve(c net.Conn, device identity.DeviceID, uri string) {
 	if err == nil {
 		switch uri {
 		case URIDial:
-			err = s.dial(c, device, q)
+			err = s.dial(c, peer, q)
 		case URIListen:
-			err = s.listen(c, device, q)
+			err = s.listen(c, peer, q)
 		default:
 			err = errors.New("there is no such service")
 		}
@@ -149,7 +156,7 @@ func (s *Server) serve(c net.Conn, device identity.DeviceID, uri string) {
 	}
 	var told *refusal
 	if errors.As(err, &told) || q.Addr == "" {
-		s.cfg.Logger.Info("forward: refused", "device", device, "uri", uri, "err", err)
+		s.cfg.Logger.Info("forward: refused", "device", peer.Device, "uri", uri, "err", err)
 	}
 	if told != nil {
 		_ = c.SetDeadline(time.Now().Add(askTimeout))
@@ -164,11 +171,24 @@ func (s *Server) serve(c net.Conn, device identity.DeviceID, uri string) {
 // refusal is an error that the device is told.
 type refusal struct{ error }
 
+// allows tells whether somebody may do something, by a rule for the device or for
+// the person whose it is.
+func (s *Server) allows(peer identity.Peer, do string, a Address) bool {
+	if s.cfg.Rules.Allows(peer.Device, do, a) {
+		return true
+	}
+	if s.cfg.Contact == nil {
+		return false
+	}
+	device, ok := s.cfg.Contact(peer)
+	return ok && s.cfg.Rules.Allows(device, do, a)
+}
+
 // begin notes the use of a rule, which ends with ctx: when the server ends, or
 // the rule is removed.
-func (s *Server) begin(device identity.DeviceID, do string, a Address) (ctx context.Context, done func(), err error) {
+func (s *Server) begin(peer identity.Peer, do string, a Address) (ctx context.Context, done func(), err error) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	u := &ongoing{device, do, a, cancel}
+	u := &ongoing{peer, do, a, cancel}
 	s.mu.Lock()
 	s.busy[u] = struct{}{}
 	s.mu.Unlock()
@@ -178,35 +198,33 @@ func (s *Server) begin(device identity.DeviceID, do string, a Address) (ctx cont
 		defer s.mu.Unlock()
 		delete(s.busy, u)
 	}
-	if !s.cfg.Rules.Allows(device, do, a) { // after u was noted, or a removal could miss it
+	if !s.allows(peer, do, a) { // after u was noted, or a removal could miss it
 		done()
 		return nil, nil, &refusal{fmt.Errorf("you may not %s %s here (its user can allow it: peerchat forward allow)", map[string]string{DoDial: "connect to", DoListen: "listen on"}[do], a)}
 	}
 	return ctx, done, nil
 }
 
-// Recheck ends what the rules no longer allow. Call it after a removal.
+// Recheck ends what the rules no longer allow. Call it after a rule was removed,
+// and when Contact may say something else than before.
 func (s *Server) Recheck() {
 	s.mu.Lock()
-	var gone []*ongoing
-	for u := range s.busy {
-		if !s.cfg.Rules.Allows(u.device, u.do, u.addr) {
-			gone = append(gone, u)
-		}
-	}
+	now := slices.Collect(maps.Keys(s.busy))
 	s.mu.Unlock()
-	for _, u := range gone {
-		u.end()
+	for _, u := range now { // what begins meanwhile is checked by begin
+		if !s.allows(u.peer, u.do, u.addr) {
+			u.end()
+		}
 	}
 }
 
 // dial joins a channel to its target.
-func (s *Server) dial(c net.Conn, device identity.DeviceID, q request) error {
+func (s *Server) dial(c net.Conn, peer identity.Peer, q request) error {
 	a, err := ParseAddress(q.Addr)
 	if err != nil {
 		return &refusal{err}
 	}
-	ctx, done, err := s.begin(device, DoDial, a)
+	ctx, done, err := s.begin(peer, DoDial, a)
 	if err != nil {
 		return err
 	}
@@ -234,7 +252,8 @@ func (s *Server) dial(c net.Conn, device identity.DeviceID, q request) error {
 }
 
 // listen takes connections for a device until its channel ends.
-func (s *Server) listen(c net.Conn, device identity.DeviceID, q request) error {
+func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
+	device := peer.Device
 	a, err := parse(q.Addr, toListen)
 	if err == nil {
 		err = checkToken(q.Token)
@@ -242,7 +261,7 @@ func (s *Server) listen(c net.Conn, device identity.DeviceID, q request) error {
 	if err != nil {
 		return &refusal{err}
 	}
-	ctx, done, err := s.begin(device, DoListen, a)
+	ctx, done, err := s.begin(peer, DoListen, a)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"peerlink/identity"
 )
 
 // allow adds a rule.
@@ -67,6 +69,58 @@ func TestNobodyMayUntilThereIsARule(t *testing.T) {
 	}
 	_, err = w.dial(alice, addr)
 	denied("after the rule was removed", err)
+}
+
+// A rule for a contact is for all its devices, as long as they are; one for
+// another of its devices is for that one.
+//
+// fault: H8
+func TestARuleForAContactIsForAllItsDevices(t *testing.T) {
+	w := newWorld(t)
+	l := target(t, "tcp", "127.0.0.1:0", func(c net.Conn) { _, _ = io.Copy(c, c) })
+	addr := l.Addr().String()
+	phone := identity.DeviceID{3}
+	w.allow(DoDial, addr)
+	if _, err := w.dial(phone, addr); err == nil {
+		t.Fatal("a device of nobody was let in")
+	}
+	w.belongs(phone, alice)
+	c, err := w.dial(phone, addr)
+	if err != nil {
+		t.Fatalf("another device of the contact: %v", err)
+	}
+	other, err := w.dial(alice, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.belongs(phone, identity.DeviceID{}) // it has left the contact
+	w.server.Recheck()
+	one := make([]byte, 1)
+	if _, err := c.Read(one); !isCut(err) {
+		t.Errorf("after it has left: %v", err)
+	}
+	if _, err := w.dial(phone, addr); err == nil {
+		t.Error("after it has left it was let in")
+	}
+	if _, err := other.Write(one); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(other, one); err != nil {
+		t.Errorf("the contact's first device: %v", err)
+	}
+	if err := w.rules.Remove(Rule{alice, DoDial, addr}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.rules.Allow(Rule{phone, DoDial, addr}); err != nil {
+		t.Fatal(err)
+	}
+	w.belongs(phone, alice)
+	if _, err := w.dial(alice, addr); err == nil {
+		t.Error("a rule for the phone lets the contact's first device in")
+	}
+	if _, err := w.dial(phone, addr); err != nil {
+		t.Error(err)
+	}
 }
 
 // fault: H8

@@ -110,6 +110,7 @@ type Writer struct {
 	own, peer *line
 	pos       uint64 // bytes written
 	off       int    // pos within data
+	staged    int    // of pos, what is not published
 	seen      uint64 // of the reader's position, what was believed last
 	err       error
 }
@@ -122,17 +123,17 @@ func (w *Writer) room(want int) (int, error) {
 	if free := len(w.data) - int(w.pos-w.seen); free >= want || w.err != nil {
 		return free, w.err
 	}
-	pos := w.peer.pos.Load()
-	if pos < w.seen || pos > w.pos {
-		w.err = fmt.Errorf("%w: it says that it has read %d of %d bytes, before that it was %d", ErrCorrupt, pos, w.pos, w.seen)
+	pos, written := w.peer.pos.Load(), w.pos-uint64(w.staged)
+	if pos < w.seen || pos > written {
+		w.err = fmt.Errorf("%w: it says that it has read %d of %d bytes, before that it was %d", ErrCorrupt, pos, written, w.seen)
 		return 0, w.err
 	}
 	w.seen = pos
 	return len(w.data) - int(w.pos-pos), nil
 }
 
-// Write copies as much of p as fits and publishes it. wake says that the reader
-// sleeps: whoever calls must ring its bell, once.
+// Write copies as much of p as fits and publishes it, behind what is staged.
+// wake says that the reader sleeps: whoever calls must ring its bell, once.
 func (w *Writer) Write(p []byte) (n int, wake bool, err error) {
 	if w.err == nil && w.Closed() {
 		w.err = ErrClosed
@@ -142,18 +143,39 @@ func (w *Writer) Write(p []byte) (n int, wake bool, err error) {
 		return 0, false, err
 	}
 	n = min(len(p), free)
-	if n == 0 {
+	if n+w.staged == 0 {
 		return 0, false, nil
 	}
-	if k := copy(w.data[w.off:], p[:n]); k < n {
-		copy(w.data, p[k:n])
-	}
-	w.pos += uint64(n)
-	if w.off += n; w.off >= len(w.data) {
-		w.off -= len(w.data)
-	}
+	w.fill(p[:n])
+	w.staged = 0
 	w.own.pos.Store(w.pos)
 	return n, w.peer.wake(), nil
+}
+
+// Stage copies a and b, both of them, to where the next Write publishes them.
+// False says that they do not fit, or that the Write would fail: then nothing
+// was copied.
+func (w *Writer) Stage(a, b []byte) bool {
+	n := len(a) + len(b)
+	free, err := w.room(n)
+	if err != nil || free < n || w.Closed() {
+		return false
+	}
+	w.fill(a)
+	w.fill(b)
+	w.staged += n
+	return true
+}
+
+// fill copies p, for which there is room.
+func (w *Writer) fill(p []byte) {
+	if k := copy(w.data[w.off:], p); k < len(p) {
+		copy(w.data, p[k:])
+	}
+	w.pos += uint64(len(p))
+	if w.off += len(p); w.off >= len(w.data) {
+		w.off -= len(w.data)
+	}
 }
 
 // Fits reports whether n bytes fit now, all of them. While the reader is awake

@@ -90,6 +90,10 @@ func TestBytesKeepTheirOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		in += byte(n)
+		p = p[n:]
+		if k := rnd.IntN(len(p) + 1); a.Writer.Stage(p[:k], p[k:]) { // for the next Write
+			in += byte(len(p))
+		}
 		p = buf[:rnd.IntN(1<<rnd.IntN(17))]
 		n, _, err = b.Reader.Read(p)
 		if err != nil {
@@ -140,6 +144,53 @@ func TestFullAndEmpty(t *testing.T) {
 	r.Awake()
 	if _, wake, _ := w.Write(p[:1]); wake {
 		t.Error("a reader that does not sleep was woken")
+	}
+}
+
+func TestStagedBytesComeWithTheNextWrite(t *testing.T) {
+	_, a, b := ends(t, MinSize)
+	w, r := a.Writer, b.Reader
+	p, half := make([]byte, w.Cap()), w.Cap()/2
+	r.Sleep()
+	if !w.Stage([]byte("he"), []byte("llo")) || w.Stage(p[:half], p[:half]) || r.Ready() {
+		t.Error("not staged, or more than fits, or seen already")
+	}
+	if n, _, err := r.Read(p); n != 0 || err != nil {
+		t.Errorf("read %q, %v", p[:n], err)
+	}
+	if n, wake, err := w.Write(nil); n != 0 || !wake || err != nil {
+		t.Errorf("wrote %d, woke %v, %v", n, wake, err)
+	}
+	if n, _, err := r.Read(p); string(p[:n]) != "hello" || err != nil {
+		t.Errorf("read %q, %v", p[:n], err)
+	}
+	r.Sleep() // and tells
+	if !w.Stage(p[:half], p[:half]) || w.Ready(1) {
+		t.Error("a whole ring was not staged, or there is room beside it")
+	}
+	if n, _, err := w.Write(p); n != 0 || err != nil {
+		t.Errorf("wrote %d, %v beside it", n, err)
+	}
+	if n, _, err := r.Read(p); n != len(p) || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	r.Close()
+	if w.Stage(p[:1], nil) {
+		t.Error("staged for a reader that reads no more")
+	}
+}
+
+// fault: G3
+func TestReaderCannotHaveReadWhatIsOnlyStaged(t *testing.T) {
+	region, a, _ := ends(t, MinSize)
+	a.Writer.Write(make([]byte, 100))
+	a.Writer.Stage(make([]byte, 100), nil)
+	(*control)(unsafe.Pointer(&region[0]))[3].pos.Store(101)
+	if a.Writer.Stage(make([]byte, a.Writer.Cap()-200), make([]byte, 1)) {
+		t.Error("staged")
+	}
+	if _, _, err := a.Writer.Write(nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
 	}
 }
 
@@ -357,9 +408,13 @@ func FuzzHostilePeer(f *testing.F) {
 			script = script[2:]
 			size := int(arg) << (op >> 4 & 7)
 			switch op & 7 {
-			case 0, 1:
+			case 0:
 				n, _, err := w.Write(p[:size])
 				werr = sticky(t, n, size, err, werr)
+			case 1:
+				if w.Stage(p[:size/3], p[size/3:size]) && werr != nil {
+					t.Fatalf("staged after %v", werr)
+				}
 			case 2, 3:
 				n, _, err := r.Read(p[:size])
 				rerr = sticky(t, n, size, err, rerr)

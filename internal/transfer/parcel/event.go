@@ -80,6 +80,17 @@ func (s Summary) Err() error {
 	return err
 }
 
+// notServed tells whether each of the entries failed because the device takes no
+// files.
+func (s Summary) notServed() bool {
+	for _, err := range s.Errs {
+		if !errors.Is(err, ErrNotServed) {
+			return false
+		}
+	}
+	return s.Failed > 0 && s.Kept+s.Same+s.Skipped == 0
+}
+
 // tally counts events and hands them on.
 type tally struct {
 	watch func(Event)

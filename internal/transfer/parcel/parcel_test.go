@@ -326,6 +326,11 @@ func TestSimpleReceiversGetFilesOneByOne(t *testing.T) {
 	if _, err := Send(t.Context(), SendConfig{Open: open}, dir); err == nil || !strings.Contains(err.Error(), "single files only") {
 		t.Errorf("a folder: %v", err)
 	}
+	none := fmt.Errorf("nobody is there: %w", ErrNotServed)
+	nobody := func(context.Context, string) (net.Conn, error) { return nil, none }
+	if sum, err := Send(t.Context(), SendConfig{Open: nobody}, paths...); err == nil || err.Error() != none.Error() || sum.Failed != 6 {
+		t.Errorf("where nobody takes files: %+v, %v", sum, err)
+	}
 }
 
 // fault: H3

@@ -69,11 +69,16 @@ func Send(ctx context.Context, cfg SendConfig, paths ...string) (Summary, error)
 		return Summary{}, err
 	}
 	err = s.persist(ctx)
+	var none error // nobody takes files there at all
 	if errors.Is(err, ErrNotServed) && !s.agreed {
-		err = s.sendSimple(ctx)
+		none, err = err, s.sendSimple(ctx, err)
 	}
 	sum := s.tally.summary()
-	if err == nil {
+	switch {
+	case err != nil:
+	case none != nil && sum.notServed():
+		err = none
+	default:
 		err = sum.Err()
 	}
 	return sum, err

@@ -22,15 +22,15 @@ const simpleAtOnce = 4
 const lastWord = 5 * time.Second
 
 // sendSimple sends each file over a channel of its own, to a receiver that
-// serves nothing else: whole, or not at all.
-func (s *sender) sendSimple(ctx context.Context) error {
+// serves nothing else: whole, or not at all. why is what it said to the other form.
+func (s *sender) sendSimple(ctx context.Context, why error) error {
 	places := make(chan struct{}, simpleAtOnce)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for it := range s.source() {
 		switch {
 		case it.folder && it.skip == nil:
-			return fmt.Errorf("%q is a folder, and the device takes single files only", it.name())
+			return fmt.Errorf("%w (or it takes single files only, and %q is a folder)", why, it.name())
 		case it.skip != nil:
 			s.tally.event(Event{Kind: Skipped, Path: it.name(), Err: it.skip})
 			continue

@@ -27,7 +27,7 @@ func TestS01_RefusedCallerHearsAtOnce(t *testing.T) {
 		if err == nil || time.Since(began) > 5*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(began))
 		}
-		if _, direct := w.(*tcpWorld); !direct && (!errors.Is(err, peerlink.ErrRefused) || !strings.Contains(err.Error(), "not today")) {
+		if !errors.Is(err, peerlink.ErrRefused) || !strings.Contains(err.Error(), "not today") {
 			t.Errorf("the refusal came as %v", err)
 		}
 		if n := len(bob.Connections()); n != 0 {
@@ -209,15 +209,17 @@ func TestS20_S52_ClosingWithAnAccountInformsBothEnds(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		bob.echoing(t, "*")
-		s := connect(t, alice, bob, "chat://1")
-		exchange(t, s, "hello")
-		if n := bob.CloseConnectionsWith(alice.id.AccountID()); n != 1 {
-			t.Errorf("closed %d links", n)
+		for _, who := range []identity.Subject{alice.id.AccountID(), alice.id.DeviceID()} {
+			s := connect(t, alice, bob, "chat://1")
+			exchange(t, s, "hello")
+			if n := bob.CloseConnectionsWith(who); n != 1 {
+				t.Errorf("closed %d links", n)
+			}
+			if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF || !strings.Contains(err.Error(), "closed") {
+				t.Errorf("the other end read %v", err)
+			}
+			eventually(t, "no connection is left", func() bool { return len(alice.Connections())+len(bob.Connections()) == 0 })
 		}
-		if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF || !strings.Contains(err.Error(), "closed") {
-			t.Errorf("the other end read %v", err)
-		}
-		eventually(t, "no connection is left", func() bool { return len(alice.Connections())+len(bob.Connections()) == 0 })
 	})
 }
 
@@ -251,6 +253,12 @@ func TestS29_S30_CloseWhileNegotiatingAndWithOpenChannels(t *testing.T) {
 			}
 		})
 		open := connect(t, alice, carol, "chat://carol")
+		incoming := carol.accepting(t, "sink://*") // and reads nothing
+		full := connect(t, alice, carol, "sink://carol")
+		<-incoming
+		writing := make(chan error, 1)
+		go func() { _, err := full.Write(make([]byte, 16<<20)); writing <- err }()
+		eventually(t, "the write waits", func() bool { return full.Stats().Stalls > 0 })
 		pending := make(chan error)
 		go func() {
 			_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://bob", peerlink.ConnectOptions{})
@@ -271,6 +279,12 @@ func TestS29_S30_CloseWhileNegotiatingAndWithOpenChannels(t *testing.T) {
 		}
 		if err := <-reading; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the open channel got %v", err)
+		}
+		if err := <-writing; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the write that waited got %v", err)
+		}
+		if _, err := open.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a later write got %v", err)
 		}
 	})
 }
@@ -301,9 +315,16 @@ func TestS37_NewDeviceIsToldOncePerDevice(t *testing.T) {
 			c.OnNewDevice = func(identity.Peer) { told.Add(1) }
 		})
 		bob.echoing(t, "*")
-		exchange(t, connect(t, alice, bob, "chat://1"), "one")
-		exchange(t, connect(t, alice, bob, "chat://2"), "two")
-		eventually(t, "told once", func() bool { return told.Load() == 1 })
+		for link := range int32(2) {
+			exchange(t, connect(t, alice, bob, "chat://1"), "one")
+			exchange(t, connect(t, alice, bob, "chat://2"), "two")
+			eventually(t, "told once for each link", func() bool { return told.Load() == link+1 })
+			alice.CloseConnectionsWith(bob.id.DeviceID())
+			eventually(t, "no link is left", func() bool { return len(bob.Connections()) == 0 })
+		}
+		if n := told.Load(); n != 2 { // and not for a channel
+			t.Errorf("told %d times of two links", n)
+		}
 	})
 }
 

@@ -1,0 +1,108 @@
+package peerlink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink"
+	"peerlink/identity"
+)
+
+// Row 60: what is being made counts, before anything is dialled for another.
+func TestCapacityCountsLinksBeingMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice := n.newDevice(t, "alice", func(c *peerlink.Config) { c.Capacity = 1 })
+		bob, carol := n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil)
+		bob.echo(t, "*")
+		carol.echo(t, "*")
+		release, dials := make(chan struct{}), 0
+		alice.port.dials = func(context.Context) error { dials++; <-release; return nil }
+		first := make(chan error, 1)
+		go func() {
+			_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://", peerlink.ConnectOptions{})
+			first <- err
+		}()
+		synctest.Wait()
+		if _, err := alice.ConnectDevice(background, carol.id.DeviceID(), "chat://", peerlink.ConnectOptions{}); !errors.Is(err, peerlink.ErrCapacity) || dials != 1 {
+			t.Errorf("past the capacity: %v after %d dials", err, dials)
+		}
+		close(release)
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Streams that come at the same moment all find room at first; only as many
+// become links as there may be.
+func TestStreamsThatComeAtOnceDoNotPassTheBounds(t *testing.T) {
+	for name, bound := range map[string]func(*peerlink.Config){
+		"all in all": func(c *peerlink.Config) { c.Capacity = 3 },
+		"one device": func(c *peerlink.Config) { c.PerDevice = 3 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork("memory")
+				n.latency = 50 * time.Millisecond // of the hellos
+				bob := n.newDevice(t, "bob", bound)
+				bob.echo(t, "*")
+				alice := n.newDevice(t, "alice", nil)
+				errs := make(chan error, 8)
+				for range cap(errs) {
+					go func() {
+						_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "x://", peerlink.ConnectOptions{Mode: peerlink.NewLink})
+						errs <- err
+					}()
+				}
+				up := 0
+				for range cap(errs) {
+					if err := <-errs; err == nil {
+						up++
+					}
+				}
+				synctest.Wait()
+				if m := bob.Metrics(); up != 3 || m.Opened != 3 || len(bob.Connections()) != 3 {
+					t.Errorf("%d calls succeeded, %d links came up, %d are there; want 3", up, m.Opened, len(bob.Connections()))
+				}
+			})
+		})
+	}
+}
+
+// A device whose calls wait for a decision, all of them, keeps nobody else's
+// from being heard, and asks the application 16 times at most.
+//
+// fault: J3
+func TestUndecidedCallsOfOneDeviceDelayNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		mallory, carol := n.newDevice(t, "mallory", nil), n.newDevice(t, "carol", nil)
+		asked := 0
+		bob := n.newDevice(t, "bob", func(c *peerlink.Config) {
+			c.OnICERequest = func(ctx context.Context, p identity.Peer) error {
+				if p.Name == "mallory" {
+					asked++
+					<-ctx.Done()
+				}
+				return ctx.Err()
+			}
+		})
+		bob.echo(t, "*")
+		for i := range 300 { // more than may be on the way in all
+			go func() {
+				_, _ = mallory.ConnectDevice(background, bob.id.DeviceID(), fmt.Sprint("x://", i), peerlink.ConnectOptions{Mode: peerlink.NewLink})
+			}()
+			synctest.Wait()
+		}
+		began := time.Now()
+		exchange(t, connect(t, carol, bob, "chat://"), "hello")
+		if d := time.Since(began); d != 0 || asked != 16 {
+			t.Errorf("carol waited %v, and bob was asked %d times about the other", d, asked)
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"peerlink"
+	"peerlink/internal/forward"
+	"peerlink/internal/transfer/parcel"
+)
+
+// chatScheme begins the URIs of chats that nobody keeps.
+const chatScheme = "chat://"
+
+// forwardScheme begins the URIs of forwards.
+var forwardScheme = strings.TrimSuffix(forward.Pattern, "*")
+
+// nobodyThere tells, by the scheme of a channel on which nobody listens, what has
+// to run on the other device. A %s stands for the rest of the URI.
+var nobodyThere = map[string]string{
+	pipeScheme:          "the device is there, but no pipe of that name listens on it: peerchat pipe --listen --name %s has to run there first",
+	chatScheme:          "the device is there, but takes no lines now: peerchat listen has to run there; without --live the daemon keeps messages until the device takes them",
+	parcel.Scheme:       "the device is there, but takes no files now: peerchat receive has to run there",
+	parcel.SimpleScheme: "the device is there, but takes no files now: peerchat receive has to run there",
+	forwardScheme:       "the device is there, but serves no forwards: its daemon does, so peerchat run has to hold the account there",
+}
+
+// inWords is an error told in other words.
+type inWords struct {
+	words string
+	err   error
+}
+
+// Error returns the words.
+func (e *inWords) Error() string { return e.words }
+
+// Unwrap returns the error.
+func (e *inWords) Unwrap() error { return e.err }
+
+// refusedInWords says what to do about a device that did not take a channel.
+// Where several were asked, each has its say below.
+func refusedInWords(uri string, err error) error {
+	at := strings.Index(uri, "://") + len("://")
+	words := nobodyThere[uri[:at]]
+	switch {
+	case strings.Contains(err.Error(), " is banned here"):
+		return fmt.Errorf("%w (peerchat contacts allow takes that back)", err)
+	case words == "" || !errors.Is(err, peerlink.ErrDeclined) || !strings.Contains(err.Error(), "nobody listens on "):
+		return err
+	case strings.Contains(words, "%s"):
+		words = fmt.Sprintf(words, printable(uri[at:]))
+	}
+	if strings.Contains(err.Error(), "\n") {
+		words += "\n" + err.Error()
+	}
+	return &inWords{words, err}
+}
