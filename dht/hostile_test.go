@@ -230,19 +230,30 @@ func TestDeviceThatMovesFiveTimesIsReachedWhereItIs(t *testing.T) {
 	id := newIdentity(t, "bob")
 	var last uint64
 	for i := range 5 {
-		bob := start(t, Config{Identity: id, Bootstrap: nodes[i%3].Addrs()})
+		near := nodes[i%3]
+		bob := start(t, Config{Identity: id, Bootstrap: near.Addrs()})
 		ready(t, bob)
-		alice.cache.Purge()
-		rec, err := alice.Lookup(testContext(t), id.DeviceID())
-		if err != nil || rec.Seq <= last {
-			t.Fatalf("place %d: number %d after %d, %v", i, rec.Seq, last, err)
-		}
+		var rec Record
+		eventually(t, "alice finds the record of this place", func() bool { // ready says: a node shows it
+			alice.cache.Purge()
+			var err error
+			rec, err = alice.Lookup(testContext(t), id.DeviceID())
+			return err == nil && rec.Seq > last
+		})
 		if last > 0 {
-			m, err := newMessenger(bareHost(t, nodes[0]))
+			eventually(t, "the node near bob holds it", func() bool {
+				stored, err := near.records.Get(testContext(t), storeKey([]byte(recordKey(id.DeviceID()))))
+				if err != nil {
+					return false
+				}
+				held, err := decodeRecord(envelopeOf(stored).GetValue(), id.DeviceID(), time.Now())
+				return err == nil && held.Seq > last
+			})
+			m, err := newMessenger(bareHost(t, near))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := m.put(testContext(t), nodes[0].host.ID(), recordKey(id.DeviceID()), mustRecord(t, id, last, time.Now())); err == nil {
+			if _, err := m.put(testContext(t), near.host.ID(), recordKey(id.DeviceID()), mustRecord(t, id, last, time.Now())); err == nil {
 				t.Errorf("place %d: the record of the one before was taken", i)
 			}
 		}

@@ -109,6 +109,20 @@ func (j *joiner) admit(p peer.ID) bool {
 	return j.populated()
 }
 
+// forsake closes the connection to a bootstrap node that did not say within libp2p's
+// 5 s what it speaks, as it or the network was slow. It is asked once per
+// connection, so over this one it could not be used for as long as it lives.
+func (j *joiner) forsake(p peer.ID, why error) {
+	if !slices.ContainsFunc(slices.Concat(j.nodes, j.extra), func(ai peer.AddrInfo) bool { return ai.ID == p }) {
+		return
+	}
+	if known, err := j.host.Peerstore().GetProtocols(p); err != nil || len(known) > 0 {
+		return // over another connection it has said it
+	}
+	j.log.Debug("dht: bootstrap node did not say what it speaks", "node", p.String(), "err", why)
+	_ = j.host.Network().ClosePeer(p) // it is of no use
+}
+
 // run tries until ctx is done.
 func (j *joiner) run(ctx context.Context) {
 	j.pacer.run(ctx, func(ctx context.Context) bool {
@@ -149,7 +163,9 @@ func (j *joiner) connect(ctx context.Context) {
 
 // subscribe asks libp2p for the events that watch wants.
 func (j *joiner) subscribe() (event.Subscription, error) {
-	return j.host.EventBus().Subscribe([]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerConnectednessChanged)}, eventbus.BufSize(256))
+	return j.host.EventBus().Subscribe([]any{
+		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
+	}, eventbus.BufSize(256))
 }
 
 // watch follows who comes and goes until ctx is done. met is told of each node
@@ -169,6 +185,8 @@ func (j *joiner) watch(ctx context.Context, sub event.Subscription, met func(pee
 				if j.admit(e.Peer) {
 					met(e.Peer)
 				}
+			case event.EvtPeerIdentificationFailed:
+				j.forsake(e.Peer, e.Reason)
 			case event.EvtPeerConnectednessChanged:
 				if e.Connectedness != network.Connected && len(j.host.Network().Peers()) == 0 {
 					j.kick(lostWithin)

@@ -188,10 +188,8 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 	}
 	remote := net.UDPAddrFromAddrPort(w.addr)
 	desc := s.e.describePath(at, s.n, w.addr)
-	class, typ := udpClass, s.e.typeOf(s.n, w.addr)
-	if at.relay != nil || typ == relayCandidate.String() {
-		class = relayClass
-	}
+	typ := s.e.typeOf(s.n, w.addr)
+	class := udpClassOf(at.relay != nil, typ == relayCandidate.String())
 	target, server := typ+" "+w.addr.String(), ""
 	if at.relay != nil {
 		server = at.relay.server

@@ -207,7 +207,7 @@ func (t *Transport) admit(from identity.Peer, m *message) (*negotiation, error) 
 		n.key = m.tcp.key
 	}
 	t.incoming[m.id] = n
-	for _, early := range t.aside.take(from.Device, m.id, time.Now()) {
+	for _, early := range t.aside.Take(from.Device, m.id, time.Now()) {
 		n.trickled++
 		n.more(early)
 	}

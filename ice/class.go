@@ -10,10 +10,11 @@ const (
 	udpClass                  // QUIC between any two addresses of the devices
 	punchedClass              // TCP through NATs
 	relayClass                // QUIC through a TURN server
+	relaysClass               // QUIC through two: each side's sends to the other's
 )
 
 // classes returns the kinds of path that the engines can make, the best first:
-// TCP, UDP, punched TCP, relay. Where UDP is preferred, it goes before TCP.
+// TCP, UDP, punched TCP, relay, two relays. Where UDP is preferred, it goes before TCP.
 func classes(engines []string) []class {
 	var out []class
 	for _, e := range engines {
@@ -27,7 +28,7 @@ func classes(engines []string) []class {
 		out = append(out, punchedClass)
 	}
 	if slices.Contains(engines, engineUDP) {
-		out = append(out, relayClass)
+		out = append(out, relayClass, relaysClass)
 	}
 	return out
 }
@@ -38,4 +39,17 @@ func classOf(typ candidateType) class {
 		return tcpClass
 	}
 	return punchedClass
+}
+
+// udpClassOf is the class of a UDP path from and to an address, of which each may
+// be one at a relay.
+func udpClassOf(fromRelay, toRelay bool) class {
+	switch {
+	case fromRelay && toRelay:
+		return relaysClass
+	case fromRelay || toRelay:
+		return relayClass
+	default:
+		return udpClass
+	}
 }

@@ -292,6 +292,8 @@ func (c *call) answered(m *message) error {
 func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 	p := c.n.takePath(c.order, func(p *path) bool {
 		switch {
+		case p.class == relaysClass: // one relay may do, and is found hardly later
+			return !direct && !patient
 		case p.class == relayClass, p.vague:
 			return !direct
 		case p.class == c.order[0]:

@@ -135,7 +135,7 @@ func (n *negotiation) report(t *Transport) Report {
 // way says how a path goes. A device without a NAT is reached directly from
 // behind any; two devices behind one NAT meet at their interfaces.
 func (t *Transport) way(n *negotiation, remote netip.AddrPort, c class) string {
-	if c == relayClass {
+	if c >= relayClass {
 		return wayRelay
 	}
 	n.mu.Lock()

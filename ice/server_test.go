@@ -105,18 +105,18 @@ func FuzzMappedAddress(f *testing.F) {
 	})
 }
 
-// The best class goes first, whatever engine is preferred, and a relay last.
+// The best class goes first, whatever engine is preferred, and relays last.
 func TestClassesAreRankedByPreference(t *testing.T) {
 	for want, engines := range map[string][]string{
-		"tcp udp punched relay": {"tcp", "udp"},
-		"udp tcp punched relay": {"udp", "tcp"},
-		"tcp punched":           {"tcp"},
-		"udp relay":             {"udp"},
-		"":                      nil,
+		"tcp udp punched relay relays": {"tcp", "udp"},
+		"udp tcp punched relay relays": {"udp", "tcp"},
+		"tcp punched":                  {"tcp"},
+		"udp relay relays":             {"udp"},
+		"":                             nil,
 	} {
 		var got []string
 		for _, c := range classes(engines) {
-			got = append(got, [...]string{"tcp", "udp", "punched", "relay"}[c])
+			got = append(got, [...]string{"tcp", "udp", "punched", "relay", "relays"}[c])
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: %q, want %q", engines, got, want)

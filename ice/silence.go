@@ -43,28 +43,64 @@ func (silenceError) Temporary() bool { return false }
 // The keepalive of TCP has seconds for its unit, and asks nothing while bytes are
 // under way: a path that is lost just after a write would be noticed only by the
 // beacon of the link, 5 s later. So each connection is also looked at, and asked
-// more often, where the system allows that. (Linux answers such a question at most
-// twice a second, so asking more often helps only against questions that are lost.)
+// more often, where the system allows that.
+//
+// Linux answers such questions at most twice a second, so three lost answers would
+// end a connection. But it counts what comes, the other side's questions too,
+// which are not limited: who hears only those goes on asking, as its own are not
+// answered, and is heard by that. So at least ten packets in a row have to be lost.
+// A peer that has no room is heard by its questions too: of it the system asks
+// ever more seldom.
 
-// tcpProbeAfter is the silence after which the system's keepalive asks: the least
-// that it can be set to. Each look comes when the silence can have lasted as long.
+// tcpProbeAfter is how old the last answer is when the system's keepalive asks: the
+// least that it can be set to.
 const tcpProbeAfter = time.Second
 
 // tcpState is what the system knows of a connection.
 type tcpState struct {
-	silence time.Duration // since anything came: bytes or an acknowledgement
-	rtt     time.Duration // the shortest round trip
+	answered time.Duration // since an acknowledgement came, or bytes
+	segments uint32        // that have come, whatever was in them
+	rtt      time.Duration // the shortest round trip
 }
 
-// next says what to do about a connection, and when to look again.
-func (s tcpState) next() (lost, probe bool, in time.Duration) {
+// hearing decides by that whether a path is alive. Its zero value has not looked
+// yet.
+type hearing struct {
+	heard    time.Time // something came then, or later
+	segments uint32    // at the last look
+	looked   time.Time // when that was
+	due      time.Time // when the next one is
+}
+
+// look takes what the system knows now. It tells for how long nothing was heard at
+// most, what to do about it, and when to look again.
+func (h *hearing) look(now time.Time, s tcpState) (silence time.Duration, lost, probe bool, in time.Duration) {
+	h.hear(now.Add(-s.answered))
+	if !h.looked.IsZero() {
+		if s.segments != h.segments {
+			h.hear(h.looked) // at the earliest
+		}
+		if now.Sub(h.due) > pulseStall { // hardly anything was asked meanwhile
+			h.hear(now.Add(-tcpProbeAfter))
+		}
+	}
+	silence = now.Sub(h.heard)
 	switch limit := silenceOver(s.rtt); {
-	case s.silence >= limit:
-		return true, false, probeEvery
-	case s.silence >= tcpProbeAfter:
-		return false, true, min(probeEvery, limit-s.silence)
+	case silence >= limit:
+		lost, in = true, probeEvery
+	case s.answered >= tcpProbeAfter:
+		probe, in = true, min(probeEvery, limit-silence)
 	default:
-		return false, false, tcpProbeAfter - s.silence
+		in = min(pulseLook, tcpProbeAfter-s.answered)
+	}
+	h.segments, h.looked, h.due = s.segments, now, now.Add(in)
+	return silence, lost, probe, in
+}
+
+// hear notes that something came at a time, if that is news.
+func (h *hearing) hear(at time.Time) {
+	if at.After(h.heard) {
+		h.heard = at
 	}
 }
 
@@ -75,9 +111,10 @@ type tcpConn struct {
 	path string
 	lost atomic.Int64 // the silence in ns that has ended it
 
-	mu     sync.Mutex
-	clock  *time.Timer // the next look; nil: none
-	closed bool
+	mu      sync.Mutex
+	hearing hearing
+	clock   *time.Timer // the next look; nil: none
+	closed  bool
 }
 
 func newTCPConn(conn *net.TCPConn, path string) *tcpConn {
@@ -87,7 +124,7 @@ func newTCPConn(conn *net.TCPConn, path string) *tcpConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := stateOf(conn); ok {
-		c.clock = time.AfterFunc(tcpProbeAfter, c.look)
+		c.clock = time.AfterFunc(pulseLook, c.look)
 	}
 	return c
 }
@@ -100,9 +137,11 @@ func (c *tcpConn) look() {
 	if !ok {
 		return
 	}
-	lost, probe, in := s.next()
+	c.mu.Lock()
+	silence, lost, probe, in := c.hearing.look(time.Now(), s)
+	c.mu.Unlock()
 	switch {
-	case lost && c.lost.Swap(int64(s.silence)) != 0:
+	case lost && c.lost.Swap(int64(silence)) != 0:
 		_ = c.Close()
 		return
 	case lost:

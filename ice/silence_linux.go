@@ -24,7 +24,8 @@ func stateOf(conn *net.TCPConn) (s tcpState, ok bool) {
 		return s, false
 	}
 	// Bytes that acknowledge nothing new count too: a peer may do all the talking.
-	s.silence = time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	s.answered = time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	s.segments = info.Segs_in
 	s.rtt = time.Duration(info.Min_rtt) * time.Microsecond
 	return s, true
 }

@@ -15,6 +15,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/netwatch"
+	"peerlink/internal/signalling"
 	"peerlink/tlssock"
 )
 
@@ -218,8 +219,8 @@ type Transport struct {
 	slots    map[identity.DeviceID]int // per caller; total in taken
 	taken    int
 	seen     seenRequests
-	aside    asides
-	running  sync.WaitGroup // Add only under mu and before closed
+	aside    signalling.Aside[requestID, *message] // candidates that came before their offer
+	running  sync.WaitGroup                        // Add only under mu and before closed
 }
 
 // New opens the engines' sockets and starts to listen to the signaller. It

@@ -92,18 +92,19 @@ func TestDialReturnsAtOnceWhenDecideRefuses(t *testing.T) {
 		asked <- p
 		return errTest
 	})
-	start := time.Now()
-	_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-	var refused *RefusedError
-	if !errors.As(err, &refused) || refused.Reason != errTest.Error() || refused.Peer != b.id.DeviceID() {
-		t.Fatalf("error %v", err)
-	}
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("took %v", d)
-	}
-	if p := <-asked; p.Device != a.id.DeviceID() {
-		t.Errorf("asked about %s", p)
-	}
+	within(t, time.Second, func() time.Duration {
+		start := time.Now()
+		_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
+		took := time.Since(start)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Reason != errTest.Error() || refused.Peer != b.id.DeviceID() {
+			t.Fatalf("error %v", err)
+		}
+		if p := <-asked; p.Device != a.id.DeviceID() {
+			t.Errorf("asked about %s", p)
+		}
+		return took
+	})
 	b.Decide(nil)
 	connect(t, a, b)
 }
@@ -151,6 +152,21 @@ func TestADecisionThatNeverComesTakesUpOneSlotAndIsRefusedInTime(t *testing.T) {
 	b.Decide(nil)
 	waitFor(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.taken == 0 })
 	connect(t, a, b)
+}
+
+// within has f tell how long something took, and again where that was too long: a
+// busy machine adds to it, but not each time.
+func within(t *testing.T, limit time.Duration, f func() time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 5 {
+		d := f()
+		if d <= limit || t.Failed() {
+			return
+		}
+		took = append(took, d)
+	}
+	t.Errorf("took %v, want at most %v", took, limit)
 }
 
 // waitFor polls a state that has no channel, within 10 s.
@@ -226,8 +242,9 @@ func TestBothDialAtOnceAndBothSucceed(t *testing.T) {
 func TestManyDialsToOneDeviceAllSucceed(t *testing.T) {
 	eachEngine(t, func(t *testing.T, names []string) {
 		x := newExchange()
-		a, b := x.newDevice(t, "a", engines(names...)), x.newDevice(t, "b", engines(names...))
 		ctx := limit(t, 60*time.Second)
+		patient := func(c *Config) { c.Timeout = time.Minute } // 50 at once are a lot for a busy machine
+		a, b := x.newDevice(t, "a", engines(names...), patient), x.newDevice(t, "b", engines(names...), patient)
 		const dials = 50
 		var wg sync.WaitGroup
 		for range dials {

@@ -71,7 +71,7 @@ func (n *negotiation) reclass(name string, c candidate) {
 		switch {
 		case p.engine != name:
 		case p.remote == c.addr && c.typ == relayCandidate:
-			p.class = relayClass
+			p.class = udpClassOf(p.relay != "", true)
 			p.desc = strings.Replace(p.desc, " "+unnamed+" ", " "+relayCandidate.String()+" ", 1)
 		case p.vague && p.remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
 			p.vague = false
@@ -236,56 +236,9 @@ func (t *Transport) tellAll(ctx context.Context, n *negotiation) {
 	}
 }
 
-// Signals with further candidates may overtake the offer that they belong to:
-// they go other ways. Some are kept for it, the last ones of all senders.
-const (
-	maxAside  = 64
-	asideLife = 10 * time.Second
-)
-
-type asides struct {
-	kept []aside // oldest first
-}
-
-type aside struct {
-	from identity.DeviceID
-	m    *message
-	at   time.Time
-}
-
-// put keeps a message, in place of the oldest if need be; one sender has an
-// eighth of the room.
-func (a *asides) put(from identity.DeviceID, m *message, now time.Time) {
-	of := 0
-	for _, k := range a.kept {
-		if k.from == from {
-			of++
-		}
-	}
-	if of >= maxAside/8 {
-		return
-	}
-	if len(a.kept) == maxAside {
-		a.kept = slices.Delete(a.kept, 0, 1)
-	}
-	a.kept = append(a.kept, aside{from, m, now})
-}
-
-// take removes what belongs to an offer, and what is too old.
-func (a *asides) take(from identity.DeviceID, id requestID, now time.Time) []*message {
-	var out []*message
-	a.kept = slices.DeleteFunc(a.kept, func(k aside) bool {
-		fits := k.from == from && k.m.id == id
-		if fits && now.Sub(k.at) < asideLife {
-			out = append(out, k.m)
-		}
-		return fits || now.Sub(k.at) >= asideLife
-	})
-	return out
-}
-
-// setAside keeps a message for an offer that may follow; should it have come
-// just now, its negotiation is returned.
+// setAside keeps a message for an offer that may follow, as the two may go
+// different ways; should the offer have come just now, its negotiation is
+// returned.
 func (t *Transport) setAside(from identity.DeviceID, m *message) *negotiation {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -293,7 +246,7 @@ func (t *Transport) setAside(from identity.DeviceID, m *message) *negotiation {
 		return n
 	}
 	if !t.closed && t.outgoing[m.id] == nil {
-		t.aside.put(from, m, time.Now())
+		t.aside.Put(from, m.id, m, time.Now())
 	}
 	return nil
 }

@@ -202,6 +202,9 @@ func TestAsideIsBounded(t *testing.T) {
 	if len(a.kept) != asideMost {
 		t.Errorf("%d are kept", len(a.kept))
 	}
+	if got := a.Take(peer(2).Device, 8, now); len(got) != 0 {
+		t.Errorf("took %q of another key", got)
+	}
 	if got := a.Take(peer(2).Device, 7, now.Add(asideLife-1)); len(got) != 8 || got[0] != "yours" {
 		t.Errorf("took %q", got)
 	}
