@@ -51,7 +51,7 @@ func (l *line) stageLocked(id channel.ID, p []byte) (n int) {
 // through memory it gets its part straight from the conn.
 func (s *Socket) readFor(port *channel.Port) error {
 	in := &s.intake
-	if !in.bulk || in.r < in.w || !s.memory() {
+	if !in.bulk || in.r < in.w || s.line.stager == nil { // elsewhere each read is a system call
 		return in.read(s.conn)
 	}
 	if in.left == 0 {
