@@ -18,21 +18,7 @@ import (
 //
 // fault: E3
 func TestRacingCarriersLoseNoChannel(t *testing.T) {
-	ids := [2]*identity.Identity{}
-	for i := range ids {
-		id, err := identity.Generate(fmt.Sprint("device ", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids[i] = id
-	}
-	for seed := range uint64(400) {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { raceOnce(t, rand.New(rand.NewPCG(seed, 3)), ids) })
-		}) {
-			return
-		}
-	}
+	bySeed(t, 400, 3, raceOnce)
 }
 
 func raceOnce(t *testing.T, r *rand.Rand, ids [2]*identity.Identity) {

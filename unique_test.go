@@ -3,7 +3,6 @@ package peerlink_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -65,21 +64,7 @@ func TestUniqueNameIsOneChannelForAllWhoAsk(t *testing.T) {
 
 // fault: B4. Row 49.
 func TestUniqueNameAskedForByBothAtOnceIsOneChannel(t *testing.T) {
-	ids := [2]*identity.Identity{}
-	for i := range ids {
-		id, err := identity.Generate(fmt.Sprint("device ", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids[i] = id
-	}
-	for seed := range uint64(200) {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { uniqueOnce(t, rand.New(rand.NewPCG(seed, 2)), ids) })
-		}) {
-			return
-		}
-	}
+	bySeed(t, 200, 2, uniqueOnce)
 }
 
 func uniqueOnce(t *testing.T, r *rand.Rand, ids [2]*identity.Identity) {

@@ -15,7 +15,6 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/control"
-	"peerlink/internal/invite"
 )
 
 // newDevice is the command for the devices of the account.
@@ -173,13 +172,8 @@ func newDeviceSign(o *options) *cobra.Command {
 			}
 			return cobra.MaximumNArgs(3)(cmd, args)
 		}),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.signDevice(cmd, strings.Join(args, "-"), name) },
+		ValidArgsFunction: completeCodeArg,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.signDevice(cmd, strings.Join(args, "-"), name) },
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what the new device is to be called (default what it suggests)")
 	return cmd

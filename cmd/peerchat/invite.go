@@ -159,16 +159,19 @@ func newAccept(o *options) *cobra.Command {
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return errors.Join(n.check(), cobra.MaximumNArgs(3)(cmd, args))
 		}),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.accept(cmd, n, strings.Join(args, "-")) },
+		ValidArgsFunction: completeCodeArg,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.accept(cmd, n, strings.Join(args, "-")) },
 	}
 	n.register(cmd)
 	return cmd
+}
+
+// completeCodeArg completes the one code of a command line.
+func completeCodeArg(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // codeOf reads a code: the argument, or without one what is typed or piped in.

@@ -41,14 +41,9 @@ func (d *Daemon) accept(ctx context.Context, c *control.Call) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, acceptWithin, fmt.Errorf("not within %v", acceptWithin))
 	defer cancel()
-	device, err := d.acc.FindInvite(ctx, code.Number)
-	switch {
-	case errors.Is(err, invite.ErrNoInvite):
-		return notThere{fmt.Errorf("nobody invites under number %d: the number is wrong, or the code is over, or used", code.Number)}
-	case err != nil:
+	device, err := d.shows(ctx, code, "nobody invites under number", "it is for somebody else's")
+	if err != nil {
 		return err
-	case device == d.acc.Identity().DeviceID():
-		return errors.New("that is this device's own code: it is for somebody else's")
 	}
 	j := joiner{d: d, code: code, name: what.Name, me: me}
 	for try := 1; ; try++ {
@@ -221,4 +216,17 @@ func suitable(suggested string, peer identity.Peer) string {
 		}
 	}
 	return "device " + peer.Device.Short()
+}
+
+// shows finds the device that shows a code. nobody begins what is said where none
+// does, and elsewhere is where the code belongs if it is this one's own.
+func (d *Daemon) shows(ctx context.Context, code invite.Code, nobody, elsewhere string) (identity.DeviceID, error) {
+	device, err := d.acc.FindInvite(ctx, code.Number)
+	switch {
+	case errors.Is(err, invite.ErrNoInvite):
+		return device, notThere{fmt.Errorf("%s %d: the number is wrong, or the code is over, or used", nobody, code.Number)}
+	case err == nil && device == d.acc.Identity().DeviceID():
+		err = fmt.Errorf("that is this device's own code: %s", elsewhere)
+	}
+	return device, err
 }

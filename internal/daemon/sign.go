@@ -44,14 +44,9 @@ func (d *Daemon) sign(ctx context.Context, c *control.Call) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, signWithin, fmt.Errorf("not within %v", signWithin))
 	defer cancel()
-	device, err := d.acc.FindInvite(ctx, code.Number)
-	switch {
-	case errors.Is(err, invite.ErrNoInvite):
-		return notThere{fmt.Errorf("no device shows a code with the number %d: the number is wrong, or the code is over, or used", code.Number)}
-	case err != nil:
+	device, err := d.shows(ctx, code, "no device shows a code with the number", "type it on the device that is in the account already")
+	if err != nil {
 		return err
-	case device == d.acc.Identity().DeviceID():
-		return errors.New("that is this device's own code: type it on the device that is in the account already")
 	}
 	s := signer{d: d, code: code, name: what.Name}
 	for try := 1; ; try++ {
