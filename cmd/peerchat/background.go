@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // daemonWait is how long a daemon may take to start: it opens files and

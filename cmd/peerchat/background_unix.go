@@ -12,7 +12,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // detachedAttr makes a process a session of its own: the terminal's end is not

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"peerlink/internal/bench"
+	"peerlink/cmd/peerchat/internal/bench"
 )
 
 // Bounds of the flags: more than a day of measuring helps nobody.

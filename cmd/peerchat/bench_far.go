@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/bench"
+	"peerlink/cmd/peerchat/internal/bench"
 )
 
 // newFarEnd is the command that bench runs in its second process.

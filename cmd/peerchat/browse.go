@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/website"
+	"peerlink/cmd/peerchat/internal/website"
 )
 
 // newBrowse is the command that opens a device's site in a local browser.

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // newChat is the command for conversations.

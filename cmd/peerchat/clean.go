@@ -9,7 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/transfer/inbox"
+	"peerlink/cmd/peerchat/internal/files/inbox"
 )
 
 // cleanLine tells, in --json, of incomplete files that were removed.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
-	"peerlink/internal/control"
-	"peerlink/internal/transfer/parcel"
 )
 
 // Who may send files without being asked about.

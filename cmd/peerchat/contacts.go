@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/contacts"
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/contacts"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // newContacts is the command for names of devices, and for decisions about them.

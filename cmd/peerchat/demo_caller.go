@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/transfer"
 	"peerlink/identity"
-	"peerlink/internal/transfer"
 )
 
 // runMainEnv tells a test binary that it is to be peerchat itself.

@@ -13,8 +13,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
-	"peerlink/internal/control"
 )
 
 // newDevice is the command for the devices of the account.

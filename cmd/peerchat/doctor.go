@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/daemon"
 	"peerlink/ice"
-	"peerlink/internal/control"
-	"peerlink/internal/daemon"
 )
 
 // newDoctor is the command that tells how a device is reached, or why not.

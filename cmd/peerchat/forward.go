@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
-	"peerlink/internal/forward"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/forward"
 )
 
 // newForward is the command for ports and sockets of two devices.

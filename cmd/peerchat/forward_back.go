@@ -11,8 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"peerlink"
-	"peerlink/internal/control"
-	"peerlink/internal/forward"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/forward"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // newHistory is the command that prints a conversation.

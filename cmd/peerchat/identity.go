@@ -12,7 +12,7 @@ import (
 	"rsc.io/qr"
 
 	"peerlink/account"
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // newInit is the command that makes an account.

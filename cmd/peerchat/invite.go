@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"peerlink/internal/contacts"
-	"peerlink/internal/control"
-	"peerlink/internal/invite"
+	"peerlink/cmd/peerchat/internal/contacts"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/invite"
 )
 
 // names are the flags of both ends of a code.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 func TestTabCompletesTheWordsOfACode(t *testing.T) {

@@ -33,7 +33,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 const (

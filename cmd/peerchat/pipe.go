@@ -14,9 +14,9 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
-	"peerlink/internal/control"
-	"peerlink/internal/forward"
 )
 
 // pipeScheme begins the URIs of pipes.

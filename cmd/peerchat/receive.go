@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/files/inbox"
+	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
-	"peerlink/internal/transfer/inbox"
-	"peerlink/internal/transfer/parcel"
 )
 
 // takeFlags say which files are taken, and where to.

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"peerlink"
-	"peerlink/internal/forward"
-	"peerlink/internal/transfer/parcel"
+	"peerlink/cmd/peerchat/internal/files/parcel"
+	"peerlink/cmd/peerchat/internal/forward"
 )
 
 // chatScheme begins the URIs of chats that nobody keeps.

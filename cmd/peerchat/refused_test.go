@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"peerlink"
-	"peerlink/internal/control"
-	"peerlink/internal/forward"
-	"peerlink/internal/transfer/parcel"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/files/parcel"
+	"peerlink/cmd/peerchat/internal/forward"
 )
 
 // Whoever finds nobody at the other end is told what has to run there, and

@@ -17,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/account"
-	"peerlink/internal/control"
-	"peerlink/internal/daemon"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/daemon"
 )
 
 const (

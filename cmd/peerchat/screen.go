@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/cmd/peerchat/internal/chatui"
+	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
-	"peerlink/internal/chatui"
-	"peerlink/internal/control"
 )
 
 const (

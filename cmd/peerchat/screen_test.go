@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/cmd/peerchat/internal/chatui"
+	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
-	"peerlink/internal/chatui"
-	"peerlink/internal/control"
 )
 
 // house is a folder with the accounts and sockets of one test, and a terminal.

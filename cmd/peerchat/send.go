@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
-	"peerlink/internal/transfer/parcel"
+	"peerlink/cmd/peerchat/internal/files/parcel"
 )
 
 // newSend is the command that sends files and folders.

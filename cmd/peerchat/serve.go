@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/website"
 	"peerlink/identity"
-	"peerlink/internal/website"
 )
 
 // newServe is the command that offers a site to other devices.

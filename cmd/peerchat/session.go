@@ -17,10 +17,10 @@ import (
 	"peerlink"
 	"peerlink/account"
 	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/contacts"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/daemon"
 	"peerlink/identity"
-	"peerlink/internal/contacts"
-	"peerlink/internal/control"
-	"peerlink/internal/daemon"
 )
 
 // noDaemonEnv, if not empty, does what --no-daemon does.

@@ -12,8 +12,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
-	"peerlink/internal/transfer/parcel"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/control"
+	"peerlink/cmd/peerchat/internal/control"
 )
 
 // newStatus is the command that shows what the daemon holds.

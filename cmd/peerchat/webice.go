@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/ice"
-	"peerlink/internal/strictfile"
 )
 
 const (

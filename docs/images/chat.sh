@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Makes chat.svg: the chat in a real terminal (tmux), with the contacts and
-# messages that its tests use, drawn by internal/screenshot. Needs tmux and Go.
+# messages that its tests use, drawn by tools/screenshot. Needs tmux and Go.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 tmux() { command tmux -S "$work/s" -f /dev/null "$@"; }
 trap 'tmux kill-server 2>/dev/null || true; rm -rf "$work"' EXIT
 export LC_ALL=C.UTF-8 TERM=xterm-256color
-go test -c -o "$work/chat" ./internal/chatui
-go build -o "$work/screenshot" ./internal/screenshot
+go test -c -o "$work/chat" ./cmd/peerchat/internal/chatui
+go build -C tools -o "$work/screenshot" ./screenshot
 tmux new-session -d -x 92 -y 22 "env CHATUI_PROGRAM=1 $work/chat -test.run='^\$'"
 awaits() {
 	for _ in $(seq 200); do

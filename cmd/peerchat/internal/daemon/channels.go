@@ -1,0 +1,305 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink"
+	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/control"
+)
+
+const (
+	// bufferLen of one direction of a channel: four of the frames that a TLS
+	// carrier's link has.
+	bufferLen = 64 << 10
+	// maxOffers is how many channels of one pattern wait to be taken; the
+	// manager's listener holds 128 more.
+	maxOffers = 64
+	// takeTimeout is how long one waits.
+	takeTimeout = 10 * time.Second
+)
+
+// connect opens a channel for a command.
+func (d *Daemon) connect(ctx context.Context, c *control.Call) error {
+	var to control.Connect
+	if err := c.Decode(&to); err != nil {
+		return err
+	}
+	if to.Addr != "" {
+		if err := d.acc.Learn(to.Device, to.Addr); err != nil {
+			return err
+		}
+	}
+	opts := peerlink.ConnectOptions{}
+	if to.OnlyIfConnected {
+		opts.Mode = peerlink.OnlyIfConnected
+	}
+	if to.Within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, to.Within)
+		defer cancel()
+	}
+	call := d.dial
+	if to.Any {
+		call = d.ConnectAny
+	}
+	sock, err := call(ctx, to.Device, to.URI, opts)
+	if err != nil {
+		return err
+	}
+	return d.hand(c, sock)
+}
+
+// hand gives a channel to the command and carries its bytes until it has ended.
+func (d *Daemon) hand(c *control.Call, sock *channel.Socket) error {
+	peer, _ := peerlink.PeerOf(sock)
+	conn, err := c.Conn(sock.URI(), d.acc.Identity().Peer(), peer)
+	if err != nil {
+		_ = sock.Reset(channel.CodeInternal)
+		return err
+	}
+	carry(conn, sock)
+	return nil
+}
+
+// carry moves bytes, ends and resets between a command and a channel until both
+// directions have ended.
+func carry(c *control.Conn, s *channel.Socket) {
+	upc := make(chan struct{})
+	go func() {
+		defer close(upc)
+		up(c, s)
+	}()
+	down(c, s)
+	<-upc
+	_ = s.Close()
+	_ = c.Close()
+}
+
+// up carries what the command sends.
+func up(c *control.Conn, s *channel.Socket) {
+	buf := make([]byte, bufferLen)
+	for {
+		n, err := c.Read(buf)
+		if n > 0 {
+			if _, err := s.Write(buf[:n]); err != nil {
+				c.Stop(cause(err))
+				return
+			}
+		}
+		switch err {
+		case nil:
+			continue
+		case io.EOF:
+			_ = s.CloseWrite()
+			err = c.AwaitClose()
+		}
+		var reset *channel.ResetError
+		switch {
+		case err == nil:
+			_ = s.Close()
+		case errors.As(err, &reset):
+			_ = s.Reset(reset.Code)
+		default: // the command was killed: that is no end
+			_ = s.Reset(channel.CodeInternal)
+		}
+		return
+	}
+}
+
+// down carries what the peer sends. If the command takes it no more, up hears
+// of that.
+func down(c *control.Conn, s *channel.Socket) {
+	buf := make([]byte, bufferLen)
+	for {
+		n, err := s.Read(buf)
+		if n > 0 {
+			if _, err := c.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF:
+			_ = c.CloseWrite()
+			return
+		default:
+			c.Fail(cause(err))
+			return
+		}
+	}
+}
+
+// cause takes off what names the daemon's own end.
+func cause(err error) error {
+	var op *channel.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// offers are the channels that wait for their commands.
+type offers struct {
+	mu      sync.Mutex
+	waiting map[string]*offer // nil once closed
+}
+
+type offer struct {
+	sock  net.Conn
+	taken func() // gives its place free
+	timer *time.Timer
+}
+
+// add keeps a channel for a while and returns the word for it.
+func (o *offers) add(sock net.Conn, taken func()) (string, error) {
+	token := rand.Text()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting == nil {
+		return "", net.ErrClosed
+	}
+	of := &offer{sock: sock, taken: taken}
+	of.timer = time.AfterFunc(takeTimeout, func() { o.refuse(token) })
+	o.waiting[token] = of
+	return token, nil
+}
+
+func (o *offers) take(token string) *offer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := o.waiting[token]
+	if of != nil {
+		of.timer.Stop()
+		delete(o.waiting, token)
+		of.taken()
+	}
+	return of
+}
+
+// refuse gives up a channel that nobody takes.
+func (o *offers) refuse(token string) {
+	if of := o.take(token); of != nil {
+		reset(of.sock)
+	}
+}
+
+// drop refuses all.
+func (o *offers) drop() {
+	o.mu.Lock()
+	all := o.waiting
+	o.waiting = nil
+	o.mu.Unlock()
+	for _, of := range all {
+		of.timer.Stop()
+		reset(of.sock)
+	}
+}
+
+func reset(c net.Conn) {
+	if s, ok := c.(*channel.Socket); ok {
+		_ = s.Reset(channel.CodeInternal)
+		return
+	}
+	_ = c.Close()
+}
+
+// listen claims a pattern for a command, as long as the command is there.
+func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
+	var what control.Listen
+	if err := c.Decode(&what); err != nil {
+		return err
+	}
+	l, err := d.acc.ConnectionManager().Listen(what.Pattern)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	defer d.claim(what.Pattern)()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	if err := c.Answer(control.Incoming{}); err != nil {
+		return err
+	}
+	places := make(chan struct{}, maxOffers)
+	var mine []string
+	defer func() {
+		for _, token := range mine {
+			d.offers.refuse(token)
+		}
+	}()
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		sock, err := l.Accept()
+		if err != nil {
+			return nil // the command has gone, or the daemon ends
+		}
+		token, err := d.offers.add(sock, func() { <-places })
+		if err != nil {
+			reset(sock)
+			return nil
+		}
+		if mine = append(mine, token); len(mine) > 2*maxOffers {
+			mine = d.offers.still(mine)
+		}
+		if err := c.Answer(control.Incoming{Token: token}); err != nil {
+			return nil
+		}
+	}
+}
+
+// still returns those of tokens that wait.
+func (o *offers) still(tokens []string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kept := tokens[:0]
+	for _, t := range tokens {
+		if o.waiting[t] != nil {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// claim notes a pattern for the status, until the returned function is called.
+func (d *Daemon) claim(pattern string) func() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.claims[pattern]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.claims[pattern]--; d.claims[pattern] == 0 {
+			delete(d.claims, pattern)
+		}
+	}
+}
+
+// take hands an announced channel over.
+func (d *Daemon) take(_ context.Context, c *control.Call) error {
+	var what control.Take
+	if err := c.Decode(&what); err != nil {
+		return err
+	}
+	of := d.offers.take(what.Token)
+	if of == nil {
+		return fmt.Errorf("the channel: %w: it was not taken in %v, or its peer has gone", control.ErrNotFound, takeTimeout)
+	}
+	sock, ok := of.sock.(*channel.Socket)
+	if !ok {
+		_ = of.sock.Close()
+		return errors.New("a channel that is no channel")
+	}
+	return d.hand(c, sock)
+}

@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+
+	"peerlink/cmd/peerchat/internal/chat"
+	"peerlink/cmd/peerchat/internal/control"
+)
+
+// HistoryFile is the chat's history, in the account's folder.
+const HistoryFile = "history.db"
+
+// maxPage is how many messages one question gets: an answer has 16 MiB at most,
+// a text of 64 KiB up to 6 times as much in JSON, but hardly all of them.
+const maxPage = 40
+
+var errNoChat = errors.New("this process keeps no chat: start the daemon (peerchat run)")
+
+// talk is the chat of a daemon.
+type talk struct {
+	store   *chat.Store
+	service *chat.Service
+}
+
+// openChat begins to take messages, and to send those that wait.
+func (d *Daemon) openChat() error {
+	st, err := chat.Open(filepath.Join(d.acc.Dir(), HistoryFile))
+	if err != nil {
+		return err
+	}
+	if note := st.Note(); note != "" {
+		d.log.Error("chat: " + note)
+		d.problems = append(d.problems, note)
+	}
+	s, err := chat.New(chat.Config{Store: st, Net: talkNet{d}, Logger: d.log})
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	d.talk = &talk{st, s}
+	return nil
+}
+
+func (t *talk) close() error {
+	if t == nil {
+		return nil
+	}
+	return errors.Join(t.service.Close(), t.store.Close())
+}
+
+// chatHandlers are what commands can ask of the chat.
+func (d *Daemon) chatHandlers() map[string]control.Handler {
+	with := func(do func(context.Context, *control.Call, *talk) error) control.Handler {
+		return func(ctx context.Context, c *control.Call) error {
+			if d.talk == nil {
+				return errNoChat
+			}
+			return do(ctx, c, d.talk)
+		}
+	}
+	return map[string]control.Handler{
+		control.OpSay: with(say), control.OpHistory: with(history), control.OpSeen: with(seen),
+		control.OpTalks: with(talks), control.OpMessages: with(messages),
+	}
+}
+
+func message(m chat.Message) control.Message {
+	out := control.Message{
+		Seq: m.Seq, Peer: m.Peer, ID: hex.EncodeToString(m.ID[:]), Mine: m.Mine, Text: m.Text, At: m.At, Reason: m.Reason,
+	}
+	if m.Mine {
+		out.Mark = m.Mark.String()
+	}
+	return out
+}
+
+func say(_ context.Context, c *control.Call, t *talk) error {
+	var in control.Say
+	if err := c.Decode(&in); err != nil {
+		return err
+	}
+	m, err := t.service.Send(in.To, in.Text)
+	if err != nil {
+		return err
+	}
+	return c.Answer(message(m))
+}
+
+func history(_ context.Context, c *control.Call, t *talk) error {
+	var in control.History
+	if err := c.Decode(&in); err != nil {
+		return err
+	}
+	ms, err := t.store.History(in.Peer, in.Before, min(in.N, maxPage))
+	if err != nil {
+		return err
+	}
+	out := control.Messages{Messages: []control.Message{}}
+	for _, m := range ms {
+		out.Messages = append(out.Messages, message(m))
+	}
+	return c.Answer(out)
+}
+
+func seen(_ context.Context, c *control.Call, t *talk) error {
+	var in control.Seen
+	if err := c.Decode(&in); err != nil {
+		return err
+	}
+	if err := t.store.Seen(in.Peer, in.Seq); err != nil {
+		return err
+	}
+	return c.Answer(nil)
+}
+
+func talks(_ context.Context, c *control.Call, t *talk) error {
+	cs, err := t.store.Conversations()
+	if err != nil {
+		return err
+	}
+	out := control.Talks{Talks: []control.Talk{}}
+	for _, v := range cs {
+		out.Talks = append(out.Talks, control.Talk{Peer: v.Peer, Last: v.Last, Unread: v.Unread})
+	}
+	return c.Answer(out)
+}
+
+// messages tells of messages until the command goes, or is too slow: then the
+// connection ends, and it asks again.
+func messages(ctx context.Context, c *control.Call, t *talk) error {
+	events := t.service.Events(ctx)
+	if err := c.Answer(nil); err != nil {
+		return err
+	}
+	for e := range events {
+		if err := c.Answer(message(e.Message)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

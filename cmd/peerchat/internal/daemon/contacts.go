@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/contacts"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/identity"
+)
+
+// ContactsFile are the contacts, in the account's folder (package contacts). It is
+// replaced whole, so anybody may read it beside the daemon.
+const ContactsFile = "contacts.json"
+
+// book are an account's contacts, and what it decided about them.
+type book struct {
+	*contacts.Book
+	acc     *account.Account
+	changed bell
+}
+
+func openBook(acc *account.Account) (*book, error) {
+	b, err := contacts.Open(filepath.Join(acc.Dir(), ContactsFile))
+	if err != nil {
+		return nil, err
+	}
+	return &book{Book: b, acc: acc}, nil
+}
+
+// notThere is an error of which a command learns that it is control.ErrNotFound;
+// its words say so already.
+type notThere struct{ error }
+
+// Is tells that what was asked about is not there.
+func (n notThere) Is(target error) bool { return target == control.ErrNotFound }
+
+// Unwrap returns the error.
+func (n notThere) Unwrap() error { return n.error }
+
+func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
+
+// changeContacts changes the contacts, if it is asked to, and answers them.
+func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
+	var ch control.ContactChange
+	if err := c.Decode(&ch); err != nil {
+		return err
+	}
+	err := d.contacts.change(ch)
+	if ch.Do != "" {
+		d.contacts.changed.ring()
+		if d.forwards != nil {
+			d.forwards.Recheck() // what a contact may, its devices may
+		}
+	}
+	if err != nil {
+		if errors.Is(err, contacts.ErrUnknown) {
+			err = notThere{err}
+		}
+		return err
+	}
+	all := control.Contacts{Contacts: []control.Contact{}}
+	links := d.linked()
+	for _, e := range d.contacts.List() {
+		all.Contacts = append(all.Contacts, d.contact(e, links))
+	}
+	return c.Answer(all)
+}
+
+// linked returns the devices to which there are links, by contact's name.
+func (d *Daemon) linked() map[string]map[identity.DeviceID]string {
+	out := map[string]map[identity.DeviceID]string{}
+	for l := range d.acc.ConnectionManager().Links() {
+		if c, ok := d.contacts.OfPeer(l.Peer); ok {
+			if out[c.Name] == nil {
+				out[c.Name] = map[identity.DeviceID]string{}
+			}
+			out[c.Name][l.Peer.Device] = l.Peer.Name
+		}
+	}
+	return out
+}
+
+// contact describes a contact; a device that has just made its first link is among
+// the contact's.
+func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.DeviceID]string) control.Contact {
+	linked := links[e.Name]
+	out := control.Contact{
+		Name: e.Name, Device: e.Device, Added: e.Added, LastSeen: e.LastSeen(),
+		Trust: d.contacts.trust(e).String(), Online: len(linked) > 0,
+	}
+	if e.Account.IsZero() {
+		return out
+	}
+	out.Account = e.Account.String()
+	rest := maps.Clone(linked)
+	for _, k := range e.Known() {
+		_, online := linked[k.Device]
+		delete(rest, k.Device)
+		out.Devices = append(out.Devices, control.ContactDevice{Device: k.Device, Name: k.Name, Online: online, LastSeen: k.Seen})
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(rest), func(a, b identity.DeviceID) int { return bytes.Compare(a[:], b[:]) }) {
+		out.Devices = append(out.Devices, control.ContactDevice{Device: id, Name: rest[id], Online: true})
+	}
+	return out
+}
+
+// change does what a command asks for; nothing for "".
+func (b *book) change(ch control.ContactChange) error {
+	switch ch.Do {
+	case "":
+		return nil
+	case "add":
+		id, err := identity.ParseDeviceID(ch.Who)
+		if err != nil {
+			return err
+		}
+		if id == b.acc.Identity().DeviceID() {
+			return errors.New("that is this device's own id")
+		}
+		return b.Add(ch.Name, id, time.Now())
+	case "rename":
+		return b.Rename(ch.Who, ch.Name)
+	case "remove":
+		_, err := b.Remove(ch.Who)
+		return err
+	case "ban":
+		return b.decide(ch.Who, identity.Banned)
+	case "allow":
+		return b.decide(ch.Who, identity.Allowed)
+	case "forget":
+		return b.decide(ch.Who, identity.Undecided)
+	}
+	return fmt.Errorf("contacts cannot be %.40q", ch.Do)
+}
+
+// decide bans or allows a contact, all its devices, or a device by its id; links
+// to who is banned close at once.
+func (b *book) decide(who string, what identity.Decision) error {
+	id, err := b.Resolve(who)
+	if err != nil {
+		return err
+	}
+	c, err := b.Find(who)
+	if err == nil && !c.Account.IsZero() && c.Account != b.acc.Identity().AccountID() && !strings.EqualFold(who, id.String()) {
+		if err := b.acc.SetTrust(c.Account, what); err != nil {
+			return err
+		}
+	}
+	return b.acc.SetTrust(id, what)
+}
+
+// trust returns what was decided about a contact.
+func (b *book) trust(c contacts.Contact) identity.Decision {
+	if d := b.acc.Trusted(c.Device); d != identity.Undecided || c.Account.IsZero() {
+		return d
+	}
+	return b.acc.Trusted(c.Account)
+}
+
+// Add is Book.Add, of which those who watch hear.
+func (b *book) Add(name string, id identity.DeviceID, now time.Time) error {
+	defer b.changed.ring()
+	return b.Book.Add(name, id, now)
+}

@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/identity"
+)
+
+// maxStories is how many devices' connects are remembered: as many as a person
+// has contacts, and some.
+const maxStories = 256
+
+// Config is what a Daemon is made of. Account is required and stays the
+// caller's.
+type Config struct {
+	// Account must have been started.
+	Account *account.Account
+	// Chat has the daemon take and send messages, and keep them.
+	Chat bool
+	// Forward has the daemon do what the rules let others forward.
+	Forward bool
+	// Logger gets what no command is told. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Daemon serves the commands of one account. Its methods may be called
+// concurrently.
+type Daemon struct {
+	acc      *account.Account
+	log      *slog.Logger
+	since    time.Time
+	contacts *book
+	devices  *devices
+	stories  *lru.Cache[identity.DeviceID, *story]
+	offers   offers
+	talk     *talk    // nil without Chat
+	problems []string // found at the start
+
+	rules      *forward.Rules
+	forwards   *forward.Server // nil without Forward
+	forwarding chan struct{}   // closed when they are served no more
+
+	inviting chan struct{} // one for each open invite
+
+	stopped chan struct{}
+	stop    func()
+
+	mu      sync.Mutex
+	twin    string // what is to be said about another process of this device
+	why     error  // of the end, where nobody asked for it
+	servers []*control.Server
+	claims  map[string]int
+	waiting []net.Conn // of those who have asked for the end
+	closed  bool
+}
+
+// New makes the daemon of an account that was started. Close it before the
+// account.
+func New(cfg Config) (*Daemon, error) {
+	if cfg.Account == nil || cfg.Account.ConnectionManager() == nil {
+		return nil, errors.New("daemon: the account has not been started")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), claims: map[string]int{}}
+	d.stop = sync.OnceFunc(func() { close(d.stopped) })
+	d.offers.waiting = map[string]*offer{}
+	var err error
+	if d.stories, err = lru.New[identity.DeviceID, *story](maxStories); err != nil {
+		return nil, err
+	}
+	if d.contacts, err = openBook(cfg.Account); err != nil {
+		return nil, err
+	}
+	if d.devices, err = openDevices(cfg.Account, d.contacts, cfg.Logger); err != nil {
+		return nil, err
+	}
+	if err = d.openForwards(cfg.Forward); err != nil {
+		return nil, errors.Join(err, d.devices.close())
+	}
+	if cfg.Chat {
+		if err := d.openChat(); err != nil {
+			return nil, errors.Join(err, d.closeForwards(), d.devices.close())
+		}
+	}
+	d.devices.spawn(d.watchTwin)
+	return d, nil
+}
+
+// handlers are what commands can ask for.
+func (d *Daemon) handlers() map[string]control.Handler {
+	all := d.chatHandlers()
+	maps.Copy(all, d.inviteHandlers())
+	maps.Copy(all, d.deviceHandlers())
+	maps.Copy(all, map[string]control.Handler{
+		control.OpConnect:  d.connect,
+		control.OpListen:   d.listen,
+		control.OpTake:     d.take,
+		control.OpStatus:   d.status,
+		control.OpMetrics:  d.metrics,
+		control.OpReload:   d.reload,
+		control.OpContacts: d.changeContacts,
+		control.OpForwards: d.changeForwards,
+		control.OpChanges:  d.changes,
+		control.OpDoctor:   d.examine,
+		control.OpReady: func(ctx context.Context, c *control.Call) error {
+			if err := d.acc.Ready(ctx); err != nil {
+				return err
+			}
+			return c.Answer(nil)
+		},
+		control.OpStop: func(_ context.Context, c *control.Call) error {
+			err := c.Answer(nil)
+			d.mu.Lock()
+			d.waiting = append(d.waiting, c.Detach())
+			d.mu.Unlock()
+			d.stop()
+			return err
+		},
+	})
+	return all
+}
+
+// Serve answers commands on a listener, which the daemon closes with itself.
+func (d *Daemon) Serve(l net.Listener) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = l.Close()
+		return
+	}
+	d.servers = append(d.servers, control.Serve(l, control.Config{Handlers: d.handlers(), Logger: d.log}))
+}
+
+// Stopped is closed when a command has asked the daemon to end.
+func (d *Daemon) Stopped() <-chan struct{} { return d.stopped }
+
+// Reload reads the account's settings anew; after an error all is as it was.
+func (d *Daemon) Reload() (control.Reloaded, error) {
+	applied, restart, err := d.acc.Reload()
+	return control.Reloaded{Applied: applied, Restart: restart}, err
+}
+
+func (d *Daemon) reload(_ context.Context, c *control.Call) error {
+	r, err := d.Reload()
+	if err != nil {
+		return err
+	}
+	return c.Answer(r)
+}
+
+// Close ends what commands have open and waits for it. It may be called more
+// than once.
+func (d *Daemon) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	servers := d.servers
+	d.servers = nil
+	d.mu.Unlock()
+	d.offers.drop()
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, d.closeForwards(), d.talk.close(), d.devices.close())...)
+}
+
+// Gone tells those who asked for the end that all is over: call it when the
+// account is closed as well, so that they can have it.
+func (d *Daemon) Gone() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.waiting {
+		_ = c.Close()
+	}
+	d.waiting = nil
+}
+
+// pid is this process.
+func pid() int { return os.Getpid() }

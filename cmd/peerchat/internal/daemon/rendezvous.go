@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/invite"
+	"peerlink/dht"
+	"peerlink/identity"
+)
+
+// The numbers of codes and their life fit what the DHT takes.
+const (
+	_ = uint(dht.MaxInviteNumber - invite.MaxNumber)
+	_ = uint(dht.MaxInviteLife - invite.Life)
+)
+
+// rendezvous is the account as package invite sees it: errors of the DHT match
+// the errors that package invite knows.
+type rendezvous struct{ acc *account.Account }
+
+// PublishInvite implements invite.Rendezvous.
+func (r rendezvous) PublishInvite(ctx context.Context, number int, until time.Time) error {
+	err := r.acc.PublishInvite(ctx, number, until)
+	if errors.Is(err, dht.ErrInviteTaken) {
+		err = known{err, invite.ErrTaken}
+	}
+	return err
+}
+
+// FindInvite implements invite.Rendezvous.
+func (r rendezvous) FindInvite(ctx context.Context, number int) (identity.DeviceID, error) {
+	id, err := r.acc.FindInvite(ctx, number)
+	if errors.Is(err, dht.ErrNoInvite) {
+		err = known{err, invite.ErrNoInvite}
+	}
+	return id, err
+}
+
+// known is an error of the DHT that matches an error of package invite, too.
+type known struct {
+	error
+	as error
+}
+
+// Is reports that the error matches package invite's.
+func (k known) Is(target error) bool { return target == k.as }
+
+// Unwrap returns the DHT's error.
+func (k known) Unwrap() error { return k.error }

@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"peerlink"
+	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/identity"
+	"peerlink/metrics"
+)
+
+// readyWait is how long a status waits to learn what a device that is not
+// reachable lacks.
+const readyWait = 20 * time.Millisecond
+
+// status answers how all fares.
+func (d *Daemon) status(ctx context.Context, c *control.Call) error {
+	m := d.acc.ConnectionManager()
+	s := control.Status{
+		PID: pid(), Since: d.since, Folder: d.acc.Dir(),
+		Self: control.DeviceOf(d.acc.Identity().Peer()), Listens: d.acc.Addrs(),
+		Links: []control.Link{}, Totals: totals(m.Metrics()), DHT: d.dht(), Claims: d.claimed(), Problems: d.trouble(),
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWait)
+	defer cancel()
+	if err := d.acc.Ready(ctx); err != nil {
+		s.Why = err.Error()
+	} else {
+		s.Reachable = true
+	}
+	for l := range m.Links() {
+		s.Links = append(s.Links, d.link(l))
+	}
+	return c.Answer(s)
+}
+
+func (d *Daemon) claimed() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.claims) == 0 {
+		return []string{}
+	}
+	return slices.Sorted(maps.Keys(d.claims))
+}
+
+func (d *Daemon) dht() *control.DHT {
+	h, has := d.acc.DHT()
+	if !has {
+		return nil
+	}
+	return &control.DHT{
+		Nodes: h.Table, Connected: h.Connected, Neighbours: h.Neighbours, Holders: h.Holders,
+		Subscriptions: h.Subscriptions, Wanted: h.Wanted, ClockAhead: h.ClockAhead,
+		Dropped: h.Dropped, LastSignal: h.LastSent.String(),
+	}
+}
+
+func totals(m peerlink.Metrics) control.Totals {
+	return control.Totals{
+		Links: m.Links, Connecting: m.Connecting, Opened: m.Opened, Closed: m.Closed,
+		Failed: m.Failed, Refused: m.Refused, Channels: m.Channels, Accepted: m.Accepted, Declined: m.Declined,
+		Retried: m.Retried, Stalls: m.Stalls, BytesSent: m.BytesSent, BytesReceived: m.BytesReceived,
+	}
+}
+
+// link describes a link, with what is remembered of how it came about.
+func (d *Daemon) link(c peerlink.Connection) control.Link {
+	l := control.Link{
+		ID: c.ID.String(), Peer: control.DeviceOf(c.Peer), Contact: d.contacts.nameOf(c.Peer.Device),
+		Carrier: c.Carrier, Path: c.Path, Direction: c.Direction.String(),
+		Created: c.Created, LastActivity: c.LastActivity, RTT: c.RTT,
+		BytesSent: c.BytesSent, BytesReceived: c.BytesReceived, FramesReceived: c.FramesReceived,
+		Unread: c.Unread, Stalls: c.Stalls, Opened: c.Opened, Channels: []control.Open{},
+	}
+	if c.LocalAddr != nil {
+		l.Local = c.LocalAddr.String()
+	}
+	if c.RemoteAddr != nil {
+		l.Remote = c.RemoteAddr.String()
+	}
+	if r, ok := d.report(c.Peer.Device, c.Path); ok {
+		l.Way, l.WhyRelayed = r.Way, r.WhyRelayed
+	}
+	for _, ch := range c.Channels {
+		l.Channels = append(l.Channels, control.Open{
+			ID: uint16(ch.ID), URI: ch.URI, Direction: ch.Direction.String(),
+			BytesSent: ch.BytesSent, BytesReceived: ch.BytesReceived, FramesReceived: ch.FramesReceived,
+			Stalls: ch.Stalls, Unread: ch.Unread, Created: ch.Created, LastActivity: ch.LastActivity,
+		})
+	}
+	return l
+}
+
+// metrics answers the numbers for Prometheus.
+func (d *Daemon) metrics(_ context.Context, c *control.Call) error {
+	text, err := metrics.Text(metrics.New(d.acc.ConnectionManager()), metrics.NewDHT(d.dhtMetrics))
+	if err != nil {
+		return err
+	}
+	return c.Answer(control.Metrics{Text: text})
+}
+
+// MetricsHandler serves the account's numbers to Prometheus.
+func (d *Daemon) MetricsHandler() (http.Handler, error) {
+	return metrics.Handler(metrics.New(d.acc.ConnectionManager()), metrics.NewDHT(d.dhtMetrics))
+}
+
+func (d *Daemon) dhtMetrics() (metrics.DHT, bool) {
+	h, has := d.acc.DHT()
+	return metrics.DHT{
+		Nodes: h.Table, Connected: h.Connected, Neighbours: h.Neighbours, Holders: h.Holders,
+		Subscriptions: h.Subscriptions, Wanted: h.Wanted, Dropped: h.Dropped, ClockAhead: h.ClockAhead.Seconds(),
+	}, has
+}
+
+// connected says whether there is a link to a device.
+func (d *Daemon) connected(id identity.DeviceID) bool {
+	return d.acc.ConnectionManager().IsConnected(id)
+}

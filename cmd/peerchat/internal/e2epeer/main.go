@@ -1,0 +1,332 @@
+// Peer is the other end of the browser's measurements: a device that takes
+// calls through a switchboard and does what the channels it is asked for say.
+//
+//	bench://up        reads all, then answers with the number of bytes
+//	bench://down/N    writes N bytes
+//	chat://, file://  as peerchat has them
+//	loose://          sends each datagram back
+//
+// With -bare there are no channels: see serveBare. With -board it is a hostile
+// switchboard, and with -relay a STUN and TURN server, instead of a device.
+//
+// It prints JSON lines, as “peerchat --json listen” does. Lines of its input
+// are commands: “say TEXT”, “send DEVICE FILE”, “call DEVICE TEXT”, “go on”.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"peerlink"
+	"peerlink/cmd/peerchat/internal/transfer"
+	"peerlink/identity"
+	"peerlink/webrtc"
+	"peerlink/webrtc/switchboard"
+)
+
+type peer struct {
+	m      *peerlink.ConnectionManager
+	folder *os.Root
+	reply  string
+	most   int64
+	pause  int64         // bytes of a file after which it waits for goon
+	goon   chan struct{} // closed by “go on”
+
+	mu    sync.Mutex
+	chats map[net.Conn]struct{}
+}
+
+func main() {
+	signal := flag.String("signal", "", "address of the switchboard")
+	into := flag.String("into", ".", "folder for received files")
+	reply := flag.String("reply", "", "answer to each line of a chat")
+	name := flag.String("name", "peer", "name of the device")
+	loopback := flag.Bool("loopback", true, "use loopback addresses alone")
+	most := flag.Int64("most", 0, "size of a file that is taken at most, in bytes (default: any)")
+	bare := flag.Bool("bare", false, "measure the stream of the data channel itself: no channels")
+	pause := flag.Int64("pause", 0, "of a file, read so many bytes and the rest after “go on” (default: all)")
+	board := flag.Bool("board", false, "be a hostile switchboard")
+	relay := flag.Bool("relay", false, "be a STUN and TURN server")
+	flag.Parse()
+	ctx := context.Background()
+	me, err := identity.Generate(*name)
+	switch {
+	case err != nil:
+	case *board:
+		err = serveBoard(ctx, me)
+	case *relay:
+		err = serveRelay(ctx, me)
+	default:
+		p := &peer{reply: *reply, most: *most, pause: *pause, goon: make(chan struct{}), chats: map[net.Conn]struct{}{}}
+		err = p.run(ctx, me, *signal, *into, *loopback, *bare)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "peer:", err)
+		os.Exit(1)
+	}
+}
+
+func (p *peer) run(ctx context.Context, me *identity.Identity, signal, into string, loopback, bare bool) error {
+	folder, err := os.OpenRoot(into)
+	if err != nil {
+		return err
+	}
+	line, err := switchboard.Dial(ctx, signal, switchboard.Config{Identity: me})
+	if err != nil {
+		return err
+	}
+	t, err := webrtc.New(webrtc.Config{Identity: me, Signaller: line, Loopback: loopback})
+	if err != nil {
+		return err
+	}
+	if bare {
+		return serveBare(ctx, t, me.DeviceID())
+	}
+	m, err := peerlink.New(peerlink.Config{Identity: me, Dialers: []peerlink.Dialer{t}, Listeners: []peerlink.Listener{t}})
+	if err != nil {
+		return err
+	}
+	p.m, p.folder = m, folder
+	for pattern, handle := range map[string]func(net.Conn, string) error{"chat://*": p.chat, "file://*": p.file, "bench://*": p.bench, "loose://*": loose} {
+		l, err := m.Listen(pattern)
+		if err != nil {
+			return err
+		}
+		go p.serve(l, handle)
+	}
+	report(map[string]any{"step": "ready", "ok": true, "device": me.DeviceID()})
+	return p.commands(ctx)
+}
+
+var reporting sync.Mutex
+
+func report(v map[string]any) {
+	reporting.Lock()
+	defer reporting.Unlock()
+	if err := json.NewEncoder(os.Stdout).Encode(v); err != nil {
+		os.Exit(1) // nobody listens
+	}
+}
+
+func (p *peer) serve(l net.Listener, handle func(net.Conn, string) error) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		from, _ := peerlink.PeerOf(c)
+		uri := ""
+		if u, ok := c.(interface{ URI() string }); ok {
+			uri = u.URI()
+		}
+		go func() {
+			defer c.Close()
+			if err := handle(c, uri); err != nil {
+				report(map[string]any{"step": "failed", "uri": uri, "from": from.Device, "error": err.Error()})
+			}
+		}()
+	}
+}
+
+func (p *peer) chat(c net.Conn, _ string) error {
+	p.mu.Lock()
+	p.chats[c] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.chats, c)
+		p.mu.Unlock()
+	}()
+	from, _ := peerlink.PeerOf(c)
+	for in := bufio.NewScanner(c); in.Scan(); {
+		report(map[string]any{"step": "chat", "ok": true, "from": from.Device, "text": in.Text()})
+		if p.reply != "" {
+			if _, err := io.WriteString(c, p.reply+"\n"); err != nil {
+				return err
+			}
+		}
+	}
+	report(map[string]any{"step": "chat ended", "from": from.Device})
+	return nil
+}
+
+func (p *peer) file(c net.Conn, _ string) error {
+	from, _ := peerlink.PeerOf(c)
+	if p.pause > 0 {
+		c = &paused{Conn: c, left: p.pause, goon: p.goon}
+	}
+	f, err := transfer.Receive(c, p.folder, transfer.Limits{MaxSize: p.most}, nil)
+	if err != nil {
+		return err
+	}
+	report(map[string]any{"step": "file", "ok": true, "from": from.Device, "name": f.Name, "bytes": f.Size, "sha256": fmt.Sprintf("%x", f.Sum)})
+	_, _ = c.Read(make([]byte, 1)) // the sender closes when it has read the verdict
+	return nil
+}
+
+// paused reads a part, and the rest when it may.
+type paused struct {
+	net.Conn
+	left int64
+	goon chan struct{}
+}
+
+func (c *paused) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		report(map[string]any{"step": "paused"})
+		<-c.goon
+		c.left = 1 << 62
+	}
+	n, err := c.Conn.Read(b[:min(int64(len(b)), c.left)])
+	c.left -= int64(n)
+	return n, err
+}
+
+// loose sends datagrams back until the channel ends.
+func loose(c net.Conn, _ string) error {
+	s, ok := c.(interface {
+		MaxDatagram() int
+		SendUnreliable(p []byte) error
+	})
+	if !ok {
+		return fmt.Errorf("%T has no datagrams", c)
+	}
+	longest := 0
+	defer func() { report(map[string]any{"step": "loose", "most": s.MaxDatagram(), "longest": longest}) }()
+	for b := make([]byte, 2048); ; {
+		n, err := c.Read(b)
+		if err != nil {
+			return nil //nolint:nilerr // the page is done
+		}
+		longest = max(longest, n)
+		_ = s.SendUnreliable(b[:n]) // what is dropped is said again
+	}
+}
+
+func (p *peer) bench(c net.Conn, uri string) error {
+	down, ok := strings.CutPrefix(uri, "bench://down/")
+	if !ok {
+		n, err := io.Copy(io.Discard, c)
+		if err == nil {
+			_, err = fmt.Fprintln(c, n)
+		}
+		return err
+	}
+	left, err := strconv.Atoi(down)
+	if err != nil {
+		return err
+	}
+	for buf := make([]byte, 256<<10); left > 0 && err == nil; left -= min(left, len(buf)) {
+		_, err = c.Write(buf[:min(left, len(buf))])
+	}
+	return err
+}
+
+// serveBare takes streams whose first 9 bytes say 'u' (read so many bytes, then
+// answer with one) or 'd' (write so many bytes), and a number.
+func serveBare(ctx context.Context, t *webrtc.Transport, me identity.DeviceID) error {
+	report(map[string]any{"step": "ready", "ok": true, "device": me})
+	for {
+		c, _, err := t.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			var head [9]byte
+			_, err := io.ReadFull(c, head[:])
+			n := int64(binary.BigEndian.Uint64(head[1:]))
+			if err == nil && head[0] == 'u' {
+				if _, err = io.CopyN(io.Discard, c, n); err == nil {
+					_, err = c.Write([]byte{1})
+				}
+			} else if err == nil {
+				_, err = io.CopyN(c, zeros{}, n)
+			}
+			if err == nil {
+				_, err = c.Read(head[:1]) // until the page closes
+			}
+			report(map[string]any{"step": "bare", "end": fmt.Sprint(err)})
+		}()
+	}
+}
+
+// zeros is endless.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// commands obeys the lines of the input until it ends.
+func (p *peer) commands(ctx context.Context) error {
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		what, rest, _ := strings.Cut(in.Text(), " ")
+		if what == "say" {
+			p.mu.Lock()
+			for c := range p.chats {
+				_, _ = io.WriteString(c, rest+"\n")
+			}
+			p.mu.Unlock()
+			continue
+		}
+		if what == "go" {
+			close(p.goon)
+			continue
+		}
+		to, arg, _ := strings.Cut(rest, " ")
+		device, err := identity.ParseDeviceID(to)
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := p.do(ctx, what, device, arg); err != nil {
+				report(map[string]any{"step": what, "ok": false, "error": err.Error()})
+			}
+		}()
+	}
+	return nil
+}
+
+func (p *peer) do(ctx context.Context, what string, device identity.DeviceID, arg string) error {
+	if what == "call" {
+		c, err := p.m.ConnectDevice(ctx, device, "chat://"+device.Short(), peerlink.ConnectOptions{})
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(c, arg+"\n"); err != nil {
+			return err
+		}
+		return p.chat(c, "")
+	}
+	name := filepath.Base(arg)
+	f, err := os.Open(arg)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c, err := p.m.ConnectDevice(ctx, device, "file://"+name, peerlink.ConnectOptions{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	sum, err := transfer.Send(c, name, st.Size(), f, nil)
+	if err != nil {
+		return err
+	}
+	report(map[string]any{"step": "sent", "ok": true, "sha256": fmt.Sprintf("%x", sum)})
+	return nil
+}
