@@ -88,7 +88,7 @@ func (s *slow) Close() error {
 
 // wait sleeps in the bubble's time, unless ctx ends.
 func wait(ctx context.Context, d time.Duration) error {
-	if d == 0 { // see after in race.go
+	if d == 0 { // see after in negotiate.go
 		return nil
 	}
 	select {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 
@@ -302,4 +304,122 @@ func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer ide
 		return LinkID{}, fmt.Errorf("peerlink: adopt connection to %s: %w", peer.Device.Short(), err)
 	}
 	return l.id, nil
+}
+
+// serve is a link's life: its peer's channel requests, until it ends.
+func (m *ConnectionManager) serve(l *link, first bool) {
+	defer m.unregister(l)
+	defer func() { _ = l.mux.Close() }() // waits for its goroutines
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	if first && m.cfg.OnNewDevice != nil {
+		m.goFunc(func() { m.notify(m.ctx, "OnNewDevice", l.peer, func() { m.cfg.OnNewDevice(l.peer) }) })
+	}
+	for {
+		r, err := l.mux.Accept(ctx)
+		if err != nil {
+			if m.ctx.Err() == nil {
+				m.about(l.peer.Device, "link ended", "carrier", l.carrier, "err", err)
+			}
+			return
+		}
+		// As many at once as the link lets wait undecided, and no more.
+		if !m.goFunc(func() { m.route(ctx, l, r) }) {
+			_ = r.Decline(reasonFor(errClosed))
+		}
+	}
+}
+
+// route gives a channel request to whoever it is for.
+func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request) {
+	m.mu.Lock()
+	leaving := m.leaving
+	m.mu.Unlock()
+	if leaving {
+		m.decline(r, errShuttingDown)
+		return
+	}
+	if m.joinUnique(ctx, l, r) {
+		return
+	}
+	sock, err := m.answer(ctx, l, r)
+	m.decided(uniqueKey{l.peer.Device, r.Name()})
+	if err != nil || sock == nil {
+		return
+	}
+	if m.cfg.OnConnectionReady == nil {
+		_ = sock.Close()
+		return
+	}
+	if !m.notify(ctx, "OnConnectionReady", l.peer, func() { m.cfg.OnConnectionReady(l.peer, sock) }) {
+		_ = sock.Reset(channel.CodeInternal)
+	}
+}
+
+// errShuttingDown is what peers are told while this side waits for its channels.
+var errShuttingDown = errors.New("shutting down")
+
+// answer decides on a request. It returns the channel if that is for
+// OnConnectionReady; an error is one that the peer knows, or has caused.
+func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request) (*channel.Socket, error) {
+	if c := m.claimant(r.Name()); c != nil {
+		ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
+		defer cancel()
+		err := c.offer(ctx, func() (*channel.Socket, error) { return m.accept(l, r) })
+		if errors.Is(err, errBacklog) || errors.Is(err, errGone) {
+			m.decline(r, err)
+		}
+		return nil, err
+	}
+	err := errors.New("nobody listens on " + r.Name())
+	if m.cfg.OnChannelRequest != nil {
+		err = m.ask(ctx, "OnChannelRequest", l.peer, func(ctx context.Context) error {
+			return m.cfg.OnChannelRequest(ctx, l.peer, r.Name())
+		})
+	}
+	if err != nil {
+		m.decline(r, err)
+		return nil, err
+	}
+	return m.accept(l, r)
+}
+
+// accept opens a channel that the peer has asked for.
+func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Socket, error) {
+	if !m.admitChannel(l) {
+		return nil, errRetired
+	}
+	sock, err := r.Accept()
+	if err == nil {
+		m.count(func(t *Metrics) { t.Accepted++ })
+		m.noteAccepted(l, sock)
+	}
+	return sock, err
+}
+
+func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
+	if r.Decline(reasonFor(why)) == nil {
+		m.count(func(t *Metrics) { t.Declined++ })
+	}
+}
+
+// reasonFor is what a peer is told of an error: its text, but for what is none
+// of the peer's business.
+func reasonFor(err error) string {
+	switch {
+	case errors.Is(err, errClosed):
+		return reasonClosing
+	case errors.Is(err, identity.ErrNotTrusted):
+		return "not trusted"
+	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
+		return reasonNotNeeded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "no decision in time"
+	}
+	for _, r := range err.Error() {
+		if !unicode.IsPrint(r) {
+			return fmt.Sprintf("%q", err.Error())
+		}
+	}
+	return err.Error()
 }

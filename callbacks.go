@@ -1,0 +1,170 @@
+package peerlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"peerlink/identity"
+)
+
+const (
+	// maxCallbacks is how many callbacks of the application run at once.
+	maxCallbacks = 4096
+	// maxCallbacksPerDevice is how many of them may be about one device: what
+	// its openers ask at once.
+	maxCallbacksPerDevice = 256
+)
+
+// workers bound the callbacks of the application that run at once. One that
+// never returns keeps its place for ever, which is its device's in the end.
+type workers struct {
+	all chan struct{}
+
+	mu      sync.Mutex
+	devices map[identity.DeviceID]*places
+}
+
+// places are those of one device; they exist while somebody uses them.
+type places struct {
+	c     chan struct{}
+	users int
+}
+
+func newWorkers() *workers {
+	return &workers{all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places)}
+}
+
+// enter waits for a place, until ctx ends. leave must be called once.
+func (w *workers) enter(ctx context.Context, device identity.DeviceID) (leave func(), err error) {
+	p := w.use(device)
+	select {
+	case p.c <- struct{}{}:
+	case <-ctx.Done():
+		w.unuse(device, p)
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case w.all <- struct{}{}:
+	case <-ctx.Done():
+		<-p.c
+		w.unuse(device, p)
+		return nil, context.Cause(ctx)
+	}
+	return func() {
+		<-w.all
+		<-p.c
+		w.unuse(device, p)
+	}, nil
+}
+
+func (w *workers) use(device identity.DeviceID) *places {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.devices[device]
+	if p == nil {
+		p = &places{c: make(chan struct{}, maxCallbacksPerDevice)}
+		w.devices[device] = p
+	}
+	p.users++
+	return p
+}
+
+func (w *workers) unuse(device identity.DeviceID, p *places) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.users--; p.users == 0 {
+		delete(w.devices, device)
+	}
+}
+
+// guard runs a callback of the application and survives its panic.
+func (m *ConnectionManager) guard(name string, f func()) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.count(func(t *Metrics) { t.Panics++ })
+			m.cfg.Logger.Error("callback panicked", "callback", name, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+	return true
+}
+
+// notify runs a notice to the application in its turn. It reports whether the
+// callback has returned without a panic.
+func (m *ConnectionManager) notify(ctx context.Context, name string, peer identity.Peer, f func()) bool {
+	leave, err := m.workers.enter(ctx, peer.Device)
+	if err != nil {
+		return false
+	}
+	defer leave()
+	return m.guard(name, f)
+}
+
+// decide asks trust and the application whether a device may connect.
+func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
+	err := m.mayConnect(ctx, peer)
+	if err != nil {
+		m.count(func(t *Metrics) { t.Refused++ })
+	}
+	return err
+}
+
+func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) error {
+	if err := m.cfg.Trust.Check(peer); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	full := m.links >= m.cfg.Capacity || len(m.byDevice[peer.Device]) >= m.cfg.PerDevice
+	closing := m.leaving
+	m.mu.Unlock()
+	switch {
+	case closing:
+		return errClosed
+	case full:
+		return ErrCapacity
+	case m.cfg.OnICERequest == nil:
+		return nil
+	}
+	return m.ask(ctx, "OnICERequest", peer, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
+}
+
+// ask runs a decision of the application. One that panics says no; one that
+// takes longer than DecisionTimeout is not waited for.
+func (m *ConnectionManager) ask(ctx context.Context, name string, peer identity.Peer, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.DecisionTimeout, os.ErrDeadlineExceeded)
+	leave, err := m.workers.enter(ctx, peer.Device)
+	if err != nil {
+		cancel()
+		return fmt.Errorf("too many decisions wait: %w", err)
+	}
+	answer := make(chan error, 1)
+	run := func() {
+		defer leave()
+		defer cancel()
+		err := errInternal
+		m.guard(name, func() { err = f(ctx) })
+		answer <- err
+	}
+	if !m.goFunc(run) {
+		leave()
+		cancel()
+		return errClosed
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		select {
+		case err := <-answer: // the decision itself ended the context
+			return err
+		default:
+		}
+		return fmt.Errorf("no decision: %w", context.Cause(ctx))
+	}
+}
+
+var errInternal = errors.New("internal error")
