@@ -362,7 +362,7 @@ var errShuttingDown = errors.New("shutting down")
 // answer decides on a request. It returns the channel if that is for
 // OnConnectionReady; an error is one that the peer knows, or has caused.
 func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request) (*channel.Socket, error) {
-	if c := m.claimant(r.Name()); c != nil {
+	if c := m.router.claimant(r.Name()); c != nil {
 		ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
 		defer cancel()
 		err := c.offer(ctx, func() (*channel.Socket, error) { return m.accept(l, r) })

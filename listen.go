@@ -4,50 +4,108 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
 	"peerlink/channel"
 )
 
-// backlog is how many accepted channels may wait for a listener's Accept.
-// Further ones stay undecided until there is room, DecisionTimeout at most; of
-// these each link has 256 at most. It is what most systems give listen(2).
+// backlog is how many accepted channels may wait for a listener's Accept, as
+// many as most systems give listen(2). Further requests stay undecided until
+// there is room, DecisionTimeout at most; a link has at most 256 such requests.
 const backlog = 128
 
 // Listen claims channels by their URI: an exact one ("chat://bob") or all that
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
 // then the longest. The listener accepts what it claims, 128 channels ahead of
-// its Accept; PeerOf tells who a connection is with. A pattern can be claimed once; Close gives it up.
+// its Accept; PeerOf returns the device at a connection's far end. A pattern can
+// be claimed once; Close gives it up.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
+	l, err := m.router.listen(pattern)
+	if err != nil {
+		return nil, err // and not a nil *listener in an interface
+	}
+	return l, nil
+}
+
+// router finds the listener of a channel request.
+type router struct {
+	mu       sync.Mutex
+	over     bool // no pattern can be claimed
+	patterns map[string]*listener
+}
+
+// listen claims a pattern.
+func (r *router) listen(pattern string) (*listener, error) {
 	if pattern == "" || strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
 		return nil, fmt.Errorf("peerlink: listen %.100q: want a URI, or the start of one and a *", pattern)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
-	case m.leaving:
+	case r.over:
 		return nil, errClosed
-	case m.patterns[pattern] != nil:
+	case r.patterns[pattern] != nil:
 		return nil, fmt.Errorf("peerlink: listen %q: somebody listens on it already", pattern)
+	case r.patterns == nil:
+		r.patterns = make(map[string]*listener)
 	}
-	l := &listener{m: m, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog), closed: make(chan struct{})}
-	m.patterns[pattern] = l
+	l := &listener{of: r, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog), closed: make(chan struct{})}
+	r.patterns[pattern] = l
 	return l, nil
+}
+
+// claimant returns the listener whose pattern fits best, or nil.
+func (r *router) claimant(uri string) *listener {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.patterns[uri]; l != nil && !strings.HasSuffix(uri, "*") {
+		return l
+	}
+	var best *listener
+	for p, l := range r.patterns {
+		prefix, wild := strings.CutSuffix(p, "*")
+		if wild && strings.HasPrefix(uri, prefix) && (best == nil || len(p) > len(best.pattern)) {
+			best = l
+		}
+	}
+	return best
+}
+
+// forget gives up a pattern.
+func (r *router) forget(l *listener) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.patterns[l.pattern] == l {
+		delete(r.patterns, l.pattern)
+	}
+}
+
+// close closes all listeners; no pattern can be claimed afterwards.
+func (r *router) close() {
+	r.mu.Lock()
+	r.over = true
+	all := slices.Collect(maps.Values(r.patterns))
+	r.mu.Unlock()
+	for _, l := range all {
+		_ = l.Close()
+	}
 }
 
 // listener is the net.Listener of a pattern.
 type listener struct {
-	m       *ConnectionManager
+	of      *router
 	pattern string
 	conns   chan *channel.Socket
 	room    chan struct{} // holds a place for each channel in conns, or about to be
 	once    sync.Once
 	closed  chan struct{}
 
-	mu   sync.Mutex
-	over bool // nothing more may be put into conns
+	mu   sync.Mutex // taken before ConnectionManager.mu
+	over bool       // nothing more may be put into conns
 }
 
 // Accept implements net.Listener.
@@ -70,14 +128,10 @@ func (l *listener) errClosed() error {
 	return &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
 }
 
-// Close implements net.Listener: channels that nobody has accepted are closed.
+// Close implements net.Listener: channels that wait for Accept are closed.
 func (l *listener) Close() error {
 	l.once.Do(func() {
-		l.m.mu.Lock()
-		if l.m.patterns[l.pattern] == l {
-			delete(l.m.patterns, l.pattern)
-		}
-		l.m.mu.Unlock()
+		l.of.forget(l)
 		l.mu.Lock()
 		l.over = true
 		l.mu.Unlock()
@@ -110,7 +164,7 @@ var (
 	errGone    = errors.New("nobody listens any more")
 )
 
-// offer waits for room, accepts the request and queues the channel, or says
+// offer waits for room, accepts the request and queues the channel, or returns
 // why not. ctx ends with the link or when the time for a decision is over.
 func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, error)) error {
 	select {
@@ -132,21 +186,4 @@ func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, er
 	}
 	l.conns <- c // has room: its place is reserved
 	return nil
-}
-
-// claimant returns the listener whose pattern fits best, or nil.
-func (m *ConnectionManager) claimant(uri string) *listener {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if l := m.patterns[uri]; l != nil && !strings.HasSuffix(uri, "*") {
-		return l
-	}
-	var best *listener
-	for p, l := range m.patterns {
-		prefix, wild := strings.CutSuffix(p, "*")
-		if wild && strings.HasPrefix(uri, prefix) && (best == nil || len(p) > len(best.pattern)) {
-			best = l
-		}
-	}
-	return best
 }

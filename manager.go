@@ -40,9 +40,7 @@ package peerlink
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,6 +70,7 @@ type ConnectionManager struct {
 
 	arrivals chan struct{} // holds a place for each stream that is on the way to become a link
 	workers  *workers
+	router   router
 
 	transport *transport
 	said      *lru.Cache[identity.DeviceID, *rate.Limiter] // how much was logged about a device
@@ -90,7 +89,6 @@ type ConnectionManager struct {
 	unique       map[uniqueKey]*uniqueCall
 	uniqueSweep  int
 	deciding     map[uniqueKey]*decisions
-	patterns     map[string]*listener
 	readers      map[*reader]struct{}
 	totals       Metrics
 	carriers     map[string]*Totals
@@ -112,7 +110,6 @@ func New(cfg Config) (*ConnectionManager, error) {
 		unique:       make(map[uniqueKey]*uniqueCall),
 		greeting:     make(map[identity.DeviceID]*greetings),
 		deciding:     make(map[uniqueKey]*decisions),
-		patterns:     make(map[string]*listener),
 		readers:      make(map[*reader]struct{}),
 		carriers:     make(map[string]*Totals),
 	}
@@ -230,12 +227,7 @@ func (m *ConnectionManager) Close() error {
 
 // stopListening closes the listeners for channels and the carriers'.
 func (m *ConnectionManager) stopListening() {
-	m.mu.Lock()
-	listeners := slices.Collect(maps.Values(m.patterns))
-	m.mu.Unlock()
-	for _, l := range listeners {
-		_ = l.Close()
-	}
+	m.router.close()
 	for _, l := range m.cfg.Listeners {
 		_ = l.Close()
 	}

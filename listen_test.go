@@ -1,0 +1,64 @@
+package peerlink
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+)
+
+// An exact pattern wins, then the longest; what no pattern fits has no listener.
+func TestRouterFindsTheMostSpecificPattern(t *testing.T) {
+	var r router
+	for _, p := range []string{"file://*", "*", "file://a/*", "file://a/b"} {
+		if _, err := r.listen(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for uri, want := range map[string]string{
+		"file://a/b": "file://a/b", "file://a/bc": "file://a/*", "file://a": "file://*", "chat://bob": "*", "file://*": "file://*",
+	} {
+		if l := r.claimant(uri); l == nil || l.pattern != want {
+			t.Errorf("%s goes to %+v, want %s", uri, l, want)
+		}
+	}
+	_ = r.claimant("chat://bob").Close()
+	if l := r.claimant("chat://bob"); l != nil {
+		t.Errorf("chat://bob goes to %s, whose listener is closed", l.pattern)
+	}
+}
+
+func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
+	var r router
+	for _, p := range []string{"", "a*b", "**"} {
+		if _, err := r.listen(p); err == nil {
+			t.Errorf("%q is a pattern", p)
+		}
+	}
+	first, err := r.listen("chat://*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.listen("chat://*"); err == nil {
+		t.Error("one pattern is claimed twice")
+	}
+	_ = first.Close()
+	second, err := r.listen("chat://*")
+	if err != nil {
+		t.Fatal("a pattern that was given up cannot be claimed:", err)
+	}
+	_ = first.Close() // again: it must not give up the second one's
+	if r.claimant("chat://bob") != second {
+		t.Error("the second listener has lost its pattern")
+	}
+	r.close()
+	if _, err := second.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Error("accept on a closed listener:", err)
+	}
+	if err := second.offer(context.Background(), nil); !errors.Is(err, errGone) {
+		t.Error("a closed listener takes a channel:", err)
+	}
+	if _, err := r.listen("chat://*"); !errors.Is(err, net.ErrClosed) {
+		t.Error("a pattern is claimed after the end:", err)
+	}
+}
