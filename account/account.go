@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"sync"
 
 	"peerlink"
@@ -95,33 +96,18 @@ func newAccount(f *folder, opts Options) *Account {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.Bootstrap == nil {
-		opts.Bootstrap = f.cfg.Bootstrap
-	}
-	if opts.DHTListen == nil {
-		opts.DHTListen = f.cfg.DHTListen
-	}
-	if opts.Listen == nil {
-		opts.Listen = f.cfg.Listen
-	}
-	if opts.Engines == nil {
-		opts.Engines = f.cfg.Engines
-	}
-	if opts.Servers == nil {
-		opts.Servers = f.cfg.Servers
-	}
-	if opts.Switchboards == nil {
-		opts.Switchboards = f.cfg.Switchboards
-	}
-	if opts.WebRTC == "" {
-		opts.WebRTC = f.cfg.WebRTC
-	}
-	if opts.LocalDir == "" {
-		opts.LocalDir = f.cfg.LocalDir
-	}
-	opts.Loopback = opts.Loopback || f.cfg.Loopback
-	opts.LAN = opts.LAN || f.cfg.LAN
+	opts.fill(f.cfg)
 	return &Account{f: f, opts: opts, twin: make(chan Twin, 1)}
+}
+
+// fill sets each option that is not set to the setting of the same name.
+func (o *Options) fill(c Config) {
+	options, settings := reflect.ValueOf(o).Elem(), reflect.ValueOf(c)
+	for i := range settings.NumField() {
+		if at := options.FieldByName(settings.Type().Field(i).Name); at.IsValid() && at.IsZero() {
+			at.Set(settings.Field(i))
+		}
+	}
 }
 
 // Dir returns the account's folder.

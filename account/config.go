@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -223,9 +224,20 @@ func (r *configReader) setting(c *Config, key string) (err error) {
 			_, err = c.networkKey()
 		}
 	default:
-		return fmt.Errorf("unknown setting %.80q: there are bootstrap, dht_listen, listen, peers, engines, servers, turn_user, turn_password, turn_secret, switchboard, webrtc, loopback, lan, local_dir and network_key", key)
+		return fmt.Errorf("unknown setting %.80q: there are %s", key, settingNames())
 	}
 	return err
+}
+
+// settingNames returns the keys of a config file, for people.
+func settingNames() string {
+	var names []string
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 func (r *configReader) flag(key string) (bool, error) {

@@ -176,3 +176,15 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsNotSetByOptionsIsTakenFromTheConfig(t *testing.T) {
+	o := Options{Listen: []string{}, Engines: []string{"tcp"}, WebRTC: "off"}
+	o.fill(fullConfig())
+	want := fullConfig()
+	if len(o.Listen) != 0 || !reflect.DeepEqual(o.Engines, []string{"tcp"}) || o.WebRTC != "off" {
+		t.Errorf("what was set was replaced: %+v", o)
+	}
+	if !reflect.DeepEqual(o.Bootstrap, want.Bootstrap) || !reflect.DeepEqual(o.Servers, want.Servers) || !o.Loopback || !o.LAN || o.LocalDir != "off" {
+		t.Errorf("settings were left out: %+v", o)
+	}
+}
