@@ -50,6 +50,15 @@ func Cut(s string, limit int) (string, bool) {
 	return strings.Clone(s[:limit]), true
 }
 
+// Cap returns at most limit bytes of the beginning of s as valid UTF-8, for what
+// is told to a peer: no character is cut in half, and bytes that are not UTF-8
+// become U+FFFD, one for each run of them. A limit below zero counts as zero.
+func Cap(s string, limit int) string {
+	s, _ = Cut(s, limit) // first: what follows takes time for each byte
+	s, _ = Cut(strings.ToValidUTF8(s, "\uFFFD"), limit)
+	return s
+}
+
 // Mark says how much of a text of size bytes is missing where only shown are.
 func Mark(shown, size int) string {
 	return fmt.Sprintf("[cut: %d of %d bytes shown]", shown, size)

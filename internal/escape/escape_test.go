@@ -69,6 +69,40 @@ func TestCutEndsBetweenCharacters(t *testing.T) {
 	}
 }
 
+func TestCapIsValidAndWithinItsLimit(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		limit int
+		want  string
+	}{
+		{"abc", 3, "abc"},
+		{"abcd", 3, "abc"},
+		{"ab€", 4, "ab"},
+		{"ab€", 5, "ab€"},
+		{"a\xff\xffb", 9, "a\ufffdb"},
+		{"a\xff\xffb", 4, "a\ufffd"},
+		{"a\xffb", 3, "a"}, // the replacement takes more room than the byte
+		{"x", -1, ""},
+	} {
+		if got := Cap(c.in, c.limit); got != c.want {
+			t.Errorf("Cap(%q, %d) = %q, want %q", c.in, c.limit, got, c.want)
+		}
+	}
+}
+
+func FuzzCap(f *testing.F) {
+	f.Add("€uro\xff", 2)
+	f.Fuzz(func(t *testing.T, s string, limit int) {
+		got := Cap(s, limit)
+		if len(got) > max(0, limit) || !utf8.ValidString(got) || Cap(got, limit) != got {
+			t.Fatalf("Cap(%q, %d) = %q", s, limit, got)
+		}
+		if utf8.ValidString(s) && (!strings.HasPrefix(s, got) || len(got) < min(len(s), limit-3)) {
+			t.Fatalf("Cap(%q, %d) = %q: more is missing than must", s, limit, got)
+		}
+	})
+}
+
 // fault: H9
 func FuzzEscape(f *testing.F) {
 	for _, s := range []string{"plain", "\x1b]8;;http://x\x1b\\y", "\u202e\u0301", "\xff\xfe\r\n", "é" + rep("\u0301", 40), "\u3000\ufffd"} {
