@@ -49,11 +49,11 @@ func (k EventKind) String() string {
 type Event struct {
 	Kind EventKind
 	At   time.Time
-	// Initial marks what was so before the reader came (or after it has missed
-	// some): At is then when it began.
+	// Initial marks the state when the reader began (or after it has missed
+	// events): At is then when the link or connect began.
 	Initial bool
-	// Peer is who it is about; of Connecting, Retrying and ConnectFailed only
-	// Device is known.
+	// Peer is the device concerned; for Connecting, Retrying and ConnectFailed
+	// only its Device is known.
 	Peer identity.Peer
 	// Link, Carrier and Direction are set for LinkUp and LinkDown.
 	Link      LinkID
@@ -64,105 +64,32 @@ type Event struct {
 	Lost uint64
 }
 
+// bus hands each event to all readers, in one order. ConnectionManager.mu guards
+// it: the methods are called while that is held.
+type bus struct {
+	readers map[*reader]struct{}
+	recap   func() []Event // the state as it is, for a reader that begins or has missed events
+}
+
 // reader is one Events iterator's queue.
 type reader struct {
-	wake  chan struct{} // has room for one: something is to be read
-	queue []Event       // guarded by ConnectionManager.mu, as is lost
-	lost  uint64
+	wake  chan struct{} // has room for one: there is something to read
+	queue []Event
+	lost  uint64 // events that were dropped; not 0: the queue is empty
 }
 
-// Events returns the manager's changes of state, in order, each exactly once,
-// beginning with the links and connects that there are. It listens from the
-// call on; the iterator may be ranged over once and ends with ctx, with Close,
-// or when the loop is left. Whoever reads too slowly delays nobody: with 1 024
-// events waiting, those are dropped and Missed says so.
-func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
-	r := &reader{wake: make(chan struct{}, 1)}
-	m.mu.Lock()
-	m.readers[r] = struct{}{}
-	m.recapLocked(r)
-	m.mu.Unlock()
-	leave := sync.OnceFunc(func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.readers, r)
-	})
-	stop := context.AfterFunc(ctx, leave)
-	var begun atomic.Bool
-	return func(yield func(Event) bool) {
-		if begun.Swap(true) {
-			return
-		}
-		defer stop()
-		defer leave()
-		for over := false; ; {
-			batch := m.drain(r)
-			for _, e := range batch {
-				if ctx.Err() != nil || !yield(e) {
-					return
-				}
-			}
-			if over && len(batch) == 0 {
-				return
-			}
-			select {
-			case <-r.wake:
-			case <-m.done: // nothing comes any more, but some may wait
-				over = true
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
+// join adds a reader and queues the state for it.
+func (b *bus) join() *reader {
+	r := &reader{wake: make(chan struct{}, 1), queue: b.recap()}
+	b.readers[r] = struct{}{}
+	r.tell()
+	return r
 }
 
-// drain takes what waits for a reader; after a loss, the word of it and the
-// state as it is.
-func (m *ConnectionManager) drain(r *reader) []Event {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r.lost > 0 {
-		r.queue = append(r.queue[:0:0], Event{Kind: Missed, At: time.Now(), Lost: r.lost})
-		r.lost = 0
-		m.recapLocked(r)
-	}
-	batch := r.queue
-	r.queue = nil
-	return batch
-}
-
-// recapLocked tells a reader of what there is. m.mu is held.
-func (m *ConnectionManager) recapLocked(r *reader) {
-	for _, of := range m.byDevice {
-		for _, l := range of {
-			r.queue = append(r.queue, Event{
-				Kind: LinkUp, At: l.up, Initial: true, Peer: l.peer,
-				Link: l.id, Carrier: l.carrier, Direction: l.direction,
-			})
-		}
-	}
-	for peer, of := range m.negotiations {
-		for _, n := range of {
-			r.queue = append(r.queue, Event{Kind: Connecting, At: n.begun, Initial: true, Peer: identity.Peer{Device: peer}})
-		}
-	}
-	if len(r.queue) > 0 {
-		r.tell()
-	}
-}
-
-func (r *reader) tell() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// tellLocked tells all readers what has just happened. m.mu is held, which
-// makes the order the same for all.
-func (m *ConnectionManager) tellLocked(e Event) {
+// tell queues what has just happened for all readers.
+func (b *bus) tell(e Event) {
 	e.At = time.Now()
-	for r := range m.readers {
+	for r := range b.readers {
 		switch {
 		case r.lost > 0:
 			r.lost++
@@ -174,4 +101,85 @@ func (m *ConnectionManager) tellLocked(e Event) {
 		}
 		r.tell()
 	}
+}
+
+// drain returns what waits for a reader: after a loss Missed and the state.
+func (b *bus) drain(r *reader) []Event {
+	batch := r.queue
+	if r.lost > 0 {
+		batch = append([]Event{{Kind: Missed, At: time.Now(), Lost: r.lost}}, b.recap()...)
+	}
+	r.queue, r.lost = nil, 0
+	return batch
+}
+
+func (r *reader) tell() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Events returns the manager's changes of state, in order, each exactly once,
+// beginning with the links and connects that there are. It listens from the
+// call on; the iterator may be ranged over once and ends with ctx, with Close,
+// or when the loop is left. A slow reader delays nothing: with 1 024 events
+// waiting, they are dropped and Missed says so.
+func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
+	m.mu.Lock()
+	r := m.bus.join()
+	m.mu.Unlock()
+	leave := sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.bus.readers, r)
+	})
+	stop := context.AfterFunc(ctx, leave)
+	var begun atomic.Bool
+	return func(yield func(Event) bool) {
+		if begun.Swap(true) {
+			return
+		}
+		defer stop()
+		defer leave()
+		for over := false; ; {
+			m.mu.Lock()
+			batch := m.bus.drain(r)
+			m.mu.Unlock()
+			for _, e := range batch {
+				if ctx.Err() != nil || !yield(e) {
+					return
+				}
+			}
+			if over && len(batch) == 0 {
+				return
+			}
+			select {
+			case <-r.wake:
+			case <-m.done: // nothing follows, but events may wait
+				over = true
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// recapLocked returns an event for each link and connect that there is. m.mu is held.
+func (m *ConnectionManager) recapLocked() []Event {
+	var es []Event
+	for _, of := range m.byDevice {
+		for _, l := range of {
+			es = append(es, Event{
+				Kind: LinkUp, At: l.up, Initial: true, Peer: l.peer,
+				Link: l.id, Carrier: l.carrier, Direction: l.direction,
+			})
+		}
+	}
+	for peer, of := range m.negotiations {
+		for _, n := range of {
+			es = append(es, Event{Kind: Connecting, At: n.begun, Initial: true, Peer: identity.Peer{Device: peer}})
+		}
+	}
+	return es
 }

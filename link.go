@@ -178,7 +178,7 @@ func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err 
 	t := m.carrierLocked(l.carrier)
 	t.Opened++
 	t.Links++
-	m.tellLocked(Event{Kind: LinkUp, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction})
+	m.bus.tell(Event{Kind: LinkUp, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction})
 	if l.direction == Inbound {
 		m.completeLocked(l)
 	}
@@ -259,7 +259,7 @@ func (m *ConnectionManager) unregister(l *link) {
 	t.Links--
 	t.Closed++
 	t.add(traffic(st))
-	m.tellLocked(Event{Kind: LinkDown, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: cause})
+	m.bus.tell(Event{Kind: LinkDown, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: cause})
 }
 
 // find returns the link that an id names, or nil.

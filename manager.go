@@ -89,7 +89,7 @@ type ConnectionManager struct {
 	unique       map[uniqueKey]*uniqueCall
 	uniqueSweep  int
 	deciding     map[uniqueKey]*decisions
-	readers      map[*reader]struct{}
+	bus          bus
 	totals       Metrics
 	carriers     map[string]*Totals
 }
@@ -110,9 +110,9 @@ func New(cfg Config) (*ConnectionManager, error) {
 		unique:       make(map[uniqueKey]*uniqueCall),
 		greeting:     make(map[identity.DeviceID]*greetings),
 		deciding:     make(map[uniqueKey]*decisions),
-		readers:      make(map[*reader]struct{}),
 		carriers:     make(map[string]*Totals),
 	}
+	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)
 	m.said, _ = lru.New[identity.DeviceID, *rate.Limiter](maxSaid) // fails for sizes below 1
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())

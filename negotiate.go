@@ -103,7 +103,7 @@ func (m *ConnectionManager) beginLocked(ctx context.Context, peer identity.Devic
 	n.cancel = cancel
 	m.negotiations[peer] = append(m.negotiations[peer], n)
 	m.negotiating++
-	m.tellLocked(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
+	m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
 	m.wg.Go(func() {
 		stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
 		defer stop()
@@ -159,7 +159,7 @@ func (m *ConnectionManager) pause(n *negotiation, err error) bool {
 	case <-n.kick: // it was for the round that has failed
 	default:
 	}
-	m.tellLocked(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
+	m.bus.tell(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
 	return true
 }
 
@@ -189,7 +189,7 @@ func (m *ConnectionManager) settleLocked(n *negotiation, l *link, err error) {
 	m.negotiating--
 	if err != nil {
 		m.totals.Failed++
-		m.tellLocked(Event{Kind: ConnectFailed, Peer: identity.Peer{Device: n.peer}, Err: err})
+		m.bus.tell(Event{Kind: ConnectFailed, Peer: identity.Peer{Device: n.peer}, Err: err})
 	}
 	close(n.done)
 }
