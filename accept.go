@@ -273,16 +273,14 @@ func (m *ConnectionManager) holdBack(ctx context.Context, l *link) error {
 // this side has come up or failed, or is older than the peer's could be. m.mu
 // is held.
 func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Duration) {
-	if !m.smaller(l.peer.Device) {
+	if !smaller(m.links.self, l.peer.Device) {
 		return nil, 0
 	}
 	if g := m.greeting[l.peer.Device]; g != nil {
 		return g.quiet, m.cfg.ConnectTimeout
 	}
-	for _, o := range m.byDevice[l.peer.Device] {
-		if age := time.Since(o.up); o.direction == Outbound && !o.deliberate && age < crossing && !o.mux.Ending() {
-			return o.mux.Done(), crossing - age
-		}
+	if o, wait := m.links.young(l.peer.Device); o != nil {
+		return o.mux.Done(), wait
 	}
 	return nil, 0
 }

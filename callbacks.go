@@ -118,7 +118,7 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 		return err
 	}
 	m.mu.Lock()
-	full := m.links >= m.cfg.Capacity || len(m.byDevice[peer.Device]) >= m.cfg.PerDevice
+	full := m.links.room(peer.Device) != nil
 	closing := m.leaving
 	m.mu.Unlock()
 	switch {

@@ -190,7 +190,7 @@ func (m *ConnectionManager) linkTo(ctx context.Context, peer identity.DeviceID, 
 		return nil, errClosed
 	}
 	if opts.Mode != NewLink {
-		if l := m.bestLinkLocked(peer, opts.Carriers); l != nil && (!l.suspect || opts.Mode == OnlyIfConnected) {
+		if l := m.links.best(peer, opts.Carriers); l != nil && (!l.suspect || opts.Mode == OnlyIfConnected) {
 			m.mu.Unlock()
 			return l, nil
 		}
@@ -216,8 +216,8 @@ func (m *ConnectionManager) roomLocked() error {
 	switch {
 	case m.leaving:
 		return errClosed
-	case m.links+m.negotiating >= m.cfg.Capacity:
-		return fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links, m.negotiating)
+	case m.links.n+m.negotiating >= m.cfg.Capacity:
+		return fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.negotiating)
 	}
 	return nil
 }
@@ -254,7 +254,7 @@ func (m *ConnectionManager) carrierNames() []string {
 func (m *ConnectionManager) IsConnected(peer identity.DeviceID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.bestLinkLocked(peer, nil) != nil
+	return m.links.best(peer, nil) != nil
 }
 
 // IsConnecting reports whether a link to the device is being made by this side.

@@ -168,13 +168,10 @@ func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
 // recapLocked returns an event for each link and connect that there is. m.mu is held.
 func (m *ConnectionManager) recapLocked() []Event {
 	var es []Event
-	for _, of := range m.byDevice {
-		for _, l := range of {
-			es = append(es, Event{
-				Kind: LinkUp, At: l.up, Initial: true, Peer: l.peer,
-				Link: l.id, Carrier: l.carrier, Direction: l.direction,
-			})
-		}
+	for _, l := range m.links.all() {
+		e := l.event(LinkUp, nil)
+		e.At, e.Initial = l.up, true
+		es = append(es, e)
 	}
 	for peer, of := range m.negotiations {
 		for _, n := range of {

@@ -166,7 +166,7 @@ func (m *ConnectionManager) Metrics() Metrics {
 		t.Carriers[name] = *c
 	}
 	t.Connecting = m.negotiating
-	live = slices.DeleteFunc(live, func(l *link) bool { return m.slots[l.id.slot].link != l }) // counted already
+	live = slices.DeleteFunc(live, func(l *link) bool { return m.links.find(l.id) != l }) // counted already
 	m.mu.Unlock()
 	for _, l := range live {
 		st := l.mux.Stats()

@@ -1,9 +1,11 @@
 package peerlink
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -35,9 +37,8 @@ func PeerOf(c net.Conn) (identity.Peer, bool) {
 	return a.Peer, true
 }
 
-// LinkID names a link of a manager for ever: its slot and the slot's
-// generation. An id never names another link after its own has closed. The
-// zero value names none.
+// LinkID names a link of a manager: its slot and the slot's generation. An id
+// never names another link after its own has closed. The zero value names none.
 type LinkID struct{ slot, generation uint32 }
 
 // String returns "slot.generation", which ParseLinkID reads.
@@ -58,7 +59,7 @@ func ParseLinkID(s string) (LinkID, error) {
 	return id, nil
 }
 
-// Direction says who began a link.
+// Direction says which side began a link.
 type Direction int
 
 // The directions.
@@ -76,8 +77,8 @@ func (d Direction) String() string {
 }
 
 // maxAsked is how many channel requests of this side wait for answers on one
-// link: what multiplex asks at once. A request that has a place here has
-// been sent if the link breaks, one that has none has not.
+// link: as many as multiplex sends ahead. If the link breaks, a request that has
+// a place here was sent, and one without a place was not.
 const maxAsked = 256
 
 // link is one live connection to one device.
@@ -91,7 +92,7 @@ type link struct {
 	// deliberate links were asked for by themselves (NewLink, certain carriers,
 	// an address, AddConn): the rule about two links at once leaves them alone.
 	deliberate bool
-	of         *negotiation // that this link was dialled for; nil: for none
+	of         *negotiation // the link was dialled for it; nil: for none
 	mux        *multiplex.Socket
 	up         time.Time
 	asking     chan struct{}
@@ -122,181 +123,253 @@ func WithTrace(ctx context.Context, read func(TraceEvent)) context.Context {
 	return trace.With(ctx, read)
 }
 
-// crossing is how long after a link of this side came up the peer may still
-// have been making one itself, without knowing: some round trips of the worst
-// link we care for (600 ms) would be more than is worth waiting for.
+// crossing is how long a new link of this side makes the peer's links wait: the
+// peer may have begun one before it knew of this one. Longer would not be worth
+// the wait, though it is but some round trips of the worst link (600 ms).
 const crossing = time.Second
 
 // errCrossed is why a link is given up that was made while the other side made
 // one, too.
 var errCrossed = errors.New("both sides connected at once, and the other link is the one to keep")
 
-type slotState struct {
+// links are the live links, by id and by device. ConnectionManager.mu guards
+// them: the methods are called while that is held.
+type links struct {
+	self                identity.DeviceID
+	capacity, perDevice int
+	n                   int // how many there are
+	slots               []slot
+	free                []uint32
+	byDevice            map[identity.DeviceID][]*link
+}
+
+// slot is a place for a link: an id is a slot and how often it was taken.
+type slot struct {
 	generation uint32
 	link       *link
 }
 
+// smaller reports whether a device's id is smaller than another one's.
+func smaller(a, b identity.DeviceID) bool { return bytes.Compare(a[:], b[:]) < 0 }
+
 // preferred reports whether a is the link that both sides prefer over b, when
 // there are two to one device: the one whose caller has the smaller id; of two
 // of one direction, the older.
-func (m *ConnectionManager) preferred(a, b *link) bool {
+func (ls *links) preferred(a, b *link) bool {
 	if a.direction != b.direction {
-		return (a.direction == Outbound) == m.smaller(a.peer.Device)
+		return (a.direction == Outbound) == smaller(ls.self, a.peer.Device)
 	}
 	return a.up.Before(b.up)
 }
 
-// smaller reports whether this device's id is smaller than the peer's.
-func (m *ConnectionManager) smaller(peer identity.DeviceID) bool {
-	self := m.cfg.Identity.DeviceID()
-	return string(self[:]) < string(peer[:])
+// room returns why there is no place for a further link to a device.
+func (ls *links) room(device identity.DeviceID) error {
+	switch {
+	case ls.n >= ls.capacity:
+		return fmt.Errorf("%w: %d exist", ErrCapacity, ls.n)
+	case len(ls.byDevice[device]) >= ls.perDevice:
+		return fmt.Errorf("%w: %d exist with this device", ErrCapacity, ls.perDevice)
+	}
+	return nil
 }
 
-// register gives a link a slot and makes it known. It fails when the manager
-// is full or closed, the peer is not trusted, or a link that both sides prefer
-// came up meanwhile. first says that no other link to the device existed;
-// crossed are links that this one takes the place of, for the caller to close.
-func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.admitLocked(l); err != nil {
-		return false, nil, err
-	}
-	others := m.byDevice[l.peer.Device]
-	for _, o := range others {
-		if l.direction == Inbound && o.losesToLocked(m, l) {
+// overtaken reports whether the peer made a link at the same time as this side
+// made l, and both prefer the peer's.
+func (ls *links) overtaken(l *link) bool {
+	return l.direction == Outbound && !l.deliberate && slices.ContainsFunc(ls.byDevice[l.peer.Device], func(o *link) bool {
+		return o.direction == Inbound && !o.deliberate && !o.suspect && !o.mux.Ending() && ls.preferred(o, l)
+	})
+}
+
+// add gives a link its id. It returns the links of this side that were made
+// while the peer made l, which both prefer: they are retired, and the caller
+// closes them. The peer has accepted no channel on them (see holdBack).
+func (ls *links) add(l *link) (crossed []*link) {
+	for _, o := range ls.byDevice[l.peer.Device] {
+		if l.direction == Inbound && o.direction == Outbound && !o.deliberate && !l.deliberate && !o.retired && o.opened == 0 && ls.preferred(l, o) {
 			o.retired = true
 			crossed = append(crossed, o)
 		}
 	}
-	m.placeLocked(l)
-	if l.of != nil {
-		l.of.won = true
+	if len(ls.free) == 0 {
+		ls.free = append(ls.free, uint32(len(ls.slots)))
+		ls.slots = append(ls.slots, slot{})
 	}
-	m.byDevice[l.peer.Device] = append(others, l)
-	m.links++
-	t := m.carrierLocked(l.carrier)
-	t.Opened++
-	t.Links++
-	m.bus.tell(Event{Kind: LinkUp, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction})
-	if l.direction == Inbound {
-		m.completeLocked(l)
-	}
-	return len(others) == 0, crossed, nil
-}
-
-// admitLocked says why a link may not be made known. m.mu is held.
-func (m *ConnectionManager) admitLocked(l *link) error {
-	switch {
-	case m.leaving:
-		return errClosed
-	case l.of != nil && l.of.won:
-		return errLost // before it is known, so that nobody has a channel on it
-	case m.links >= m.cfg.Capacity:
-		return fmt.Errorf("%w: %d exist", ErrCapacity, m.links)
-	case len(m.byDevice[l.peer.Device]) >= m.cfg.PerDevice:
-		return fmt.Errorf("%w: %d exist with this device", ErrCapacity, m.cfg.PerDevice)
-	}
-	// Asked under the lock, so that no change can fall between check and watch.
-	if err := m.cfg.Trust.Check(l.peer); err != nil {
-		return err
-	}
-	if l.direction == Outbound && !l.deliberate {
-		for _, o := range m.byDevice[l.peer.Device] {
-			if o.direction == Inbound && !o.deliberate && !o.suspect && !o.mux.Ending() && m.preferred(o, l) {
-				return errCrossed
-			}
-		}
-	}
-	return nil
-}
-
-// losesToLocked reports whether a link of this side was made while the peer
-// made l, which both prefer. Then the peer has accepted no channel on it: it
-// holds such links back (see holdBack). m.mu is held.
-func (o *link) losesToLocked(m *ConnectionManager, l *link) bool {
-	return o.direction == Outbound && !o.deliberate && !l.deliberate && !o.retired && o.opened == 0 && m.preferred(l, o)
-}
-
-// placeLocked gives a link its id. m.mu is held.
-func (m *ConnectionManager) placeLocked(l *link) {
-	var slot uint32
-	if n := len(m.freeSlots); n > 0 {
-		slot, m.freeSlots = m.freeSlots[n-1], m.freeSlots[:n-1]
-	} else {
-		slot = uint32(len(m.slots))
-		m.slots = append(m.slots, slotState{})
-	}
-	st := &m.slots[slot]
-	st.generation++
-	st.link = l
-	l.id = LinkID{slot, st.generation}
+	i := ls.free[len(ls.free)-1]
+	ls.free = ls.free[:len(ls.free)-1]
+	s := &ls.slots[i]
+	s.generation++
+	s.link = l
+	l.id = LinkID{i, s.generation}
 	l.up = time.Now()
 	l.lastChannel = l.up
+	ls.byDevice[l.peer.Device] = append(ls.byDevice[l.peer.Device], l)
+	ls.n++
+	return crossed
 }
 
-// unregister forgets a link that has ended and frees its slot.
-func (m *ConnectionManager) unregister(l *link) {
-	cause, st := l.mux.Err(), l.mux.Stats()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	slot := &m.slots[l.id.slot]
-	if slot.link != l {
-		return
+// remove forgets a link and frees its slot; false if that was done before.
+func (ls *links) remove(l *link) bool {
+	if ls.find(l.id) != l {
+		return false
 	}
-	slot.link = nil
-	if slot.generation != ^uint32(0) { // else its ids are used up
-		m.freeSlots = append(m.freeSlots, l.id.slot)
+	s := &ls.slots[l.id.slot]
+	s.link = nil
+	if s.generation != ^uint32(0) { // else its ids are used up
+		ls.free = append(ls.free, l.id.slot)
 	}
-	ls := slices.DeleteFunc(m.byDevice[l.peer.Device], func(o *link) bool { return o == l })
-	if len(ls) == 0 {
-		delete(m.byDevice, l.peer.Device)
-	} else {
-		m.byDevice[l.peer.Device] = ls
+	of := slices.DeleteFunc(ls.byDevice[l.peer.Device], func(o *link) bool { return o == l })
+	if ls.byDevice[l.peer.Device] = of; len(of) == 0 {
+		delete(ls.byDevice, l.peer.Device)
 	}
-	m.links--
-	t := m.carrierLocked(l.carrier)
-	t.Links--
-	t.Closed++
-	t.add(traffic(st))
-	m.bus.tell(Event{Kind: LinkDown, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: cause})
+	ls.n--
+	return true
 }
 
 // find returns the link that an id names, or nil.
-func (m *ConnectionManager) find(id LinkID) *link {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if int64(id.slot) < int64(len(m.slots)) && m.slots[id.slot].generation == id.generation {
-		return m.slots[id.slot].link
+func (ls *links) find(id LinkID) *link {
+	if int64(id.slot) < int64(len(ls.slots)) && ls.slots[id.slot].generation == id.generation {
+		return ls.slots[id.slot].link
 	}
 	return nil
 }
 
-// bestLinkLocked returns the live link to a device that both sides prefer, or
-// nil. One that does not answer is the last choice. m.mu is held.
-func (m *ConnectionManager) bestLinkLocked(device identity.DeviceID, carriers []string) *link {
+// best returns the live link to a device that both sides prefer, or nil. A
+// suspect one is the last choice. carriers are the names of those allowed; nil: all.
+func (ls *links) best(device identity.DeviceID, carriers []string) *link {
 	var best *link
-	for _, l := range m.byDevice[device] {
+	for _, l := range ls.byDevice[device] {
 		switch {
 		case l.retired || l.mux.Ending() || carriers != nil && !slices.Contains(carriers, l.carrier):
 		case best == nil, best.suspect && !l.suspect:
 			best = l
-		case l.suspect == best.suspect && m.preferred(l, best):
+		case l.suspect == best.suspect && ls.preferred(l, best):
 			best = l
 		}
 	}
 	return best
 }
 
+// before returns the link to the same device that would be used without l, or nil.
+func (ls *links) before(l *link) (old *link) {
+	for _, o := range ls.byDevice[l.peer.Device] {
+		if o != l && !o.mux.Ending() && (old == nil || ls.preferred(o, old)) {
+			old = o
+		}
+	}
+	return old
+}
+
+// young returns a link of this side to a device that the peer may not have
+// known when it began its own, and for how long yet; nil if there is none.
+func (ls *links) young(device identity.DeviceID) (*link, time.Duration) {
+	for _, o := range ls.byDevice[device] {
+		if age := time.Since(o.up); o.direction == Outbound && !o.deliberate && age < crossing && !o.mux.Ending() {
+			return o, crossing - age
+		}
+	}
+	return nil, 0
+}
+
+// all returns the links.
+func (ls *links) all() []*link {
+	return slices.Concat(slices.Collect(maps.Values(ls.byDevice))...)
+}
+
+// idle retires the links that have had no channels for a time, and returns them.
+func (ls *links) idle(now time.Time, timeout time.Duration) (idle []*link) {
+	for _, l := range ls.all() {
+		switch {
+		case l.retired, l.mux.Ending():
+		case l.opening > 0 || l.mux.Stats().Channels > 0:
+			l.idleSince = time.Time{}
+		case l.idleSince.IsZero():
+			l.idleSince = now
+		case now.Sub(l.idleSince) >= timeout:
+			l.retired = true
+			idle = append(idle, l)
+		}
+	}
+	return idle
+}
+
+// event is what readers of events are told about a link.
+func (l *link) event(kind EventKind, err error) Event {
+	return Event{Kind: kind, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: err}
+}
+
+// register makes a link known. It fails when the manager is full or closed, the
+// peer is not trusted, or a link that both sides prefer came up before. first
+// says that no other link to the device existed; crossed are links that this one
+// takes the place of, for the caller to close.
+func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.admitLocked(l); err != nil {
+		return false, nil, err
+	}
+	first, crossed = len(m.links.byDevice[l.peer.Device]) == 0, m.links.add(l)
+	if l.of != nil {
+		l.of.won = true
+	}
+	t := m.carrierLocked(l.carrier)
+	t.Opened++
+	t.Links++
+	m.bus.tell(l.event(LinkUp, nil))
+	if l.direction == Inbound {
+		m.completeLocked(l)
+	}
+	return first, crossed, nil
+}
+
+// admitLocked returns why a link may not be made known. m.mu is held.
+func (m *ConnectionManager) admitLocked(l *link) error {
+	switch {
+	case m.leaving:
+		return errClosed
+	case l.of != nil && l.of.won:
+		return errLost // before it is known, so that no channel is opened on it
+	}
+	if err := m.links.room(l.peer.Device); err != nil {
+		return err
+	}
+	// Asked under the lock, so that no change can fall between check and watch.
+	if err := m.cfg.Trust.Check(l.peer); err != nil {
+		return err
+	}
+	if m.links.overtaken(l) {
+		return errCrossed
+	}
+	return nil
+}
+
+// unregister forgets a link that has ended.
+func (m *ConnectionManager) unregister(l *link) {
+	cause, st := l.mux.Err(), l.mux.Stats()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.links.remove(l) {
+		return
+	}
+	t := m.carrierLocked(l.carrier)
+	t.Links--
+	t.Closed++
+	t.add(traffic(st))
+	m.bus.tell(l.event(LinkDown, cause))
+}
+
+// find returns the link that an id names, or nil.
+func (m *ConnectionManager) find(id LinkID) *link {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.links.find(id)
+}
+
 // allLinks returns the links that are known now.
 func (m *ConnectionManager) allLinks() []*link {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ls := make([]*link, 0, m.links)
-	for _, of := range m.byDevice {
-		ls = append(ls, of...)
-	}
-	return ls
+	return m.links.all()
 }
 
 // retire closes links that gave way to another; their channel requests are
@@ -307,8 +380,8 @@ func (m *ConnectionManager) retire(links []*link, why error) {
 	}
 }
 
-// admitChannel counts a channel that comes about on a link; false if the link
-// is given up, and so is the channel.
+// admitChannel counts a channel that is opened on a link; false if the link is
+// given up, and so is the channel.
 func (m *ConnectionManager) admitChannel(l *link) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

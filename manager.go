@@ -78,10 +78,7 @@ type ConnectionManager struct {
 	mu           sync.Mutex
 	leaving      bool // Shutdown or Close was called: nothing new
 	closing      bool // Close was called
-	slots        []slotState
-	freeSlots    []uint32
-	links        int
-	byDevice     map[identity.DeviceID][]*link
+	links        links
 	arriving     map[identity.DeviceID]int
 	negotiations map[identity.DeviceID][]*negotiation
 	negotiating  int // all of them
@@ -104,13 +101,16 @@ func New(cfg Config) (*ConnectionManager, error) {
 		done:         make(chan struct{}),
 		arrivals:     make(chan struct{}, maxArrivals),
 		workers:      newWorkers(),
-		byDevice:     make(map[identity.DeviceID][]*link),
 		arriving:     make(map[identity.DeviceID]int),
 		negotiations: make(map[identity.DeviceID][]*negotiation),
 		unique:       make(map[uniqueKey]*uniqueCall),
 		greeting:     make(map[identity.DeviceID]*greetings),
 		deciding:     make(map[uniqueKey]*decisions),
 		carriers:     make(map[string]*Totals),
+	}
+	m.links = links{
+		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,
+		byDevice: make(map[identity.DeviceID][]*link),
 	}
 	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)

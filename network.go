@@ -39,12 +39,7 @@ func (m *ConnectionManager) ConnectivityChanged() {
 // the one that would be used is asked; the others have their own beacons.
 func (m *ConnectionManager) doubt(newer *link) {
 	m.mu.Lock()
-	var old *link
-	for _, l := range m.byDevice[newer.peer.Device] {
-		if l != newer && !l.mux.Ending() && (old == nil || m.preferred(l, old)) {
-			old = l
-		}
-	}
+	old := m.links.before(newer)
 	m.mu.Unlock()
 	if old != nil {
 		m.goFunc(func() { m.probe(old) })
@@ -97,7 +92,7 @@ func wasCut(err error) bool {
 // to come.
 func (m *ConnectionManager) renew(device identity.DeviceID) {
 	m.mu.Lock()
-	spread := stormStep * time.Duration(m.links+1)
+	spread := stormStep * time.Duration(m.links.n+1)
 	m.mu.Unlock()
 	timer := time.NewTimer(rand.N(min(spread, maxPause)))
 	defer timer.Stop()
@@ -129,7 +124,10 @@ func (m *ConnectionManager) reapIdle() {
 	for {
 		select {
 		case now := <-tick.C:
-			m.retire(m.idleLinks(now), errIdle)
+			m.mu.Lock()
+			idle := m.links.idle(now, m.cfg.IdleTimeout)
+			m.mu.Unlock()
+			m.retire(idle, errIdle)
 		case <-m.ctx.Done():
 			return
 		}
@@ -137,24 +135,3 @@ func (m *ConnectionManager) reapIdle() {
 }
 
 var errIdle = errors.New("no channels for a while")
-
-// idleLinks returns the links that are to be closed; they take no more requests.
-func (m *ConnectionManager) idleLinks(now time.Time) []*link {
-	all := m.allLinks()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var idle []*link
-	for _, l := range all {
-		switch {
-		case l.retired, l.mux.Ending():
-		case l.opening > 0 || l.mux.Stats().Channels > 0:
-			l.idleSince = time.Time{}
-		case l.idleSince.IsZero():
-			l.idleSince = now
-		case now.Sub(l.idleSince) >= m.cfg.IdleTimeout:
-			l.retired = true
-			idle = append(idle, l)
-		}
-	}
-	return idle
-}

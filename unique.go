@@ -182,7 +182,7 @@ func (m *ConnectionManager) noteAccepted(l *link, s *channel.Socket) {
 // acceptedLocked returns the open channel that the peer asked for under a URI,
 // or nil. m.mu is held.
 func (m *ConnectionManager) acceptedLocked(key uniqueKey) *channel.Socket {
-	for _, l := range m.byDevice[key.peer] {
+	for _, l := range m.links.byDevice[key.peer] {
 		if s := l.accepted[key.uri]; s != nil && alive(s) && !l.mux.Ending() {
 			return s
 		}
@@ -209,7 +209,7 @@ func (m *ConnectionManager) joinUnique(ctx context.Context, l *link, r *multiple
 	switch {
 	case u == nil:
 		return false
-	case m.smaller(l.peer.Device):
+	case smaller(m.links.self, l.peer.Device):
 		select {
 		case <-u.done:
 			if u.err == nil {
