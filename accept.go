@@ -389,7 +389,7 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 	}
 	sock, err := r.Accept()
 	if err == nil {
-		m.count(func(t *Metrics) { t.Accepted++ })
+		m.count(func(t *totals) { t.Accepted++ })
 		m.noteAccepted(l, sock)
 	}
 	return sock, err
@@ -397,7 +397,7 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 
 func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
 	if r.Decline(reasonFor(why)) == nil {
-		m.count(func(t *Metrics) { t.Declined++ })
+		m.count(func(t *totals) { t.Declined++ })
 	}
 }
 

@@ -85,7 +85,7 @@ func (w *workers) unuse(device identity.DeviceID, p *places) {
 func (m *ConnectionManager) guard(name string, f func()) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.count(func(t *Metrics) { t.Panics++ })
+			m.count(func(t *totals) { t.Panics++ })
 			m.cfg.Logger.Error("callback panicked", "callback", name, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
@@ -108,7 +108,7 @@ func (m *ConnectionManager) notify(ctx context.Context, name string, peer identi
 func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
 	err := m.mayConnect(ctx, peer)
 	if err != nil {
-		m.count(func(t *Metrics) { t.Refused++ })
+		m.count(func(t *totals) { t.Refused++ })
 	}
 	return err
 }

@@ -76,7 +76,7 @@ func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID,
 		if !again || lost > 1 || try == maxTries || ctx.Err() != nil || opts.Mode == OnlyIfConnected || !opts.Link.IsZero() {
 			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}
-		m.count(func(t *Metrics) { t.Retried++ })
+		m.count(func(t *totals) { t.Retried++ })
 	}
 }
 

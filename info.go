@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
-	"maps"
 	"net"
 	"slices"
 	"time"
@@ -24,31 +23,31 @@ type Connection struct {
 	// LocalAddr and RemoteAddr are the stream's, as its carrier tells them.
 	LocalAddr, RemoteAddr net.Addr
 	Created               time.Time
-	// LastActivity is when a channel last came about or, of those that are
-	// open, carried data.
+	// LastActivity is when a channel was last opened or, while it is open,
+	// carried data.
 	LastActivity time.Time
 	RTT          time.Duration // smoothed, from beacons; 0 until the first came back
 	Traffic
 	// Unread is how many bytes wait for Reads, over all channels.
 	Unread int64
-	// Opened is how many channels have come about, of both sides.
+	// Opened is how many channels both sides have opened.
 	Opened   uint64
-	Channels []ChannelInfo // those open, by id
+	Channels []ChannelInfo // the open ones, by id
 }
 
 // Traffic is what went over a link, or over many.
 type Traffic struct {
 	// Bytes, frames' headers and datagrams included.
 	BytesSent, BytesReceived uint64
-	// FramesSent are those of channels' data, FramesReceived all.
+	// FramesSent counts frames with data of channels, FramesReceived all.
 	FramesSent, FramesReceived uint64
 	// Stalls is how often a Write on a channel had to wait for credit.
 	Stalls uint64
 	// WouldBlocks is how often a TrySend or SendUnreliable was not sent, for
 	// want of room.
 	WouldBlocks uint64
-	// Datagrams, and how many of those that came were dropped: not read in
-	// time, or of a channel that does not exist (any more).
+	// DatagramsDropped counts received ones that were not read in time, or came
+	// for a channel that does not exist or has ended.
 	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
 }
 
@@ -86,7 +85,7 @@ func (m *ConnectionManager) Connections() []Connection {
 	return slices.Collect(m.Links())
 }
 
-// Links returns an iterator over the live links, by id: those that there are
+// Links returns an iterator over the live links, by id: the links that there are
 // when the loop begins and have not ended when their turn comes, each as it is
 // then. It may be ranged over more than once.
 func (m *ConnectionManager) Links() iter.Seq[Connection] {
@@ -123,7 +122,7 @@ func (m *ConnectionManager) describe(l *link) Connection {
 	return c
 }
 
-// directionOf tells who asked for a channel: the calling side of a link takes
+// directionOf returns which side asked for a channel: the calling side of a link takes
 // the lower half of the ids.
 func directionOf(l *link, id channel.ID) Direction {
 	if (id < 0x8000) == (l.direction == Outbound) {
@@ -156,17 +155,31 @@ type Metrics struct {
 	Carriers map[string]Totals
 }
 
+// totals are the numbers so far; ConnectionManager.mu guards them.
+type totals struct {
+	Metrics  // but for what Metrics adds up
+	carriers map[string]*Totals
+}
+
+// carrier returns a carrier's totals, for the caller to change.
+func (t *totals) carrier(name string) *Totals {
+	c := t.carriers[name]
+	if c == nil {
+		c = new(Totals)
+		t.carriers[name] = c
+	}
+	return c
+}
+
 // Metrics returns the totals. It looks at every link.
 func (m *ConnectionManager) Metrics() Metrics {
-	live := m.allLinks()
 	m.mu.Lock()
-	t := m.totals
-	t.Carriers = make(map[string]Totals, len(m.carriers))
-	for name, c := range m.carriers {
+	live, t := m.links.all(), m.totals.Metrics
+	t.Connecting = m.negotiating
+	t.Carriers = make(map[string]Totals, len(m.totals.carriers))
+	for name, c := range m.totals.carriers {
 		t.Carriers[name] = *c
 	}
-	t.Connecting = m.negotiating
-	live = slices.DeleteFunc(live, func(l *link) bool { return m.links.find(l.id) != l }) // counted already
 	m.mu.Unlock()
 	for _, l := range live {
 		st := l.mux.Stats()
@@ -175,7 +188,7 @@ func (m *ConnectionManager) Metrics() Metrics {
 		t.Carriers[l.carrier] = c
 		t.Channels += st.Channels
 	}
-	for c := range maps.Values(t.Carriers) {
+	for _, c := range t.Carriers {
 		t.Opened += c.Opened
 		t.Closed += c.Closed
 		t.Links += c.Links
@@ -184,31 +197,21 @@ func (m *ConnectionManager) Metrics() Metrics {
 	return t
 }
 
-// carrierLocked returns a carrier's totals. m.mu is held.
-func (m *ConnectionManager) carrierLocked(name string) *Totals {
-	t := m.carriers[name]
-	if t == nil {
-		t = new(Totals)
-		m.carriers[name] = t
-	}
-	return t
-}
-
 // count changes the totals.
-func (m *ConnectionManager) count(change func(*Metrics)) {
+func (m *ConnectionManager) count(change func(*totals)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change(&m.totals)
 }
 
 // CloseConnectionsWith closes the links with a device, or with all devices of
-// an account or authority, telling them, and returns how many those were. It
-// waits until they have ended, at most a second or so.
-func (m *ConnectionManager) CloseConnectionsWith(who identity.Subject) int {
+// an account or authority, telling them, and returns how many links it closed.
+// It waits until they have ended, at most a second or so.
+func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
 	n := 0
 	donec := make(chan struct{})
 	for _, l := range m.allLinks() {
-		if l.peer.Device != who && l.peer.Account != who && l.peer.CA != who {
+		if l.peer.Device != subject && l.peer.Account != subject && l.peer.CA != subject {
 			continue
 		}
 		n++

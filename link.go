@@ -312,7 +312,7 @@ func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err 
 	if l.of != nil {
 		l.of.won = true
 	}
-	t := m.carrierLocked(l.carrier)
+	t := m.totals.carrier(l.carrier)
 	t.Opened++
 	t.Links++
 	m.bus.tell(l.event(LinkUp, nil))
@@ -351,7 +351,7 @@ func (m *ConnectionManager) unregister(l *link) {
 	if !m.links.remove(l) {
 		return
 	}
-	t := m.carrierLocked(l.carrier)
+	t := m.totals.carrier(l.carrier)
 	t.Links--
 	t.Closed++
 	t.add(traffic(st))

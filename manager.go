@@ -87,8 +87,7 @@ type ConnectionManager struct {
 	uniqueSweep  int
 	deciding     map[uniqueKey]*decisions
 	bus          bus
-	totals       Metrics
-	carriers     map[string]*Totals
+	totals       totals
 }
 
 // New makes a manager and starts to accept on its Listeners.
@@ -106,7 +105,7 @@ func New(cfg Config) (*ConnectionManager, error) {
 		unique:       make(map[uniqueKey]*uniqueCall),
 		greeting:     make(map[identity.DeviceID]*greetings),
 		deciding:     make(map[uniqueKey]*decisions),
-		carriers:     make(map[string]*Totals),
+		totals:       totals{carriers: make(map[string]*Totals)},
 	}
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,

@@ -273,7 +273,7 @@ func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
 	a := &n.now[i]
 	a.Err, a.Took = err, time.Since(a.began)
 	if !errors.Is(err, errCrossed) && !givenUpThere(err) { // it did get there
-		m.carrierLocked(a.of).Failed++
+		m.totals.carrier(a.of).Failed++
 	}
 }
 
@@ -286,7 +286,7 @@ func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout
 	defer m.mu.Unlock()
 	for _, a := range n.now {
 		if a.Err == nil {
-			m.carrierLocked(a.of).Failed++
+			m.totals.carrier(a.of).Failed++
 		}
 	}
 }
