@@ -337,11 +337,13 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		m.decline(r, errShuttingDown)
 		return
 	}
-	if m.joinUnique(ctx, l, r) {
+	key := uniqueKey{l.peer.Device, r.Name()}
+	ping := func() { _, _ = l.mux.Ping(ctx) } // on an error the link is done for, and so is r
+	if m.uniques.request(ctx, key, ping, func() (*channel.Socket, error) { return m.accept(l, r) }) {
 		return
 	}
 	sock, err := m.answer(ctx, l, r)
-	m.decided(uniqueKey{l.peer.Device, r.Name()})
+	m.uniques.decided(key)
 	if err != nil || sock == nil {
 		return
 	}
@@ -389,8 +391,10 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 	}
 	sock, err := r.Accept()
 	if err == nil {
-		m.count(func(t *totals) { t.Accepted++ })
-		m.noteAccepted(l, sock)
+		m.mu.Lock()
+		m.totals.Accepted++
+		l.accepted.add(sock)
+		m.mu.Unlock()
 	}
 	return sock, err
 }

@@ -46,7 +46,9 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
 		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrNotTrusted)
 	case opts.UniqueName:
-		return m.connectUnique(ctx, peer, uri, opts)
+		return m.uniques.connect(ctx, uniqueKey{peer, uri}, func(ctx context.Context) (*channel.Socket, error) {
+			return m.connect(ctx, peer, uri, opts)
+		})
 	}
 	return m.connect(ctx, peer, uri, opts)
 }

@@ -105,10 +105,7 @@ type link struct {
 	opening     int       // requests of this side under way
 	lastChannel time.Time // when the last channel came about
 	idleSince   time.Time // when it was first seen without channels; zero: it has some
-	// accepted are the channels that the peer opened, one for each URI, for
-	// unique calls; looked through when there are acceptedSweep.
-	accepted      map[string]*channel.Socket
-	acceptedSweep int
+	accepted    accepted  // for unique calls
 }
 
 // TraceEvent is a milestone of a connect: Step (“record found”, “offer sent”,

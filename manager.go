@@ -71,6 +71,7 @@ type ConnectionManager struct {
 	arrivals chan struct{} // holds a place for each stream that is on the way to become a link
 	workers  *workers
 	router   router
+	uniques  uniques
 
 	transport *transport
 	said      *lru.Cache[identity.DeviceID, *rate.Limiter] // how much was logged about a device
@@ -83,9 +84,6 @@ type ConnectionManager struct {
 	negotiations map[identity.DeviceID][]*negotiation
 	negotiating  int // all of them
 	greeting     map[identity.DeviceID]*greetings
-	unique       map[uniqueKey]*uniqueCall
-	uniqueSweep  int
-	deciding     map[uniqueKey]*decisions
 	bus          bus
 	totals       totals
 }
@@ -102,14 +100,16 @@ func New(cfg Config) (*ConnectionManager, error) {
 		workers:      newWorkers(),
 		arriving:     make(map[identity.DeviceID]int),
 		negotiations: make(map[identity.DeviceID][]*negotiation),
-		unique:       make(map[uniqueKey]*uniqueCall),
 		greeting:     make(map[identity.DeviceID]*greetings),
-		deciding:     make(map[uniqueKey]*decisions),
 		totals:       totals{carriers: make(map[string]*Totals)},
 	}
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,
 		byDevice: make(map[identity.DeviceID][]*link),
+	}
+	m.uniques = uniques{
+		self: m.links.self, spawn: m.goFunc, theirs: m.accepted,
+		calls: make(map[uniqueKey]*uniqueCall), deciding: make(map[uniqueKey]*decisions),
 	}
 	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"sync"
+	"time"
 
 	"peerlink/channel"
 	"peerlink/identity"
-	"peerlink/multiplex"
 )
 
 // uniqueKey names what is unique: a URI with one device.
@@ -17,12 +19,26 @@ type uniqueKey struct {
 	uri  string
 }
 
-// uniqueCall makes, or has made, the one channel of a key. Fields without a
-// comment are guarded by ConnectionManager.mu until done is closed.
+// uniques owns the calls with ConnectOptions.UniqueName. Each key's calls of
+// this side and requests of the peer meet here, so that one channel comes of
+// them.
+type uniques struct {
+	self   identity.DeviceID
+	spawn  func(func()) bool                        // false: the manager is closed
+	theirs func(uniqueKey) (*channel.Socket, error) // the open channel that the peer asked for, or nil; an error: the manager ends
+
+	mu       sync.Mutex // taken before ConnectionManager.mu
+	calls    map[uniqueKey]*uniqueCall
+	sweepAt  int // so many calls are looked through for channels that have ended
+	deciding map[uniqueKey]*decisions
+}
+
+// uniqueCall makes, or has made, the one channel of a key. uniques.mu guards the
+// fields without a comment until done is closed.
 type uniqueCall struct {
 	cancel  context.CancelCauseFunc
 	asked   chan struct{} // closed when this side's own request is over
-	done    chan struct{} // closed when sock or err stands
+	done    chan struct{} // closed when sock or err is final
 	over    bool
 	waiters int
 	sock    *channel.Socket
@@ -36,9 +52,14 @@ type decisions struct {
 	next chan struct{}
 }
 
-// errTheirs is why a unique channel's request is taken back: the peer asked at
-// the same moment, and its request is the one that counts.
-var errTheirs = errors.New("the peer's request for the same channel goes first")
+var (
+	// errTheirs is why a unique channel's request is taken back: the peer asked at
+	// the same moment, and its request is the one that counts.
+	errTheirs = errors.New("the peer's request for the same channel goes first")
+	// errImpatient is the cause when the caller that began a unique call has no
+	// time left.
+	errImpatient = fmt.Errorf("its caller gave it no more time: %w", context.DeadlineExceeded)
+)
 
 // alive reports whether a channel can still be used for sending, as far as is
 // known here.
@@ -47,173 +68,154 @@ func alive(s *channel.Socket) bool {
 	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// connectUnique is ConnectDevice with UniqueName.
-func (m *ConnectionManager) connectUnique(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
-	key := uniqueKey{peer, uri}
+// connect returns the channel of a key, and asks for it if need be: once for all
+// callers.
+func (us *uniques) connect(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (*channel.Socket, error) {
+	late := func() error {
+		return fmt.Errorf("peerlink: channel %q to device %s, the only one of its name: %w", key.uri, key.peer.Short(), context.Cause(ctx))
+	}
 	for {
-		m.mu.Lock()
-		if m.leaving {
-			m.mu.Unlock()
-			return nil, errClosed
-		}
-		u := m.unique[key]
-		if u != nil && u.over && !alive(u.sock) {
-			delete(m.unique, key)
-			u = nil
-		}
-		if u == nil {
-			if s := m.acceptedLocked(key); s != nil {
-				m.mu.Unlock()
-				return s, nil
+		u, theirs, next, err := us.join(ctx, key, ask)
+		switch {
+		case err != nil:
+			return nil, err
+		case theirs != nil:
+			return theirs, nil
+		case u == nil:
+			select {
+			case <-next:
+				continue
+			case <-ctx.Done():
+				return nil, late()
 			}
-			if d := m.deciding[key]; d != nil { // the peer asks for it now
-				next := d.next
-				m.mu.Unlock()
-				select {
-				case <-next:
-					continue
-				case <-ctx.Done():
-					return nil, uniqueFailed(ctx, key)
-				}
-			}
-			u = m.beginUniqueLocked(ctx, key, opts)
 		}
-		u.waiters++
-		m.mu.Unlock()
 		select {
 		case <-u.done:
 		case <-ctx.Done():
-			m.leaveUnique(u)
-			return nil, uniqueFailed(ctx, key)
+			us.leave(u)
+			return nil, late()
 		}
-		if u.err != nil && ctx.Err() == nil && errors.Is(u.err, errImpatient) {
-			continue // the caller who began it had less time
+		if !errors.Is(u.err, errImpatient) {
+			return u.sock, u.err
 		}
-		return u.sock, u.err
+		if d, ok := ctx.Deadline(); ok && time.Until(d) <= 0 {
+			<-ctx.Done() // at the same moment, but perhaps later
+		}
+		if ctx.Err() != nil {
+			return nil, u.err
+		}
+		// The caller that began it had less time.
 	}
 }
 
-func uniqueFailed(ctx context.Context, key uniqueKey) error {
-	return fmt.Errorf("peerlink: channel %q to device %s, the only one of its name: %w", key.uri, key.peer.Short(), context.Cause(ctx))
+// join counts the caller in to the call of a key, beginning it if need be. If
+// the peer has opened the channel, it returns that; if the peer's request for it
+// is undecided, next is closed when that changes.
+func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (u *uniqueCall, theirs *channel.Socket, next <-chan struct{}, err error) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if theirs, err = us.theirs(key); err != nil {
+		return nil, nil, nil, err
+	}
+	u = us.calls[key]
+	if u == nil || u.over && !alive(u.sock) {
+		switch d := us.deciding[key]; {
+		case theirs != nil:
+			return nil, theirs, nil, nil
+		case d != nil:
+			return nil, nil, d.next, nil
+		}
+		if u = us.begin(ctx, key, ask); u == nil {
+			return nil, nil, nil, errClosed
+		}
+	}
+	u.waiters++
+	return u, nil, nil, nil
 }
 
-// errImpatient is the cause when the caller who began a unique call has no
-// time left.
-var errImpatient = fmt.Errorf("its caller gave it no more time: %w", context.DeadlineExceeded)
-
-// beginUniqueLocked asks for the channel on behalf of all who want it. m.mu is held.
-func (m *ConnectionManager) beginUniqueLocked(ctx context.Context, key uniqueKey, opts ConnectOptions) *uniqueCall {
+// begin asks for the channel on behalf of all callers. us.mu is held.
+func (us *uniques) begin(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) *uniqueCall {
 	u := &uniqueCall{asked: make(chan struct{}), done: make(chan struct{})}
-	m.sweepUniqueLocked()
-	m.unique[key] = u
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	u.cancel = cancel
 	stop := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
 		run, stop = context.WithDeadlineCause(run, deadline, errImpatient)
 	}
-	opts.UniqueName = false
-	m.wg.Go(func() {
+	if !us.spawn(func() {
 		defer stop()
 		defer cancel(nil)
-		sock, err := m.connect(run, key.peer, key.uri, opts)
+		sock, err := ask(run)
 		close(u.asked)
-		m.mu.Lock()
-		defer m.mu.Unlock()
+		us.mu.Lock()
+		defer us.mu.Unlock()
 		if !u.over && (err == nil || !errors.Is(context.Cause(run), errTheirs)) {
-			m.endUniqueLocked(key, u, sock, err)
+			us.end(key, u, sock, err)
 		}
-	})
+	}) {
+		stop()
+		cancel(errClosed)
+		return nil
+	}
+	us.sweep()
+	us.calls[key] = u
 	return u
 }
 
-// endUniqueLocked gives all who wait the channel, or why there is none. m.mu is held.
-func (m *ConnectionManager) endUniqueLocked(key uniqueKey, u *uniqueCall, sock *channel.Socket, err error) {
+// end gives all callers the channel, or why there is none. us.mu is held.
+func (us *uniques) end(key uniqueKey, u *uniqueCall, sock *channel.Socket, err error) {
 	u.over, u.sock, u.err = true, sock, err
-	if err != nil && m.unique[key] == u {
-		delete(m.unique, key)
+	if err != nil && us.calls[key] == u {
+		delete(us.calls, key)
 	}
 	close(u.done)
 }
 
-func (m *ConnectionManager) leaveUnique(u *uniqueCall) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (us *uniques) leave(u *uniqueCall) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
 	if u.waiters--; u.waiters == 0 && !u.over {
 		u.cancel(errAbandoned)
 	}
 }
 
-// sweepUniqueLocked forgets channels that have ended, whenever there are twice
-// as many as were left the last time. m.mu is held.
-func (m *ConnectionManager) sweepUniqueLocked() {
-	if len(m.unique) < m.uniqueSweep {
+// sweep forgets channels that have ended, whenever there are twice as many as
+// were left the last time. us.mu is held.
+func (us *uniques) sweep() {
+	if len(us.calls) < us.sweepAt {
 		return
 	}
-	for k, u := range m.unique {
+	for k, u := range us.calls {
 		if u.over && !alive(u.sock) {
-			delete(m.unique, k)
+			delete(us.calls, k)
 		}
 	}
-	m.uniqueSweep = 2*len(m.unique) + 64
+	us.sweepAt = 2*len(us.calls) + 64
 }
 
-// noteAccepted remembers a channel that the peer opened, for unique calls.
-func (m *ConnectionManager) noteAccepted(l *link, s *channel.Socket) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(l.accepted) >= l.acceptedSweep {
-		for uri, s := range l.accepted {
-			if !alive(s) {
-				delete(l.accepted, uri)
-			}
-		}
-		l.acceptedSweep = 2*len(l.accepted) + 16
-	}
-	if old := l.accepted[s.URI()]; old != nil && alive(old) {
-		return
-	}
-	if l.accepted == nil {
-		l.accepted = make(map[string]*channel.Socket)
-	}
-	l.accepted[s.URI()] = s
-}
-
-// acceptedLocked returns the open channel that the peer asked for under a URI,
-// or nil. m.mu is held.
-func (m *ConnectionManager) acceptedLocked(key uniqueKey) *channel.Socket {
-	for _, l := range m.links.byDevice[key.peer] {
-		if s := l.accepted[key.uri]; s != nil && alive(s) && !l.mux.Ending() {
-			return s
-		}
-	}
-	return nil
-}
-
-// joinUnique looks at a request of the peer under a URI for which this side
-// has or asks for a unique channel, and reports whether it has dealt with it.
-// If not, somebody else decides, and decided must be called then.
+// request looks at a request of the peer: if this side has, or asks for, the
+// unique channel of the key, the two are settled. It reports whether the request
+// was answered. If not, the caller decides on it and then calls decided.
 //
 // Of two requests at once, that of the device with the smaller id counts. The
-// other one takes its own back *before* it accepts; so when the first has the
-// answer and a beacon has come back, what remains of the other's request is
-// known to be a call that wants a channel of its own.
-func (m *ConnectionManager) joinUnique(ctx context.Context, l *link, r *multiplex.Request) bool {
-	key := uniqueKey{l.peer.Device, r.Name()}
-	m.mu.Lock()
-	u := m.unique[key]
+// other device takes its own back before it accepts. So when the first has its
+// answer and a beacon (ping) has come back, a request that remains is known to
+// be a call that wants a channel of its own.
+func (us *uniques) request(ctx context.Context, key uniqueKey, ping func(), accept func() (*channel.Socket, error)) bool {
+	us.mu.Lock()
+	u := us.calls[key]
 	if u == nil {
-		m.decideLocked(key)
+		us.decide(key)
 	}
-	m.mu.Unlock()
+	us.mu.Unlock()
 	switch {
 	case u == nil:
 		return false
-	case smaller(m.links.self, l.peer.Device):
+	case smaller(us.self, key.peer):
 		select {
 		case <-u.done:
 			if u.err == nil {
-				_, _ = l.mux.Ping(ctx) // on an error the link is done for, and so is r
+				ping()
 			}
 		case <-ctx.Done():
 		}
@@ -221,54 +223,97 @@ func (m *ConnectionManager) joinUnique(ctx context.Context, l *link, r *multiple
 		u.cancel(errTheirs)
 		select {
 		case <-u.asked:
-			if m.takeTheirs(key, u, l, r) {
+			if us.take(key, u, accept) {
 				return true
 			}
 		case <-ctx.Done():
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.decideLocked(key)
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	us.decide(key)
 	return false
 }
 
-// takeTheirs makes the channel that the peer asks for the unique one, unless
-// this side's own came about first.
-func (m *ConnectionManager) takeTheirs(key uniqueKey, u *uniqueCall, l *link, r *multiplex.Request) bool {
-	m.mu.Lock()
+// take makes the channel that the peer asks for the unique one, unless this
+// side's own was opened first.
+func (us *uniques) take(key uniqueKey, u *uniqueCall, accept func() (*channel.Socket, error)) bool {
+	us.mu.Lock()
 	over := u.over
-	m.mu.Unlock()
+	us.mu.Unlock()
 	if over {
 		return false
 	}
-	sock, err := m.accept(l, r)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	sock, err := accept()
+	us.mu.Lock()
+	defer us.mu.Unlock()
 	if !u.over {
-		m.endUniqueLocked(key, u, sock, err)
+		us.end(key, u, sock, err)
 	}
 	return true
 }
 
-// decideLocked notes that a request of the peer is being decided. m.mu is held.
-func (m *ConnectionManager) decideLocked(key uniqueKey) {
-	d := m.deciding[key]
+// decide notes that a request of the peer is undecided. us.mu is held.
+func (us *uniques) decide(key uniqueKey) {
+	d := us.deciding[key]
 	if d == nil {
 		d = &decisions{next: make(chan struct{})}
-		m.deciding[key] = d
+		us.deciding[key] = d
 	}
 	d.n++
 }
 
-// decided notes that it was answered.
-func (m *ConnectionManager) decided(key uniqueKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	d := m.deciding[key]
+// decided notes that a request of the peer was answered.
+func (us *uniques) decided(key uniqueKey) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	d := us.deciding[key]
 	close(d.next)
 	d.next = make(chan struct{})
 	if d.n--; d.n == 0 {
-		delete(m.deciding, key)
+		delete(us.deciding, key)
 	}
+}
+
+// accepted are the channels that the peer opened on a link, one for each URI.
+type accepted struct {
+	byURI   map[string]*channel.Socket
+	sweepAt int // so many are looked through for channels that have ended
+}
+
+// add remembers a channel, unless another one of its URI is open.
+func (a *accepted) add(s *channel.Socket) {
+	if len(a.byURI) >= a.sweepAt {
+		maps.DeleteFunc(a.byURI, func(_ string, s *channel.Socket) bool { return !alive(s) })
+		a.sweepAt = 2*len(a.byURI) + 16
+	}
+	if a.find(s.URI()) == nil {
+		if a.byURI == nil {
+			a.byURI = make(map[string]*channel.Socket)
+		}
+		a.byURI[s.URI()] = s
+	}
+}
+
+// find returns the open channel of a URI, or nil.
+func (a *accepted) find(uri string) *channel.Socket {
+	if s := a.byURI[uri]; s != nil && alive(s) {
+		return s
+	}
+	return nil
+}
+
+// accepted returns the open channel that the peer asked for, or nil.
+func (m *ConnectionManager) accepted(key uniqueKey) (*channel.Socket, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving {
+		return nil, errClosed
+	}
+	for _, l := range m.links.byDevice[key.peer] {
+		if s := l.accepted.find(key.uri); s != nil && !l.mux.Ending() {
+			return s, nil
+		}
+	}
+	return nil, nil
 }
