@@ -27,9 +27,6 @@ const (
 	// helloWait is how long a peer's hello may take: three round trips of the
 	// worst link we care for (600 ms).
 	helloWait = 2 * time.Second
-	// codeRefused tells in “going away” that the device does not want the link
-	// (docs/protocol.md, "Reset codes").
-	codeRefused channel.Code = 6
 )
 
 // acceptLoop takes streams from a carrier until it is closed.
@@ -122,7 +119,7 @@ func (m *ConnectionManager) arrived(device identity.DeviceID, n int) bool {
 func (m *ConnectionManager) refuse(conn net.Conn, why error) {
 	cfg := m.cfg.Link
 	deaf := &lateReader{Conn: conn, from: time.Now().Add(lastWord), closed: make(chan struct{})}
-	_ = multiplex.Server(deaf, cfg).CloseWith(codeRefused, reasonFor(why))
+	_ = multiplex.Server(deaf, cfg).CloseWith(channel.CodeRefused, reasonFor(why))
 }
 
 // lastWord is how long a caller that is refused is not listened to, so that
@@ -165,7 +162,7 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	}
 	first, crossed, err := m.introduce(ctx, l)
 	if err != nil {
-		_ = l.mux.CloseWith(channel.CodeClosed, reasonFor(err))
+		_ = l.mux.CloseWith(codeFor(err), reasonFor(err))
 		return nil, err
 	}
 	m.retire(crossed, errCrossed)
@@ -234,7 +231,7 @@ func (m *ConnectionManager) farewell(l *link) error {
 // asRefusal returns the refusal that the end of a link stands for, or nil.
 func asRefusal(l *link, err error) error {
 	var bye *multiplex.GoingAwayError
-	if errors.As(err, &bye) && bye.Code == codeRefused {
+	if errors.As(err, &bye) && bye.Code == channel.CodeRefused {
 		return refusal{fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)}
 	}
 	return nil
@@ -323,7 +320,7 @@ func (m *ConnectionManager) serve(l *link, first bool) {
 		}
 		// As many at once as the link lets wait undecided, and no more.
 		if !m.goFunc(func() { m.route(ctx, l, r) }) {
-			_ = r.Decline(reasonFor(errClosed))
+			_ = r.DeclineWith(codeFor(errClosed), reasonFor(errClosed))
 		}
 	}
 }
@@ -371,7 +368,7 @@ func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Re
 		}
 		return nil, err
 	}
-	err := errors.New("nobody listens on " + r.Name())
+	err := fmt.Errorf("%w on %s", errNoListener, r.Name())
 	if m.cfg.OnChannelRequest != nil {
 		err = m.ask(ctx, "OnChannelRequest", l.peer, func(ctx context.Context) error {
 			return m.cfg.OnChannelRequest(ctx, l.peer, r.Name())
@@ -400,21 +397,48 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 }
 
 func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
-	if r.Decline(reasonFor(why)) == nil {
+	if r.DeclineWith(codeFor(why), reasonFor(why)) == nil {
 		m.count(func(t *totals) { t.Declined++ })
 	}
 }
 
-// reasonFor is what a peer is told of an error: its text, but for what is none
-// of the peer's business.
+// errNoListener is why a request is declined that no program has asked for.
+var errNoListener = errors.New("nobody listens")
+
+// codeFor is what a peer's program is told of an error (docs/protocol.md,
+// "Codes"); 0 says no more than the text of reasonFor.
+func codeFor(err error) channel.Code {
+	switch {
+	case errors.Is(err, errClosed), errors.Is(err, errShuttingDown):
+		return channel.CodeClosing
+	case errors.Is(err, identity.ErrNotTrusted):
+		return channel.CodeRefused
+	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
+		return channel.CodeNotNeeded
+	case errors.Is(err, errCrossed):
+		return channel.CodeCrossed
+	case errors.Is(err, errIdle):
+		return channel.CodeIdle
+	case errors.Is(err, errNoListener), errors.Is(err, errGone):
+		return channel.CodeNoListener
+	case errors.Is(err, errBacklog), errors.Is(err, ErrCapacity):
+		return channel.CodeResource
+	case errors.Is(err, errInternal):
+		return channel.CodeInternal
+	}
+	return 0
+}
+
+// reasonFor is what a peer's user is told of an error: its text, but for what is
+// none of the peer's business.
 func reasonFor(err error) string {
 	switch {
 	case errors.Is(err, errClosed):
-		return reasonClosing
+		return "closing"
 	case errors.Is(err, identity.ErrNotTrusted):
 		return "not trusted"
 	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
-		return reasonNotNeeded
+		return "not needed any more"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "no decision in time"
 	}

@@ -35,7 +35,8 @@ const (
 // sent once more on a new link.
 //
 // The error says which ways were tried and why each failed; it matches
-// ErrDeclined, ErrRefused, ErrNotConnected, ErrCapacity, ctx's cause,
+// ErrDeclined (and ErrNoListener), ErrRefused, identity.ErrBanned (by this device
+// itself), ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
 func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
 	switch {
@@ -44,7 +45,7 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 	case peer.IsZero():
 		return nil, errors.New("peerlink: the zero device id names no device")
 	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
-		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrNotTrusted)
+		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrBanned)
 	case opts.UniqueName:
 		return m.uniques.connect(ctx, uniqueKey{peer, uri}, func(ctx context.Context) (*channel.Socket, error) {
 			return m.connect(ctx, peer, uri, opts)
@@ -127,15 +128,19 @@ func givenUpThere(err error) bool {
 	if !errors.As(err, &bye) {
 		return false
 	}
-	return bye.Reason == reasonNotNeeded || bye.Reason == errCrossed.Error() || bye.Reason == errIdle.Error()
+	switch bye.Code {
+	case channel.CodeNotNeeded, channel.CodeCrossed, channel.CodeIdle:
+		return true
+	}
+	return false
 }
 
 // closingThere reports whether a request was declined only because the peer
 // had just begun to close the link: its answer may overtake its going away,
-// which is waited for. If that does not come, the peer's program said so.
+// which is waited for. If that does not come, the decline stands.
 func closingThere(ctx context.Context, l *link, err error) bool {
 	var no *multiplex.DeclinedError
-	if !errors.As(err, &no) || no.Reason != reasonClosing {
+	if !errors.As(err, &no) || no.Code != channel.CodeClosing {
 		return false
 	}
 	timer := time.NewTimer(closeTimeout)
@@ -148,13 +153,6 @@ func closingThere(ctx context.Context, l *link, err error) bool {
 	}
 	return false
 }
-
-// reasonClosing is what requests are declined with on a link that its side
-// closes, by multiplex and here.
-const reasonClosing = "closing"
-
-// reasonNotNeeded is told on a link that is given up before it is known here.
-const reasonNotNeeded = "not needed any more"
 
 // errRetired is why a link did not take a request: it is about to be closed
 // here, because it is idle or another one takes its place.

@@ -15,8 +15,13 @@ import (
 // long os.ErrDeadlineExceeded or the context's cause.
 var (
 	// ErrDeclined is matched when the peer declined the channel; a
-	// *multiplex.DeclinedError has its reason.
+	// *multiplex.DeclinedError has its code and reason.
 	ErrDeclined = multiplex.ErrDeclined
+	// ErrNoListener is matched, besides ErrDeclined, when no program on the
+	// device takes channels of this URI now: neither a Listen pattern fits nor is
+	// there an OnChannelRequest. ConnectDevice returns it at once; the same call
+	// may succeed as soon as a program there listens.
+	ErrNoListener = multiplex.ErrNoListener
 	// ErrRefused is matched when the peer refused to connect at all.
 	ErrRefused = errors.New("refused by the device")
 	// ErrNotConnected is matched when there is no link and none may be made.

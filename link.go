@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/trace"
 	"peerlink/multiplex"
@@ -373,7 +372,7 @@ func (m *ConnectionManager) allLinks() []*link {
 // asked again there.
 func (m *ConnectionManager) retire(links []*link, why error) {
 	for _, l := range links {
-		m.goFunc(func() { _ = l.mux.CloseWith(channel.CodeClosed, why.Error()) })
+		m.goFunc(func() { _ = l.mux.CloseWith(codeFor(why), why.Error()) })
 	}
 }
 

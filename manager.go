@@ -174,7 +174,7 @@ func (m *ConnectionManager) watchTrust() {
 		for _, l := range m.allLinks() {
 			if err := m.cfg.Trust.Check(l.peer); err != nil {
 				m.cfg.Logger.Info("closing link", "peer", l.peer.Device, "err", err)
-				m.goFunc(func() { _ = l.mux.CloseWith(channel.CodeClosed, "not trusted any more") })
+				m.goFunc(func() { _ = l.mux.CloseWith(channel.CodeRefused, "not trusted any more") })
 			}
 		}
 		select {

@@ -18,11 +18,14 @@ var ErrTooLong = errors.New("too long for a datagram")
 // had credit for, and Port.Grant when a grant overflows.
 var ErrFlowControl = errors.New("flow control violated")
 
-// Code says why a channel was reset. Codes below 256 are the protocol's own.
+// Code says why a channel was reset or declined, or why a link ended. Programs
+// decide by it; the text beside it is for people. Codes below 256 are the
+// protocol's own.
 type Code uint32
 
-// The protocol's codes (docs/protocol.md, "Reset codes"). An application uses
-// CodeUser and above.
+// The protocol's codes (docs/protocol.md, "Codes"). An application uses CodeUser
+// and above. The zero value in a decline says that its sender told no more than
+// the text.
 const (
 	CodeClosed      Code = 0   // the sender has closed the channel and reads no more
 	CodeFlowControl Code = 1   // the receiver of the reset sent past its credit
@@ -30,27 +33,27 @@ const (
 	CodeResource    Code = 3   // the sender has no memory for more
 	CodeInternal    Code = 4   // the sender's handler failed
 	CodeProtocol    Code = 5   // the receiver of the message broke the protocol
+	CodeRefused     Code = 6   // the device does not want the link
+	CodeNotNeeded   Code = 7   // the link is given up before it was used
+	CodeCrossed     Code = 8   // both sides connected at once, and the other link is kept
+	CodeIdle        Code = 9   // the link had no channels for a while
+	CodeClosing     Code = 10  // of a decline: the link is about to end, ask on another
+	CodeNoListener  Code = 11  // of a decline: no program takes channels of this name now
 	CodeUser        Code = 256 // first code that applications may give a meaning
 )
 
+// words are the protocol's for its codes.
+var words = [...]string{
+	"closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
+	"refused", "not needed", "crossed", "idle", "closing", "no listener",
+}
+
 // String returns the protocol's word for a code, or its number.
 func (c Code) String() string {
-	switch c {
-	case CodeClosed:
-		return "closed"
-	case CodeFlowControl:
-		return "flow control violated"
-	case CodeCancelled:
-		return "cancelled"
-	case CodeResource:
-		return "out of resources"
-	case CodeInternal:
-		return "internal error"
-	case CodeProtocol:
-		return "protocol violated"
-	default:
-		return fmt.Sprintf("code %d", uint32(c))
+	if int64(c) < int64(len(words)) {
+		return words[c]
 	}
+	return fmt.Sprintf("code %d", uint32(c))
 }
 
 // ResetError is the cause of a direction that was cut off rather than ended.

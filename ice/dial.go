@@ -45,7 +45,7 @@ func (t *Transport) mayDial(peer identity.DeviceID) error {
 	case peer == t.cfg.Identity.DeviceID():
 		return errors.New("ice: dial: this device cannot dial itself")
 	case t.cfg.Trust != nil && t.cfg.Trust.Decision(peer) == identity.Banned:
-		return fmt.Errorf("ice: dial: %w: device %s is banned here", identity.ErrNotTrusted, peer)
+		return fmt.Errorf("ice: dial: %w: device %s is banned here", identity.ErrBanned, peer)
 	}
 	return nil
 }

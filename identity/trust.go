@@ -13,12 +13,12 @@ import (
 // ErrNotTrusted is matched by the errors of Trust.Check.
 var ErrNotTrusted = errors.New("identity: not trusted")
 
-// ErrBanned is matched besides by those about a peer of whose chain a part was
-// banned or revoked, and not by those about strangers. Who is banned may be told
-// so: to be silent would hide nothing, as it knows us.
-var ErrBanned = errors.New("identity: banned")
+// ErrBanned is matched, besides ErrNotTrusted, by the errors about a peer if a part
+// of its chain was banned or revoked, and not by those about strangers. A banned
+// device may be told so: silence would hide nothing, as the device knows us.
+var ErrBanned error = banned{ErrNotTrusted}
 
-// banned is an error of Check that matches both.
+// banned is an error that matches ErrBanned and ErrNotTrusted.
 type banned struct{ error }
 
 // Is reports that the error matches ErrBanned.
@@ -92,7 +92,7 @@ func (t *Trust) Check(p Peer) error {
 		}
 		switch t.entries[s] {
 		case Banned:
-			return banned{fmt.Errorf("%w: %s %x is banned", ErrNotTrusted, s.kind, s.id)}
+			return fmt.Errorf("%w: %s %x is banned", ErrBanned, s.kind, s.id)
 		case Allowed:
 			allowed = true
 		}

@@ -31,10 +31,11 @@ var ErrBadName = errors.New("multiplex: bad channel name")
 // request is a ChannelRequest of the control channel, or the answer to one: a
 // msgpack array
 //
-//	[name str, channel uint16, isAnswer bool, accepted bool, window uint32, reason str]
+//	[name str, channel uint16, isAnswer bool, accepted bool, window uint32, reason str, code uint32]
 //
 // of which a decoder takes three or more elements and ignores what it does not
-// know. Several may stand in one frame, none crosses frames.
+// know. Only declines have a code. Several may stand in one frame, none crosses
+// frames.
 type request struct {
 	name     string
 	id       channel.ID
@@ -42,6 +43,7 @@ type request struct {
 	accepted bool
 	window   int // what the sender is ready to receive; 0: knows no credit
 	reason   string
+	code     channel.Code // of a decline; 0: the reason is all there is
 }
 
 // packer encodes into a slice.
@@ -68,8 +70,12 @@ func encode(f func(*msgpack.Encoder) error) []byte {
 
 func (r request) encode() []byte {
 	return encode(func(e *msgpack.Encoder) error {
-		return errors.Join(
-			e.EncodeArrayLen(6),
+		elems := 6
+		if r.code != 0 {
+			elems = 7
+		}
+		err := errors.Join(
+			e.EncodeArrayLen(elems),
 			e.EncodeString(r.name),
 			e.EncodeUint(uint64(r.id)),
 			e.EncodeBool(r.answer),
@@ -77,6 +83,10 @@ func (r request) encode() []byte {
 			e.EncodeUint(uint64(r.window)),
 			e.EncodeString(r.reason),
 		)
+		if r.code != 0 {
+			err = errors.Join(err, e.EncodeUint(uint64(r.code)))
+		}
+		return err
 	})
 }
 
@@ -90,7 +100,7 @@ func decodeRequest(r *packed.Reader) (q request, err error) {
 	if n < 3 {
 		return q, fmt.Errorf("%w: channel request of %d elements, want 3 or more", packed.ErrMalformed, n)
 	}
-	var id, window uint64
+	var id, window, code uint64
 	fields := []func() error{
 		func() error { q.name, err = r.String(maxBody); return err },
 		func() error { id, err = r.Uint(0xffff); return err },
@@ -98,6 +108,13 @@ func decodeRequest(r *packed.Reader) (q request, err error) {
 		func() error { q.accepted, err = r.Bool(); return err },
 		func() error { window, err = r.Uint(maxWindow); return err },
 		func() error { q.reason, err = r.String(MaxReasonLen); return err },
+		func() error {
+			if !q.answer || q.accepted { // only a decline has a code
+				return r.Skip()
+			}
+			code, err = r.Uint(1<<32 - 1)
+			return err
+		},
 	}
 	for i := range n {
 		read := r.Skip
@@ -108,7 +125,7 @@ func decodeRequest(r *packed.Reader) (q request, err error) {
 			return request{}, err
 		}
 	}
-	q.id, q.window = channel.ID(id), int(window)
+	q.id, q.window, q.code = channel.ID(id), int(window), channel.Code(code)
 	return q, nil
 }
 

@@ -10,8 +10,12 @@ import (
 // What callers branch on. See also ErrBadName and channel's errors.
 var (
 	// ErrDeclined is matched when the peer declined the channel; a
-	// *DeclinedError has its reason.
+	// *DeclinedError has its code and reason.
 	ErrDeclined = errors.New("channel declined by peer")
+	// ErrNoListener is matched, besides ErrDeclined, when the peer declined
+	// because no program takes channels of this name there now: the same request
+	// may succeed as soon as one does.
+	ErrNoListener = errors.New("no listener for the channel")
 	// ErrProtocol is matched when the link ended because the peer broke the protocol.
 	ErrProtocol = errors.New("protocol violated by peer")
 	// ErrDead is matched when the link ended because a beacon went unanswered.
@@ -22,16 +26,23 @@ var (
 )
 
 // DeclinedError says why the peer declined a channel. The reason is the peer's
-// own text, at most 255 bytes.
-type DeclinedError struct{ Name, Reason string }
+// own text, at most 255 bytes; programs decide by the code, which is 0 if the
+// peer told none.
+type DeclinedError struct {
+	Name, Reason string
+	Code         channel.Code
+}
 
 // Error implements error. What the peer wrote is quoted.
 func (e *DeclinedError) Error() string {
 	return fmt.Sprintf("channel %q declined by peer: %q", e.Name, e.Reason)
 }
 
-// Is reports that the error matches ErrDeclined.
-func (e *DeclinedError) Is(target error) bool { return target == ErrDeclined }
+// Is reports that the error matches ErrDeclined and, where that is the code,
+// ErrNoListener.
+func (e *DeclinedError) Is(target error) bool {
+	return target == ErrDeclined || target == ErrNoListener && e.Code == channel.CodeNoListener
+}
 
 // GoingAwayError is the cause of a link that the peer closed.
 type GoingAwayError struct {

@@ -46,6 +46,7 @@ type vector struct {
 		Answer, Accepted bool
 		Window           int
 		Reason           string
+		Code             channel.Code
 	}
 	Data *string
 }
@@ -81,7 +82,7 @@ func (v vector) body(t *testing.T) (body []byte, m message, q request) {
 		}
 	case v.Request != nil:
 		r := v.Request
-		q = request{name: r.Name, id: r.Channel, answer: r.Answer, accepted: r.Accepted, window: r.Window, reason: r.Reason}
+		q = request{name: r.Name, id: r.Channel, answer: r.Answer, accepted: r.Accepted, window: r.Window, reason: r.Reason, code: r.Code}
 		body = q.encode()
 	case v.Data != nil:
 		b, err := hex.DecodeString(*v.Data)

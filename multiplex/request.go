@@ -196,16 +196,16 @@ func (s *Socket) handleRequest(q request) error {
 	case s.table[q.id] != nil:
 		return violation("request for channel %d, which exists", q.id)
 	}
-	var no string
+	no, code := "", channel.CodeResource
 	switch err := checkName(q.name); {
 	case err != nil:
-		no, q.name = err.Error(), "(bad name)"
+		no, code, q.name = err.Error(), channel.CodeProtocol, "(bad name)"
 	case len(s.table) >= s.cfg.MaxChannels:
 		no = fmt.Sprintf("no more than %d channels", s.cfg.MaxChannels)
 	case s.pending >= s.cfg.MaxPending:
 		no = fmt.Sprintf("%d requests wait already", s.pending)
 	case s.closing || s.draining:
-		no = "closing"
+		no, code = "closing", channel.CodeClosing
 	case s.cfg.Budget.tight():
 		no = "out of memory"
 	}
@@ -216,7 +216,7 @@ func (s *Socket) handleRequest(q request) error {
 	e := s.addLocked(q.id, q.name, q.window, window)
 	e.asked = time.Now().UnixNano()
 	if no != "" {
-		return s.declineLocked(e, no)
+		return s.declineLocked(e, code, no)
 	}
 	e.undecided = &Request{e: e}
 	s.pending++
@@ -227,9 +227,12 @@ func (s *Socket) handleRequest(q request) error {
 // declineLocked tells the peer no. That ends this direction; the other ends
 // when the peer has heard, and its early bytes are dropped until then. s.mu is
 // held. It returns an error if too many replies wait.
-func (s *Socket) declineLocked(e *entry, reason string) error {
+func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error {
 	e.sentEnd, e.condemned, e.left = true, true, time.Now().UnixNano()
-	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: cutReason(reason)})
+	if s.basic() {
+		code = 0 // version 1 has none
+	}
+	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: cutReason(reason), code: code})
 	e.settleLocked()
 	return err
 }
@@ -264,7 +267,7 @@ func (s *Socket) handleAnswer(q request) error {
 	}
 	s.mu.Unlock()
 	if !q.accepted {
-		no := &DeclinedError{Name: e.port.Socket().URI(), Reason: q.reason}
+		no := &DeclinedError{Name: e.port.Socket().URI(), Reason: q.reason, Code: q.code}
 		e.port.Fail(no)
 		s.answer(e, no)
 		return s.gaveUp(e)
@@ -400,18 +403,24 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	return r.e.port.Socket(), nil
 }
 
-// Decline refuses the channel and tells the peer why, in at most 255 bytes.
-func (r *Request) Decline(reason string) error {
+// Decline refuses the channel and tells the peer why, in at most 255 bytes for
+// people to read.
+func (r *Request) Decline(reason string) error { return r.DeclineWith(0, reason) }
+
+// DeclineWith is Decline with a code by which the peer's program can decide: one
+// of the application's own, from channel.CodeUser up, or the protocol's. A peer
+// of version 1 is told the reason only.
+func (r *Request) DeclineWith(code channel.Code, reason string) error {
 	s := r.e.s
 	s.mu.Lock()
 	if err := r.decideLocked(); err != nil {
 		s.mu.Unlock()
 		return err
 	}
-	_ = s.declineLocked(r.e, reason) // as with Accept
+	_ = s.declineLocked(r.e, code, reason) // as with Accept
 	s.mu.Unlock()
 	s.flush()
-	r.e.discard(&DeclinedError{Name: r.Name(), Reason: reason})
+	r.e.discard(&DeclinedError{Name: r.Name(), Reason: reason, Code: code})
 	return nil
 }
 

@@ -62,6 +62,35 @@ func TestDeclineReachesTheOpenerAlone(t *testing.T) {
 	})
 }
 
+// What a decline means is its code; the words are for people.
+func TestDeclineIsToldApartByItsCode(t *testing.T) {
+	for _, c := range []struct {
+		cfg        Config
+		code, told channel.Code
+		none       bool // matches ErrNoListener
+	}{
+		{code: 0, told: 0},
+		{code: channel.CodeNoListener, told: channel.CodeNoListener, none: true},
+		{code: channel.CodeClosing, told: channel.CodeClosing},
+		{code: 300, told: 300},
+		{cfg: Config{Version: 1}, code: channel.CodeNoListener, told: 0}, // it knows no codes
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := pipe(t, c.cfg)
+			go func() {
+				if r, err := server.Accept(context.Background()); err != nil || r.DeclineWith(c.code, "no listener") != nil {
+					t.Errorf("decline: %v", err)
+				}
+			}()
+			_, err := client.Open(t.Context(), "x")
+			no, ok := errors.AsType[*DeclinedError](err)
+			if !ok || no.Code != c.told || no.Reason != "no listener" || !errors.Is(err, ErrDeclined) || errors.Is(err, ErrNoListener) != c.none {
+				t.Errorf("%v: %#v", c.code, err)
+			}
+		})
+	}
+}
+
 func TestEarlyOpenerLearnsOfTheDecline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pipe(t, Config{})
@@ -271,7 +300,7 @@ func TestUndecidedRequestsAreBounded(t *testing.T) {
 			h.send(h.open(1+i, "x"))
 		}
 		qs := h.requests()
-		if len(qs) != 995 || qs[0].accepted || !strings.Contains(qs[0].reason, "5 requests wait") {
+		if len(qs) != 995 || qs[0].accepted || qs[0].code != channel.CodeResource || !strings.Contains(qs[0].reason, "5 requests wait") {
 			t.Fatalf("%d answers, the first: %+v", len(qs), qs[0])
 		}
 		h.alive()

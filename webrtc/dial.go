@@ -79,7 +79,7 @@ func (t *Transport) mayDial(peer identity.DeviceID) error {
 	case peer == t.cfg.Identity.DeviceID():
 		return errors.New("webrtc: dial: this device cannot dial itself")
 	case t.cfg.Trust != nil && t.cfg.Trust.Decision(peer) == identity.Banned:
-		return fmt.Errorf("webrtc: dial: %w: device %s is banned here", identity.ErrNotTrusted, peer)
+		return fmt.Errorf("webrtc: dial: %w: device %s is banned here", identity.ErrBanned, peer)
 	}
 	return nil
 }

@@ -2,7 +2,7 @@ import { describe, expect, test, vi } from "vitest";
 import { type Bytes, concat, equal, utf8 } from "../src/peerlink/bytes";
 import { type Carrier, pair, type Sink } from "../src/peerlink/carrier";
 import { type Channel, firstWindow, pieces } from "../src/peerlink/channel";
-import { DeclinedError, GoingAwayError, ProtocolError, ResetError } from "../src/peerlink/errors";
+import { Code, DeclinedError, GoingAwayError, ProtocolError, ResetError } from "../src/peerlink/errors";
 import { Ids } from "../src/peerlink/ids";
 import { type Incoming, Link } from "../src/peerlink/link";
 import { Liveness } from "../src/peerlink/liveness";
@@ -64,15 +64,19 @@ describe("channels", () => {
   });
 
   test("are declined with a reason", async () => {
-    const { client } = links((r) => r.decline("not now"));
-    const e = await client.open("file://x").catch((e: unknown) => e);
-    expect(e).toBeInstanceOf(DeclinedError);
-    expect((e as DeclinedError).reason).toBe("not now");
-    expect(client.channels).toBe(0);
+    for (const code of [0, 300]) {
+      const { client } = links((r) => r.decline("not now", code));
+      const e = await client.open("file://x").catch((e: unknown) => e);
+      expect(e).toBeInstanceOf(DeclinedError);
+      expect(e).toMatchObject({ reason: "not now", code });
+      expect(client.channels).toBe(0);
+    }
   });
 
-  test("are declined where nobody listens", async () => {
-    await expect(links().client.open("file://x")).rejects.toBeInstanceOf(DeclinedError);
+  test("are declined with a code of its own where nobody listens", async () => {
+    const e = await links().client.open("file://x").catch((e: unknown) => e);
+    expect(e).toBeInstanceOf(DeclinedError);
+    expect(e).toMatchObject({ code: Code.noListener });
   });
 
   test("a request can be taken back, and can then not be accepted", async () => {

@@ -16,7 +16,7 @@ interface Vector {
   credit?: { channel: number; bytes: number }[];
   reset?: { channel: number; code: number };
   goingAway?: { code: number; reason: string; draining?: boolean };
-  request?: { name: string; channel: number; answer: boolean; accepted: boolean; window: number; reason: string };
+  request?: { name: string; channel: number; answer: boolean; accepted: boolean; window: number; reason: string; code?: number };
   data?: string;
 }
 

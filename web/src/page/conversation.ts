@@ -1,6 +1,6 @@
 // What is said and sent between this device and another one.
 
-import { badFileName, type Channel, closedHere, type Connection, DeclinedError, type Device, type DeviceID, type Incoming, lines, ResetError, Speaker } from "../peerlink";
+import { badFileName, type Channel, closedHere, Code, type Connection, DeclinedError, type Device, type DeviceID, type Incoming, lines, ResetError, Speaker } from "../peerlink";
 import { clock, el, groups, say, theirs, visible } from "./dom";
 import { FileItem } from "./fileitem";
 
@@ -119,7 +119,7 @@ export class Conversation {
   request(r: Incoming): void {
     if (r.name.startsWith("chat://") && this.#chats.length < maxChats) void this.#listen(r.accept());
     else if (r.name.startsWith("file://") && this.#offers < maxOffers) void this.#receive(r.accept());
-    else r.decline("not taken here");
+    else r.decline("not taken here", Code.noListener);
   }
 
   // Chat.

@@ -1,12 +1,18 @@
 // What can go wrong, told apart by class. Texts that a peer wrote are bounded
 // before they get here; who shows them must treat them as a stranger's.
 
-/** The reset codes of docs/protocol.md. 256 and up are an application's. */
-export const Code = { closed: 0, flowControl: 1, cancelled: 2, resources: 3, internal: 4, protocol: 5, refused: 6, aborted: 256 } as const;
+/** The codes of docs/protocol.md, by which programs decide: the text beside one is for people. 256 and up are an application's. */
+export const Code = {
+  closed: 0, flowControl: 1, cancelled: 2, resources: 3, internal: 4, protocol: 5, refused: 6, notNeeded: 7, crossed: 8, idle: 9, closing: 10, noListener: 11,
+  aborted: 256,
+} as const;
 
-const words = ["closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated", "refused"];
+const words = [
+  "closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
+  "refused", "not needed", "crossed", "idle", "closing", "no listener",
+];
 
-/** codeText names a reset code. */
+/** codeText names a code. */
 export function codeText(code: number): string {
   return words[code] ?? `code ${code}`;
 }
@@ -56,10 +62,17 @@ export class GoingAwayError extends Error {
   }
 }
 
-/** DeclinedError: the other device did not want the channel, the file or the call. */
+/**
+ * DeclinedError: the other device did not want the channel, the file or the
+ * call. code says why to a program, 0 where the other device told none;
+ * Code.noListener is worth another try later.
+ */
 export class DeclinedError extends Error {
   override name = "DeclinedError";
-  constructor(readonly reason: string) {
+  constructor(
+    readonly reason: string,
+    readonly code: number = 0,
+  ) {
     super(reason === "" ? "the other device declined" : `the other device declined: ${reason}`);
   }
 }

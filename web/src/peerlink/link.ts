@@ -28,8 +28,8 @@ export interface Incoming {
   readonly name: string;
   /** accept opens the channel; it throws where the request was taken back. */
   accept(): Channel;
-  /** decline refuses, with a reason of at most 255 bytes that the peer is shown. */
-  decline(reason: string): void;
+  /** decline refuses, with a reason of at most 255 bytes that the peer is shown, and a code for its program. */
+  decline(reason: string, code?: number): void;
 }
 
 /** Events of a link. All are optional and must not throw. */
@@ -310,11 +310,12 @@ export class Link implements Line {
     this.#table.set(q.channel, entry);
     this.#pending++;
     let no = badName(q.name);
-    if (no !== "") q.name = "(bad name)";
+    let code: number = Code.resources;
+    if (no !== "") [q.name, code] = ["(bad name)", Code.protocol];
     else if (this.#table.size > maxChannels) no = `no more than ${maxChannels} channels`;
     else if (this.#pending > maxPending) no = `${maxPending} requests wait already`;
-    else if (!this.events.request) no = "nobody is there for it";
-    if (no !== "") this.#decline(entry, q.name, no);
+    else if (!this.events.request) [no, code] = ["nobody is there for it", Code.noListener];
+    if (no !== "") this.#decline(entry, q.name, no, code);
     else this.events.request?.(this.#incoming(entry, q.name));
   }
 
@@ -328,7 +329,7 @@ export class Link implements Line {
         e.channel.decided();
         return e.channel;
       },
-      decline: (reason) => this.#decline(e, name, reason),
+      decline: (reason, code) => this.#decline(e, name, reason, code),
     };
   }
 
@@ -338,10 +339,10 @@ export class Link implements Line {
   }
 
   /** #decline says no, which ends this direction; early bytes are dropped until the peer ends its own. */
-  #decline(e: Entry, name: string, reason: string): void {
+  #decline(e: Entry, name: string, reason: string, code = 0): void {
     if (!e.undecided) return;
     this.#decide(e);
-    this.carrier.send(encodeRequest({ name, channel: e.channel.id, answer: true, accepted: false, window: 0, reason }));
+    this.carrier.send(encodeRequest({ name, channel: e.channel.id, answer: true, accepted: false, window: 0, reason, code }));
     e.channel.refuse();
   }
 
@@ -351,12 +352,12 @@ export class Link implements Line {
     const asking = e.asking;
     if (!asking) {
       this.#late(`answer for channel ${q.channel}, which asked for none`);
-      if (!q.accepted) e.channel.wasDeclined(new DeclinedError(q.reason)); // it crossed a withdrawal
+      if (!q.accepted) e.channel.wasDeclined(new DeclinedError(q.reason, q.code)); // it crossed a withdrawal
       return;
     }
     e.asking = undefined;
     if (!q.accepted) {
-      const no = new DeclinedError(q.reason);
+      const no = new DeclinedError(q.reason, q.code);
       e.channel.wasDeclined(no);
       asking.failed(no);
       return;

@@ -41,11 +41,13 @@ export interface Request {
   accepted: boolean;
   window: number;
   reason: string;
+  /** Of a decline: what it means to a program. None, or 0: the reason is all there is. */
+  code?: number;
 }
 
 /** encodeRequest returns the frame of a request or an answer. */
 export function encodeRequest(q: Request): Bytes {
-  return frame(controlID, pack([q.name, q.channel, q.answer, q.accepted, q.window, cutText(q.reason, maxReason)]));
+  return frame(controlID, pack([q.name, q.channel, q.answer, q.accepted, q.window, cutText(q.reason, maxReason), ...(q.code ? [q.code] : [])]));
 }
 
 /** decodeRequest reads one request; further ones may follow in r. */
@@ -57,7 +59,9 @@ export function decodeRequest(r: Reader): Request {
   if (n > 4) q.window = r.uint(0xffffffff);
   if (n > 5) q.reason = r.str(r.left);
   if (utf8(q.reason).length > maxReason) throw new ProtocolError(`a reason of more than ${maxReason} bytes`);
-  for (let i = 6; i < n; i++) r.skip();
+  const declined = q.answer && !q.accepted;
+  if (n > 6 && declined) q.code = r.uint(0xffffffff);
+  for (let i = declined ? 7 : 6; i < n; i++) r.skip();
   return q;
 }
 
