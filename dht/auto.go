@@ -18,6 +18,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"peerlink/internal/pause"
 )
 
 // Pace and bounds of Auto.
@@ -63,12 +65,7 @@ func (a *auto) addrs() []ma.Multiaddr {
 }
 
 // look asks for a look soon.
-func (a *auto) look() {
-	select {
-	case a.lookc <- struct{}{}:
-	default:
-	}
-}
+func (a *auto) look() { pause.Tell(a.lookc, struct{}{}) }
 
 // run looks now and then until ctx is done.
 func (a *auto) run(ctx context.Context) {
@@ -225,7 +222,7 @@ func (s *service) comeBack(st network.Stream, b []byte) error {
 	if a = a.Unmap().WithZone(""); !ok || !s.public(a) {
 		return refuse(st, "no public address to come back to")
 	}
-	if !s.mayProbe(originOf(st.Conn())) {
+	if !s.probes.allow(originOf(st.Conn()), s.now()) {
 		return refuse(st, "too many probes")
 	}
 	select {

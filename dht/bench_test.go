@@ -63,7 +63,7 @@ func benchmarkSignal(b *testing.B, cold bool) {
 			}
 			nodes := startNodes(b, size)
 			for _, n := range nodes {
-				n.service.rate = 1 << 20
+				n.service.requests = requestRates(1 << 20)
 			}
 			alice, bob := unlimited("alice", nodes[0]), unlimited("bob", nodes[0])
 			msg := make([]byte, 2000)

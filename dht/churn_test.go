@@ -23,7 +23,7 @@ func TestNoSignalIsLostWhileAFifthOfTheNodesDies(t *testing.T) {
 	const size, kills, signals = 20, 4, 1000
 	nodes := startNodes(t, size)
 	for _, n := range nodes {
-		n.service.rate = 1 << 20
+		n.service.requests = requestRates(1 << 20)
 	}
 	alice, bob := start(t, churnConfig(t, "alice", nodes[0])), start(t, churnConfig(t, "bob", nodes[size-1]))
 	ready(t, alice)
@@ -80,7 +80,7 @@ func TestNoSignalIsLostWhileAFifthOfTheNodesDies(t *testing.T) {
 func BenchmarkPutToPush(b *testing.B) {
 	nodes := startNodes(b, 20)
 	for _, n := range nodes {
-		n.service.rate = 1 << 20
+		n.service.requests = requestRates(1 << 20)
 	}
 	alice, bob := start(b, churnConfig(b, "alice", nodes[0])), start(b, churnConfig(b, "bob", nodes[19]))
 	ready(b, alice)

@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/time/rate"
+
+	"peerlink/internal/quota"
 )
 
 // recordRate is how many records a second one peer may put to a node. A device
@@ -22,12 +22,11 @@ type guard struct {
 	drops  *drops
 	values *store
 	now    func() time.Time
-	rate   int
-	peers  *lru.Cache[peer.ID, *rate.Limiter]
+	peers  *quota.Rates[peer.ID]
 }
 
 func newGuard(d *drops, values *store) *guard {
-	return &guard{drops: d, values: values, now: time.Now, rate: recordRate, peers: newLRU[peer.ID, *rate.Limiter](maxPushPeers)}
+	return &guard{drops: d, values: values, now: time.Now, peers: newRates[peer.ID](maxPushPeers, recordRate)}
 }
 
 // check is called by the library before each request. It cannot refuse one, but
@@ -39,7 +38,7 @@ func (g *guard) check(_ context.Context, s network.Stream, m *pb.Message) {
 	}
 	o := originOf(s.Conn())
 	switch {
-	case !allow(g.peers, o.peer, g.rate, g.now()):
+	case !g.peers.Allow(o.peer, g.now()):
 		g.drops.add(dropSourceRate)
 		m.Record = nil
 		_ = s.Conn().Close()

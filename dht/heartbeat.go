@@ -8,6 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"peerlink/internal/pause"
 )
 
 // A device that only listens sends nothing. Should its NAT forget the connection
@@ -27,11 +29,7 @@ const (
 // heartbeat asks until ctx is done.
 func (n *Node) heartbeat(ctx context.Context) {
 	for turn := 0; ; turn++ {
-		timer := time.NewTimer(jittered(n.cfg.beat))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if pause.For(ctx, jittered(n.cfg.beat)) != nil {
 			return
 		}
 		nodes := n.presence.standing(ctx)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
 
 // Bounds of what an inbox remembers.
@@ -37,11 +38,10 @@ type inbox struct {
 	drops *drops
 	now   func() time.Time
 
-	sourceRate, senderRate int
-	all                    *rate.Limiter
-	logs                   *rate.Limiter
-	sources                *lru.Cache[peer.ID, *rate.Limiter]
-	senders                *lru.Cache[identity.DeviceID, *rate.Limiter]
+	all     *rate.Limiter
+	logs    *rate.Limiter
+	sources *quota.Rates[peer.ID]
+	senders *quota.Rates[identity.DeviceID]
 	// digests holds what was opened, ids what was delivered. Both forget by
 	// number only: what all lets through in the two freshness windows fits, so
 	// what has been forgotten is stale.
@@ -76,17 +76,15 @@ func newInbox(cfg Config, d *drops) *inbox {
 	seen := cfg.SignalRate*(2*int(freshness/time.Second)+burstSeconds) + 1
 	return &inbox{
 		me: cfg.Identity, trust: cfg.Trust, log: cfg.Logger, drops: d, now: time.Now,
-		sourceRate: 4 * cfg.SignalRate, // copies and all: a node may carry the whole rate
-		senderRate: cfg.SenderRate,
-		all:        newLimiter(cfg.SignalRate),
-		logs:       rate.NewLimiter(rate.Every(logEvery), 3),
-		sources:    newLRU[peer.ID, *rate.Limiter](maxSources),
-		senders:    newLRU[identity.DeviceID, *rate.Limiter](maxSenders),
-		digests:    newLRU[digest, struct{}](seen),
-		ids:        newLRU[signalKey, struct{}](seen),
-		letterIDs:  newLRU[signalKey, struct{}](seenLetters),
-		letters:    newLimiter(letterRate),
-		queue:      make(chan signal, cfg.QueueLen), letterQueue: make(chan signal, letterQueue),
+		all:       newLimiter(cfg.SignalRate),
+		logs:      rate.NewLimiter(rate.Every(logEvery), 3),
+		sources:   newRates[peer.ID](maxSources, 4*cfg.SignalRate), // copies and all: a node may carry the whole rate
+		senders:   newRates[identity.DeviceID](maxSenders, cfg.SenderRate),
+		digests:   newLRU[digest, struct{}](seen),
+		ids:       newLRU[signalKey, struct{}](seen),
+		letterIDs: newLRU[signalKey, struct{}](seenLetters),
+		letters:   newLimiter(letterRate),
+		queue:     make(chan signal, cfg.QueueLen), letterQueue: make(chan signal, letterQueue),
 	}
 }
 
@@ -104,17 +102,9 @@ func newLimiter(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), burstSeconds*perSecond)
 }
 
-// allow asks the limiter of k, which is made on first use.
-func allow[K comparable](c *lru.Cache[K, *rate.Limiter], k K, perSecond int, now time.Time) bool {
-	l, ok := c.Get(k)
-	if !ok {
-		fresh := newLimiter(perSecond)
-		if old, had, _ := c.PeekOrAdd(k, fresh); had {
-			fresh = old
-		}
-		l = fresh
-	}
-	return l.AllowN(now, 1)
+// newRates are such limiters for each key.
+func newRates[K comparable](keys, perSecond int) *quota.Rates[K] {
+	return quota.NewRates[K](keys, rate.Limit(perSecond), burstSeconds*perSecond)
 }
 
 // take decides about one sealed message that came from a node.
@@ -142,7 +132,7 @@ func (b *inbox) sift(source peer.ID, sealed []byte) (cause, error) {
 	if len(sealed) > maxSealedLen {
 		return dropOversize, errOversize
 	}
-	if !allow(b.sources, source, b.sourceRate, now) {
+	if !b.sources.Allow(source, now) {
 		return dropSourceRate, errRate
 	}
 	sum := digestOf(sealed)
@@ -181,7 +171,7 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	if err := s.verify(now); err != nil {
 		return dropForged, err
 	}
-	if !allow(b.senders, s.from.Device, b.senderRate, now) {
+	if !b.senders.Allow(s.from.Device, now) {
 		return dropSenderRate, errRate
 	}
 	// Strangers are met with silence. Who is banned goes on to whoever answers

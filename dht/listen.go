@@ -97,7 +97,7 @@ func introduce(s network.Stream, r io.Reader, me *identity.Identity, node, self 
 // may be among the nearest, and nobody else would tell it.
 func (p *presence) listenHere(ctx context.Context) {
 	self := p.n.host.ID()
-	p.n.spawn(func() {
+	p.n.life.Go(func(context.Context) {
 		l, err := p.n.hub.listen(time.Now(), p.me.DeviceID(), origin{})
 		if err != nil {
 			p.log.Error("dht: this node does not serve its own device", "err", err)

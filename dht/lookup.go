@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/routing"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/trace"
 )
 
@@ -41,11 +42,11 @@ var ErrNotFound = errors.New("no record of this device was found")
 // found is what a look-up found: the record, and the nodes near its key,
 // nearest first, which signals can be put to.
 type found struct {
-	rec   Record
-	nodes []peer.ID
-	near  []peer.ID // of nodes, those that are no nodes near the key
-	asked int
-	until time.Time // when the cache forgets it
+	rec    Record
+	nodes  []peer.ID
+	nearby []peer.ID // nodes on the local network, which are not among the nearest to the key
+	asked  int
+	until  time.Time // when the cache forgets it
 }
 
 // Lookup returns the verified record of a device. It blocks while the network is
@@ -82,7 +83,7 @@ func (n *Node) find(ctx context.Context, id identity.DeviceID, h haste) (f found
 	if f, ok := n.callers.Get(id); ok && h == anyRecord && now.Before(f.until) {
 		trace.Note(ctx, trace.RecordFound, "told by the device when it called")
 		f.nodes = n.around(recordKey(id))
-		_, later = n.seek(n.life, id) // the nodes around may all be lying
+		_, later = n.seek(n.life.Context(), id) // the nodes around may all be lying
 		return f, later, nil
 	}
 	ctx, cancel := n.bound(ctx, lookupTimeout)
@@ -123,16 +124,13 @@ func (n *Node) seek(ctx context.Context, id identity.DeviceID) (first <-chan fou
 	firstc, lastc := make(chan found, 1), make(chan outcome, 1)
 	on, cancel := n.bound(context.WithoutCancel(ctx), lookupTimeout)
 	stop := context.AfterFunc(ctx, cancel)
-	if !n.spawn(func() {
+	if !n.life.Go(func(context.Context) {
 		defer cancel()
 		f, err := n.locate(on, id, func(f found) { // of each that answers, from its goroutine
 			stop()
 			f.until = time.Now().Add(cacheLife)
 			n.cache.Add(id, f)
-			select {
-			case firstc <- f:
-			default:
-			}
+			pause.Tell(firstc, f)
 		})
 		if err == nil {
 			f.until = time.Now().Add(cacheLife)
@@ -149,14 +147,14 @@ func (n *Node) seek(ctx context.Context, id identity.DeviceID) (first <-chan fou
 // bound limits ctx by d and by the node's life.
 func (n *Node) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, d)
-	stop := context.AfterFunc(n.life, cancel)
+	stop := context.AfterFunc(n.life.Context(), cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
 // explain gives an error of a bounded call the kind that callers branch on.
 func (n *Node) explain(ctx context.Context, err error) error {
 	switch {
-	case n.life.Err() != nil:
+	case n.life.Ended():
 		return fmt.Errorf("%w: %w", err, errClosed)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: %w", err, os.ErrDeadlineExceeded)
@@ -221,7 +219,7 @@ func (n *Node) shortcut(ctx context.Context, id identity.DeviceID, first func(fo
 		if p == n.host.ID() {
 			continue
 		}
-		n.spawn(func() {
+		n.life.Go(func(context.Context) {
 			rec, _, err := n.messenger.pm.GetValue(ctx, p, key)
 			if err != nil || rec == nil {
 				return

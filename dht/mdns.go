@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/libp2p/zeroconf/v2"
+
+	"peerlink/internal/pause"
 )
 
 // What a machine announces on its local networks by multicast DNS (RFC 6762,
@@ -83,7 +85,7 @@ func (s announcer) Run(ctx context.Context) {
 			server = s.announce(nets)
 		}
 		if server == nil {
-			sleep(ctx, mdnsPause)
+			_ = pause.For(ctx, mdnsPause)
 			continue
 		}
 		// Those who come up together miss each other's first question, and an
@@ -138,7 +140,7 @@ func (s announcer) look(ctx context.Context, nets []localNet, round time.Duratio
 		}
 		s.Logger.Debug("lan: look around", "err", err) // the machine may have only one of IPv4 and IPv6
 	}
-	sleep(rctx, mdnsPause)
+	_ = pause.For(rctx, mdnsPause)
 }
 
 // hear tells what comes from entries until it is closed, or over is.
@@ -240,14 +242,4 @@ func onLAN(a netip.Addr, nets []localNet) bool {
 	return slices.ContainsFunc(nets, func(n localNet) bool {
 		return slices.ContainsFunc(n.prefixes, func(p netip.Prefix) bool { return p.Masked().Contains(a) })
 	})
-}
-
-// sleep blocks for d, or until ctx is done.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

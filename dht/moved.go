@@ -57,7 +57,7 @@ func (n *Node) moved(own map[netip.Addr]bool) {
 		n.auto.look()
 	}
 	if n.presence != nil {
-		n.spawn(func() { n.presence.report(n.life, n.presence.moved) })
+		n.life.Go(func(ctx context.Context) { n.presence.report(ctx, n.presence.moved) })
 	}
 }
 

@@ -49,8 +49,8 @@ func (n *Node) locate(ctx context.Context, id identity.DeviceID, first func(foun
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	far, nigh := make(chan outcome, 1), make(chan outcome, 1)
-	if !n.spawn(func() { f, err := n.search(ctx, id, first); far <- outcome{f, err} }) ||
-		!n.spawn(func() { f, err := n.ask(ctx, near, id, first); nigh <- outcome{f, err} }) {
+	if !n.life.Go(func(context.Context) { f, err := n.search(ctx, id, first); far <- outcome{f, err} }) ||
+		!n.life.Go(func(context.Context) { f, err := n.ask(ctx, near, id, first); nigh <- outcome{f, err} }) {
 		return found{}, errClosed
 	}
 	var all []outcome
@@ -84,8 +84,8 @@ func merge(all []outcome) (f found, err error) {
 		}
 		ok = true
 		f.asked += o.f.asked
-		f.near = append(f.near, o.f.near...)
-		for _, p := range slices.Concat(o.f.near, o.f.nodes) {
+		f.nearby = append(f.nearby, o.f.nearby...)
+		for _, p := range slices.Concat(o.f.nearby, o.f.nodes) {
 			if !slices.Contains(f.nodes, p) {
 				f.nodes = append(f.nodes, p)
 			}
@@ -114,18 +114,18 @@ func (n *Node) ask(ctx context.Context, peers []peer.AddrInfo, id identity.Devic
 			if err != nil || ctx.Err() != nil {
 				return
 			}
-			if len(f.near) == 0 {
+			if len(f.nearby) == 0 {
 				time.AfterFunc(nearGrace, cancel)
-				first(found{rec: rec, nodes: []peer.ID{ai.ID}, near: []peer.ID{ai.ID}, asked: len(peers)})
+				first(found{rec: rec, nodes: []peer.ID{ai.ID}, nearby: []peer.ID{ai.ID}, asked: len(peers)})
 			}
-			if len(f.near) == 0 || rec.Seq > f.rec.Seq {
+			if len(f.nearby) == 0 || rec.Seq > f.rec.Seq {
 				f.rec = rec
 			}
-			f.near = append(f.near, ai.ID)
+			f.nearby = append(f.nearby, ai.ID)
 		})
 	}
 	wg.Wait()
-	if len(f.near) == 0 {
+	if len(f.nearby) == 0 {
 		return found{}, fmt.Errorf("%w (nearby asked: %d)", ErrNotFound, len(peers))
 	}
 	return f, nil

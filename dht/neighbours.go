@@ -14,6 +14,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"peerlink/internal/pause"
 )
 
 // Bounds of what is done about neighbours.
@@ -83,7 +85,7 @@ func (l *neighbours) found(p announced) {
 	if !ok || ai.ID == l.n.host.ID() || !l.begin(ai.ID) {
 		return
 	}
-	if !l.n.spawn(func() { l.end(ai.ID, l.reach(ai)) }) {
+	if !l.n.life.Go(func(context.Context) { l.end(ai.ID, l.reach(ai)) }) {
 		l.end(ai.ID, false)
 	}
 }
@@ -149,7 +151,7 @@ func (l *neighbours) forget() {
 // reach connects to a neighbour, and again if that fails, as it is heard of only
 // once in a round. It reports whether it speaks the push protocol.
 func (l *neighbours) reach(ai peer.AddrInfo) bool {
-	ctx, cancel := context.WithTimeout(l.n.life, neighbourTries*nearTimeout)
+	ctx, cancel := context.WithTimeout(l.n.life.Context(), neighbourTries*nearTimeout)
 	defer cancel()
 	for range neighbourTries {
 		err := l.greet(ctx, ai)
@@ -158,7 +160,7 @@ func (l *neighbours) reach(ai peer.AddrInfo) bool {
 			return true
 		}
 		l.log.Debug("dht: neighbour not reached", "peer", ai.ID.String(), "err", err)
-		sleep(ctx, jittered(time.Second))
+		_ = pause.For(ctx, jittered(time.Second))
 	}
 	return false
 }

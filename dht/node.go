@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 // errClosed matches net.ErrClosed.
@@ -43,13 +44,10 @@ type Node struct {
 	sending    chan struct{}                            // one for each signal being put
 	drops      *drops
 
-	life context.Context // done when Close begins
-	end  context.CancelFunc
+	life life.Group // ends when Close begins: every goroutine of the node's own
 
 	mu      sync.Mutex
-	closed  bool
 	lastSum Delivery
-	wg      sync.WaitGroup // every goroutine of the node's own
 	closeMe func() error
 }
 
@@ -76,7 +74,6 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.joiner = newJoiner(n.host, n.kad, bootstrap, n.memory.nodes(), cfg.Logger)
-	n.life, n.end = context.WithCancel(context.Background())
 	n.closeMe = sync.OnceValue(n.shutdown)
 	if err := n.start(); err != nil {
 		_ = n.Close()
@@ -132,35 +129,35 @@ func (n *Node) start() error {
 	if err != nil {
 		return err
 	}
-	n.spawn(func() { n.joiner.watch(n.life, sub, met) })
+	n.life.Go(func(ctx context.Context) { n.joiner.watch(ctx, sub, met) })
 	if n.cfg.Mode != Client || n.cfg.LAN {
 		n.serve()
 	}
 	if n.auto != nil {
-		n.spawn(func() { n.auto.run(n.life) })
+		n.life.Go(n.auto.run)
 	}
 	if n.cfg.LAN {
 		n.neighbours = newNeighbours(n)
-		n.spawn(func() { n.neighbours.run(n.life) })
+		n.life.Go(n.neighbours.run)
 	}
 	if n.memory != nil {
-		n.spawn(func() { n.memory.run(n.life) })
+		n.life.Go(n.memory.run)
 	}
 	if n.disk != nil {
-		n.spawn(func() { n.disk.run(n.life) })
+		n.life.Go(n.disk.run)
 	}
 	if n.presence != nil {
-		n.spawn(func() { n.presence.run(n.life) })
-		n.spawn(func() { n.heartbeat(n.life) })
+		n.life.Go(n.presence.run)
+		n.life.Go(n.heartbeat)
 	}
-	n.spawn(func() { n.joiner.run(n.life) })
-	n.spawn(func() { n.follow(n.life) })
+	n.life.Go(n.joiner.run)
+	n.life.Go(n.follow)
 	return nil
 }
 
 // serve answers the push protocol.
 func (n *Node) serve() {
-	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger)
+	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger, &n.life)
 	n.service.auto, n.service.public = n.auto, n.cfg.public
 	if id := n.cfg.Identity; id != nil {
 		n.service.card = &card{me: id, life: n.cfg.RecordLife, now: n.cfg.now}
@@ -170,23 +167,11 @@ func (n *Node) serve() {
 		}
 	}
 	n.host.SetStreamHandler(pushProtocol, n.service.handle)
-	n.spawn(func() { n.service.sweeper(n.life, n.records) })
+	n.life.Go(func(ctx context.Context) { n.service.sweeper(ctx, n.records) })
 }
 
 // serves reports whether this node serves everybody now.
 func (n *Node) serves() bool { return n.cfg.Mode == Server || n.auto.addrs() != nil }
-
-// spawn runs f in a goroutine that Close waits for. It reports false, and does
-// not, once Close has begun.
-func (n *Node) spawn(f func()) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return false
-	}
-	n.wg.Go(f)
-	return true
-}
 
 // Addrs returns the multiaddresses under which others can use this node as a
 // bootstrap node, each with its /p2p/ID. A client has none.
@@ -206,7 +191,7 @@ func (n *Node) Addrs() []string {
 func (n *Node) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.life, cancel)()
+	defer context.AfterFunc(n.life.Context(), cancel)()
 	if n.presence == nil {
 		if err := n.joiner.wait(ctx); err != nil {
 			return n.explain(ctx, fmt.Errorf("dht: not ready: none of %d bootstrap nodes was reached: %w", len(n.joiner.nodes), err))
@@ -273,18 +258,9 @@ func (n *Node) sent(d Delivery) {
 func (n *Node) Close() error { return n.closeMe() }
 
 func (n *Node) shutdown() error {
-	n.mu.Lock()
-	n.closed = true
-	n.mu.Unlock()
-	n.end()
-	if n.service != nil {
-		n.service.close()
-	}
-	err := errors.Join(n.kad.Close(), n.host.Close())
-	n.wg.Wait()
-	if n.service != nil {
-		n.service.wg.Wait()
-	}
+	n.life.End()
+	err := errors.Join(n.kad.Close(), n.host.Close()) // which is what interrupts reads
+	n.life.Wait()
 	if n.disk != nil {
 		err = errors.Join(err, n.disk.close())
 	}

@@ -2,10 +2,14 @@ package dht
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"golang.org/x/time/rate"
+
+	"peerlink/internal/quota"
 )
 
 // origin is where a request came from. A peer's id costs nothing, an address
@@ -22,18 +26,7 @@ const (
 )
 
 // networkOf is the network that an address lies in.
-func networkOf(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := networkBits6
-	if a.Is4() {
-		bits = networkBits4
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
+func networkOf(a netip.Addr) netip.Prefix { return quota.NetworkOf(a, networkBits4, networkBits6) }
 
 // originOf tells where a connection comes from.
 func originOf(c network.Conn) origin {
@@ -44,6 +37,31 @@ func originOf(c network.Conn) origin {
 		}
 	}
 	return o
+}
+
+// originRates bound how often one peer, and all peers of its network, may ask.
+type originRates struct {
+	peers    *quota.Rates[peer.ID]
+	networks *quota.Rates[netip.Prefix]
+}
+
+// newOriginRates lets a peer ask burst times at once, and a network networkRate
+// times that; each then asks so often a second.
+func newOriginRates(ofPeer, ofNetwork rate.Limit, burst int) originRates {
+	return originRates{
+		quota.NewRates[peer.ID](maxPushPeers, ofPeer, burst),
+		quota.NewRates[netip.Prefix](maxPushPeers, ofNetwork, networkRate*burst),
+	}
+}
+
+// requestRates are those of requests: so many a second from one peer.
+func requestRates(perSecond int) originRates {
+	return newOriginRates(rate.Limit(perSecond), rate.Limit(networkRate*perSecond), burstSeconds*perSecond)
+}
+
+// allow counts one more of an origin, unless that is too often.
+func (r originRates) allow(o origin, now time.Time) bool {
+	return r.peers.Allow(o.peer, now) && (!o.network.IsValid() || r.networks.Allow(o.network, now))
 }
 
 // ledger counts what peers and networks have taken of something. The zero origin

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"peerlink/internal/pause"
 )
 
 // Pace of joining. The first retries are quick, as the usual reason is a network
@@ -32,20 +34,10 @@ func newPacer() pacer {
 
 // kick asks for an attempt at a random time within d. One that is asked for
 // already may come later.
-func (p pacer) kick(d time.Duration) {
-	select {
-	case p.kickc <- d:
-	default:
-	}
-}
+func (p pacer) kick(d time.Duration) { pause.Tell(p.kickc, d) }
 
 // restart is kick, and forgets how long it has not worked: the reason is gone.
-func (p pacer) restart(d time.Duration) {
-	select {
-	case p.freshc <- d:
-	default:
-	}
-}
+func (p pacer) restart(d time.Duration) { pause.Tell(p.freshc, d) }
 
 // run calls attempt until ctx is done: at once, then after growing pauses while
 // it reports that the network was not joined, then now and then. What is kicked

@@ -163,7 +163,7 @@ func (p *presence) look(ctx context.Context) {
 		return
 	}
 	p.looking, p.lookAgain = true, false
-	p.n.spawn(func() {
+	p.n.life.Go(func(context.Context) {
 		var near []peer.ID
 		if p.n.joiner.populated() {
 			near, _ = p.n.closest(ctx, p.key) // what was found in time will do
@@ -220,7 +220,7 @@ func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 	sctx, cancel := context.WithCancel(ctx)
 	s := &subscription{cancel: cancel}
 	p.subs[id] = s
-	ok := p.n.spawn(func() {
+	ok := p.n.life.Go(func(context.Context) {
 		defer cancel()
 		err := p.listen(sctx, id, func(ahead time.Duration) {
 			p.report(ctx, func() { p.stands(id, s, ahead) })
@@ -309,7 +309,7 @@ func (p *presence) publish(ctx context.Context) {
 		return
 	}
 	p.publishing = true
-	p.n.spawn(func() {
+	p.n.life.Go(func(context.Context) {
 		seq := p.n.publish(ctx, p.key, value, missing, func(id peer.ID) {
 			p.report(ctx, func() { p.held(id) })
 		})

@@ -102,7 +102,7 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 	}
 	c := newCourier(n, to, sealed, life)
 	c.plain, c.key, c.later, c.tally = plain, f.rec.SealingKey, later, trace.TallyOf(ctx)
-	if !n.spawn(func() { defer func() { <-n.sending }(); c.run(f) }) {
+	if !n.life.Go(func(context.Context) { defer func() { <-n.sending }(); c.run(f) }) {
 		<-n.sending
 		return Delivery{}, errClosed
 	}
@@ -156,7 +156,7 @@ type courier struct {
 
 	sum     Delivery
 	errs    []error
-	near    []peer.ID // who was found nearby
+	nearby  []peer.ID // the nodes on the local network that know the device
 	far     int       // how many others pushed the signal
 	asked   map[peer.ID]bool
 	results chan result
@@ -186,9 +186,9 @@ func newCourier(n *Node, to identity.DeviceID, sealed []byte, life time.Duration
 // says so, who may be lying.
 func (c *courier) run(f found) {
 	defer close(c.done)
-	ctx, cancel := context.WithTimeout(c.n.life, sendTimeout)
+	ctx, cancel := context.WithTimeout(c.n.life.Context(), sendTimeout)
 	defer cancel()
-	c.near = f.near
+	c.nearby = f.nearby
 	c.ask(ctx, f.nodes)
 	if c.sum.Pushed == 0 {
 		c.n.cache.Remove(c.to)
@@ -269,9 +269,9 @@ func (c *courier) learn(o outcome) []peer.ID {
 			c.beside = replication
 		}
 	}
-	c.near = o.f.near
+	c.nearby = o.f.nearby
 	fresh := 0
-	for _, p := range c.near {
+	for _, p := range c.nearby {
 		if !c.asked[p] {
 			fresh++
 		}
@@ -294,7 +294,7 @@ func (c *courier) note(r result) bool {
 		if r.node != c.n.host.ID() {
 			c.n.memory.noteCarrier(c.to, r.node)
 		}
-		if !slices.Contains(c.near, r.node) {
+		if !slices.Contains(c.nearby, r.node) {
 			c.far++
 		}
 		if c.sum.Pushed++; c.sum.Pushed == 1 {

@@ -13,13 +13,14 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 // Bounds of the push service.
@@ -42,48 +43,37 @@ type service struct {
 	log   *slog.Logger
 	drops *drops
 	now   func() time.Time
-	rate  int                // requests a second from one peer
 	card  *card              // this node's own device; nil: none
 	only  *identity.DeviceID // a client that listens serves nobody but its own device; nil: everybody
 	auto  *auto              // then, while others cannot reach it; nil: always
 
 	public  func(netip.Addr) bool // which addresses it comes back to
 	probing chan struct{}         // one for each that it does
-	probers *lru.Cache[peer.ID, *rate.Limiter]
-	nets    *lru.Cache[netip.Prefix, *rate.Limiter]
+	probes  originRates
 
-	peers    *lru.Cache[peer.ID, *rate.Limiter]
-	networks *lru.Cache[netip.Prefix, *rate.Limiter]
-
-	mu     sync.Mutex
-	busy   map[peer.ID]int // streams in their handshake
-	total  int             // of them
-	closed bool
-	wg     sync.WaitGroup // every running handler
-	done   chan struct{}
+	requests originRates
+	busy     *quota.Quota[peer.ID] // streams in their handshake
+	life     *life.Group           // every running handler
 }
 
-func newService(h host.Host, hb *hub, d *drops, log *slog.Logger) *service {
+func newService(h host.Host, hb *hub, d *drops, log *slog.Logger, l *life.Group) *service {
 	return &service{
-		host: h, hub: hb, log: log, drops: d, now: time.Now, rate: peerRate,
-		peers:    newLRU[peer.ID, *rate.Limiter](maxPushPeers),
-		networks: newLRU[netip.Prefix, *rate.Limiter](maxPushPeers),
+		host: h, hub: hb, log: log, drops: d, now: time.Now, life: l,
+		requests: requestRates(peerRate),
 		public:   isPublic,
 		probing:  make(chan struct{}, maxProbes),
-		probers:  newLRU[peer.ID, *rate.Limiter](maxPushPeers),
-		nets:     newLRU[netip.Prefix, *rate.Limiter](maxPushPeers),
-		busy:     make(map[peer.ID]int),
-		done:     make(chan struct{}),
+		probes:   newOriginRates(rate.Every(probeEvery), rate.Every(probeEvery), probeBurst),
+		busy:     quota.New[peer.ID](maxPeerHandshake, maxHandshakes),
 	}
 }
 
 // handle is libp2p's stream handler; each stream has a goroutine of its own.
 func (s *service) handle(st network.Stream) {
-	if !s.enter() {
+	if !s.life.Enter() {
 		_ = st.Reset()
 		return
 	}
-	defer s.wg.Done()
+	defer s.life.Leave()
 	from := originOf(st.Conn())
 	if err := s.serve(st, from); err != nil {
 		s.log.Debug("dht: push stream ended", "peer", from.peer.String(), "err", err)
@@ -95,59 +85,15 @@ func (s *service) handle(st network.Stream) {
 	_ = st.Close()
 }
 
-// enter counts a handler in, unless the service is closed.
-func (s *service) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.wg.Add(1)
-	return true
-}
-
-// close has all handlers end. It does not wait: closing the host is what
-// interrupts their reads.
-func (s *service) close() {
-	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.done)
-	}
-	s.mu.Unlock()
-}
-
-// claim counts a stream in its handshake, unless there are too many.
-func (s *service) claim(p peer.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.total >= maxHandshakes || s.busy[p] >= maxPeerHandshake {
-		return false
-	}
-	s.total++
-	s.busy[p]++
-	return true
-}
-
-// release ends a claim.
-func (s *service) release(p peer.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.total--
-	if s.busy[p]--; s.busy[p] == 0 {
-		delete(s.busy, p)
-	}
-}
-
 // serve answers one stream.
 func (s *service) serve(st network.Stream, from origin) error {
-	if !s.claim(from.peer) {
+	if err := s.busy.Take(from.peer); err != nil {
 		s.drops.add(dropRate)
-		return errRate
+		return err
 	}
-	release := sync.OnceFunc(func() { s.release(from.peer) })
+	release := sync.OnceFunc(func() { s.busy.Release(from.peer) })
 	defer release()
-	if !s.permit(from) {
+	if !s.requests.allow(from, s.now()) {
 		s.drops.add(dropSourceRate)
 		return refuse(st, "too many requests")
 	}
@@ -210,32 +156,6 @@ func (s *service) introduce(st network.Stream, b []byte) error {
 	}
 	_, err = st.Write(appendFrame(nil, kindRecord, rec))
 	return err
-}
-
-// permit asks the rates of a peer and of its network.
-func (s *service) permit(from origin) bool {
-	now := s.now()
-	return allow(s.peers, from.peer, s.rate, now) &&
-		(!from.network.IsValid() || allow(s.networks, from.network, networkRate*s.rate, now))
-}
-
-// mayProbe asks the rates of probes, which are far lower.
-func (s *service) mayProbe(from origin) bool {
-	now := s.now()
-	return allowRare(s.probers, from.peer, probeBurst, now) &&
-		(!from.network.IsValid() || allowRare(s.nets, from.network, networkRate*probeBurst, now))
-}
-
-// allowRare is allow for so many at once, and another one after probeEvery.
-func allowRare[K comparable](c *lru.Cache[K, *rate.Limiter], k K, burst int, now time.Time) bool {
-	l, ok := c.Get(k)
-	if !ok {
-		l = rate.NewLimiter(rate.Every(probeEvery), burst)
-		if old, had, _ := c.PeekOrAdd(k, l); had {
-			l = old
-		}
-	}
-	return l.AllowN(now, 1)
 }
 
 // hold takes one letter.
@@ -335,7 +255,7 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 		return err
 	}
 	gone := make(chan struct{})
-	s.wg.Go(func() {
+	s.life.Go(func(context.Context) {
 		// A listener says nothing more: whatever comes, its end or a byte, ends it.
 		_, _ = io.ReadFull(r, make([]byte, 1))
 		close(gone)
@@ -345,7 +265,7 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 		select {
 		case <-gone:
 			return nil
-		case <-s.done:
+		case <-s.life.Done():
 			return nil
 		case <-l.evict:
 			return refuse(st, "a newer stream of the device took this one's place")

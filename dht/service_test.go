@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 // bareHost is a libp2p host that a test speaks through, connected to n.
@@ -162,7 +163,7 @@ func TestPushStreamThatBreaksTheProtocolIsReset(t *testing.T) {
 // fault: E2, J3
 func TestPeerThatPutsTooOftenIsRefused(t *testing.T) {
 	n := startNodes(t, 1)[0]
-	n.service.rate = 2
+	n.service.requests = requestRates(2)
 	eve, alice := bareHost(t, n), bareHost(t, n)
 	put := func(h host.Host, text string) error {
 		s := pushStream(t, h, n)
@@ -188,26 +189,26 @@ func TestPeerThatPutsTooOftenIsRefused(t *testing.T) {
 
 // fault: D7
 func TestStreamsThatSayNothingAreBounded(t *testing.T) {
-	s := newService(nil, testHub(), new(drops), nil)
+	s := newService(nil, testHub(), new(drops), nil, new(life.Group))
 	for range maxPeerHandshake {
-		if !s.claim("eve") {
+		if s.busy.Take("eve") != nil {
 			t.Fatal("refused too early")
 		}
 	}
-	if s.claim("eve") || !s.claim("alice") {
+	if s.busy.Take("eve") == nil || s.busy.Take("alice") != nil {
 		t.Error("one peer takes the places of others")
 	}
-	s.release("alice")
+	s.busy.Release("alice")
 	for i := range maxHandshakes - maxPeerHandshake {
-		if !s.claim(peer.ID(rune(1000 + i))) {
+		if s.busy.Take(peer.ID(rune(1000+i))) != nil {
 			t.Fatal("refused too early")
 		}
 	}
-	if s.claim("bob") {
+	if s.busy.Take("bob") == nil {
 		t.Error("more than in all")
 	}
-	s.release("eve")
-	if !s.claim("bob") {
+	s.busy.Release("eve")
+	if s.busy.Take("bob") != nil {
 		t.Error("a free place was refused")
 	}
 }
@@ -218,7 +219,7 @@ func TestStreamsThatSayNothingAreBounded(t *testing.T) {
 // fault: B9, C1
 func TestListenerThatReadsNothingHoldsUpNobody(t *testing.T) {
 	n := startNodes(t, 1)[0]
-	n.service.rate = 1 << 20
+	n.service.requests = requestRates(1 << 20)
 	h := bareHost(t, n)
 	bob := newIdentity(t, "bob")
 	key := bob.DeviceID()
