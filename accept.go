@@ -273,7 +273,7 @@ func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Durat
 	if !smaller(m.links.self, l.peer.Device) {
 		return nil, 0
 	}
-	if g := m.greeting[l.peer.Device]; g != nil {
+	if g := m.talks.greeting[l.peer.Device]; g != nil {
 		return g.quiet, m.cfg.ConnectTimeout
 	}
 	if o, wait := m.links.young(l.peer.Device); o != nil {

@@ -199,27 +199,12 @@ func (m *ConnectionManager) linkTo(ctx context.Context, peer identity.DeviceID, 
 		m.mu.Unlock()
 		return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), ErrNotConnected)
 	}
-	if m.underWayLocked(peer, opts) == nil {
-		if err := m.roomLocked(); err != nil {
-			m.mu.Unlock()
-			return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), err)
-		}
-	}
-	n := m.joinLocked(ctx, peer, dialers, opts)
-	ends := n.failed
+	n, ends, err := m.joinLocked(ctx, peer, dialers, opts)
 	m.mu.Unlock()
-	return m.wait(ctx, n, ends)
-}
-
-// roomLocked says why no other link may be begun. m.mu is held.
-func (m *ConnectionManager) roomLocked() error {
-	switch {
-	case m.leaving:
-		return errClosed
-	case m.links.n+m.negotiating >= m.cfg.Capacity:
-		return fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.negotiating)
+	if err != nil {
+		return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), err)
 	}
-	return nil
+	return m.wait(ctx, n, ends)
 }
 
 // dialers resolves carriers' names.
@@ -261,7 +246,7 @@ func (m *ConnectionManager) IsConnected(peer identity.DeviceID) bool {
 func (m *ConnectionManager) IsConnecting(peer identity.DeviceID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.negotiations[peer]) > 0
+	return len(m.talks.byDevice[peer]) > 0
 }
 
 const (
@@ -321,13 +306,11 @@ func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer i
 // linkAt makes a link of the caller's own over certain dialers.
 func (m *ConnectionManager) linkAt(ctx context.Context, peer identity.DeviceID, dialers []Dialer) (*link, error) {
 	m.mu.Lock()
-	if err := m.roomLocked(); err != nil {
-		m.mu.Unlock()
+	n, ends, err := m.joinLocked(ctx, peer, dialers, ConnectOptions{Mode: NewLink})
+	m.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	n := m.joinLocked(ctx, peer, dialers, ConnectOptions{Mode: NewLink})
-	ends := n.failed
-	m.mu.Unlock()
 	return m.wait(ctx, n, ends)
 }
 

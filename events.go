@@ -173,7 +173,7 @@ func (m *ConnectionManager) recapLocked() []Event {
 		e.At, e.Initial = l.up, true
 		es = append(es, e)
 	}
-	for peer, of := range m.negotiations {
+	for peer, of := range m.talks.byDevice {
 		for _, n := range of {
 			es = append(es, Event{Kind: Connecting, At: n.begun, Initial: true, Peer: identity.Peer{Device: peer}})
 		}

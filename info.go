@@ -175,7 +175,7 @@ func (t *totals) carrier(name string) *Totals {
 func (m *ConnectionManager) Metrics() Metrics {
 	m.mu.Lock()
 	live, t := m.links.all(), m.totals.Metrics
-	t.Connecting = m.negotiating
+	t.Connecting = m.talks.n
 	t.Carriers = make(map[string]Totals, len(m.totals.carriers))
 	for name, c := range m.totals.carriers {
 		t.Carriers[name] = *c

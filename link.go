@@ -313,7 +313,7 @@ func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err 
 	t.Links++
 	m.bus.tell(l.event(LinkUp, nil))
 	if l.direction == Inbound {
-		m.completeLocked(l)
+		m.talks.complete(l)
 	}
 	return first, crossed, nil
 }

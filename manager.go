@@ -76,16 +76,14 @@ type ConnectionManager struct {
 	transport *transport
 	said      *lru.Cache[identity.DeviceID, *rate.Limiter] // how much was logged about a device
 
-	mu           sync.Mutex
-	leaving      bool // Shutdown or Close was called: nothing new
-	closing      bool // Close was called
-	links        links
-	arriving     map[identity.DeviceID]int
-	negotiations map[identity.DeviceID][]*negotiation
-	negotiating  int // all of them
-	greeting     map[identity.DeviceID]*greetings
-	bus          bus
-	totals       totals
+	mu       sync.Mutex
+	leaving  bool // Shutdown or Close was called: nothing new
+	closing  bool // Close was called
+	links    links
+	arriving map[identity.DeviceID]int
+	talks    talks
+	bus      bus
+	totals   totals
 }
 
 // New makes a manager and starts to accept on its Listeners.
@@ -94,14 +92,13 @@ func New(cfg Config) (*ConnectionManager, error) {
 		return nil, err
 	}
 	m := &ConnectionManager{
-		cfg:          cfg.withDefaults(),
-		done:         make(chan struct{}),
-		arrivals:     make(chan struct{}, maxArrivals),
-		workers:      newWorkers(),
-		arriving:     make(map[identity.DeviceID]int),
-		negotiations: make(map[identity.DeviceID][]*negotiation),
-		greeting:     make(map[identity.DeviceID]*greetings),
-		totals:       totals{carriers: make(map[string]*Totals)},
+		cfg:      cfg.withDefaults(),
+		done:     make(chan struct{}),
+		arrivals: make(chan struct{}, maxArrivals),
+		workers:  newWorkers(),
+		arriving: make(map[identity.DeviceID]int),
+		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]*greetings)},
+		totals:   totals{carriers: make(map[string]*Totals)},
 	}
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,

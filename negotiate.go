@@ -16,59 +16,160 @@ import (
 
 // The pauses between rounds of a negotiation: a quarter of a second at first,
 // which a restarted peer needs, then twice as long each time, up to 10 s, with
-// a random half more or less so that many who lost one peer come back apart.
+// a random half more or less so that many devices that lost one peer come back
+// apart.
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 10 * time.Second
 )
 
-// negotiation is the making of one link, for everyone who waits for it. It goes
-// in rounds: each tries all carriers. Fields without a comment are fixed;
-// ConnectionManager.mu guards the others.
+// errAbandoned is the cause when a negotiation or a unique call has no callers left.
+var errAbandoned = errors.New("nobody waits for it any more")
+
+// talks are the links that this side is making. ConnectionManager.mu guards
+// them and their negotiations: the methods are called while that is held.
+type talks struct {
+	n        int // negotiations
+	byDevice map[identity.DeviceID][]*negotiation
+	greeting map[identity.DeviceID]*greetings
+}
+
+// greetings are the streams to one device on which this side has said hello,
+// and which are not links yet. quiet is closed when there are none.
+type greetings struct {
+	n     int
+	quiet chan struct{}
+}
+
+// negotiation is the making of one link, for every caller that waits for it. It
+// goes in rounds: each tries all carriers.
 type negotiation struct {
 	peer       identity.DeviceID
 	carriers   []string // nil: all
 	deliberate bool     // made for one caller; neither others nor an inbound link join
 	cancel     context.CancelCauseFunc
-	done       chan struct{} // closed when link or err stands
+	done       chan struct{} // closed when link or err is final
 	kick       chan struct{} // has room for one: end the pause
 	begun      time.Time
 
-	waiters int           // who waits at all; without any it ends
-	patient int           // who waits for further rounds
+	waiters int           // callers; without any it ends
+	patient int           // callers that wait for further rounds
 	failed  chan struct{} // closed when the round under way has failed; then replaced
 	rounds  int           // rounds that have failed
 	now     []attempt     // of the round under way
 	before  []Attempt     // of the round before
 	won     bool          // a carrier's link is known; the others' are not needed
 	link    *link         // the link, once it is over
-	err     error         // or why there is none
+	err     error         // why there is none, or why the round before failed
 	over    bool
 }
 
-// attempt is an Attempt, when it began, and whose totals it counts in.
+// attempt is an Attempt, when it began, and the carrier that counts it.
 type attempt struct {
 	Attempt
 	began time.Time
 	of    string
 }
 
-// errAbandoned is the cause when nobody waits for a negotiation any more.
-var errAbandoned = errors.New("nobody waits for it any more")
-
-// joinLocked returns the negotiation for a device, beginning it if need be, and
-// counts the caller in. m.mu is held.
-func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) *negotiation {
-	n := m.underWayLocked(peer, opts)
-	if n == nil {
-		n = m.beginLocked(ctx, peer, dialers, opts.Carriers, opts.Mode == NewLink)
+// joinable returns the negotiation that a caller may join, or nil.
+func (ts *talks) joinable(peer identity.DeviceID, opts ConnectOptions) *negotiation {
+	if opts.Mode == NewLink {
+		return nil
 	}
+	for _, n := range ts.byDevice[peer] {
+		if !n.deliberate && n.waiters > 0 && !n.over && slices.Equal(n.carriers, opts.Carriers) && (n.carriers == nil) == (opts.Carriers == nil) {
+			return n
+		}
+	}
+	return nil
+}
+
+// begin adds a negotiation.
+func (ts *talks) begin(peer identity.DeviceID, opts ConnectOptions, cancel context.CancelCauseFunc) *negotiation {
+	n := &negotiation{
+		peer: peer, carriers: opts.Carriers, deliberate: opts.Mode == NewLink, cancel: cancel, begun: time.Now(),
+		done: make(chan struct{}), kick: make(chan struct{}, 1), failed: make(chan struct{}),
+	}
+	ts.byDevice[peer] = append(ts.byDevice[peer], n)
+	ts.n++
+	return n
+}
+
+// end gives the callers a link, or why there is none; false if they have it.
+func (ts *talks) end(n *negotiation, l *link, err error) bool {
+	if n.over {
+		return false
+	}
+	n.over, n.link, n.err = true, l, err
+	of := slices.DeleteFunc(ts.byDevice[n.peer], func(o *negotiation) bool { return o == n })
+	if ts.byDevice[n.peer] = of; len(of) == 0 {
+		delete(ts.byDevice, n.peer)
+	}
+	ts.n--
+	close(n.done)
+	return true
+}
+
+// complete gives an inbound link to the callers that wait for one to its device:
+// there is no need to make another.
+func (ts *talks) complete(l *link) {
+	for _, n := range slices.Clone(ts.byDevice[l.peer.Device]) {
+		if !n.deliberate && (n.carriers == nil || slices.Contains(n.carriers, l.carrier)) {
+			ts.end(n, l, nil)
+			n.cancel(errCrossed)
+		}
+	}
+}
+
+// greet notes that this side is about to say hello on a stream; false if the
+// negotiation is over, so that the peer does not hear of a link without use.
+func (ts *talks) greet(n *negotiation) bool {
+	if n.over || n.deliberate {
+		return !n.over
+	}
+	g := ts.greeting[n.peer]
+	if g == nil {
+		g = &greetings{quiet: make(chan struct{})}
+		ts.greeting[n.peer] = g
+	}
+	g.n++
+	return true
+}
+
+// greeted notes that the link of a stream is known, or is not to be.
+func (ts *talks) greeted(n *negotiation) {
+	if n.deliberate {
+		return
+	}
+	g := ts.greeting[n.peer]
+	if g.n--; g.n == 0 {
+		close(g.quiet)
+		delete(ts.greeting, n.peer)
+	}
+}
+
+// join counts a caller in. ends is closed when the round under way has failed:
+// a caller that is not patient waits no longer.
+func (n *negotiation) join(ctx context.Context) (ends <-chan struct{}) {
 	n.waiters++
+	n.hurry()
 	if isPatient(ctx) {
 		n.patient++
+		return nil
 	}
-	n.hurry()
-	return n
+	return n.failed
+}
+
+// leave counts a caller out, and returns what it is told.
+func (n *negotiation) leave(ctx context.Context) error {
+	n.waiters--
+	if isPatient(ctx) {
+		n.patient--
+	}
+	if ctx.Err() != nil {
+		return n.failure(context.Cause(ctx))
+	}
+	return n.err
 }
 
 // isPatient reports whether a caller waits for further rounds: until the
@@ -78,42 +179,76 @@ func isPatient(ctx context.Context) bool {
 	return ok
 }
 
-// underWayLocked returns the negotiation that a caller may join, or nil. m.mu is held.
-func (m *ConnectionManager) underWayLocked(peer identity.DeviceID, opts ConnectOptions) *negotiation {
-	if opts.Mode == NewLink {
-		return nil
+// hurry ends the pause between two rounds, if there is one.
+func (n *negotiation) hurry() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
 	}
-	for _, n := range m.negotiations[peer] {
-		if !n.deliberate && n.waiters > 0 && !n.over && slices.Equal(n.carriers, opts.Carriers) && (n.carriers == nil) == (opts.Carriers == nil) {
-			return n
+}
+
+// pause ends a round that failed: callers that are not patient are told. It
+// reports whether there are others.
+func (n *negotiation) pause(err error) bool {
+	if n.over || n.patient == 0 {
+		return false
+	}
+	n.rounds++
+	n.before = n.before[:0:0]
+	for _, a := range n.now {
+		n.before = append(n.before, a.Attempt)
+	}
+	n.now, n.err = nil, err
+	close(n.failed)
+	n.failed = make(chan struct{})
+	select {
+	case <-n.kick: // it was for the round that has failed
+	default:
+	}
+	return true
+}
+
+// failure tells of the attempts of this round and the one before.
+func (n *negotiation) failure(cause error) error {
+	e := &ConnectError{Peer: n.peer, Rounds: n.rounds + 1, Err: cause, Attempts: slices.Clone(n.before)}
+	if len(n.now) == 0 && n.rounds > 0 {
+		e.Rounds = n.rounds
+	}
+	for _, a := range n.now {
+		if a.Err == nil {
+			a.Took = time.Since(a.began)
 		}
+		e.Attempts = append(e.Attempts, a.Attempt)
 	}
-	return nil
+	return e
 }
 
-// beginLocked begins a negotiation. m.mu is held.
-func (m *ConnectionManager) beginLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, carriers []string, alone bool) *negotiation {
-	n := &negotiation{
-		peer: peer, carriers: carriers, deliberate: alone, begun: time.Now(),
-		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		failed: make(chan struct{}),
+// joinLocked returns the negotiation for a device, beginning it if need be, and
+// counts the caller in. ends is what join returns. m.mu is held.
+func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) (n *negotiation, ends <-chan struct{}, err error) {
+	n = m.talks.joinable(peer, opts)
+	switch {
+	case n != nil:
+	case m.leaving:
+		return nil, nil, errClosed
+	case m.links.n+m.talks.n >= m.cfg.Capacity:
+		return nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.talks.n)
+	default:
+		// The first caller's values go along (its trace), its end does not.
+		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		n = m.talks.begin(peer, opts, cancel)
+		m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
+		m.wg.Go(func() {
+			stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
+			defer stop()
+			defer cancel(nil)
+			m.negotiate(run, n, dialers)
+		})
 	}
-	// The first caller's values go along (its trace), its end does not.
-	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	n.cancel = cancel
-	m.negotiations[peer] = append(m.negotiations[peer], n)
-	m.negotiating++
-	m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
-	m.wg.Go(func() {
-		stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
-		defer stop()
-		defer cancel(nil)
-		m.negotiate(run, n, dialers)
-	})
-	return n
+	return n, n.join(ctx), nil
 }
 
-// negotiate runs rounds until one brings a link, nobody waits for the next, or
+// negotiate runs rounds until one brings a link, no caller waits for the next, or
 // there is no hope in one.
 func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, dialers []Dialer) {
 	pauses := backoff.NewExponentialBackOff()
@@ -139,78 +274,33 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 	}
 }
 
-// pause ends a round that failed: who does not wait for another is told. It
-// reports whether anybody does.
+// pause ends a round that failed, and reports whether there is to be another.
 func (m *ConnectionManager) pause(n *negotiation, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n.over || n.patient == 0 {
-		return false
+	again := n.pause(err)
+	if again {
+		m.bus.tell(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
 	}
-	n.rounds++
-	n.before = n.before[:0:0]
-	for _, a := range n.now {
-		n.before = append(n.before, a.Attempt)
-	}
-	n.now, n.err = nil, err
-	close(n.failed)
-	n.failed = make(chan struct{})
-	select {
-	case <-n.kick: // it was for the round that has failed
-	default:
-	}
-	m.bus.tell(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
-	return true
-}
-
-// hurry ends the pause between two rounds, if there is one.
-func (n *negotiation) hurry() {
-	select {
-	case n.kick <- struct{}{}:
-	default:
-	}
+	return again
 }
 
 // settle ends a negotiation, unless an inbound link has done so before.
 func (m *ConnectionManager) settle(n *negotiation, l *link, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !n.over {
-		m.settleLocked(n, l, err)
-	}
+	m.settleLocked(n, l, err)
 }
 
 func (m *ConnectionManager) settleLocked(n *negotiation, l *link, err error) {
-	n.over, n.link, n.err = true, l, err
-	m.negotiations[n.peer] = slices.DeleteFunc(m.negotiations[n.peer], func(o *negotiation) bool { return o == n })
-	if len(m.negotiations[n.peer]) == 0 {
-		delete(m.negotiations, n.peer)
-	}
-	m.negotiating--
-	if err != nil {
+	if m.talks.end(n, l, err) && err != nil {
 		m.totals.Failed++
 		m.bus.tell(Event{Kind: ConnectFailed, Peer: identity.Peer{Device: n.peer}, Err: err})
 	}
-	close(n.done)
 }
 
-// completeLocked gives an inbound link to those who wait for one to its
-// device: there is no need to make another. m.mu is held.
-func (m *ConnectionManager) completeLocked(l *link) {
-	for _, n := range slices.Clone(m.negotiations[l.peer.Device]) {
-		if !n.deliberate && (n.carriers == nil || slices.Contains(n.carriers, l.carrier)) {
-			m.settleLocked(n, l, nil)
-			n.cancel(errCrossed)
-		}
-	}
-}
-
-// wait waits for a negotiation's end, or the caller's. ends is the failed
-// channel of the round that the caller joined.
+// wait waits for a negotiation's end, or the caller's. ends is what join returned.
 func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-chan struct{}) (*link, error) {
-	if isPatient(ctx) {
-		ends = nil
-	}
 	select {
 	case <-n.done:
 		return n.link, n.err
@@ -222,44 +312,22 @@ func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-cha
 	if n.over {
 		return n.link, n.err
 	}
-	n.waiters--
-	if isPatient(ctx) {
-		n.patient--
-	}
-	err := n.err // of the round that has failed
-	if ctx.Err() != nil {
-		err = n.failureLocked(context.Cause(ctx))
-	}
+	err := n.leave(ctx)
 	if n.waiters == 0 {
-		m.settleLocked(n, nil, n.failureLocked(errAbandoned))
+		m.settleLocked(n, nil, n.failure(errAbandoned))
 		n.cancel(errAbandoned)
 	}
 	return nil, err
 }
 
-// failure tells of the attempts of this round and the one before.
+// failure is the negotiation's.
 func (m *ConnectionManager) failure(n *negotiation, cause error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return n.failureLocked(cause)
+	return n.failure(cause)
 }
 
-// failureLocked is failure while ConnectionManager.mu is held.
-func (n *negotiation) failureLocked(cause error) error {
-	e := &ConnectError{Peer: n.peer, Rounds: n.rounds + 1, Err: cause, Attempts: slices.Clone(n.before)}
-	if len(n.now) == 0 && n.rounds > 0 {
-		e.Rounds = n.rounds
-	}
-	for _, a := range n.now {
-		if a.Err == nil {
-			a.Took = time.Since(a.began)
-		}
-		e.Attempts = append(e.Attempts, a.Attempt)
-	}
-	return e
-}
-
-// began notes that a carrier begins to try; ended, how that came out.
+// began notes that a carrier begins to try, and returns the attempt's number.
 func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -267,6 +335,7 @@ func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
 	return len(n.now) - 1
 }
 
+// ended notes why an attempt failed.
 func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -290,47 +359,6 @@ func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout
 		}
 	}
 }
-
-// greetings are the streams to one device on which this side has said hello,
-// and which are not links yet. quiet is closed when there are none.
-type greetings struct {
-	n     int
-	quiet chan struct{}
-}
-
-// mayRaise notes that this side is about to say hello on a stream; false if
-// the negotiation is over, so that no peer hears of a link that nobody wants.
-func (m *ConnectionManager) mayRaise(n *negotiation) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n.over || n.deliberate {
-		return !n.over
-	}
-	g := m.greeting[n.peer]
-	if g == nil {
-		g = &greetings{quiet: make(chan struct{})}
-		m.greeting[n.peer] = g
-	}
-	g.n++
-	return true
-}
-
-// raised notes that the link of a stream is known, or is not to be.
-func (m *ConnectionManager) raised(n *negotiation) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n.deliberate {
-		return
-	}
-	g := m.greeting[n.peer]
-	if g.n--; g.n == 0 {
-		close(g.quiet)
-		delete(m.greeting, n.peer)
-	}
-}
-
-// noteFailure tells the trace of the first caller.
-func noteFailure(ctx context.Context, err error) { trace.Note(ctx, trace.AttemptFailed, "%v", err) }
 
 type result struct {
 	link    *link
@@ -387,7 +415,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 			}
 			verdict := judge(r.err)
 			m.ended(n, r.attempt, verdict.err)
-			noteFailure(ctx, verdict.err)
+			trace.Note(ctx, trace.AttemptFailed, "%v", verdict.err)
 			hopeless = hopeless && verdict.hopeless
 			if verdict.final {
 				return nil, true, m.failure(n, nil)
@@ -403,7 +431,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 }
 
 // after is time.After, but for the past a channel that is ready by itself: in a
-// test's time bubble, channel timers that have run out before anybody waited
+// test's time bubble, channel timers that have run out before a goroutine waited
 // for them crash Go 1.26's race detector if two goroutines meet them at once.
 func after(d time.Duration) <-chan time.Time {
 	if d > 0 {
@@ -422,7 +450,7 @@ func (m *ConnectionManager) headStart(d Dialer) time.Duration {
 	return max(m.cfg.HeadStart, 0)
 }
 
-// errLost is why a carrier was stopped that another one has overtaken.
+// errLost is why a carrier was stopped: another one has overtaken it.
 var errLost = errors.New("another carrier was faster")
 
 // verdict is what a failed attempt means.
@@ -432,8 +460,9 @@ type verdict struct {
 	hopeless bool // this carrier would fail again
 }
 
-// judge tells how an attempt failed (see Dialer). A TLS alert is the device's refusal over
-// that carrier, but somebody on the path can forge one: the others still try.
+// judge tells how an attempt failed (see Dialer). A TLS alert is the device's
+// refusal over that carrier, but an attacker on the path can forge one: the
+// others still try.
 func judge(err error) verdict {
 	var said interface{ Refused() string }
 	var lasting interface{ Permanent() bool }
@@ -463,11 +492,18 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 		_ = conn.Close()
 		return nil, fmt.Errorf("the stream ends at device %s", proven.Device)
 	}
-	if !m.mayRaise(n) {
+	m.mu.Lock()
+	wanted := m.talks.greet(n)
+	m.mu.Unlock()
+	if !wanted {
 		_ = conn.Close()
 		return nil, errLost
 	}
-	defer m.raised(n)
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.talks.greeted(n)
+	}()
 	l := &link{peer: proven, carrier: carrierOf(d), direction: Outbound, deliberate: n.deliberate || n.carriers != nil, of: n}
 	if _, err := m.raise(ctx, l, conn); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.path, err)

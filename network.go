@@ -23,7 +23,7 @@ const stormStep = 10 * time.Millisecond
 // Link.BeaconTimeout, or goes on if it answers after all. It does not wait.
 func (m *ConnectionManager) ConnectivityChanged() {
 	m.mu.Lock()
-	for _, of := range m.negotiations {
+	for _, of := range m.talks.byDevice {
 		for _, n := range of {
 			n.hurry()
 		}
