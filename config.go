@@ -17,11 +17,13 @@ import (
 // returns an error that tells what was tried. What ConnectDevice does about it
 // depends on the error, or one that it wraps:
 //
-//   - With a method Refused() string, the device itself said no: no other
-//     carrier is tried.
-//   - With a method Permanent() bool that returns true, a TLS alert of the far
-//     end, and identity.ErrNotTrusted mean that this carrier would fail again: it
-//     is given up, others are tried, and if all say so there is no further round.
+//   - With a method Refused() string, the device itself said no, and ErrRefused is
+//     matched: no other carrier is tried. With a method Unproven() bool that
+//     returns true besides, the far end had not proven that it is the device:
+//     others are tried, as after a TLS alert of the far end.
+//   - After those two, an error with a method Permanent() bool that returns true,
+//     and identity.ErrNotTrusted, this carrier would fail again: it is given up,
+//     others are tried, and if all say so there is no further round.
 //   - Any other is a failure of the moment.
 //
 // A stream may carry datagrams, too. If it has

@@ -465,11 +465,12 @@ type verdict struct {
 // others still try.
 func judge(err error) verdict {
 	var said interface{ Refused() string }
+	var unproven interface{ Unproven() bool }
 	var lasting interface{ Permanent() bool }
 	var alert *net.OpError
 	switch {
 	case errors.As(err, &said):
-		return verdict{refusal{err}, true, true}
+		return verdict{refusal{err}, !errors.As(err, &unproven) || !unproven.Unproven(), true}
 	case errors.Is(err, ErrRefused):
 		return verdict{err, true, true}
 	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls's word for an alert

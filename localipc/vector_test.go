@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,12 +37,13 @@ type vectors struct {
 	CalleeProof     string `json:"callee_proof"`
 	Ready           string `json:"ready"`
 	Refused         string `json:"refused"`
+	RefusedCaller   string `json:"refused_caller"`
 	Announcement    string `json:"announcement"`
 }
 
 const vectorComment = "A handshake over a local socket, and an announcement (docs/protocol.md, \"On one machine\"). " +
 	"Messages are kind:uint8, length:uint16, body. Nonces are 32 times 0xa1 and 0xb2. A statement is what its side signs, for the " +
-	"purpose \"local caller\" or \"local callee\". Service hello is the caller's that asks for shared memory. The announcement is bob's."
+	"purpose \"local caller\" or \"local callee\". Service hello is the caller's that asks for shared memory. Refused caller has a code: the device does not want the caller. The announcement is bob's."
 
 func fixedIdentity(t *testing.T, name string) *identity.Identity {
 	t.Helper()
@@ -83,15 +85,16 @@ func makeVectors(t *testing.T, alice, bob *identity.Identity, at time.Time) vect
 	first := x.statement(callers)
 	x.first = prove(alice, caller, first, callers)
 	second := x.statement(callees)
-	var refused bytes.Buffer
+	var refused, refusedCaller bytes.Buffer
 	refuse(&refused, errors.New("service \"pigeon\" is not offered"))
+	refuse(&refusedCaller, fmt.Errorf("%w: device 0a1b is banned", identity.ErrBanned))
 	return vectors{
 		Comment: vectorComment, UnixMilli: at.UnixMilli(), Alice: alice.DeviceID().String(), Bob: bob.DeviceID().String(),
 		UID: callers.uid, CallerPID: callers.pid, CalleePID: callees.pid,
 		CallerHello: message(kindHello, x.hellos[0]), ServiceHello: message(kindHello, service), CalleeHello: message(kindHello, x.hellos[1]),
 		CallerStatement: hex.EncodeToString(first), CallerProof: message(kindProof, x.first),
 		CalleeStatement: hex.EncodeToString(second), CalleeProof: message(kindProof, prove(bob, callee, second, callees)),
-		Ready: message(kindReady, nil), Refused: hex.EncodeToString(refused.Bytes()),
+		Ready: message(kindReady, nil), Refused: hex.EncodeToString(refused.Bytes()), RefusedCaller: hex.EncodeToString(refusedCaller.Bytes()),
 		Announcement: hex.EncodeToString(must(Config{Identity: bob, Services: []string{"shm"}}.announce(callees.pid, at))),
 	}
 }
@@ -151,12 +154,15 @@ func checkHandshake(t *testing.T, v vectors, alice, bob *identity.Identity) {
 	if b := read(v.Ready, kindReady); len(b) != 0 {
 		t.Errorf("ready has %d bytes", len(b))
 	}
-	refused, err := hex.DecodeString(v.Refused)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := receive(bytes.NewReader(refused), kindReady); !errors.Is(err, ErrRefused) {
-		t.Errorf("refused: %v", err)
+	for said, forGood := range map[string]bool{v.Refused: false, v.RefusedCaller: true} {
+		refused, err := hex.DecodeString(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = receive(bytes.NewReader(refused), kindReady)
+		if _, ok := errors.AsType[unwanted](err); !errors.Is(err, ErrRefused) || ok != forGood {
+			t.Errorf("refused: %v", err)
+		}
 	}
 	announcement, err := hex.DecodeString(v.Announcement)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 //	           callee: ["peerlink/local", version, protection, device bin(32), nonce bin(32)]
 //	2 proof    [chain, process id, user id, signature]
 //	3 ready    []
-//	4 refused  [reason, at most 200 bytes]
+//	4 refused  [reason, at most 200 bytes, code]   the code only if there is one
 //
 // in this order: hello, hello, caller's proof, callee's proof, ready. The
 // hello's first two elements and its framing stay the same in all versions.
@@ -41,6 +41,10 @@ const (
 	maxSig      = 72      // ASN.1 P-256
 	maxPID      = 1 << 31
 	maxUID      = 1<<32 - 1
+
+	// codeRefused says that the device does not want the caller, whatever it tries
+	// (docs/protocol.md, "Codes").
+	codeRefused = 6
 )
 
 // refusal is what the far end said, bounded and not believed.
@@ -49,12 +53,15 @@ type refusal string
 func (r refusal) Error() string { return fmt.Sprintf("%v: %q", ErrRefused, string(r)) }
 func (r refusal) Unwrap() error { return ErrRefused }
 
-// Permanent reports that a further call would be refused alike: by a trust store.
-func (r refusal) Permanent() bool { return r == notTrusted }
+// unwanted is a refusal because of who the caller is.
+type unwanted struct{ refusal }
 
-// notTrusted is what a device hears that the trust store refuses: which part of
-// its chain is the reason is none of its business.
-const notTrusted = "not trusted"
+// Refused returns the reason. A connection manager that races carriers knows by
+// this method that the device said no.
+func (u unwanted) Refused() string { return string(u.refusal) }
+
+// Unproven reports true: the device had not proven itself before it refused.
+func (unwanted) Unproven() bool { return true }
 
 // pack writes its arguments as one msgpack array, integers as short as possible.
 func pack(values ...any) ([]byte, error) {
@@ -115,12 +122,20 @@ func ended(err error) error {
 
 func readRefusal(body []byte) error {
 	r := packed.NewReader(body)
-	if _, err := r.Array(1 + maxExtra); err != nil {
+	n, err := r.Array(2 + maxExtra)
+	if err != nil {
 		return err
 	}
 	reason, err := r.String(maxReason)
-	if err != nil {
+	var code uint64
+	if err == nil && n > 1 {
+		code, err = r.Uint(1<<32 - 1)
+	}
+	switch {
+	case err != nil:
 		return err
+	case code == codeRefused:
+		return unwanted{refusal(reason)}
 	}
 	return refusal(reason)
 }
@@ -128,13 +143,15 @@ func readRefusal(body []byte) error {
 // refuse tells the far end why, as far as it still listens.
 func refuse(w io.Writer, cause error) {
 	reason := cause.Error()
-	if errors.Is(cause, identity.ErrNotTrusted) {
-		reason = notTrusted
-	}
 	if len(reason) > maxReason {
 		reason = string(bytes.ToValidUTF8([]byte(reason[:maxReason]), nil))
 	}
-	if body, err := pack(reason); err == nil {
+	said := []any{reason}
+	if errors.Is(cause, identity.ErrNotTrusted) {
+		// Which part of its chain is the reason is none of the caller's business.
+		said = []any{"not trusted", codeRefused}
+	}
+	if body, err := pack(said...); err == nil {
 		_ = send(w, kindRefused, body)
 	}
 }
