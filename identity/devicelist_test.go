@@ -101,7 +101,7 @@ func TestDamagedDeviceListsAreRefused(t *testing.T) {
 		}
 	}
 	keyLen := int(binary.BigEndian.Uint16(good[4:]))
-	ids := len(deviceListMagic) + 2 + keyLen + 8 + 8 + 2
+	ids := len(deviceLists.magic) + 2 + keyLen + 8 + 8 + 2
 	const one = idLen + 2 // a device whose name has one byte
 	signed := func(purpose string, edit func(b []byte)) []byte {
 		b := bytes.Clone(good[:len(good)-1-64])
@@ -112,7 +112,7 @@ func TestDamagedDeviceListsAreRefused(t *testing.T) {
 		}
 		return append(append(b, byte(len(sig))), sig...)
 	}
-	if _, err := ParseDeviceList(signed(deviceListPurpose, func([]byte) {})); err != nil {
+	if _, err := ParseDeviceList(signed(deviceLists.purpose, func([]byte) {})); err != nil {
 		t.Fatalf("signed again without a change: %v", err)
 	}
 	for what, b := range map[string][]byte{
@@ -121,19 +121,43 @@ func TestDamagedDeviceListsAreRefused(t *testing.T) {
 		"another block":    []byte("-----BEGIN PEERLINK REVOCATIONS-----\nAAAA\n-----END PEERLINK REVOCATIONS-----\n"),
 		"endless PEM":      append([]byte("-----BEGIN PEERLINK DEVICES-----\n"), make([]byte, 2*MaxDeviceListLen)...),
 		"endless":          append(bytes.Clone(good), make([]byte, MaxDeviceListLen)...),
-		"count past list":  signed(deviceListPurpose, func(b []byte) { binary.BigEndian.PutUint16(b[ids-2:], MaxDevices) }),
-		"count past most":  signed(deviceListPurpose, func(b []byte) { binary.BigEndian.PutUint16(b[ids-2:], 0xffff) }),
-		"twice the same":   signed(deviceListPurpose, func(b []byte) { copy(b[ids+one:], b[ids:ids+one]) }),
-		"out of order":     signed(deviceListPurpose, func(b []byte) { b[ids] = 0xff }),
-		"no device":        signed(deviceListPurpose, func(b []byte) { clear(b[ids : ids+idLen]) }),
-		"no name":          signed(deviceListPurpose, func(b []byte) { b[ids+idLen] = 0 }),
-		"name past most":   signed(deviceListPurpose, func(b []byte) { b[ids+idLen] = MaxNameLen + 1 }),
-		"unprintable name": signed(deviceListPurpose, func(b []byte) { b[ids+idLen+1] = 7 }),
-		"another purpose":  signed(revocationPurpose, func([]byte) {}),
+		"count past list":  signed(deviceLists.purpose, func(b []byte) { binary.BigEndian.PutUint16(b[ids-2:], MaxDevices) }),
+		"count past most":  signed(deviceLists.purpose, func(b []byte) { binary.BigEndian.PutUint16(b[ids-2:], 0xffff) }),
+		"twice the same":   signed(deviceLists.purpose, func(b []byte) { copy(b[ids+one:], b[ids:ids+one]) }),
+		"out of order":     signed(deviceLists.purpose, func(b []byte) { b[ids] = 0xff }),
+		"no device":        signed(deviceLists.purpose, func(b []byte) { clear(b[ids : ids+idLen]) }),
+		"no name":          signed(deviceLists.purpose, func(b []byte) { b[ids+idLen] = 0 }),
+		"name past most":   signed(deviceLists.purpose, func(b []byte) { b[ids+idLen] = MaxNameLen + 1 }),
+		"unprintable name": signed(deviceLists.purpose, func(b []byte) { b[ids+idLen+1] = 7 }),
+		"another purpose":  signed(revocationLists.purpose, func([]byte) {}),
 	} {
 		if l, err := ParseDeviceList(b); !errors.Is(err, ErrDeviceList) {
 			t.Errorf("%s: %v, %v", what, l, err)
 		}
+	}
+}
+
+func TestAListOfAnyKindIsRead(t *testing.T) {
+	key := newEd25519(t)
+	devices, revoked := list(t, key, 1, ListedDevice{someDevice(1), "a"}), revoke(t, key, 2, someDevice(2))
+	for want, b := range map[string][]byte{
+		"*identity.DeviceList device list 1":         rawList(devices),
+		"*identity.RevocationList revocation list 2": raw(revoked),
+		"<nil> <nil>": []byte("PLX1 of a later version"),
+	} {
+		l, err := ParseList(b)
+		if err != nil || !strings.HasPrefix(fmt.Sprintf("%T %v", l, l), want) {
+			t.Errorf("%T %v, %v, want %s", l, l, err, want)
+		}
+	}
+	if l, err := ParseList(nil); l != nil || err != nil {
+		t.Errorf("nothing: %v, %v", l, err)
+	}
+	if _, err := ParseList(rawList(devices)[:40]); !errors.Is(err, ErrDeviceList) {
+		t.Errorf("a device list that is cut off: %v", err)
+	}
+	if _, err := ParseList(raw(revoked)[:40]); !errors.Is(err, ErrRevocations) {
+		t.Errorf("a revocation list that is cut off: %v", err)
 	}
 }
 
@@ -167,7 +191,7 @@ func FuzzParseDeviceList(f *testing.F) {
 	text, _ := l.MarshalText()
 	f.Add(rawList(l))
 	f.Add(text)
-	f.Add([]byte(deviceListMagic))
+	f.Add([]byte(deviceLists.magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := ParseDeviceList(b)
 		if err != nil {

@@ -78,7 +78,7 @@ func TestOnlyTheAccountsKeyRevokes(t *testing.T) {
 	if _, err := id.RevocationList(1, many...); err == nil {
 		t.Error("a list past its bound was made")
 	}
-	if l, err := id.RevocationList(MaxRevocationNumber, many[1:]...); err != nil || len(raw(l)) > maxRevocationLen {
+	if l, err := id.RevocationList(MaxRevocationNumber, many[1:]...); err != nil || len(raw(l)) > revocationLists.maxLen() {
 		t.Errorf("the longest list: %v", err)
 	}
 	if _, err := id.RevocationList(MaxRevocationNumber + 1); err == nil {
@@ -101,10 +101,10 @@ func TestDamagedRevocationListsAreRefused(t *testing.T) {
 		}
 	}
 	keyLen := int(binary.BigEndian.Uint16(good[4:]))
-	ids := len(revocationMagic) + 2 + keyLen + 8 + 8 + 2
+	ids := len(revocationLists.magic) + 2 + keyLen + 8 + 8 + 2
 	signed := func(edit func(b []byte) []byte) []byte { // by the right key, but malformed
 		b := edit(bytes.Clone(good[:len(good)-1-64]))
-		sig, err := sign(key, revocationPurpose, b)
+		sig, err := sign(key, revocationLists.purpose, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,8 +114,8 @@ func TestDamagedRevocationListsAreRefused(t *testing.T) {
 		"nothing":         nil,
 		"bytes follow":    append(bytes.Clone(good), 0),
 		"PEM of a key":    []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-		"endless PEM":     append([]byte("-----BEGIN PEERLINK REVOCATIONS-----\n"), make([]byte, 2*maxRevocationLen)...),
-		"endless":         append(bytes.Clone(good), make([]byte, maxRevocationLen)...),
+		"endless PEM":     append([]byte("-----BEGIN PEERLINK REVOCATIONS-----\n"), make([]byte, 2*revocationLists.maxLen())...),
+		"endless":         append(bytes.Clone(good), make([]byte, revocationLists.maxLen())...),
 		"count past ids":  signed(func(b []byte) []byte { binary.BigEndian.PutUint16(b[ids-2:], MaxRevoked); return b }),
 		"count past most": signed(func(b []byte) []byte { binary.BigEndian.PutUint16(b[ids-2:], 0xffff); return b }),
 		"twice the same":  signed(func(b []byte) []byte { copy(b[ids+revokedLen:], b[ids:ids+revokedLen]); return b }),
@@ -124,7 +124,7 @@ func TestDamagedRevocationListsAreRefused(t *testing.T) {
 		"key too long":    signed(func(b []byte) []byte { binary.BigEndian.PutUint16(b[4:], 0xffff); return b }),
 		"another's signature": func() []byte {
 			b := bytes.Clone(good[:len(good)-64])
-			sig, _ := sign(newEd25519(t), revocationPurpose, b[:len(b)-1])
+			sig, _ := sign(newEd25519(t), revocationLists.purpose, b[:len(b)-1])
 			return append(b, sig...)
 		}(),
 		"signed for another purpose": func() []byte {
@@ -339,7 +339,7 @@ func FuzzParseRevocationList(f *testing.F) {
 	text, _ := l.MarshalText()
 	f.Add(raw(l))
 	f.Add(text)
-	f.Add([]byte(revocationMagic))
+	f.Add([]byte(revocationLists.magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := ParseRevocationList(b)
 		if err != nil {

@@ -31,7 +31,7 @@ type revocations struct {
 // add takes a list; changed false says that it is held already. After an error
 // nothing has changed.
 func (r *revocations) add(l *RevocationList) (changed bool, err error) {
-	held := r.lists[l.issuer]
+	held := r.lists[l.signer]
 	for _, h := range held {
 		if bytes.Equal(h.raw, l.raw) {
 			return false, nil
@@ -41,24 +41,24 @@ func (r *revocations) add(l *RevocationList) (changed bool, err error) {
 	if len(held) > 0 {
 		switch now := held[0].number; {
 		case l.number < now:
-			return false, fmt.Errorf("%w: number %d of account %s, this one is number %d", ErrOutdated, now, l.issuer, l.number)
+			return false, fmt.Errorf("%w: number %d of account %s, this one is number %d", ErrOutdated, now, l.signer, l.number)
 		case l.number > now:
 			gone, held = count(held), nil
 		}
 	}
 	switch {
 	case len(held) >= maxTwins:
-		return false, fmt.Errorf("identity: account %s has signed more than %d revocation lists with the number %d: have it make one with a higher number", l.issuer, maxTwins, l.number)
-	case len(r.lists[l.issuer]) == 0 && len(r.lists) >= maxIssuers:
+		return false, fmt.Errorf("identity: account %s has signed more than %d revocation lists with the number %d: have it make one with a higher number", l.signer, maxTwins, l.number)
+	case len(r.lists[l.signer]) == 0 && len(r.lists) >= maxIssuers:
 		return false, fmt.Errorf("identity: the trust store is full (revocation lists of %d issuers)", maxIssuers)
-	case r.ids-gone+len(l.who) > maxDecisions:
+	case r.ids-gone+len(l.items) > maxDecisions:
 		return false, fmt.Errorf("identity: the trust store is full (more than %d revoked ids)", maxDecisions)
 	}
 	if r.lists == nil {
 		r.lists = make(map[AccountID][]*RevocationList)
 	}
-	r.lists[l.issuer] = append(slices.Clone(held), l)
-	r.ids += len(l.who) - gone
+	r.lists[l.signer] = append(slices.Clone(held), l)
+	r.ids += len(l.items) - gone
 	return true, nil
 }
 
@@ -69,7 +69,7 @@ func (r *revocations) remove(digest [sha256.Size]byte) bool {
 		if i < 0 {
 			continue
 		}
-		r.ids -= len(ls[i].who)
+		r.ids -= len(ls[i].items)
 		if ls = slices.Delete(slices.Clone(ls), i, i+1); len(ls) == 0 {
 			delete(r.lists, issuer)
 		} else {
@@ -82,7 +82,7 @@ func (r *revocations) remove(digest [sha256.Size]byte) bool {
 
 func count(ls []*RevocationList) (n int) {
 	for _, l := range ls {
-		n += len(l.who)
+		n += len(l.items)
 	}
 	return n
 }
@@ -139,8 +139,8 @@ func (r *revocations) read(s string) error {
 	if err != nil {
 		return err
 	}
-	if held := r.lists[l.issuer]; len(held) > 0 && held[0].number != l.number {
-		return fmt.Errorf("revocation lists of account %s with the numbers %d and %d: which one holds?", l.issuer, held[0].number, l.number)
+	if held := r.lists[l.signer]; len(held) > 0 && held[0].number != l.number {
+		return fmt.Errorf("revocation lists of account %s with the numbers %d and %d: which one holds?", l.signer, held[0].number, l.number)
 	}
 	_, err = r.add(l)
 	return err

@@ -302,27 +302,22 @@ func (v *devices) believe(b []byte, from identity.Peer) error {
 	if len(b) > maxListLen {
 		return fmt.Errorf("a list of %d bytes", len(b))
 	}
-	if !v.friend(from) || len(b) < 4 {
+	if !v.friend(from) {
 		return nil
 	}
+	list, err := identity.ParseList(b)
+	if err != nil {
+		return err
+	}
 	var changed bool
-	switch string(b[:4]) {
-	case "PLD1":
-		l, err := identity.ParseDeviceList(b)
-		if err != nil {
-			return err
-		}
-		if changed, err = v.learn(l, from); err != nil && !errors.Is(err, account.ErrOutdatedDevices) {
-			return err
-		}
-	case "PLR1":
-		l, err := identity.ParseRevocationList(b)
-		if err != nil {
-			return err
-		}
-		if changed, err = v.revoked(l, from); err != nil && !errors.Is(err, identity.ErrOutdated) {
-			return err
-		}
+	switch l := list.(type) {
+	case *identity.DeviceList:
+		changed, err = v.learn(l, from)
+	case *identity.RevocationList:
+		changed, err = v.revoked(l, from)
+	}
+	if err != nil && !errors.Is(err, account.ErrOutdatedDevices) && !errors.Is(err, identity.ErrOutdated) {
+		return err
 	}
 	if changed && v.own(from) { // the account's other devices and contacts are to know, too
 		v.spawn(func() { v.push(v.ctx, from.Device) })
