@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"peerlink/internal/atomicfile"
 )
 
 // The files of an account.
@@ -40,7 +42,7 @@ func (d dirFiles) path(name string) string { return filepath.Join(string(d), nam
 // replace writes b aside, syncs it and renames it to name. The file is for
 // this user only.
 func (d dirFiles) replace(name string, b []byte) error {
-	if err := writeAtomically(d.path(name), b); err != nil {
+	if err := atomicfile.Write(d.path(name), b); err != nil {
 		return fmt.Errorf("write %s: %w", d.path(name), err)
 	}
 	return nil
@@ -116,7 +118,7 @@ func (d dirFiles) sweep() error {
 	return nil
 }
 
-// isLeftover recognises writeAtomically's names: a dot, the file's name and a
+// isLeftover recognises what atomicfile may leave: a dot, the file's name and a
 // number.
 func isLeftover(name string) bool {
 	if rest, ok := strings.CutPrefix(name, "."+keptPrefix); ok {

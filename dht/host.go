@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/google/renameio/v2/maybe"
 	"github.com/libp2p/go-libp2p"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -28,6 +27,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	xrate "github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"peerlink/internal/atomicfile"
 )
 
 // The private network: nothing here speaks the public one's protocols.
@@ -238,7 +239,7 @@ func makeNodeKey(path string) ([]byte, error) {
 	}
 	seed := make([]byte, ed25519.SeedSize)
 	_, _ = rand.Read(seed) // never fails
-	if err := maybe.WriteFile(path, seed, 0o600); err != nil {
+	if err := atomicfile.Write(path, seed); err != nil {
 		return nil, fmt.Errorf("dht: write node key: %w", err)
 	}
 	return seed, nil

@@ -23,7 +23,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/google/renameio/v2/maybe"
+	"peerlink/internal/atomicfile"
 )
 
 // Bounds of a book.
@@ -252,7 +252,7 @@ func (b *Book) Save() error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if err := maybe.WriteFile(b.path, raw, 0o600); err != nil {
+	if err := atomicfile.Write(b.path, raw); err != nil {
 		b.mu.Lock()
 		b.dirty = true
 		b.mu.Unlock()

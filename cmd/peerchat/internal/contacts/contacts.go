@@ -36,6 +36,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/atomicfile"
 )
 
 const (
@@ -286,7 +287,7 @@ func (b *Book) change(do func([]Contact) ([]Contact, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := strictfile.Replace(b.path, append(text, '\n')); err != nil {
+	if err := atomicfile.Write(b.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("contacts: %w", err)
 	}
 	b.entries = entries

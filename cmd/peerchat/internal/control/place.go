@@ -17,8 +17,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"peerlink/internal/atomicfile"
 )
 
 // placeFile, in the account's folder, says where its daemon's socket is. The
@@ -95,7 +96,7 @@ func Adopt(folder string, l net.Listener) (net.Listener, error) {
 }
 
 func announce(folder, path string) error {
-	return renameio.WriteFile(filepath.Join(folder, placeFile), []byte(path+"\n"), 0o600, renameio.WithTempDir(folder))
+	return atomicfile.Write(filepath.Join(folder, placeFile), []byte(path+"\n"))
 }
 
 // placed removes its socket when it closes.

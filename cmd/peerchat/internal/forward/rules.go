@@ -12,6 +12,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/atomicfile"
 )
 
 const (
@@ -208,7 +209,7 @@ func (r *Rules) change(do func([]Rule) ([]Rule, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := strictfile.Replace(r.path, append(text, '\n')); err != nil {
+	if err := atomicfile.Write(r.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("forward rules: %w", err)
 	}
 	r.rules = rules

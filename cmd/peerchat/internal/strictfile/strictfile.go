@@ -1,6 +1,5 @@
-// Package strictfile keeps small JSON files that a person may have edited: what
-// was not written by the program is refused with its line, and a file is
-// replaced whole or not at all.
+// Package strictfile reads small JSON files that a person may have edited: what
+// the program would not have written is refused with its line.
 package strictfile
 
 import (
