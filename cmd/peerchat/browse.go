@@ -89,7 +89,11 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 		Within: b.within,
 		Logger: b.o.logger(cmd.ErrOrStderr()),
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			return s.connect(ctx, to, website.SiteURI(to.device, site))
+			c, err := s.connect(ctx, to, website.SiteURI(to.device, site))
+			if err != nil { // and not a nil *Conn in an interface
+				return nil, err
+			}
+			return c, nil
 		},
 	})
 	if err != nil {

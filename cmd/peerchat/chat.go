@@ -66,7 +66,7 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	}
 	defer s.Close()
 	p := &printer{out: cmd.OutOrStdout()}
-	kept := s.acc == nil && !t.live && to.addr == ""
+	kept := s.close == nil && !t.live && to.addr == ""
 	switch {
 	case kept && screen:
 		return chatOnScreen(cmd, s, to.device)
@@ -209,7 +209,7 @@ func (t *talker) event(m control.Message) error {
 
 // converse sends the lines of in and prints those that come, until the peer
 // has ended or ctx has.
-func converse(ctx context.Context, c stream, in io.Reader, p *printer, asJSON bool) error {
+func converse(ctx context.Context, c *control.Conn, in io.Reader, p *printer, asJSON bool) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	peer, _ := peerlink.PeerOf(c)

@@ -144,7 +144,7 @@ func (o *options) joinAccount(cmd *cobra.Command, name string) error {
 
 // startAnew has the daemon be the device that its folder has.
 func (o *options) startAnew(cmd *cobra.Command, s *session) error {
-	if s.acc != nil { // it was in this process
+	if s.close != nil { // it was in this process
 		return s.Close()
 	}
 	if err := stopDaemon(cmd.Context(), s.client); err != nil && !errors.Is(err, control.ErrNoDaemon) {

@@ -27,8 +27,8 @@ const (
 
 // back is a forward from there that is in force.
 type back struct {
-	c  stream       // lives as long as the device listens
-	l  net.Listener // of what it sends
+	c  *control.Conn // lives as long as the device listens
+	l  net.Listener  // of what it sends
 	at forward.Address
 }
 

@@ -114,7 +114,7 @@ func (p *piper) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer s.Close()
-	var c stream
+	var c *control.Conn
 	if p.listen {
 		c, err = p.await(cmd, s, from)
 	} else {
@@ -183,7 +183,7 @@ func (p *piper) mayJoin(ctx context.Context, s *session, from []identity.DeviceI
 var errWhoJoins = usageError{errors.New("--listen: say who may join: --from NAME, --anyone, or, to stay, peerchat pipe allow NAME")}
 
 // await returns the first channel of a device that may join.
-func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) (stream, error) {
+func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) (*control.Conn, error) {
 	ctx := cmd.Context()
 	switch now, err := p.mayJoin(ctx, s, from); {
 	case err != nil:
@@ -207,7 +207,7 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 			return nil, err
 		}
 		peer, _ := peerlink.PeerOf(c)
-		sock, ok := c.(stream)
+		sock, ok := c.(*control.Conn)
 		now, err := p.mayJoin(ctx, s, from) // a rule may have changed meanwhile
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
@@ -225,7 +225,7 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 
 // join copies both ways until both have ended. A failure of either resets the
 // channel.
-func join(ctx context.Context, c stream, in io.Reader, out io.Writer) error {
+func join(ctx context.Context, c *control.Conn, in io.Reader, out io.Writer) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Reset(channel.CodeUser) })
 	defer stop()
 	up := make(chan error, 1)

@@ -99,7 +99,7 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 		}
 		defer closeLog()
 	}
-	if d, err = daemon.New(daemon.Config{Account: acc, Chat: true, Forward: true, Logger: r.log}); err != nil {
+	if d, err = daemon.New(daemon.Config{Account: acc, Logger: r.log}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()

@@ -155,12 +155,12 @@ func (s *server) serve(cmd *cobra.Command) error {
 		return usageError{err}
 	}
 	defer func() { _ = closeSites(sites) }()
-	acc, err := s.o.open(cmd)
+	held, err := s.o.open(cmd)
 	if err != nil {
 		return err
 	}
-	defer acc.Close()
-	l, err := acc.listen(ctx, website.Pattern)
+	defer held.Close()
+	l, err := held.listen(ctx, website.Pattern)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (s *server) serve(cmd *cobra.Command) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- website.Share(l, uriOf, sites) }()
-	if err := s.announce(cmd, acc); err != nil {
+	if err := s.announce(cmd, held); err != nil {
 		return err
 	}
 	select {
@@ -185,13 +185,13 @@ func (s *server) serve(cmd *cobra.Command) error {
 }
 
 // announce prints this device's id.
-func (s *server) announce(cmd *cobra.Command, acc *session) error {
+func (s *server) announce(cmd *cobra.Command, held *session) error {
 	ctx, p := cmd.Context(), &printer{out: cmd.OutOrStdout()}
-	st, err := acc.status(ctx)
+	st, err := held.status(ctx)
 	if err != nil {
 		return err
 	}
-	err = acc.ready(ctx)
+	err = held.ready(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

@@ -9,14 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"peerlink"
-	"peerlink/account"
-	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/daemon"
@@ -30,21 +27,11 @@ const noDaemonEnv = "PEERCHAT_NO_DAEMON"
 // is given one holds the account itself.
 var ownFlags = []string{"bootstrap", "tcp", "server", "signal", "local", "loopback"}
 
-// stream is a channel's end, the daemon's or one of this process.
-type stream interface {
-	net.Conn
-	CloseWrite() error
-	Reset(code channel.Code) error
-}
-
-// session is a command's way to its account: through the daemon, or in this
-// process.
+// session is a command's way to its account: through the daemon, or through one
+// in this process. Commands ask both in the same way.
 type session struct {
-	// client asks what a daemon answers; in this process, one without a socket.
 	client *control.Client
-
-	acc    *account.Account // nil with a daemon
-	daemon *daemon.Daemon   // nil with a daemon
+	close  func() error // ends what is in this process; nil with a daemon
 }
 
 // alone reports whether the command is to hold the account itself.
@@ -75,23 +62,23 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 	if err != nil {
 		return nil, errors.Join(err, acc.Close())
 	}
-	inside := newInside()
-	d.Serve(inside)
-	return &session{client: control.NewClientOf(inside.dial), acc: acc, daemon: d}, nil
+	l, c := control.Inside()
+	d.Serve(l)
+	return &session{c, func() error { return errors.Join(d.Close(), acc.Close()) }}, nil
 }
 
 // Close ends what is in this process.
 func (s *session) Close() error {
-	if s.acc == nil {
+	if s.close == nil {
 		return nil
 	}
-	return errors.Join(s.daemon.Close(), s.acc.Close())
+	return s.close()
 }
 
 // connect opens a channel to a device.
-func (s *session) connect(ctx context.Context, to target, uri string) (stream, error) {
-	c, err := s.reach(ctx, to, uri)
-	if err != nil { // and not a nil conn in an interface
+func (s *session) connect(ctx context.Context, to target, uri string) (*control.Conn, error) {
+	c, err := s.client.Connect(ctx, control.Connect{Device: to.device, Addr: to.addr, Any: to.any, URI: uri})
+	if err != nil {
 		return nil, s.explain(ctx, uri, err)
 	}
 	return c, nil
@@ -109,7 +96,7 @@ func (s *session) explain(ctx context.Context, uri string, err error) error {
 			return refusedInWords(uri, err)
 		}
 	}
-	if ctx.Err() != nil || errors.As(err, &ended) || errors.As(err, &usageError{}) {
+	if ctx.Err() != nil || errors.As(err, &ended) {
 		return err
 	}
 	if st, noStatus := s.status(ctx); noStatus != nil || st.DHT != nil {
@@ -118,44 +105,14 @@ func (s *session) explain(ctx context.Context, uri string, err error) error {
 	return fmt.Errorf("%w\n%s", err, noNodes)
 }
 
-func (s *session) reach(ctx context.Context, to target, uri string) (stream, error) {
-	if s.acc == nil {
-		c, err := s.client.Connect(ctx, control.Connect{Device: to.device, Addr: to.addr, Any: to.any, URI: uri})
-		if err != nil { // and not a nil *Conn in an interface
-			return nil, err
-		}
-		return c, nil
-	}
-	if to.addr != "" {
-		if err := s.acc.Learn(to.device, to.addr); err != nil {
-			return nil, usageError{err}
-		}
-	}
-	call := s.acc.ConnectionManager().ConnectDevice
-	if to.any {
-		call = s.daemon.ConnectAny
-	}
-	c, err := call(ctx, to.device, uri, peerlink.ConnectOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
 // listen claims the channels of a URI pattern.
 func (s *session) listen(ctx context.Context, pattern string) (net.Listener, error) {
-	if s.acc == nil {
-		return s.client.Listen(ctx, pattern)
-	}
-	return s.acc.ConnectionManager().Listen(pattern)
+	return s.client.Listen(ctx, pattern)
 }
 
-// watch calls ended if the daemon ends before ctx does; what it is told is that.
-// It does not block.
+// watch calls ended with the reason if the daemon ends before ctx does. It does
+// not block.
 func (s *session) watch(ctx context.Context, ended func(error)) {
-	if s.acc != nil {
-		return
-	}
 	go func() {
 		err := control.Follow(ctx, s.client, control.OpChanges, nil, func(control.Changed) error { return nil })
 		if ctx.Err() == nil {
@@ -168,9 +125,6 @@ func (s *session) watch(ctx context.Context, ended func(error)) {
 func (s *session) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not within %v", readyTimeout))
 	defer cancel()
-	if s.acc != nil {
-		return s.acc.Ready(ctx)
-	}
 	return s.client.Call(ctx, control.OpReady, nil, nil)
 }
 
@@ -214,43 +168,3 @@ func (o *options) among(ids []identity.DeviceID, p identity.Peer) bool {
 }
 
 func (o *options) contactsFile() string { return filepath.Join(o.account, daemon.ContactsFile) }
-
-// inside is a listener whose connections begin in this process.
-type inside struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newInside() *inside { return &inside{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (l *inside) dial(ctx context.Context) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case l.conns <- there:
-		return here, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// Accept implements net.Listener.
-func (l *inside) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, fmt.Errorf("inside: %w", net.ErrClosed)
-	}
-}
-
-// Close implements net.Listener.
-func (l *inside) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (l *inside) Addr() net.Addr { return &net.UnixAddr{Net: "inside"} }

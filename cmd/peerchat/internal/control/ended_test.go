@@ -145,7 +145,7 @@ func TestCommandsNoticeThatTheDaemonWasKilled(t *testing.T) {
 // A command that reads nothing must not keep the daemon from ending.
 func TestASilentCommandDelaysTheEndALittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := pipes{make(chan net.Conn)}
+		l, c := Inside()
 		s := Serve(l, Config{Handlers: map[string]Handler{
 			"flood": func(ctx context.Context, c *Call) error {
 				for ctx.Err() == nil {
@@ -156,9 +156,11 @@ func TestASilentCommandDelaysTheEndALittle(t *testing.T) {
 				return nil
 			},
 		}})
-		here, there := net.Pipe()
+		here, err := c.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer here.Close()
-		l.c <- there
 		w := newWire(here)
 		_, _ = here.Write(greeting())
 		_, _ = readGreeting(w.br)

@@ -265,24 +265,14 @@ func TestRequestThatAnnouncesTooMuchEndsTheConnection(t *testing.T) {
 	}
 }
 
-// pipes is a listener whose connections begin in this process.
-type pipes struct{ c chan net.Conn }
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p.c; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipes) Close() error   { close(p.c); return nil }
-func (p pipes) Addr() net.Addr { return nil }
-
 func TestSilentConnectionEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := pipes{make(chan net.Conn)}
+		l, c := Inside()
 		s := Serve(l, Config{})
-		here, there := net.Pipe()
-		l.c <- there
+		here, err := c.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		began := time.Now()
 		if _, err := io.ReadAll(here); err != nil || time.Since(began) != greetTimeout {
 			t.Errorf("after %v: %v", time.Since(began), err)

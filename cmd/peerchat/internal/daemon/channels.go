@@ -48,7 +48,7 @@ func (d *Daemon) connect(ctx context.Context, c *control.Call) error {
 	}
 	call := d.dial
 	if to.Any {
-		call = d.ConnectAny
+		call = d.connectAny
 	}
 	sock, err := call(ctx, to.Device, to.URI, opts)
 	if err != nil {

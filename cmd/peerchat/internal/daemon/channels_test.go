@@ -37,7 +37,7 @@ func home(t *testing.T, name, local string) (*account.Account, *control.Client) 
 	if err := acc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(Config{Account: acc, Chat: true})
+	d, err := New(Config{Account: acc})
 	if err != nil {
 		t.Fatal(err)
 	}

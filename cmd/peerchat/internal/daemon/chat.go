@@ -17,8 +17,6 @@ const HistoryFile = "history.db"
 // a text of 64 KiB up to 6 times as much in JSON, but hardly all of them.
 const maxPage = 40
 
-var errNoChat = errors.New("this process keeps no chat: start the daemon (peerchat run)")
-
 // talk is the chat of a daemon.
 type talk struct {
 	store   *chat.Store
@@ -44,25 +42,14 @@ func (d *Daemon) openChat() error {
 }
 
 func (t *talk) close() error {
-	if t == nil {
-		return nil
-	}
 	return errors.Join(t.service.Close(), t.store.Close())
 }
 
 // chatHandlers are what commands can ask of the chat.
 func (d *Daemon) chatHandlers() map[string]control.Handler {
-	with := func(do func(context.Context, *control.Call, *talk) error) control.Handler {
-		return func(ctx context.Context, c *control.Call) error {
-			if d.talk == nil {
-				return errNoChat
-			}
-			return do(ctx, c, d.talk)
-		}
-	}
 	return map[string]control.Handler{
-		control.OpSay: with(say), control.OpHistory: with(history), control.OpSeen: with(seen),
-		control.OpTalks: with(talks), control.OpMessages: with(messages),
+		control.OpSay: d.talk.say, control.OpHistory: d.talk.history, control.OpSeen: d.talk.seen,
+		control.OpTalks: d.talk.talks, control.OpMessages: d.talk.messages,
 	}
 }
 
@@ -76,7 +63,7 @@ func message(m chat.Message) control.Message {
 	return out
 }
 
-func say(_ context.Context, c *control.Call, t *talk) error {
+func (t *talk) say(_ context.Context, c *control.Call) error {
 	var in control.Say
 	if err := c.Decode(&in); err != nil {
 		return err
@@ -88,7 +75,7 @@ func say(_ context.Context, c *control.Call, t *talk) error {
 	return c.Answer(message(m))
 }
 
-func history(_ context.Context, c *control.Call, t *talk) error {
+func (t *talk) history(_ context.Context, c *control.Call) error {
 	var in control.History
 	if err := c.Decode(&in); err != nil {
 		return err
@@ -104,7 +91,7 @@ func history(_ context.Context, c *control.Call, t *talk) error {
 	return c.Answer(out)
 }
 
-func seen(_ context.Context, c *control.Call, t *talk) error {
+func (t *talk) seen(_ context.Context, c *control.Call) error {
 	var in control.Seen
 	if err := c.Decode(&in); err != nil {
 		return err
@@ -115,7 +102,7 @@ func seen(_ context.Context, c *control.Call, t *talk) error {
 	return c.Answer(nil)
 }
 
-func talks(_ context.Context, c *control.Call, t *talk) error {
+func (t *talk) talks(_ context.Context, c *control.Call) error {
 	cs, err := t.store.Conversations()
 	if err != nil {
 		return err
@@ -129,7 +116,7 @@ func talks(_ context.Context, c *control.Call, t *talk) error {
 
 // messages tells of messages until the command goes, or is too slow: then the
 // connection ends, and it asks again.
-func messages(ctx context.Context, c *control.Call, t *talk) error {
+func (t *talk) messages(ctx context.Context, c *control.Call) error {
 	events := t.service.Events(ctx)
 	if err := c.Answer(nil); err != nil {
 		return err

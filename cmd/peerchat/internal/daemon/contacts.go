@@ -57,9 +57,7 @@ func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
 	err := d.contacts.change(ch)
 	if ch.Do != "" {
 		d.contacts.changed.ring()
-		if d.forwards != nil {
-			d.forwards.Recheck() // what a contact may, its devices may
-		}
+		d.forwards.Recheck() // what a contact may, its devices may
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) {

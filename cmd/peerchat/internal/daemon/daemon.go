@@ -27,10 +27,6 @@ const maxStories = 256
 type Config struct {
 	// Account must have been started.
 	Account *account.Account
-	// Chat has the daemon take and send messages, and keep them.
-	Chat bool
-	// Forward has the daemon do what the rules let others forward.
-	Forward bool
 	// Logger gets what no command is told. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -45,12 +41,12 @@ type Daemon struct {
 	devices  *devices
 	stories  *lru.Cache[identity.DeviceID, *story]
 	offers   offers
-	talk     *talk    // nil without Chat
+	talk     *talk
 	problems []string // found at the start
 
 	rules      *forward.Rules
-	forwards   *forward.Server // nil without Forward
-	forwarding chan struct{}   // closed when they are served no more
+	forwards   *forward.Server
+	forwarding chan struct{} // closed when they are served no more
 
 	inviting chan struct{} // one for each open invite
 
@@ -88,13 +84,11 @@ func New(cfg Config) (*Daemon, error) {
 	if d.devices, err = openDevices(cfg.Account, d.contacts, cfg.Logger); err != nil {
 		return nil, err
 	}
-	if err = d.openForwards(cfg.Forward); err != nil {
+	if err = d.openForwards(); err != nil {
 		return nil, errors.Join(err, d.devices.close())
 	}
-	if cfg.Chat {
-		if err := d.openChat(); err != nil {
-			return nil, errors.Join(err, d.closeForwards(), d.devices.close())
-		}
+	if err = d.openChat(); err != nil {
+		return nil, errors.Join(err, d.closeForwards(), d.devices.close())
 	}
 	d.devices.spawn(d.watchTwin)
 	return d, nil

@@ -88,9 +88,6 @@ func (v *devices) spawn(f func()) bool {
 }
 
 func (v *devices) close() error {
-	if v == nil {
-		return nil
-	}
 	v.mu.Lock()
 	v.over = true
 	v.mu.Unlock()

@@ -61,14 +61,14 @@ func open(t *testing.T, dir, local string) *house {
 	if err := acc.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(Config{Account: acc, Chat: true, Forward: true})
+	d, err := New(Config{Account: acc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	inside := newPipes()
-	d.Serve(inside)
-	return &house{acc, d, control.NewClientOf(inside.dial)}
+	l, c := control.Inside()
+	d.Serve(l)
+	return &house{acc, d, c}
 }
 
 // into makes a device one of an account, and starts it anew.

@@ -18,9 +18,9 @@ import (
 // forward). It is replaced whole.
 const ForwardsFile = "forwards.json"
 
-// openForwards reads the rules, and serves them if it is to.
-func (d *Daemon) openForwards(serve bool) (err error) {
-	if d.rules, err = forward.OpenRules(filepath.Join(d.acc.Dir(), ForwardsFile)); err != nil || !serve {
+// openForwards reads the rules and serves them.
+func (d *Daemon) openForwards() (err error) {
+	if d.rules, err = forward.OpenRules(filepath.Join(d.acc.Dir(), ForwardsFile)); err != nil {
 		return err
 	}
 	m := d.acc.ConnectionManager()
@@ -61,9 +61,6 @@ func (d *Daemon) openForwards(serve bool) (err error) {
 }
 
 func (d *Daemon) closeForwards() error {
-	if d.forwards == nil {
-		return nil
-	}
 	err := d.forwards.Close()
 	<-d.forwarding
 	return err
@@ -108,7 +105,7 @@ func (d *Daemon) changeRule(ch control.ForwardChange) error {
 		return d.rules.Allow(rule)
 	case "remove":
 		err := d.rules.Remove(rule)
-		if err == nil && d.forwards != nil {
+		if err == nil {
 			d.forwards.Recheck()
 		}
 		return err

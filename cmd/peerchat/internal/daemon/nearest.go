@@ -26,7 +26,7 @@ const (
 // errNoDevice says that there is nobody to call.
 var errNoDevice = errors.New("each known device of the contact is banned or revoked")
 
-// ConnectAny opens a channel to the nearest device of a contact that takes it:
+// connectAny opens a channel to the nearest device of a contact that takes it:
 // those to which there is a link are asked first, then those of this machine,
 // then the others, the one seen last first; a device that does not answer does
 // not keep the next one waiting. first is the device that the contact was added
@@ -34,7 +34,7 @@ var errNoDevice = errors.New("each known device of the contact is banned or revo
 // for the channel at once. With opts.Mode OnlyIfConnected only links that exist
 // are used. The error tells of each device that was tried and matches what the
 // devices' errors match.
-func (d *Daemon) ConnectAny(ctx context.Context, first identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
+func (d *Daemon) connectAny(ctx context.Context, first identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
 	c, err := d.contacts.Find(first.String())
 	if err != nil {
 		return d.dial(ctx, first, uri, opts)

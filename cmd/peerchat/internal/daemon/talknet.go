@@ -17,9 +17,9 @@ type talkNet struct{ d *Daemon }
 
 func (n talkNet) manager() *peerlink.ConnectionManager { return n.d.acc.ConnectionManager() }
 
-// ConnectDevice is Daemon.ConnectAny.
+// ConnectDevice asks whichever device of the contact is there.
 func (n talkNet) ConnectDevice(ctx context.Context, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
-	return n.d.ConnectAny(ctx, to, uri, opts)
+	return n.d.connectAny(ctx, to, uri, opts)
 }
 
 // Events are the manager's, but for whose devices they are about.
