@@ -10,10 +10,9 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/multiplex"
 )
 
@@ -30,27 +29,26 @@ const (
 )
 
 // acceptLoop takes streams from a carrier until it is closed.
-func (m *ConnectionManager) acceptLoop(l Listener, asked bool) {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = 5*time.Millisecond, time.Second, 2 // as net/http waits
+func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bool) {
+	pauses := pause.Backoff(5*time.Millisecond, time.Second) // as net/http waits
 	for {
 		select {
 		case m.arrivals <- struct{}{}:
-		case <-m.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
-		conn, peer, err := l.Accept(m.ctx)
+		conn, peer, err := l.Accept(ctx)
 		if err != nil {
 			<-m.arrivals
-			if m.ctx.Err() != nil || !m.acceptAgain(l, pauses, err) {
+			if ctx.Err() != nil || !m.acceptAgain(ctx, l, pauses.NextBackOff(), err) {
 				return
 			}
 			continue
 		}
 		pauses.Reset()
-		if !m.goFunc(func() {
+		if !m.life.Go(func(ctx context.Context) {
 			defer func() { <-m.arrivals }()
-			m.welcome(l.Name(), conn, peer, asked)
+			m.welcome(ctx, l.Name(), conn, peer, asked)
 		}) {
 			<-m.arrivals
 			_ = conn.Close()
@@ -60,33 +58,25 @@ func (m *ConnectionManager) acceptLoop(l Listener, asked bool) {
 
 // acceptAgain waits before a carrier is asked again that has failed for the
 // moment (for want of descriptors, perhaps); false if it has failed for good.
-func (m *ConnectionManager) acceptAgain(l Listener, pauses *backoff.ExponentialBackOff, err error) bool {
+func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait time.Duration, err error) bool {
 	if errors.Is(err, net.ErrClosed) {
 		m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
 		return false
 	}
-	pause := pauses.NextBackOff()
-	m.cfg.Logger.Warn("carrier could not accept, trying again", "carrier", l.Name(), "err", err, "in", pause)
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-m.ctx.Done():
-		return false
-	}
+	m.cfg.Logger.Warn("carrier could not accept, trying again", "carrier", l.Name(), "err", err, "in", wait)
+	return pause.For(ctx, wait) == nil
 }
 
 // welcome makes a link of an accepted stream, or says why not.
-func (m *ConnectionManager) welcome(carrier string, conn net.Conn, peer identity.Peer, asked bool) {
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.DecisionTimeout)
+func (m *ConnectionManager) welcome(ctx context.Context, carrier string, conn net.Conn, peer identity.Peer, asked bool) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
 	defer cancel()
-	if !m.arrived(peer.Device, 1) {
+	if m.arriving.Take(peer.Device) != nil {
 		_ = conn.Close()
 		m.about(peer.Device, "too many streams of one device at once", "carrier", carrier)
 		return
 	}
-	defer m.arrived(peer.Device, -1)
+	defer m.arriving.Release(peer.Device)
 	if !asked {
 		if err := m.decide(ctx, peer); err != nil {
 			m.about(peer.Device, "refused a device", "carrier", carrier, "reason", err)
@@ -97,22 +87,6 @@ func (m *ConnectionManager) welcome(carrier string, conn net.Conn, peer identity
 	if _, err := m.raise(ctx, &link{peer: peer, carrier: carrier, direction: Inbound}, conn); err != nil {
 		m.about(peer.Device, "inbound link did not come up", "carrier", carrier, "err", err)
 	}
-}
-
-// arrived counts the streams of a device that are on the way; false if there
-// are too many.
-func (m *ConnectionManager) arrived(device identity.DeviceID, n int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch now := m.arriving[device] + n; {
-	case now > maxArrivalsPerDevice:
-		return false
-	case now == 0:
-		delete(m.arriving, device)
-	default:
-		m.arriving[device] = now
-	}
-	return true
 }
 
 // refuse tells the caller no, so that it need not guess.
@@ -169,7 +143,7 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	if l.direction == Inbound {
 		m.doubt(l)
 	}
-	if !m.goFunc(func() { m.serve(l, first) }) {
+	if !m.life.Go(func(ctx context.Context) { m.serve(ctx, l, first) }) {
 		m.unregister(l)
 		_ = l.mux.Close()
 		return nil, errClosed
@@ -214,14 +188,11 @@ func (m *ConnectionManager) farewell(l *link) error {
 	if !l.mux.Ending() {
 		return nil
 	}
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
-	select {
-	case <-l.mux.Done():
-	case <-timer.C:
+	_ = pause.Until(context.Background(), closeTimeout, l.mux.Done())
+	err := l.mux.Err()
+	if err == nil {
 		return errors.New("the device is about to close the link")
 	}
-	err := l.mux.Err()
 	if no := asRefusal(l, err); no != nil {
 		return no
 	}
@@ -302,24 +273,26 @@ func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer ide
 }
 
 // serve is a link's life: its peer's channel requests, until it ends.
-func (m *ConnectionManager) serve(l *link, first bool) {
+func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 	defer m.unregister(l)
 	defer func() { _ = l.mux.Close() }() // waits for its goroutines
-	ctx, cancel := context.WithCancel(m.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if first && m.cfg.OnNewDevice != nil {
-		m.goFunc(func() { m.notify(m.ctx, "OnNewDevice", l.peer, func() { m.cfg.OnNewDevice(l.peer) }) })
+		m.life.Go(func(ctx context.Context) {
+			m.notify(ctx, "OnNewDevice", l.peer, func() { m.cfg.OnNewDevice(l.peer) })
+		})
 	}
 	for {
 		r, err := l.mux.Accept(ctx)
 		if err != nil {
-			if m.ctx.Err() == nil {
+			if ctx.Err() == nil {
 				m.about(l.peer.Device, "link ended", "carrier", l.carrier, "err", err)
 			}
 			return
 		}
 		// As many at once as the link lets wait undecided, and no more.
-		if !m.goFunc(func() { m.route(ctx, l, r) }) {
+		if !m.life.Go(func(context.Context) { m.route(ctx, l, r) }) {
 			_ = r.DeclineWith(codeFor(errClosed), reasonFor(errClosed))
 		}
 	}

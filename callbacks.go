@@ -142,14 +142,14 @@ func (m *ConnectionManager) ask(ctx context.Context, name string, peer identity.
 		return fmt.Errorf("too many decisions wait: %w", err)
 	}
 	answer := make(chan error, 1)
-	run := func() {
+	run := func(context.Context) {
 		defer leave()
 		defer cancel()
 		err := errInternal
 		m.guard(name, func() { err = f(ctx) })
 		answer <- err
 	}
-	if !m.goFunc(run) {
+	if !m.life.Go(run) {
 		leave()
 		cancel()
 		return errClosed

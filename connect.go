@@ -11,6 +11,7 @@ import (
 
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/trace"
 	"peerlink/multiplex"
 )
@@ -143,15 +144,8 @@ func closingThere(ctx context.Context, l *link, err error) bool {
 	if !errors.As(err, &no) || no.Code != channel.CodeClosing {
 		return false
 	}
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
-	select {
-	case <-l.mux.Leaving():
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
+	_ = pause.Until(ctx, closeTimeout, l.mux.Leaving())
+	return l.mux.Ending()
 }
 
 // errRetired is why a link did not take a request: it is about to be closed

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // maxEvents is how many events wait for one reader. At about 200 bytes each
@@ -113,12 +114,7 @@ func (b *bus) drain(r *reader) []Event {
 	return batch
 }
 
-func (r *reader) tell() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+func (r *reader) tell() { pause.Tell(r.wake, struct{}{}) }
 
 // Events returns the manager's changes of state, in order, each exactly once,
 // beginning with the links and connects that there are. It listens from the

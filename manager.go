@@ -45,11 +45,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
-
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 // closeTimeout bounds ConnectionManager.Close: each link gets a second to say
@@ -62,28 +61,25 @@ var errClosed = fmt.Errorf("peerlink: connection manager: %w", net.ErrClosed)
 // ConnectionManager owns the links of one device and routes their channels.
 // Make one with New. All methods may be called concurrently.
 type ConnectionManager struct {
-	cfg    Config
-	ctx    context.Context // ends with Close; the life of the manager's goroutines
-	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // every goroutine of the manager
-	done   chan struct{}  // closed when Close is over
+	cfg  Config
+	life life.Group    // of every goroutine of the manager: ends with Close
+	done chan struct{} // closed when Close is over
 
-	arrivals chan struct{} // holds a place for each stream that is on the way to become a link
+	arrivals chan struct{}                   // holds a place for each stream that is on the way to become a link
+	arriving *quota.Quota[identity.DeviceID] // the same, by device
 	workers  *workers
 	router   router
 	uniques  uniques
 
 	transport *transport
-	said      *lru.Cache[identity.DeviceID, *rate.Limiter] // how much was logged about a device
+	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
 
-	mu       sync.Mutex
-	leaving  bool // Shutdown or Close was called: nothing new
-	closing  bool // Close was called
-	links    links
-	arriving map[identity.DeviceID]int
-	talks    talks
-	bus      bus
-	totals   totals
+	mu      sync.Mutex
+	leaving bool // Shutdown or Close was called: nothing new
+	links   links
+	talks   talks
+	bus     bus
+	totals  totals
 }
 
 // New makes a manager and starts to accept on its Listeners.
@@ -96,7 +92,8 @@ func New(cfg Config) (*ConnectionManager, error) {
 		done:     make(chan struct{}),
 		arrivals: make(chan struct{}, maxArrivals),
 		workers:  newWorkers(),
-		arriving: make(map[identity.DeviceID]int),
+		arriving: quota.New[identity.DeviceID](maxArrivalsPerDevice, quota.NoLimit),
+		said:     quota.NewRates[identity.DeviceID](maxSaid, 1, sayBurst),
 		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]*greetings)},
 		totals:   totals{carriers: make(map[string]*Totals)},
 	}
@@ -105,28 +102,26 @@ func New(cfg Config) (*ConnectionManager, error) {
 		byDevice: make(map[identity.DeviceID][]*link),
 	}
 	m.uniques = uniques{
-		self: m.links.self, spawn: m.goFunc, theirs: m.accepted,
+		self: m.links.self, life: &m.life, theirs: m.accepted,
 		calls: make(map[uniqueKey]*uniqueCall), deciding: make(map[uniqueKey]*decisions),
 	}
 	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)
-	m.said, _ = lru.New[identity.DeviceID, *rate.Limiter](maxSaid) // fails for sizes below 1
-	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	for _, l := range m.cfg.Listeners {
 		n, asks := l.(Negotiator)
 		if asks {
 			n.Decide(m.decide)
 		}
-		m.goFunc(func() { m.acceptLoop(l, asks) })
+		m.life.Go(func(ctx context.Context) { m.acceptLoop(ctx, l, asks) })
 	}
 	if m.cfg.Trust != nil {
-		m.goFunc(m.watchTrust)
+		m.life.Go(m.watchTrust)
 	}
 	if m.cfg.IdleTimeout > 0 {
-		m.goFunc(m.reapIdle)
+		m.life.Go(m.reapIdle)
 	}
 	if m.cfg.Network == WatchNetwork {
-		m.goFunc(m.watchNetwork)
+		m.life.Go(m.watchNetwork)
 	}
 	return m, nil
 }
@@ -141,42 +136,24 @@ const (
 
 // about logs what a device has caused, unless there was too much about it.
 func (m *ConnectionManager) about(device identity.DeviceID, msg string, args ...any) {
-	l, ok := m.said.Get(device)
-	if !ok {
-		l = rate.NewLimiter(1, sayBurst)
-		if old, found, _ := m.said.PeekOrAdd(device, l); found {
-			l = old
-		}
-	}
-	if l.Allow() {
+	if m.said.Allow(device, time.Now()) {
 		m.cfg.Logger.Info(msg, append([]any{"peer", device}, args...)...)
 	}
 }
 
-// goFunc runs f on a goroutine that Close waits for; after Close it does not run.
-func (m *ConnectionManager) goFunc(f func()) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closing {
-		return false
-	}
-	m.wg.Go(f)
-	return true
-}
-
 // watchTrust closes the links of devices that the trust store no longer allows.
-func (m *ConnectionManager) watchTrust() {
+func (m *ConnectionManager) watchTrust(ctx context.Context) {
 	for {
 		changed := m.cfg.Trust.Changed()
 		for _, l := range m.allLinks() {
 			if err := m.cfg.Trust.Check(l.peer); err != nil {
 				m.cfg.Logger.Info("closing link", "peer", l.peer.Device, "err", err)
-				m.goFunc(func() { _ = l.mux.CloseWith(channel.CodeRefused, "not trusted any more") })
+				m.life.Go(func(context.Context) { _ = l.mux.CloseWith(channel.CodeRefused, "not trusted any more") })
 			}
 		}
 		select {
 		case <-changed:
-		case <-m.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -189,16 +166,12 @@ func (m *ConnectionManager) watchTrust() {
 // application do not return; then it says so. The second call waits for the
 // first. See Shutdown for waiting until channels have ended.
 func (m *ConnectionManager) Close() error {
-	m.mu.Lock()
-	if m.closing {
-		m.mu.Unlock()
+	m.leave()
+	if !m.life.EndWith(errClosed) {
 		<-m.done
 		return nil
 	}
-	m.leaving, m.closing = true, true
-	m.mu.Unlock()
 	defer close(m.done)
-	m.cancel(errClosed)
 	m.stopListening()
 	var closing sync.WaitGroup
 	for _, l := range m.allLinks() {
@@ -207,7 +180,7 @@ func (m *ConnectionManager) Close() error {
 	over := make(chan struct{})
 	go func() {
 		closing.Wait()
-		m.wg.Wait()
+		m.life.Wait()
 		close(over)
 	}()
 	timeout := time.NewTimer(closeTimeout)
@@ -219,6 +192,13 @@ func (m *ConnectionManager) Close() error {
 	case <-timeout.C:
 		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", closeTimeout)
 	}
+}
+
+// leave lets nothing new begin.
+func (m *ConnectionManager) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leaving = true
 }
 
 // stopListening closes the listeners for channels and the carriers'.
@@ -234,9 +214,7 @@ func (m *ConnectionManager) stopListening() {
 // the channels have ended on both sides or ctx ends, and then closes. The error
 // is Close's, or ctx's cause if channels were cut.
 func (m *ConnectionManager) Shutdown(ctx context.Context) error {
-	m.mu.Lock()
-	m.leaving = true
-	m.mu.Unlock()
+	m.leave()
 	m.transport.CloseIdleConnections()
 	m.stopListening()
 	var draining sync.WaitGroup

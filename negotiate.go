@@ -8,9 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/trace"
 )
 
@@ -180,12 +179,7 @@ func isPatient(ctx context.Context) bool {
 }
 
 // hurry ends the pause between two rounds, if there is one.
-func (n *negotiation) hurry() {
-	select {
-	case n.kick <- struct{}{}:
-	default:
-	}
-}
+func (n *negotiation) hurry() { pause.Tell(n.kick, struct{}{}) }
 
 // pause ends a round that failed: callers that are not patient are told. It
 // reports whether there are others.
@@ -238,8 +232,8 @@ func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.Device
 		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		n = m.talks.begin(peer, opts, cancel)
 		m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
-		m.wg.Go(func() {
-			stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
+		m.life.Go(func(ctx context.Context) { // which has not ended: m.leaving comes before
+			stop := context.AfterFunc(ctx, func() { cancel(errClosed) })
 			defer stop()
 			defer cancel(nil)
 			m.negotiate(run, n, dialers)
@@ -251,9 +245,8 @@ func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.Device
 // negotiate runs rounds until one brings a link, no caller waits for the next, or
 // there is no hope in one.
 func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, dialers []Dialer) {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = firstPause, maxPause, 2
-	pauses.Reset()
+	pauses := pause.Backoff(firstPause, maxPause)
+	pauses.RandomizationFactor = 0.5
 	for {
 		l, hopeless, err := m.race(ctx, n, dialers)
 		if err == nil || hopeless || ctx.Err() != nil || !m.pause(n, err) {
@@ -378,14 +371,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	runs, cancel := context.WithCancelCause(ctx)
 	results := make(chan result, len(dialers))
 	running := 0
-	defer func() { // losers: stop them, and wait for them
-		cancel(errLost)
-		m.wg.Go(func() {
-			for ; running > 0; running-- {
-				<-results
-			}
-		})
-	}()
+	defer cancel(errLost) // stops the others; Close waits for them
 	hopeless = true
 	next := after(0) // dialer
 	for {
@@ -400,10 +386,12 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 			d, i := dialers[0], m.began(n, dialers[0])
 			dialers = dialers[1:]
 			running++
-			go func() {
+			if !m.life.Go(func(context.Context) {
 				l, err := m.dial(runs, d, n)
 				results <- result{l, err, i}
-			}()
+			}) {
+				results <- result{nil, errClosed, i}
+			}
 			next = after(m.headStart(d))
 		case r := <-results:
 			running--

@@ -9,6 +9,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/netwatch"
+	"peerlink/internal/pause"
 	"peerlink/multiplex"
 )
 
@@ -30,7 +31,7 @@ func (m *ConnectionManager) ConnectivityChanged() {
 	}
 	m.mu.Unlock()
 	for _, l := range m.allLinks() {
-		m.goFunc(func() { m.probe(l) })
+		m.life.Go(func(ctx context.Context) { m.probe(ctx, l) })
 	}
 }
 
@@ -42,12 +43,12 @@ func (m *ConnectionManager) doubt(newer *link) {
 	old := m.links.before(newer)
 	m.mu.Unlock()
 	if old != nil {
-		m.goFunc(func() { m.probe(old) })
+		m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
 	}
 }
 
 // probe asks a link whether it lives.
-func (m *ConnectionManager) probe(l *link) {
+func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 	m.mu.Lock()
 	skip := l.probing || l.mux.Version() < 2 // version 1 has no beacons
 	l.probing = l.probing || !skip
@@ -56,22 +57,22 @@ func (m *ConnectionManager) probe(l *link) {
 		return
 	}
 	wanted := l.mux.Stats().Channels > 0 // a link that has ended has none any more
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.ProbeTimeout)
-	_, err := l.mux.Ping(ctx)
+	soon, cancel := context.WithTimeout(ctx, m.cfg.ProbeTimeout)
+	_, err := l.mux.Ping(soon)
 	cancel()
-	if err != nil && ctx.Err() != nil && m.ctx.Err() == nil && !l.mux.Ending() {
+	if err != nil && soon.Err() != nil && ctx.Err() == nil && !l.mux.Ending() {
 		m.doubtful(l, true)
 		if wanted = l.mux.Stats().Channels > 0; wanted {
-			m.goFunc(func() { m.renew(l.peer.Device) })
+			m.life.Go(func(ctx context.Context) { m.renew(ctx, l.peer.Device) })
 		}
-		_, err = l.mux.Ping(m.ctx) // ends with the link, at the latest
+		_, err = l.mux.Ping(ctx) // ends with the link, at the latest
 	}
 	m.doubtful(l, err != nil)
 	m.mu.Lock()
 	l.probing = false
 	m.mu.Unlock()
-	if err != nil && wanted && m.ctx.Err() == nil && wasCut(l.mux.Err()) {
-		m.renew(l.peer.Device)
+	if err != nil && wanted && ctx.Err() == nil && wasCut(l.mux.Err()) {
+		m.renew(ctx, l.peer.Device)
 	}
 }
 
@@ -90,27 +91,23 @@ func wasCut(err error) bool {
 
 // renew makes a link to a device whose own does not answer, for the channels
 // to come.
-func (m *ConnectionManager) renew(device identity.DeviceID) {
+func (m *ConnectionManager) renew(ctx context.Context, device identity.DeviceID) {
 	m.mu.Lock()
 	spread := stormStep * time.Duration(m.links.n+1)
 	m.mu.Unlock()
-	timer := time.NewTimer(rand.N(min(spread, maxPause)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-m.ctx.Done():
+	if pause.For(ctx, rand.N(min(spread, maxPause))) != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.ConnectTimeout)
+	within, cancel := context.WithTimeout(ctx, m.cfg.ConnectTimeout)
 	defer cancel()
-	if _, err := m.linkTo(ctx, device, ConnectOptions{}); err != nil && m.ctx.Err() == nil {
+	if _, err := m.linkTo(within, device, ConnectOptions{}); err != nil && ctx.Err() == nil {
 		m.cfg.Logger.Info("no new link for one that does not answer", "peer", device, "err", err)
 	}
 }
 
 // watchNetwork calls ConnectivityChanged when the machine's network changes.
-func (m *ConnectionManager) watchNetwork() {
-	for range netwatch.Changes(m.ctx) {
+func (m *ConnectionManager) watchNetwork(ctx context.Context) {
+	for range netwatch.Changes(ctx) {
 		m.cfg.Logger.Info("the network has changed")
 		m.ConnectivityChanged()
 	}
@@ -118,7 +115,7 @@ func (m *ConnectionManager) watchNetwork() {
 
 // reapIdle closes links that have had no channels for IdleTimeout. It looks
 // four times as often, so they are closed up to a quarter late.
-func (m *ConnectionManager) reapIdle() {
+func (m *ConnectionManager) reapIdle(ctx context.Context) {
 	tick := time.NewTicker(max(m.cfg.IdleTimeout/4, time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -128,7 +125,7 @@ func (m *ConnectionManager) reapIdle() {
 			idle := m.links.idle(now, m.cfg.IdleTimeout)
 			m.mu.Unlock()
 			m.retire(idle, errIdle)
-		case <-m.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}

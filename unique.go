@@ -11,6 +11,7 @@ import (
 
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 // uniqueKey names what is unique: a URI with one device.
@@ -24,7 +25,7 @@ type uniqueKey struct {
 // them.
 type uniques struct {
 	self   identity.DeviceID
-	spawn  func(func()) bool                        // false: the manager is closed
+	life   *life.Group                              // the manager's
 	theirs func(uniqueKey) (*channel.Socket, error) // the open channel that the peer asked for, or nil; an error: the manager ends
 
 	mu       sync.Mutex // taken before ConnectionManager.mu
@@ -142,7 +143,7 @@ func (us *uniques) begin(ctx context.Context, key uniqueKey, ask func(context.Co
 	if deadline, ok := ctx.Deadline(); ok {
 		run, stop = context.WithDeadlineCause(run, deadline, errImpatient)
 	}
-	if !us.spawn(func() {
+	if !us.life.Go(func(context.Context) {
 		defer stop()
 		defer cancel(nil)
 		sock, err := ask(run)

@@ -10,6 +10,7 @@ import (
 
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/life"
 	"peerlink/multiplex"
 )
 
@@ -31,7 +32,7 @@ func newMeeting(t *testing.T, self, peer byte) *meeting {
 	})
 	x.uniques = uniques{
 		self: identity.DeviceID{self}, calls: make(map[uniqueKey]*uniqueCall), deciding: make(map[uniqueKey]*decisions),
-		spawn:  func(f func()) bool { go f(); return true },
+		life:   new(life.Group),
 		theirs: func(uniqueKey) (*channel.Socket, error) { return x.open, nil },
 	}
 	return x
