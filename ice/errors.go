@@ -107,7 +107,7 @@ func (e *noPathError) Error() string {
 }
 
 // bare reports whether a time-out says nothing beside being one.
-func bare(err error) bool { return err.Error() == context.DeadlineExceeded.Error() }
+func bare(err error) bool { return err == context.DeadlineExceeded }
 
 // Unwrap makes a time-out match both the context's error and the standard
 // library's.

@@ -230,7 +230,7 @@ func TestRevocationFollowsTheChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := tr.Check(p)
-			if errors.Is(err, ErrNotTrusted) != tt.refused || errors.Is(err, ErrBanned) != tt.refused || (err != nil) != tt.refused {
+			if errors.Is(err, ErrNotTrusted) != tt.refused || errors.Is(err, ErrBanned) != tt.refused || errors.Is(err, ErrRevoked) != tt.refused || (err != nil) != tt.refused {
 				t.Errorf("Check: %v", err)
 			}
 			if err := tr.AddRevocations(revoke(t, tt.issuer, 2)); err != nil {

@@ -95,7 +95,7 @@ func (r *revocations) check(p Peer) error {
 	}
 	for _, l := range r.lists[p.Account] {
 		if l.has(p.Device.subject()) {
-			return fmt.Errorf("%w: device %s was revoked by its account (list %d)", ErrNotTrusted, p.Device, l.number)
+			return fmt.Errorf("%w: device %s was revoked by its account (list %d)", ErrRevoked, p.Device, l.number)
 		}
 	}
 	if p.CA.IsZero() {
@@ -104,7 +104,7 @@ func (r *revocations) check(p Peer) error {
 	for _, l := range r.lists[p.CA] {
 		for _, s := range []subject{p.Device.subject(), p.Account.subject()} {
 			if l.has(s) {
-				return fmt.Errorf("%w: %s %x was revoked by its authority (list %d)", ErrNotTrusted, s.kind, s.id, l.number)
+				return fmt.Errorf("%w: %s %x was revoked by its authority (list %d)", ErrRevoked, s.kind, s.id, l.number)
 			}
 		}
 	}

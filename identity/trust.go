@@ -18,6 +18,10 @@ var ErrNotTrusted = errors.New("identity: not trusted")
 // device may be told so: silence would hide nothing, as the device knows us.
 var ErrBanned error = banned{ErrNotTrusted}
 
+// ErrRevoked is matched, besides ErrBanned, by those about a peer that its account
+// or authority has revoked: no decision here takes that back.
+var ErrRevoked error = banned{ErrBanned}
+
 // banned is an error that matches ErrBanned and ErrNotTrusted.
 type banned struct{ error }
 
@@ -98,7 +102,7 @@ func (t *Trust) Check(p Peer) error {
 		}
 	}
 	if err := t.revoked.check(p); err != nil {
-		return banned{err}
+		return err
 	}
 	if !allowed {
 		return fmt.Errorf("%w: device %s and account %s are unknown, and only known ones are let in", ErrNotTrusted, p.Device, p.Account)

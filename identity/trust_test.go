@@ -69,7 +69,7 @@ func TestCheckSaysWhoIsTheReason(t *testing.T) {
 	var tr Trust
 	for _, s := range []Subject{p.Device, p.Account} {
 		tr.Set(s, Banned)
-		if err := tr.Check(p); !errors.Is(err, ErrBanned) || !errors.Is(err, ErrNotTrusted) || !strings.Contains(err.Error(), s.String()) {
+		if err := tr.Check(p); !errors.Is(err, ErrBanned) || errors.Is(err, ErrRevoked) || !errors.Is(err, ErrNotTrusted) || !strings.Contains(err.Error(), s.String()) {
 			t.Errorf("%v: want %s in it", err, s)
 		}
 		tr.Set(s, Undecided)

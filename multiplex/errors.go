@@ -52,10 +52,11 @@ type GoingAwayError struct {
 
 // Error implements error. What the peer wrote is quoted.
 func (e *GoingAwayError) Error() string {
-	if e.Reason == "" {
-		return fmt.Sprintf("peer closed the link (%s)", e.Code)
+	text := fmt.Sprintf("peer closed the link (%s)", e.Code)
+	if len(e.Reason) > 0 {
+		text += fmt.Sprintf(": %q", e.Reason)
 	}
-	return fmt.Sprintf("peer closed the link (%s): %q", e.Code, e.Reason)
+	return text
 }
 
 func violation(format string, args ...any) error {

@@ -25,7 +25,7 @@ func newBrowse(o *options) *cobra.Command {
 			"device that serves several, by their names.",
 		Example:           "  peerchat browse bob\n  peerchat browse bob/docs\n  peerchat browse --addr 127.0.0.1:8080 bob",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.ExactArgs(1)),
+		Args:              counted(cobra.ExactArgs(1)),
 		RunE:              func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&b.addr, "addr", "127.0.0.1:0", "HOST:PORT to show it on; port 0: a free one")

@@ -31,7 +31,7 @@ func newChat(o *options) *cobra.Command {
 			"side does too. With an address the device is tried there first, by direct TCP.",
 		Example:           "  peerchat chat\n  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat --live bob@192.0.2.7:7000",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		Args:              counted(cobra.MaximumNArgs(1)),
 		RunE:              t.run,
 	}
 	cmd.Flags().BoolVar(&t.plain, "plain", false, "lines, on a terminal too")

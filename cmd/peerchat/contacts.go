@@ -24,7 +24,7 @@ func newContacts(o *options) *cobra.Command {
 	}
 	sub := func(use, short, example string, n int, change func(args []string) (control.ContactChange, error)) {
 		cmd.AddCommand(&cobra.Command{
-			Use: use, Short: short, Example: example, Args: usageArgs(cobra.ExactArgs(n)),
+			Use: use, Short: short, Example: example, Args: counted(cobra.ExactArgs(n)),
 			ValidArgsFunction: o.completeContact,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				ch, err := change(args)

@@ -28,7 +28,7 @@ func newDemoCaller(o *options) *cobra.Command {
 		Use:    "caller DEVICE FILE...",
 		Short:  "Alice's part of the demo",
 		Hidden: true,
-		Args:   usageArgs(cobra.MinimumNArgs(2)),
+		Args:   counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := parseTarget(args[0])
 			if err != nil {

@@ -170,7 +170,7 @@ func newDeviceSign(o *options) *cobra.Command {
 					return err
 				}
 			}
-			return cobra.MaximumNArgs(3)(cmd, args)
+			return counted(cobra.MaximumNArgs(3))(cmd, args)
 		}),
 		ValidArgsFunction: completeCodeArg,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.signDevice(cmd, strings.Join(args, "-"), name) },

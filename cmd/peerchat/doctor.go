@@ -26,7 +26,7 @@ func newDoctor(o *options) *cobra.Command {
 			"how it was made. The daemon does it, so that the device is on the network once. The exit status\n" +
 			"is 1 if the device was not reached.",
 		Example: "  peerchat doctor bob\n  peerchat doctor --json bob | jq -r '.hops[].kind'",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    counted(cobra.ExactArgs(1)),
 
 		ValidArgsFunction: o.completeContact,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.doctor(cmd, args[0]) },

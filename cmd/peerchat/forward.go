@@ -33,7 +33,7 @@ func newForward(o *options) *cobra.Command {
 			"default nobody may do anything. A rule's HOST:PORT is compared with that of SPEC letter by letter.",
 		Example:           "  peerchat forward -L 8080:127.0.0.1:80 bob      # his web server is http://127.0.0.1:8080 here\n  peerchat forward -R 9000:127.0.0.1:3000 bob    # ours is at port 9000 there\n  peerchat forward allow alice 127.0.0.1:80      # on bob's device\n  peerchat forward allow --listen alice 127.0.0.1:9000",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.ExactArgs(1)),
+		Args:              counted(cobra.ExactArgs(1)),
 		RunE:              f.run,
 	}
 	cmd.Flags().StringArrayVarP(&f.here, "here", "L", nil, "take here, make there: [BIND:]PORT:HOST:PORT")
@@ -58,7 +58,7 @@ func newForwardRule(o *options, do, short string) *cobra.Command {
 		Example: "  peerchat forward " + do + " bob 127.0.0.1:5432\n  peerchat forward " + do + " bob /run/docker.sock\n  peerchat forward " +
 			do + " --listen bob 127.0.0.1:9000",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.ExactArgs(2)),
+		Args:              counted(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			may := forward.DoDial
 			if listen {

@@ -17,7 +17,7 @@ func newHistory(o *options) *cobra.Command {
 		Long:              "Print the newest messages of a conversation, the oldest first: when, who, what became of it,\nand the text, escaped. With --json each is a line.",
 		Example:           "  peerchat history bob\n  peerchat history --json -n 1000 bob | jq -r .text",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.ExactArgs(1)),
+		Args:              counted(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := o.target(args[0])
 			if err != nil {

@@ -157,7 +157,7 @@ func newAccept(o *options) *cobra.Command {
 			"stands between the words.",
 		Example: "  peerchat contacts accept --name alice\n  peerchat contacts accept 7-amber-mango",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
-			return errors.Join(n.check(), cobra.MaximumNArgs(3)(cmd, args))
+			return errors.Join(n.check(), counted(cobra.MaximumNArgs(3))(cmd, args))
 		}),
 		ValidArgsFunction: completeCodeArg,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.accept(cmd, n, strings.Join(args, "-")) },

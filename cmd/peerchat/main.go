@@ -198,11 +198,18 @@ func newHelp() *cobra.Command {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			if strings.Contains(err.Error(), "arg(s)") { // cobra's own words, which name no argument
-				err = fmt.Errorf("%w, want: %s", err, cmd.UseLine())
-			}
 			return usageError{err}
 		}
 		return nil
 	}
+}
+
+// counted is usageArgs for a check of cobra's, which names no argument.
+func counted(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return usageArgs(func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w, want: %s", err, cmd.UseLine())
+		}
+		return nil
+	})
 }

@@ -16,7 +16,7 @@ func newMan() *cobra.Command {
 		Short:   "Write the man pages into a folder",
 		Example: "  peerchat man /usr/local/share/man/man1",
 		Hidden:  true,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    counted(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

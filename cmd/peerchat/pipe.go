@@ -64,7 +64,7 @@ func newPipeRule(o *options, do, short string) *cobra.Command {
 		Long:              short + ". PIPE is what --name says on either side; without it the\ndefault one is meant, and * is every pipe. A rule for a contact, by name or by\nthe device that it was added with, is for all devices of its account. The rules stand among those\nof peerchat forward.",
 		Example:           "  peerchat pipe " + do + " bob\n  peerchat pipe " + do + " bob log\n  peerchat pipe " + do + " bob '*'",
 		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(cobra.RangeArgs(1, 2)),
+		Args:              counted(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rule := forward.Rule{Do: forward.DoPipe, Addr: defaultPipe}
 			if len(args) == 2 {

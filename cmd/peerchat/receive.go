@@ -46,7 +46,7 @@ func newReceive(o *options) *cobra.Command {
 			"What nobody has gone on with for 30 days is removed when a receiver starts, and of more than 1000\n" +
 			"such files the oldest, if they are older than a day.",
 		Example: "  peerchat receive ~/Downloads\n  peerchat receive --once --accept always .\n  peerchat receive --clean ~/Downloads",
-		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		Args:    counted(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.into = args[0]

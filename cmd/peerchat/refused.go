@@ -8,6 +8,7 @@ import (
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/identity"
 )
 
 // chatScheme begins the URIs of chats that nobody keeps.
@@ -44,15 +45,15 @@ func refusedInWords(uri string, err error) error {
 	at := strings.Index(uri, "://") + len("://")
 	words := nobodyThere[uri[:at]]
 	switch {
-	case strings.Contains(err.Error(), " is banned here"):
+	case errors.Is(err, identity.ErrBanned) && !errors.Is(err, identity.ErrRevoked):
 		return fmt.Errorf("%w (peerchat contacts allow takes that back)", err)
-	case words == "" || !errors.Is(err, peerlink.ErrDeclined) || !strings.Contains(err.Error(), "nobody listens on "):
+	case words == "" || !errors.Is(err, peerlink.ErrNoListener):
 		return err
 	case strings.Contains(words, "%s"):
 		words = fmt.Sprintf(words, printable(uri[at:]))
 	}
-	if strings.Contains(err.Error(), "\n") {
-		words += "\n" + err.Error()
+	if each := err.Error(); strings.Contains(each, "\n") {
+		words += "\n" + each
 	}
 	return &inWords{words, err}
 }

@@ -7,16 +7,19 @@ import (
 	"testing"
 
 	"peerlink"
+	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/identity"
+	"peerlink/multiplex"
 )
 
 // Whoever finds nobody at the other end is told what has to run there, and
 // nothing of channels; all else is told as it is.
 func TestARefusalIsToldInWords(t *testing.T) {
 	declined := func(uri string) error {
-		return fmt.Errorf("open: %w: %q", peerlink.ErrDeclined, "nobody listens on "+uri)
+		return fmt.Errorf("open: %w", &multiplex.DeclinedError{Name: uri, Code: channel.CodeNoListener, Reason: "niemand da"})
 	}
 	for uri, want := range map[string]string{
 		pipeScheme + "log":         "peerchat pipe --listen --name log has to run there first",
@@ -27,7 +30,7 @@ func TestARefusalIsToldInWords(t *testing.T) {
 		forward.URIDial:            "peerchat run has to hold the account there",
 		forward.URIListen:          "peerchat run has to hold the account there",
 	} {
-		for _, err := range []error{declined(uri), &control.Error{Code: "declined", Text: declined(uri).Error()}} {
+		for _, err := range []error{declined(uri), &control.Error{Code: "no-listener", Text: declined(uri).Error()}} {
 			got := refusedInWords(uri, err)
 			if !errors.Is(got, peerlink.ErrDeclined) || !strings.Contains(got.Error(), want) || strings.Contains(got.Error(), "declined") || strings.Contains(got.Error(), "\x1b") {
 				t.Errorf("%q: %v, want %s", uri, got, want)
@@ -36,6 +39,7 @@ func TestARefusalIsToldInWords(t *testing.T) {
 	}
 	for _, as := range []error{
 		fmt.Errorf("%w: %q", peerlink.ErrDeclined, "not now"), peerlink.ErrRefused, errors.New("nobody listens on x"), declined("test://x"),
+		&multiplex.DeclinedError{Reason: "nobody listens on x"}, identity.ErrRevoked, errors.New("device 01234567 is banned here"),
 	} {
 		uri := pipeScheme + "x"
 		if strings.Contains(as.Error(), "test://") {
@@ -50,7 +54,9 @@ func TestARefusalIsToldInWords(t *testing.T) {
 	if !strings.HasPrefix(got, "the device is there") || !strings.Contains(got, "\nthe phone is off") {
 		t.Errorf("of two devices: %s", got)
 	}
-	if got := refusedInWords(pipeScheme+"x", errors.New("device 01234567 is banned here")).Error(); !strings.Contains(got, "peerchat contacts allow") {
-		t.Errorf("of a banned one: %s", got)
+	for _, err := range []error{fmt.Errorf("device 01234567 is banned: %w", identity.ErrBanned), &control.Error{Code: "banned", Text: "it is banned"}} {
+		if got := refusedInWords(pipeScheme+"x", err).Error(); !strings.Contains(got, "peerchat contacts allow") {
+			t.Errorf("of a banned one: %s", got)
+		}
 	}
 }

@@ -27,7 +27,7 @@ func newSend(o *options) *cobra.Command {
 			"A connection that is cut is made again. Whatever stops it, what has arrived is kept there: the same\n" +
 			"command goes on with it. Files that are there already are not sent again. Symbolic links are not sent.",
 		Example: "  peerchat send bob photo.jpg holiday/\n  peerchat send --json bob *.pdf",
-		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		Args:    counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := o.target(args[0])
 			if err != nil {

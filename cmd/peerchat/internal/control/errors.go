@@ -45,20 +45,28 @@ func (e *EndedError) Unwrap() error { return io.ErrUnexpectedEOF }
 // codeEnded is the code of an EndedError with Told set.
 const codeEnded = "ended"
 
-// causes are the errors that keep their meaning on the way to a command.
+// causes are the errors that keep their meaning on the way to a command: an error
+// gets the code of the first that it matches, and matches there what has that code.
 var causes = []struct {
 	code string
 	err  error
 }{
+	{"no-listener", peerlink.ErrNoListener},
 	{"declined", peerlink.ErrDeclined},
 	{"refused", peerlink.ErrRefused},
 	{"not-connected", peerlink.ErrNotConnected},
 	{"capacity", peerlink.ErrCapacity},
+	{"revoked", identity.ErrRevoked},
+	{"banned", identity.ErrBanned},
 	{"not-trusted", identity.ErrNotTrusted},
 	{"not-found", ErrNotFound},
 	{"deadline", os.ErrDeadlineExceeded},
 	{"deadline", context.DeadlineExceeded},
 	{"closed", net.ErrClosed},
+	{"no-listener", peerlink.ErrDeclined},
+	{"revoked", identity.ErrBanned},
+	{"revoked", identity.ErrNotTrusted},
+	{"banned", identity.ErrNotTrusted},
 }
 
 // Error is an error of the daemon's, as a command sees it. It matches what it

@@ -177,7 +177,7 @@ func (b *book) free(name string) error {
 func (d *Daemon) meet(peer identity.Peer, wanted, suggested string) (control.Met, error) {
 	switch d.acc.Trusted(peer.Device) {
 	case identity.Banned:
-		return control.Met{}, fmt.Errorf("device %s is banned here", peer.Device.Short())
+		return control.Met{}, fmt.Errorf("device %s is banned here: %w", peer.Device.Short(), identity.ErrBanned)
 	case identity.Undecided:
 		if err := d.acc.SetTrust(peer.Device, identity.Allowed); err != nil {
 			return control.Met{}, err
