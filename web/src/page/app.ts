@@ -1,6 +1,8 @@
 // The page's state: this device, the others, and the one that is looked at.
 
-import { type Connection, Device, type DeviceConfig, type DeviceID, type Identity, type LineState, parseDeviceID, save } from "../peerlink";
+import {
+  type Connection, Device, type DeviceConfig, type DeviceID, type Identity, type LineState, MessageStore, Messenger, parseDeviceID, Receiver, save,
+} from "../peerlink";
 import { Conversation, type Host } from "./conversation";
 import { el, get, groups, say, theirs } from "./dom";
 import { recall, remember } from "./memory";
@@ -15,9 +17,19 @@ const lineText: Record<LineState, string> = {
 /** Conversations that strangers can begin. */
 const maxConversations = 200;
 
+/** How many messages of a conversation are shown. */
+const shown = 500;
+
 /** App is made once, and started whenever this tab becomes the device's. */
 export class App implements Host {
   #device: Device | undefined;
+  #messenger: Messenger | undefined;
+  #store: MessageStore | undefined;
+  readonly receiver = new Receiver(async (o, gone, stop) => {
+    const with_ = this.#conversations.get(o.from);
+    if (!with_) throw new Error("not taken here");
+    return with_.offered(o, gone, stop);
+  });
   #me: Identity;
   readonly #conversations = new Map<DeviceID, Conversation>();
   readonly #blocked = new Map<DeviceID, string>();
@@ -39,12 +51,16 @@ export class App implements Host {
   }
 
   /** start makes this tab the device. */
-  start(): void {
+  async start(): Promise<void> {
+    await this.#recall();
     const device: Device = new Device(this.#me, { ...this.config, trusted: (p) => {
       if (this.#blocked.has(p.device)) throw new Error("blocked");
     } }, {
       line: (s, why) => this.#line(s, why),
-      connected: (c) => this.#with(c)?.connected(c),
+      connected: (c) => {
+        this.#with(c)?.connected(c);
+        this.#messenger?.connected(c.peer.device);
+      },
       lost: (c, why, left) => this.#conversations.get(c.peer.device)?.lost(why, left),
       beat: (c, rtt, silent) => {
         if (device.connection(c.peer.device) === c) this.#conversations.get(c.peer.device)?.beat(rtt, silent);
@@ -56,18 +72,46 @@ export class App implements Host {
       },
     });
     this.#device = device;
+    this.#messenger = new Messenger(
+      this.#store!,
+      (peer, name, signal) => (this.#conversations.has(peer) ? device.open(peer, name, signal) : Promise.reject(new Error("blocked, or forgotten"))),
+      (m) => this.#conversations.get(m.peer)?.message(m),
+    );
+  }
+
+  /** #recall reads the messages that were kept, and shows them. */
+  async #recall(): Promise<void> {
+    this.#store = await MessageStore.open();
+    for (const c of this.#conversations.values()) c.recall(this.#store.history(c.id, shown));
+  }
+
+  /** #begin makes the conversation with a device. */
+  #begin(id: DeviceID, name: string): Conversation {
+    const c = new Conversation(id, name, this);
+    this.#conversations.set(id, c);
+    c.recall(this.#store?.history(id, shown) ?? []);
+    return c;
   }
 
   /** stop ends all connections, as another tab is the device now. */
   stop(): void {
+    this.#messenger?.close();
     this.#device?.close();
-    this.#device = undefined;
+    this.#device = this.#messenger = undefined;
   }
 
   // Host.
 
   device(): Device | undefined {
     return this.#device;
+  }
+
+  messenger(): Messenger | undefined {
+    return this.#messenger;
+  }
+
+  get lasting(): boolean {
+    return this.#store?.problem === "";
   }
 
   changed(c: Conversation): void {
@@ -99,8 +143,7 @@ export class App implements Host {
     let with_ = this.#conversations.get(c.peer.device);
     if (with_) return with_;
     if (this.#conversations.size >= maxConversations) return undefined;
-    with_ = new Conversation(c.peer.device, c.peer.name, this);
-    this.#conversations.set(c.peer.device, with_);
+    with_ = this.#begin(c.peer.device, c.peer.name);
     if (!this.#shown) this.#show(with_, false);
     return with_;
   }
@@ -148,7 +191,7 @@ export class App implements Host {
       el("span", { class: "grow" }, theirs(name || id.slice(0, 8)), el("small", {}, `${id.slice(0, 8)} · Blocked`)),
       el("button", { type: "button", class: "quiet", click: () => {
         this.#blocked.delete(id);
-        this.#conversations.set(id, new Conversation(id, name, this));
+        this.#begin(id, name);
         this.#list();
       } }, "Allow"),
     );
@@ -206,8 +249,7 @@ export class App implements Host {
       const id = parseDeviceID(input.value);
       if (id === this.#me.device) throw new Error("That is this device's own id.");
       if (this.#blocked.delete(id)) say("The device was blocked and is allowed again");
-      let c = this.#conversations.get(id);
-      if (!c) this.#conversations.set(id, (c = new Conversation(id, "", this)));
+      const c = this.#conversations.get(id) ?? this.#begin(id, "");
       input.value = "";
       this.#show(c, true);
       void c.connect();
@@ -226,7 +268,7 @@ export class App implements Host {
       say("Renamed");
       if (this.#device) {
         this.stop();
-        this.start(); // others learn the name from the certificates of a new connection
+        await this.start(); // others learn the name from the certificates of a new connection
       }
     } catch (e) {
       say(`Not renamed: ${e instanceof Error ? e.message : String(e)}`, "alarm");

@@ -1,8 +1,11 @@
 // What is said and sent between this device and another one.
 
-import { badFileName, type Channel, closedHere, Code, type Connection, DeclinedError, type Device, type DeviceID, type Incoming, lines, ResetError, Speaker } from "../peerlink";
-import { clock, el, groups, say, theirs, visible } from "./dom";
-import { FileItem } from "./fileitem";
+import {
+  badFileName, type Channel, closedHere, Code, type Connection, type Device, type DeviceID, filesScheme, type Incoming, type Message, messagesURI, type Messenger,
+  type Offered, type Receiver, type Taking,
+} from "../peerlink";
+import { clock, el, groups, say, spoken, theirs, visible } from "./dom";
+import { Arrivals, FileItem } from "./fileitem";
 
 /** The most that is shown and waited for. */
 const maxEntries = 1000;
@@ -22,6 +25,10 @@ const stateText: Record<State, string> = {
 /** Host is what a conversation needs of the page. */
 export interface Host {
   device(): Device | undefined;
+  messenger(): Messenger | undefined;
+  readonly receiver: Receiver;
+  /** lasting: messages are kept when the page is closed. */
+  readonly lasting: boolean;
   /** changed is called when name, state or unread have changed. */
   changed(c: Conversation): void;
   back(): void;
@@ -33,9 +40,10 @@ export class Conversation {
   state: State = "idle";
   unread = 0;
   readonly view: HTMLElement;
-  #chats: { channel: Channel; speaker: Speaker }[] = [];
-  #opening: Promise<Speaker> | undefined;
+  #chats = 0;
   #offers = 0;
+  #newest = 0; // of the messages that are shown
+  readonly #marks = new Map<number, HTMLElement>(); // of messages that wait
   #pathTold = "";
   #pinned = true;
   readonly #log = el("ol", { class: "log", role: "log", "aria-label": "Messages", tabindex: 0 });
@@ -51,7 +59,7 @@ export class Conversation {
   ) {
     this.view = this.#build();
     this.#follow();
-    this.#show();
+    this.#draw();
   }
 
   get title(): string {
@@ -97,7 +105,6 @@ export class Conversation {
 
   lost(why: Error, left: number): void {
     if (left > 0) return;
-    this.#chats = [];
     if (closedHere(why)) {
       this.#become("idle");
       this.note("Disconnected");
@@ -117,59 +124,65 @@ export class Conversation {
 
   /** request takes a channel that the device asks for. */
   request(r: Incoming): void {
-    if (r.name.startsWith("chat://") && this.#chats.length < maxChats) void this.#listen(r.accept());
-    else if (r.name.startsWith("file://") && this.#offers < maxOffers) void this.#receive(r.accept());
+    if (r.name === messagesURI && this.#chats < maxChats) void this.#take(r.accept());
+    else if (r.name.startsWith(filesScheme) && this.#offers < maxOffers) void this.#receive(r.accept());
     else r.decline("not taken here", Code.noListener);
   }
 
-  // Chat.
+  // Messages.
+
+  /** recall shows what was kept, here or by another tab. */
+  recall(kept: Message[]): void {
+    for (const m of kept) {
+      const mark = this.#marks.get(m.seq);
+      if (mark) this.#marked(m, mark);
+      else if (m.seq > this.#newest) this.#show(m);
+    }
+  }
+
+  /** message shows one that is new, or what became of another. */
+  message(m: Message): void {
+    const mark = this.#marks.get(m.seq);
+    if (mark) this.#marked(m, mark);
+    else this.#show(m);
+    if (!m.mine) this.#noticed(`${this.title}: ${m.text}`);
+  }
+
+  #show(m: Message): void {
+    this.#newest = m.seq;
+    const mark = el("p", { class: "hint mark" });
+    const text = el("p", {}, spoken(m.text));
+    if (!m.mine) this.#entry("yours", m.at, text);
+    else this.#marked(m, mark, this.#entry("mine", m.at, text, mark));
+  }
+
+  #marked(m: Message, mark: HTMLElement, entry = mark.parentElement): void {
+    if (m.mark === "waiting") this.#marks.set(m.seq, mark);
+    else this.#marks.delete(m.seq);
+    mark.textContent = m.mark === "waiting" ? `Waiting for the device${this.host.lasting ? "" : ", while this page is open"}` : m.mark === "delivered" ? "✓ Delivered" : `Not taken: ${visible(m.reason)}`;
+    entry?.classList.toggle("failed", m.mark === "failed");
+    if (m.mark === "failed") say(`Not taken: ${m.reason}`, "alarm");
+  }
 
   async #say(text: string): Promise<void> {
-    const entry = this.#entry("mine", el("p", {}, el("span", { dir: "auto", class: "theirs" }, visible(text))));
     try {
-      const speaker = this.#chats[0]?.speaker ?? (await this.#speaker());
-      await speaker.say(text);
+      const messenger = this.host.messenger();
+      if (!messenger) throw new Error("this tab is not the device's");
+      await messenger.send(this.id, text);
     } catch (e) {
-      entry.classList.add("failed");
-      entry.append(el("p", { class: "hint" }, `Not sent: ${visible(reason(e))}`));
-      say(`Not sent: ${reason(e)}`, "alarm");
+      this.note(`Not kept: ${reason(e)}`, "alarm");
+      this.#input.value ||= text;
     }
   }
 
-  #speaker(): Promise<Speaker> {
-    this.#opening ??= this.#openChat().finally(() => (this.#opening = undefined));
-    return this.#opening;
-  }
-
-  async #openChat(): Promise<Speaker> {
-    const device = this.host.device();
-    if (!device) throw new Error("this tab is not the device's");
-    if (this.state !== "connected" && this.state !== "silent") this.#become("connecting");
+  async #take(channel: Channel): Promise<void> {
+    this.#chats++;
     try {
-      const channel = await device.open(this.id, `chat://${this.id.slice(0, 8)}`);
-      void this.#listen(channel);
-      return this.#chats.find((c) => c.channel === channel)!.speaker;
-    } catch (e) {
-      if (this.state === "connecting") this.#become("lost");
-      throw e;
-    }
-  }
-
-  async #listen(channel: Channel): Promise<void> {
-    const chat = { channel, speaker: new Speaker(channel) };
-    this.#chats.push(chat);
-    try {
-      for await (const line of lines(channel)) {
-        this.#entry("yours", el("p", {}, theirs(line)));
-        this.#noticed(`${this.title}: ${line}`);
-      }
-      this.note("The other side has ended the chat");
-      void chat.speaker.end();
-    } catch (e) {
-      if (e instanceof ResetError) this.note("The chat was ended");
-      // otherwise the link has ended, which lost() tells
+      await this.host.messenger()?.take(this.id, channel);
+    } catch {
+      // what was not taken comes again
     } finally {
-      this.#chats = this.#chats.filter((c) => c !== chat);
+      this.#chats--;
     }
   }
 
@@ -179,34 +192,37 @@ export class Conversation {
     for (const file of files) {
       const bad = badFileName(file.name);
       if (bad !== "") this.note(`${file.name} cannot be sent: ${bad}`, "alarm");
-      else void this.#sendOne(file);
+      else this.#sendOne(file);
     }
   }
 
-  async #sendOne(file: File): Promise<void> {
+  #sendOne(file: File): void {
     const item = new FileItem("mine", file.name, file.size);
     this.#add(item.view);
-    const device = this.host.device();
-    try {
-      if (!device) throw new Error("this tab is not the device's");
-      await item.send(() => device.open(this.id, `file://${file.name}`, item.stop.signal), file);
-      say(`${file.name} was sent`);
-    } catch (e) {
-      item.failed(e instanceof DeclinedError && e.reason === "" ? "Declined" : capital(reason(e)));
-      say(`${file.name}: ${reason(e)}`, "alarm");
-    }
+    const open = (name: string, signal: AbortSignal) => {
+      const device = this.host.device();
+      return device ? device.open(this.id, name, signal) : Promise.reject(new Error("this tab is not the device's"));
+    };
+    item.send(open, file, (why) => say(why ? `${file.name}: ${why.message}` : `${file.name} was sent`, why ? "alarm" : "said"));
   }
 
   async #receive(channel: Channel): Promise<void> {
     this.#offers++;
     try {
-      await FileItem.receive(channel, (item) => {
-        this.#add(item.view);
-        this.#noticed(`${this.title} offers the file ${item.name}`);
-      });
+      await this.host.receiver.serve(channel, this.id);
+    } catch {
+      // its item tells
     } finally {
       this.#offers--;
     }
+  }
+
+  /** offered asks the user about files. */
+  offered(o: Offered, gone: AbortSignal, stop: (why: Error) => void): Promise<Taking> {
+    return Arrivals.ask(o, gone, stop, (item) => {
+      this.#add(item.view);
+      this.#noticed(`${this.title} offers ${o.entries === 1 ? "the file" : "files:"} ${item.name}`);
+    });
   }
 
   // The view.
@@ -224,8 +240,8 @@ export class Conversation {
     say(text);
   }
 
-  #entry(whose: "mine" | "yours", content: HTMLElement): HTMLElement {
-    const li = el("li", { class: `entry ${whose}` }, el("span", { class: "unseen" }, whose === "mine" ? "You: " : `${this.title}: `), content, clock());
+  #entry(whose: "mine" | "yours", at: number, ...content: HTMLElement[]): HTMLElement {
+    const li = el("li", { class: `entry ${whose}` }, el("span", { class: "unseen" }, whose === "mine" ? "You: " : `${this.title}: `), ...content, clock(new Date(at)));
     this.#add(li);
     return li;
   }
@@ -248,11 +264,11 @@ export class Conversation {
 
   #become(s: State): void {
     this.state = s;
-    this.#show();
+    this.#draw();
     this.host.changed(this);
   }
 
-  #show(): void {
+  #draw(): void {
     this.#title.replaceChildren(theirs(this.title));
     this.view.dataset["state"] = this.state;
     this.#state.textContent = this.stateText;
@@ -297,9 +313,9 @@ export class Conversation {
   }
 
   #submit(): void {
-    const text = this.#input.value.trim();
+    const text = this.#input.value;
     this.#input.value = "";
-    for (const line of text.split("\n")) if (line !== "") void this.#say(line);
+    if (text.trim() !== "") void this.#say(text);
   }
 
   #droppable(view: HTMLElement): void {
@@ -320,8 +336,4 @@ export class Conversation {
 
 function reason(e: unknown): string {
   return e instanceof Error ? e.message : String(e);
-}
-
-function capital(s: string): string {
-  return s.charAt(0).toUpperCase() + s.slice(1);
 }

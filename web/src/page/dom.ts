@@ -26,6 +26,12 @@ export function theirs(s: string, tag: "bdi" | "span" = "bdi"): HTMLElement {
   return el(tag, { dir: "auto", class: "theirs" }, visible(s));
 }
 
+/** spoken shows a message: as theirs, with its lines. */
+export function spoken(s: string): HTMLElement {
+  const lines = s.split("\n").flatMap((line, i) => (i > 0 ? [el("br"), visible(line)] : [visible(line)]));
+  return el("bdi", { dir: "auto", class: "theirs" }, ...lines);
+}
+
 /** visible writes characters that would hide or turn text as their codes. */
 export function visible(s: string): string {
   return s.replace(/[\p{Cc}\p{Bidi_Control}\p{Zl}\p{Zp}\ufeff]/gu, (c) => (c === "\t" ? " " : `\\u{${c.codePointAt(0)!.toString(16)}}`));

@@ -6,6 +6,7 @@ import type { FileSink } from "../peerlink";
 const folder = "received";
 /** What is taken without a file system, in bytes: it is held in memory. */
 const memoryMost = 256 << 20;
+let inUse = 0; // of it
 /** What is left free of the browser's room, in bytes. */
 const spare = 16 << 20;
 
@@ -16,14 +17,19 @@ export interface Kept extends FileSink {
   forget(): Promise<void>;
 }
 
-/** place makes room for a file of a size, or throws with a reason that the sender may see. */
-export async function place(bytes: number): Promise<Kept> {
+/** room throws where there is none for so many bytes, with a reason that the sender may see. */
+export async function room(bytes: number): Promise<FileSystemDirectoryHandle | undefined> {
   const { quota, usage } = (await navigator.storage?.estimate?.()) ?? {};
-  if (quota !== undefined && usage !== undefined && bytes > quota - usage - spare) throw new Error("there is not enough room for the file");
+  if (quota !== undefined && usage !== undefined && bytes > quota - usage - spare) throw new Error("there is not enough room for the files");
   const dir = await open();
-  if (dir) return stored(dir);
-  if (bytes > memoryMost) throw new Error("the file is too large for this browser");
-  return inMemory();
+  if (!dir && bytes > memoryMost - inUse) throw new Error("that is too much for this browser");
+  return dir;
+}
+
+/** place makes room for a file of a size, or throws as room does. */
+export async function place(bytes: number): Promise<Kept> {
+  const dir = await room(bytes);
+  return dir ? stored(dir) : inMemory(bytes);
 }
 
 /** What was received and not forgotten is removed after so long, in milliseconds. */
@@ -70,9 +76,14 @@ async function stored(dir: FileSystemDirectoryHandle): Promise<Kept> {
   };
 }
 
-function inMemory(): Kept {
+function inMemory(bytes: number): Kept {
   let parts: Uint8Array<ArrayBuffer>[] = [];
-  const forget = async () => void (parts = []);
+  inUse += bytes;
+  const forget = async () => {
+    parts = [];
+    inUse -= bytes;
+    bytes = 0;
+  };
   return {
     write: async (b) => void parts.push(b.slice()),
     keep: async () => {},

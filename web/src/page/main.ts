@@ -76,7 +76,9 @@ async function main(): Promise<void> {
   const tabs = {
     begin: () => {
       notice("");
-      void clear().then(() => app.start());
+      void clear()
+        .then(() => app.start())
+        .catch((e: unknown) => notice(`Cannot start: ${e instanceof Error ? e.message : String(e)}`));
     },
     taken: () => {
       app.stop();

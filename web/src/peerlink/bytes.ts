@@ -52,7 +52,7 @@ export function random(n: number): Bytes {
   return crypto.getRandomValues(new Uint8Array(n));
 }
 
-/** sha256 hashes bytes that are all there; files are hashed piece by piece in transfer.ts. */
+/** sha256 hashes bytes that are all there; files are hashed by BLAKE3, see parcelwire.ts. */
 export async function sha256(b: Bytes): Promise<Bytes> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", b));
 }
