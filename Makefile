@@ -4,7 +4,7 @@ GOFUMPT      := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME     ?= 10s
 
-.PHONY: check format vet fix lint test race fuzz demo bench deb walk
+.PHONY: check format vet fix lint test race fuzz demo bench deb walk othermodule
 
 check: format vet fix lint race fuzz
 
@@ -48,3 +48,7 @@ deb:
 # what README.md says, in a clean copy of HEAD
 walk:
 	test/walk.sh
+
+# the framework from another module, and under another path
+othermodule:
+	test/othermodule.sh

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -67,13 +68,8 @@ var small = regexp.MustCompile(`^peerlink/internal/(quota|life|pause|atomicfile|
 
 func TestRoomsKeepTheirArrows(t *testing.T) {
 	for room, forbidden := range arrows {
-		out, err := exec.Command("go", "list", "-deps", room).Output()
-		if err != nil {
-			t.Errorf("%s: %v", room, err)
-			continue
-		}
 		never := regexp.MustCompile(forbidden)
-		for dep := range strings.Lines(string(out)) {
+		for dep := range strings.Lines(list(t, "-deps", own()+strings.TrimPrefix(room, "peerlink"))) {
 			if dep = strings.TrimSpace(dep); dep != room && never.MatchString(dep) && !small.MatchString(dep) {
 				t.Errorf("%s reaches %s", room, dep)
 			}
@@ -97,11 +93,7 @@ var families = map[string]string{
 }
 
 func TestThirdPartiesStayInTheirRooms(t *testing.T) {
-	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "peerlink/...").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for l := range strings.Lines(string(out)) {
+	for l := range strings.Lines(list(t, "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, own()+"/...")) {
 		f := strings.Fields(l)
 		for _, imp := range f[1:] {
 			for family, rooms := range families {
@@ -111,4 +103,22 @@ func TestThirdPartiesStayInTheirRooms(t *testing.T) {
 			}
 		}
 	}
+}
+
+// own is the path of this module: peerlink, until tools/rename-module.
+var own = sync.OnceValue(func() string {
+	out, err := exec.Command("go", "list", "-m").Output()
+	if err != nil {
+		panic(err)
+	}
+	return strings.TrimSpace(string(out))
+})
+
+// list returns what go list says, with this module's path written as peerlink.
+func list(t *testing.T, args ...string) string {
+	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		t.Fatal(args, err)
+	}
+	return regexp.MustCompile(`(?m)(^| )`+regexp.QuoteMeta(own())+`(/|\s|$)`).ReplaceAllString(string(out), "${1}peerlink${2}")
 }

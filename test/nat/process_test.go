@@ -32,7 +32,7 @@ var peerchat = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = dir
-	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "peerchat"), "peerlink/cmd/peerchat").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "peerchat"), "../../cmd/peerchat").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
