@@ -183,13 +183,8 @@ func TestHostileConnectionsAreBoundedAndKeepNobodyOut(t *testing.T) {
 		slow = append(slow, c)
 	}
 	engine := b.engines[0].(*tcpEngine)
-	open := func() int {
-		engine.gate.mu.Lock()
-		defer engine.gate.mu.Unlock()
-		return engine.gate.all.Len()
-	}
 	waitFor(t, func() bool { return b.Stats().ChecksFailed >= maxUncheckedOfOne })
-	if n := open(); n > maxUncheckedOfOne {
+	if n := engine.gate.Held(); n > maxUncheckedOfOne {
 		t.Errorf("%d unchecked connections are kept", n)
 	}
 	// The oldest went first.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/proving"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -31,6 +33,20 @@ const (
 	maxAcceptPause = time.Second
 )
 
+// Bounds on accepted connections that have not passed their check. An honest
+// one is through in two round trips; the oldest is dropped for a new one, so
+// that connections which only sit there (slow writers) are what goes.
+const (
+	maxUnchecked      = 256
+	maxUncheckedOfOne = 64 // of one IPv4 address or IPv6 /64
+)
+
+func newGate() *proving.Gate {
+	return &proving.Gate{Places: maxUnchecked, PerSource: maxUncheckedOfOne, Source: func(c net.Conn) (netip.Prefix, bool) {
+		return quota.Host(c.RemoteAddr().String()), true
+	}}
+}
+
 // tcpEngine is ICE over TCP: one port from which it listens and dials, checks
 // that prove knowledge of the offer's key, and the plain connection as result.
 type tcpEngine struct {
@@ -38,7 +54,7 @@ type tcpEngine struct {
 	ln    net.Listener
 	local *net.TCPAddr // of dials that share the listener's port
 	v6    bool
-	gate  gate
+	gate  *proving.Gate // of accepted connections whose check is still running
 }
 
 func newTCPEngine(t *Transport) (*tcpEngine, error) {
@@ -47,7 +63,7 @@ func newTCPEngine(t *Transport) (*tcpEngine, error) {
 		return nil, fmt.Errorf("ice: open TCP port %d: %w", t.cfg.TCPPort, err)
 	}
 	addr := ln.Addr().(*net.TCPAddr)
-	e := &tcpEngine{t: t, ln: ln, local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
+	e := &tcpEngine{t: t, ln: ln, gate: newGate(), local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
 	t.spawn(e.accept)
 	return e, nil
 }
@@ -98,8 +114,11 @@ func (e *tcpEngine) accept(ctx context.Context) {
 		switch {
 		case err == nil:
 			pause = acceptPause
-			v := e.gate.admit(conn)
-			if !e.t.spawn(func(ctx context.Context) { e.serve(ctx, v) }) {
+			v := e.gate.Admit(conn, time.Now())
+			if v.Out != nil {
+				v.Out.Conn.Close()
+			}
+			if !e.t.spawn(func(ctx context.Context) { e.serve(ctx, v.In) }) {
 				conn.Close()
 			}
 		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
@@ -115,22 +134,22 @@ func (e *tcpEngine) accept(ctx context.Context) {
 }
 
 // serve checks an accepted connection and gives it to its negotiation.
-func (e *tcpEngine) serve(ctx context.Context, v *visitor) {
+func (e *tcpEngine) serve(ctx context.Context, p *proving.Place) {
 	var n *negotiation
-	err := bounded(ctx, v.conn, checkTimeout, func() (err error) {
-		n, err = checkAccepted(v.conn, e.t.find)
+	err := bounded(ctx, p.Conn, checkTimeout, func() (err error) {
+		n, err = checkAccepted(p.Conn, e.t.find)
 		return err
 	})
-	if !e.gate.leave(v) && err == nil {
+	if !p.Leave() && err == nil {
 		err = errors.New("dropped for newer connections")
 	}
 	if err != nil {
 		e.t.failed.Add(1)
-		e.t.log.Debug("ice: check failed", "from", v.conn.RemoteAddr(), "err", err)
-		v.conn.Close()
+		e.t.log.Debug("ice: check failed", "from", p.Conn.RemoteAddr(), "err", err)
+		p.Conn.Close()
 		return
 	}
-	e.checked(n, v.conn.(*net.TCPConn), e.acceptedFrom(n, addrPort(v.conn.RemoteAddr())), tcpClass)
+	e.checked(n, p.Conn.(*net.TCPConn), e.acceptedFrom(n, addrPort(p.Conn.RemoteAddr())), tcpClass)
 }
 
 // acceptedFrom says what the peer is at an address from which it has dialled:

@@ -26,6 +26,12 @@ type proven struct {
 	service string
 }
 
+// Peer implements proving.Proven.
+func (p proven) Peer() identity.Peer { return p.peer }
+
+// Close implements io.Closer.
+func (p proven) Close() error { return p.conn.Close() }
+
 // exchange is one handshake on one side.
 type exchange struct {
 	cfg   Config

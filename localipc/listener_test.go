@@ -107,47 +107,6 @@ func TestStallingCallersLoseTheirPlaces(t *testing.T) {
 	}
 }
 
-func TestPlacesAreGivenByAge(t *testing.T) {
-	var p pending
-	epoch := time.Unix(1000, 0)
-	var conns []net.Conn
-	enter := func(now time.Time) (*slot, time.Duration) {
-		a, b := net.Pipe()
-		conns = append(conns, a, b)
-		s, wait, _ := p.enter(a, now)
-		return s, wait
-	}
-	defer func() {
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	first, _ := enter(epoch)
-	second, _ := enter(epoch)
-	for range maxPending - 2 {
-		enter(epoch.Add(grace / 2))
-	}
-	if s, wait := enter(epoch.Add(grace / 4)); s != nil || wait != grace*3/4 {
-		t.Errorf("within the grace: %v, wait %s", s, wait)
-	}
-	if !p.keep(first) {
-		t.Error("the first has lost its place")
-	}
-	if s, _ := enter(epoch.Add(grace)); s == nil || !second.out || first.out {
-		t.Error("after the grace the oldest that is not proven did not make room")
-	}
-	if p.keep(second) {
-		t.Error("a place that was taken is still held")
-	}
-	_, _, freed := p.enter(conns[0], epoch)
-	p.leave(first)
-	select {
-	case <-freed:
-	default:
-		t.Error("a free place was not told")
-	}
-}
-
 // fault: G5
 func TestOtherUsersAreRefusedUnread(t *testing.T) {
 	bob := newIdentity(t, "bob")

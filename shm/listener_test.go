@@ -79,7 +79,7 @@ func TestFailedSetUpIsCountedAndTheNextServed(t *testing.T) {
 	<-failed
 	raw.Close()
 	linkOver(t, l, &Dialer{Local: loc})
-	if s := l.Stats(); s.Accepted != 1 || s.Failed != 1 {
+	if s := l.Stats(); s.Proven != 1 || s.Failed != 1 {
 		t.Errorf("%+v", s)
 	}
 }

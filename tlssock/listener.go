@@ -6,60 +6,51 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
-	"sync/atomic"
+	"net/netip"
+	"runtime"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
+	"peerlink/internal/proving"
+	"peerlink/internal/quota"
 )
 
+// Bounds on callers that have not proven anything yet. An honest handshake takes
+// two round trips, so few are ever under way at once.
 const (
-	// acceptTimeout is how long a proven connection waits for Accept, in its
-	// handshake's place, before it is closed.
-	acceptTimeout = 10 * time.Second
-	// logsPerSecond bounds what strangers can make a listener write.
-	logsPerSecond = 10
-
-	minBackoff = 5 * time.Millisecond
-	maxBackoff = time.Second
+	// maxPending is how many handshakes run at once; one holds two goroutines
+	// and at most about 60 KiB. All of them together need 0.1 s of a core.
+	maxPending = 128
+	// maxPendingPerSource is how many of them one source may have.
+	maxPendingPerSource = 32
+	// grace is how long a handshake keeps its place whatever happens: two round
+	// trips over the worst link that we care for, on a busy machine. Taking
+	// places earlier would let a rush of honest callers push out each other.
+	grace = 5 * time.Second
+	// sourceBurst and sourceEvery are what one source may begin: 64 at once and
+	// then 20 a second.
+	sourceBurst = 64
+	sourceEvery = 50 * time.Millisecond
 )
+
+// handshakeRate is how many handshakes a second a listener begins, whoever
+// asks: a server's share of one costs about 0.6 ms of a core, so this takes a
+// quarter of the machine at most.
+func handshakeRate() int { return 400 * runtime.GOMAXPROCS(0) }
 
 // Stats counts what a Listener has done since it was opened.
-type Stats struct {
-	// Proven is the number of finished handshakes.
-	Proven uint64
-	// Failed is the number of handshakes that failed, for whatever reason.
-	Failed uint64
-	// Shed is the number of connections that were turned away before their
-	// handshake, lost their place to a newer one, or were proven but not
-	// accepted within 10 s.
-	Shed uint64
-	// AcceptErrors is how often the system refused to hand out a connection,
-	// usually for want of file descriptors.
-	AcceptErrors uint64
-}
+type Stats = proving.Stats
 
 // Listener takes TCP connections and proves who calls. Handshakes run
 // concurrently, at most 128 at a time and 32 from one IPv4 /24 or IPv6 /64;
 // above that, handshakes older than 5 s lose their place to newer ones, and
-// sources that begin more than 20 a second are turned away. Make one with Listen. Its methods may be called
-// concurrently.
+// sources that begin more than 20 a second are turned away. Make one with
+// Listen. Its methods may be called concurrently.
 type Listener struct {
-	cfg    Config
-	socks  []net.Listener
-	gate   gate
-	starts *rate.Limiter
-	logs   *rate.Limiter
-	readyc chan *Conn
-
-	ctx    context.Context // ends with Close; the handshakes' life, not a call's
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	once   sync.Once
-
-	proven, failed, shed, acceptErrors atomic.Uint64
+	socks []net.Listener
+	in    *proving.Listener[*Conn]
 }
 
 // Listen opens the addresses ("host:port"; port 0 picks one, an empty host is
@@ -94,18 +85,46 @@ func newListener(cfg Config, socks []net.Listener) *Listener {
 	if cfg.HandshakeTimeout < 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout
 	}
-	l := &Listener{
-		cfg:    cfg,
-		socks:  socks,
-		starts: rate.NewLimiter(rate.Limit(handshakeRate()), maxPending),
-		logs:   rate.NewLimiter(logsPerSecond, logsPerSecond),
-		readyc: make(chan *Conn),
+	l := &Listener{socks: socks}
+	sources := make([]proving.Source, len(socks))
+	for i, s := range socks {
+		sources[i] = proving.From(s)
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	for _, s := range socks {
-		l.wg.Go(func() { l.acceptFrom(s) })
-	}
+	l.in = proving.Listen(proving.Config[*Conn]{
+		Room: "tlssock", Carrier: "tcp", Logger: cfg.Logger, Gate: newGate(),
+		Starts: rate.NewLimiter(rate.Limit(handshakeRate()), maxPending),
+		Prove:  cfg.Server,
+		Stop: func() {
+			for _, s := range socks {
+				// What could fail here is an earlier Close, and there is none.
+				_ = s.Close()
+			}
+		},
+	}, sources...)
 	return l
+}
+
+// newGate returns the gate of a listener.
+func newGate() *proving.Gate {
+	return &proving.Gate{
+		Places: maxPending, PerSource: maxPendingPerSource, Grace: grace,
+		Burst: sourceBurst, Every: sourceEvery,
+		Source: func(c net.Conn) (netip.Prefix, bool) {
+			from := prefixOf(c.RemoteAddr())
+			return from, !from.Addr().IsLoopback() // which does not tell the machine's users apart
+		},
+	}
+}
+
+// prefixOf returns the source that addr belongs to, an IPv4 /24 or an IPv6 /64,
+// the least that one customer usually holds. All addresses that are not TCP ones
+// are one source.
+func prefixOf(addr net.Addr) netip.Prefix {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	return quota.NetworkOf(tcp.AddrPort().Addr(), 24, 64)
 }
 
 // Name returns "tcp".
@@ -120,133 +139,21 @@ func (l *Listener) Addrs() []net.Addr {
 	return out
 }
 
-// Stats returns the counters.
-func (l *Listener) Stats() Stats {
-	return Stats{
-		Proven:       l.proven.Load(),
-		Failed:       l.failed.Load(),
-		Shed:         l.shed.Load(),
-		AcceptErrors: l.acceptErrors.Load(),
-	}
-}
-
 // Accept returns the next proven connection, a *Conn. It blocks until there is
 // one, ctx ends, or the listener is closed; then the error matches
 // net.ErrClosed.
 func (l *Listener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
-	if l.ctx.Err() != nil {
-		return nil, identity.Peer{}, errListenerClosed
+	conn, err := l.in.Accept(ctx, "")
+	if err != nil {
+		return nil, identity.Peer{}, err
 	}
-	select {
-	case conn := <-l.readyc:
-		return conn, conn.Peer(), nil
-	case <-ctx.Done():
-		return nil, identity.Peer{}, fmt.Errorf("tlssock: accept: %w", ctx.Err())
-	case <-l.ctx.Done():
-		return nil, identity.Peer{}, errListenerClosed
-	}
+	return conn, conn.Peer(), nil
 }
 
-var errListenerClosed = fmt.Errorf("tlssock: accept: %w", net.ErrClosed)
+// Stats returns the counters.
+func (l *Listener) Stats() Stats { return l.in.Stats() }
 
 // Close stops listening, ends the handshakes under way, closes the connections
-// that nobody has accepted, and returns when all of that is done. It may be
-// called from anywhere and more than once.
-func (l *Listener) Close() error {
-	l.once.Do(func() {
-		l.cancel()
-		for _, s := range l.socks {
-			// What could fail here is an earlier Close, and there is none.
-			_ = s.Close()
-		}
-		l.wg.Wait()
-	})
-	return nil
-}
-
-// acceptFrom serves one socket. Running out of descriptors or memory is met by
-// waiting: connections that end give theirs back.
-func (l *Listener) acceptFrom(sock net.Listener) {
-	wait := minBackoff
-	for l.ctx.Err() == nil {
-		conn, err := sock.Accept()
-		switch {
-		case err == nil:
-			wait = minBackoff
-			l.admit(conn)
-		case l.ctx.Err() != nil:
-			return
-		default:
-			l.acceptErrors.Add(1)
-			l.log("accept failed", "error", err, "retry", wait)
-			l.sleep(wait, nil)
-			wait = min(2*wait, maxBackoff)
-		}
-	}
-}
-
-// sleep waits for d, for wake, or for Close.
-func (l *Listener) sleep(d time.Duration, wake <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-wake:
-	case <-l.ctx.Done():
-	}
-}
-
-// admit begins a handshake if the gate lets conn in. The slot that makes room
-// is waited for, so the bounds hold at every moment; closing its connection
-// ends it at once.
-func (l *Listener) admit(conn net.Conn) {
-	v := l.gate.enter(conn, time.Now())
-	for v.wait > 0 && l.ctx.Err() == nil {
-		l.sleep(v.wait, v.freed)
-		v = l.gate.enter(conn, time.Now())
-	}
-	if v.in == nil {
-		l.shed.Add(1)
-		conn.Close()
-		return
-	}
-	if v.out != nil {
-		l.shed.Add(1)
-		close(v.out.quitc)
-		v.out.conn.Close()
-		<-v.out.donec
-	}
-	// The wait is short, bounded by the burst, and done with Close.
-	_ = l.starts.Wait(l.ctx)
-	l.wg.Go(func() { l.serve(v.in) })
-}
-
-func (l *Listener) serve(s *slot) {
-	defer close(s.donec)
-	defer l.gate.leave(s)
-	conn, err := l.cfg.Server(l.ctx, s.conn)
-	if err != nil {
-		l.failed.Add(1)
-		l.log("handshake failed", "error", err)
-		return
-	}
-	l.proven.Add(1)
-	late := time.NewTimer(acceptTimeout)
-	defer late.Stop()
-	select {
-	case l.readyc <- conn:
-		return
-	case <-late.C:
-		l.log("nobody accepts: connection closed", "peer", conn.Peer().Device, "after", acceptTimeout)
-		l.shed.Add(1)
-	case <-s.quitc: // counted by whoever took the place
-	case <-l.ctx.Done():
-	}
-	_ = conn.Close()
-}
-
-func (l *Listener) log(msg string, args ...any) {
-	if l.logs.Allow() {
-		l.cfg.Logger.Debug("tcp listener: "+msg, args...)
-	}
-}
+// that were not accepted, and returns when all of that is done. It may be called
+// from anywhere and more than once.
+func (l *Listener) Close() error { return l.in.Close() }

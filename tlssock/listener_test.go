@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/proving"
 )
 
 // inbox is a net.Listener that hands out what a test puts in: connections
@@ -194,7 +195,7 @@ func TestListenerWithoutDescriptorsBacksOff(t *testing.T) {
 			if d := time.Since(start); d != want {
 				t.Fatalf("try %d after %s, want %s", i, d, want)
 			}
-			want += min(minBackoff<<i, maxBackoff)
+			want += min(proving.FirstPause<<i, proving.LongestPause)
 		}
 		conn, err := Client(t.Context(), in.call("192.0.2.1"), alice, bob.DeviceID())
 		if err != nil {
@@ -213,8 +214,8 @@ func TestListenerWithoutDescriptorsBacksOff(t *testing.T) {
 		in.putc <- emfile
 		start = time.Now()
 		in.putc <- emfile
-		if d := time.Since(start); d != minBackoff {
-			t.Errorf("after a success the first wait is %s, want %s", d, minBackoff)
+		if d := time.Since(start); d != proving.FirstPause {
+			t.Errorf("after a success the first wait is %s, want %s", d, proving.FirstPause)
 		}
 	})
 }
@@ -261,7 +262,7 @@ func TestFloodFromOnePrefixLeavesOthersServed(t *testing.T) {
 		conn.Close()
 		time.Sleep(defaultHandshakeTimeout)
 		synctest.Wait()
-		if n := len(l.gate.pending); n != 0 {
+		if n := l.in.Held(); n != 0 {
 			t.Errorf("%d handshakes are still pending", n)
 		}
 		if s := l.Stats(); s.Proven != 1 || s.Shed+s.Failed < 10_000 {
@@ -364,8 +365,8 @@ func TestProvenCallersThatNobodyAcceptsAreClosed(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want a clean end", err)
 		}
-		if d := time.Since(start); d != acceptTimeout {
-			t.Errorf("ended after %s, want %s", d, acceptTimeout)
+		if d := time.Since(start); d != proving.AcceptTimeout {
+			t.Errorf("ended after %s, want %s", d, proving.AcceptTimeout)
 		}
 		if s := l.Stats(); s != (Stats{Proven: 1, Shed: 1}) {
 			t.Errorf("counters %+v", s)
@@ -455,7 +456,7 @@ func TestStrangersCannotFloodTheLog(t *testing.T) {
 			conn.Close()
 		}
 		l.Close()
-		most := logsPerSecond * (1 + int(time.Since(start)/time.Second+1))
+		most := proving.LogsPerSecond * (1 + int(time.Since(start)/time.Second+1))
 		if n := lines.n; n == 0 || n > most {
 			t.Errorf("%d lines for 1000 broken handshakes, want 1 to %d", n, most)
 		}
