@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"sync"
 	"time"
 	"unicode"
 
@@ -18,10 +17,10 @@ import (
 
 const (
 	// maxArrivals is how many accepted streams may be on the way to become
-	// links; further ones wait in their carriers, which bound them, too.
+	// links; further ones wait in their carriers, and each carrier has a bound.
 	maxArrivals = 256
 	// maxArrivalsPerDevice is how many of them may be of one device, so that
-	// one cannot keep all others waiting.
+	// it cannot keep all others waiting.
 	maxArrivalsPerDevice = 16
 	// helloWait is how long a peer's hello may take: three round trips of the
 	// worst link we care for (600 ms).
@@ -56,8 +55,8 @@ func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bo
 	}
 }
 
-// acceptAgain waits before a carrier is asked again that has failed for the
-// moment (for want of descriptors, perhaps); false if it has failed for good.
+// acceptAgain waits before the next Accept of a carrier that failed, for want of
+// descriptors, perhaps; false if it has failed for good.
 func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait time.Duration, err error) bool {
 	if errors.Is(err, net.ErrClosed) {
 		m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
@@ -67,7 +66,7 @@ func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait ti
 	return pause.For(ctx, wait) == nil
 }
 
-// welcome makes a link of an accepted stream, or says why not.
+// welcome makes a link of an accepted stream, or logs why not.
 func (m *ConnectionManager) welcome(ctx context.Context, carrier string, conn net.Conn, peer identity.Peer, asked bool) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
 	defer cancel()
@@ -89,41 +88,37 @@ func (m *ConnectionManager) welcome(ctx context.Context, carrier string, conn ne
 	}
 }
 
-// refuse tells the caller no, so that it need not guess.
-func (m *ConnectionManager) refuse(conn net.Conn, why error) {
-	cfg := m.cfg.Link
-	deaf := &lateReader{Conn: conn, from: time.Now().Add(lastWord), closed: make(chan struct{})}
-	_ = multiplex.Server(deaf, cfg).CloseWith(channel.CodeRefused, reasonFor(why))
-}
-
-// lastWord is how long a caller that is refused is not listened to, so that
-// the refusal is the first thing it hears, and no answer to its first request.
+// lastWord is for how long nothing is read from a caller that is refused, so that
+// the refusal is the first thing it reads, and no answer to its first request.
 const lastWord = 100 * time.Millisecond
 
-// lateReader is a stream that is read from a certain time on.
+// refuse tells a caller why it is refused.
+func (m *ConnectionManager) refuse(conn net.Conn, why error) {
+	wait, stop := context.WithTimeout(context.Background(), lastWord)
+	deaf := &lateReader{conn, wait.Done(), stop}
+	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(channel.CodeRefused, reasonFor(why))
+}
+
+// lateReader is a stream that is not read until begin is closed.
 type lateReader struct {
 	net.Conn
-	from   time.Time
-	once   sync.Once
-	closed chan struct{}
+	begin <-chan struct{}
+	stop  context.CancelFunc // closes begin
 }
 
 func (r *lateReader) Read(p []byte) (int, error) {
-	select {
-	case <-after(time.Until(r.from)):
-	case <-r.closed:
-	}
+	<-r.begin
 	return r.Conn.Read(p)
 }
 
 func (r *lateReader) Close() error {
-	r.once.Do(func() { close(r.closed) })
+	r.stop()
 	return r.Conn.Close()
 }
 
 // raise puts a multiplexed socket on a stream and, once the peer has said
-// hello, makes the link known. It owns conn. Of l, peer, carrier, direction
-// and deliberate are set.
+// hello, makes the link known. It owns conn. The caller has set the link's peer,
+// carrier, direction, deliberate and of.
 func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (*link, error) {
 	l.path, l.local, l.remote = pathOf(l.carrier, conn), conn.LocalAddr(), conn.RemoteAddr()
 	l.asking = make(chan struct{}, maxAsked)
@@ -134,12 +129,11 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	} else {
 		l.mux = multiplex.Server(conn, cfg)
 	}
-	first, crossed, err := m.introduce(ctx, l)
+	first, err := m.introduce(ctx, l)
 	if err != nil {
 		_ = l.mux.CloseWith(codeFor(err), reasonFor(err))
 		return nil, err
 	}
-	m.retire(crossed, errCrossed)
 	if l.direction == Inbound {
 		m.doubt(l)
 	}
@@ -151,25 +145,24 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	return l, nil
 }
 
-// introduce waits for the peer's hello and makes the link known.
-func (m *ConnectionManager) introduce(ctx context.Context, l *link) (first bool, crossed []*link, err error) {
-	if err := m.hello(ctx, l); err != nil {
-		return false, nil, err
+// introduce waits for the peer's hello and makes the link known (see register).
+func (m *ConnectionManager) introduce(ctx context.Context, l *link) (first bool, err error) {
+	err = m.hello(ctx, l)
+	if err == nil {
+		err = m.farewell(l)
 	}
-	if err := m.farewell(l); err != nil {
-		return false, nil, err
+	if err == nil && l.direction == Inbound && !l.deliberate {
+		err = m.holdBack(ctx, l)
 	}
-	if l.direction == Inbound && !l.deliberate {
-		if err := m.holdBack(ctx, l); err != nil {
-			return false, nil, err
-		}
+	if err != nil {
+		return false, err
 	}
 	return m.register(l)
 }
 
 // hello waits for the peer's hello. A peer of version 1 has none, and may be
-// silent until it is asked for something: where such peers are let in, a link
-// that has not ended after a while counts as one of theirs.
+// silent until a request reaches it: where such peers are let in, a link that
+// has not ended after helloWait is taken for one of version 1.
 func (m *ConnectionManager) hello(ctx context.Context, l *link) error {
 	if m.cfg.Link.MinVersion >= 2 {
 		return l.mux.Ready(ctx)
@@ -183,7 +176,7 @@ func (m *ConnectionManager) hello(ctx context.Context, l *link) error {
 	return err
 }
 
-// farewell returns why the peer ended the link, if it did; a refusal as such.
+// farewell returns why the peer ended the link, or nil if it did not.
 func (m *ConnectionManager) farewell(l *link) error {
 	if !l.mux.Ending() {
 		return nil
@@ -208,10 +201,10 @@ func asRefusal(l *link, err error) error {
 	return nil
 }
 
-// holdBack keeps an inbound link unknown, and so its channel requests waiting,
-// while this side makes or has just made one that both sides prefer. If the
-// two were made at once the peer closes this one and asks for its channels on
-// the other; if it wanted a second link, this one becomes known a moment later.
+// holdBack keeps an inbound link unknown, and its channel requests waiting,
+// while this side makes or has just made one that both sides prefer. If the two
+// were made at once, the peer closes the inbound one and asks for its channels on
+// the other. If the peer wanted a second link, holdBack returns a moment later.
 func (m *ConnectionManager) holdBack(ctx context.Context, l *link) error {
 	for {
 		m.mu.Lock()
@@ -220,14 +213,13 @@ func (m *ConnectionManager) holdBack(ctx context.Context, l *link) error {
 		if other == nil {
 			return nil
 		}
-		timer := time.NewTimer(wait)
+		soon, cancel := context.WithTimeout(ctx, wait)
 		select {
 		case <-other:
-		case <-timer.C:
 		case <-l.mux.Done():
-		case <-ctx.Done():
+		case <-soon.Done():
 		}
-		timer.Stop()
+		cancel()
 		if err := m.farewell(l); err != nil {
 			return err
 		}
@@ -237,9 +229,9 @@ func (m *ConnectionManager) holdBack(ctx context.Context, l *link) error {
 	}
 }
 
-// crossingLocked returns what a link waits for, and how long: until a link of
-// this side has come up or failed, or is older than the peer's could be. m.mu
-// is held.
+// crossingLocked returns what an inbound link waits for, and how long: until a
+// link of this side has come up or failed, or is so old that the peer knows it.
+// m.mu is held.
 func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Duration) {
 	if !smaller(m.links.self, l.peer.Device) {
 		return nil, 0
@@ -261,9 +253,9 @@ func pathOf(carrier string, conn net.Conn) string {
 	return fmt.Sprintf("%s %v→%v", carrier, conn.LocalAddr(), conn.RemoteAddr())
 }
 
-// AddConn adopts a stream that somebody else made and proved: it becomes a link
-// like any other. This side is its calling side if dir is Outbound; the two
-// ends must not agree on that. It waits for the peer's hello, and owns conn.
+// AddConn adopts a stream that the program made and proved: it becomes a link
+// like any other. This side is its calling side if dir is Outbound; the far end
+// must be given the other direction. It waits for the peer's hello, and owns conn.
 func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer identity.Peer, dir Direction) (LinkID, error) {
 	l, err := m.raise(ctx, &link{peer: peer, carrier: "adopted", direction: dir, deliberate: true}, conn)
 	if err != nil {
@@ -272,7 +264,7 @@ func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer ide
 	return l.id, nil
 }
 
-// serve is a link's life: its peer's channel requests, until it ends.
+// serve answers a link's channel requests until it ends, and then forgets it.
 func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 	defer m.unregister(l)
 	defer func() { _ = l.mux.Close() }() // waits for its goroutines
@@ -291,14 +283,14 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 			}
 			return
 		}
-		// As many at once as the link lets wait undecided, and no more.
+		// The link bounds how many run: it lets so many requests wait undecided.
 		if !m.life.Go(func(context.Context) { m.route(ctx, l, r) }) {
 			_ = r.DeclineWith(codeFor(errClosed), reasonFor(errClosed))
 		}
 	}
 }
 
-// route gives a channel request to whoever it is for.
+// route has a channel request decided, and passes on the channel.
 func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request) {
 	m.mu.Lock()
 	leaving := m.leaving
@@ -308,7 +300,7 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		return
 	}
 	key := uniqueKey{l.peer.Device, r.Name()}
-	ping := func() { _, _ = l.mux.Ping(ctx) } // on an error the link is done for, and so is r
+	ping := func() { _, _ = l.mux.Ping(ctx) } // on an error the link ends, and r with it
 	if m.uniques.request(ctx, key, ping, func() (*channel.Socket, error) { return m.accept(l, r) }) {
 		return
 	}
@@ -329,8 +321,8 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 // errShuttingDown is what peers are told while this side waits for its channels.
 var errShuttingDown = errors.New("shutting down")
 
-// answer decides on a request. It returns the channel if that is for
-// OnConnectionReady; an error is one that the peer knows, or has caused.
+// answer decides on a request. It returns the channel if OnConnectionReady is to
+// have it; an error was told to the peer, or came from it.
 func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request) (*channel.Socket, error) {
 	if c := m.router.claimant(r.Name()); c != nil {
 		ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
@@ -361,24 +353,24 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 	}
 	sock, err := r.Accept()
 	if err == nil {
-		m.mu.Lock()
-		m.totals.Accepted++
-		l.accepted.add(sock)
-		m.mu.Unlock()
+		m.locked(func() {
+			m.totals.Accepted++
+			l.accepted.add(sock)
+		})
 	}
 	return sock, err
 }
 
 func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
 	if r.DeclineWith(codeFor(why), reasonFor(why)) == nil {
-		m.count(func(t *totals) { t.Declined++ })
+		m.locked(func() { m.totals.Declined++ })
 	}
 }
 
 // errNoListener is why a request is declined that no program has asked for.
 var errNoListener = errors.New("nobody listens")
 
-// codeFor is what a peer's program is told of an error (docs/protocol.md,
+// codeFor returns the code of an error for the peer's program (docs/protocol.md,
 // "Codes"); 0 says no more than the text of reasonFor.
 func codeFor(err error) channel.Code {
 	switch {
@@ -402,8 +394,8 @@ func codeFor(err error) channel.Code {
 	return 0
 }
 
-// reasonFor is what a peer's user is told of an error: its text, but for what is
-// none of the peer's business.
+// reasonFor returns the text of an error for the peer's user. Details that are
+// none of the peer's business are left out.
 func reasonFor(err error) string {
 	switch {
 	case errors.Is(err, errClosed):

@@ -19,16 +19,17 @@ const (
 	maxCallbacksPerDevice = 256
 )
 
-// workers bound the callbacks of the application that run at once. One that
-// never returns keeps its place for ever, which is its device's in the end.
+// workers bound the callbacks of the application that run at once. A callback
+// that never returns holds its place for good; in the end only its own device
+// has none left.
 type workers struct {
 	all chan struct{}
 
-	mu      sync.Mutex
+	mu      sync.Mutex // taken alone
 	devices map[identity.DeviceID]*places
 }
 
-// places are those of one device; they exist while somebody uses them.
+// places are the places of one device; they exist while they are used.
 type places struct {
 	c     chan struct{}
 	users int
@@ -41,24 +42,24 @@ func newWorkers() *workers {
 // enter waits for a place, until ctx ends. leave must be called once.
 func (w *workers) enter(ctx context.Context, device identity.DeviceID) (leave func(), err error) {
 	p := w.use(device)
-	select {
-	case p.c <- struct{}{}:
-	case <-ctx.Done():
-		w.unuse(device, p)
-		return nil, context.Cause(ctx)
-	}
-	select {
-	case w.all <- struct{}{}:
-	case <-ctx.Done():
+	if err = take(ctx, p.c); err == nil {
+		if err = take(ctx, w.all); err == nil {
+			return func() { <-w.all; <-p.c; w.unuse(device, p) }, nil
+		}
 		<-p.c
-		w.unuse(device, p)
-		return nil, context.Cause(ctx)
 	}
-	return func() {
-		<-w.all
-		<-p.c
-		w.unuse(device, p)
-	}, nil
+	w.unuse(device, p)
+	return nil, err
+}
+
+// take waits for a place in c, until ctx ends.
+func take(ctx context.Context, c chan<- struct{}) error {
+	select {
+	case c <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (w *workers) use(device identity.DeviceID) *places {
@@ -85,7 +86,7 @@ func (w *workers) unuse(device identity.DeviceID, p *places) {
 func (m *ConnectionManager) guard(name string, f func()) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.count(func(t *totals) { t.Panics++ })
+			m.locked(func() { m.totals.Panics++ })
 			m.cfg.Logger.Error("callback panicked", "callback", name, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
@@ -108,7 +109,7 @@ func (m *ConnectionManager) notify(ctx context.Context, name string, peer identi
 func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
 	err := m.mayConnect(ctx, peer)
 	if err != nil {
-		m.count(func(t *totals) { t.Refused++ })
+		m.locked(func() { m.totals.Refused++ })
 	}
 	return err
 }
@@ -132,8 +133,8 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 	return m.ask(ctx, "OnICERequest", peer, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
 }
 
-// ask runs a decision of the application. One that panics says no; one that
-// takes longer than DecisionTimeout is not waited for.
+// ask runs a decision of the application. A panic is a no, and so is a decision
+// that takes longer than DecisionTimeout.
 func (m *ConnectionManager) ask(ctx context.Context, name string, peer identity.Peer, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.DecisionTimeout, os.ErrDeadlineExceeded)
 	leave, err := m.workers.enter(ctx, peer.Device)

@@ -1,6 +1,7 @@
 package peerlink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -18,12 +19,12 @@ import (
 // depends on the error, or one that it wraps:
 //
 //   - With a method Refused() string, the device itself said no, and ErrRefused is
-//     matched: no other carrier is tried. With a method Unproven() bool that
-//     returns true besides, the far end had not proven that it is the device:
-//     others are tried, as after a TLS alert of the far end.
-//   - After those two, an error with a method Permanent() bool that returns true,
-//     and identity.ErrNotTrusted, this carrier would fail again: it is given up,
-//     others are tried, and if all say so there is no further round.
+//     matched: no other carrier is tried. If the error also has a method
+//     Unproven() bool that returns true, the far end had not proven that it is
+//     the device: others are tried, as after a TLS alert of the far end.
+//   - After these two errors, one with a method Permanent() bool that returns
+//     true, and identity.ErrNotTrusted, the carrier would fail again: others are
+//     tried, and if all fail so there is no further round.
 //   - Any other is a failure of the moment.
 //
 // A stream may carry datagrams, too. If it has
@@ -78,7 +79,7 @@ type Config struct {
 	// OnICERequest decides whether a device may connect to this one; an error
 	// refuses, and its text reaches the caller. It is asked before a
 	// negotiation is answered or, on carriers without one, once the device is
-	// proven. nil: all may that Trust allows.
+	// proven. nil: all devices may that Trust allows.
 	OnICERequest func(ctx context.Context, peer identity.Peer) error
 	// OnChannelRequest decides on a channel that no Listen pattern claims; an
 	// error declines, and its text reaches the caller. ctx ends with the link
@@ -91,7 +92,7 @@ type Config struct {
 	// Callbacks run on goroutines of their own, at most 256 at a time for one
 	// device and 4 096 in all; requests beyond that wait, DecisionTimeout at
 	// most. So a callback that blocks stops its own device's requests in the
-	// end, and nobody else's.
+	// end, and no other's.
 	OnConnectionReady func(peer identity.Peer, sock *channel.Socket)
 	// OnNewDevice is told of each device to which a first link comes up.
 	OnNewDevice func(peer identity.Peer)
@@ -103,18 +104,18 @@ type Config struct {
 	// HeadStart is how long a cheaper carrier is alone before the next one
 	// starts: 50 ms, some round trips of a local network. Negative: none.
 	HeadStart time.Duration
-	// ConnectTimeout bounds one round of trying all carriers, whatever the
-	// callers' contexts say: 30 s. A caller whose context has a deadline waits
+	// ConnectTimeout bounds one round of trying all carriers, also for callers
+	// with more time: 30 s. A caller whose context has a deadline waits
 	// for further rounds, with pauses between them (see ConnectDevice).
 	ConnectTimeout time.Duration
 	// DecisionTimeout is how long OnICERequest and OnChannelRequest may take: 30 s.
 	DecisionTimeout time.Duration
 	// IdleTimeout is how long a link without channels is kept: 5 min. The next
-	// ConnectDevice makes a new one. Negative: for ever.
+	// ConnectDevice makes a new one. Negative: until it breaks.
 	IdleTimeout time.Duration
 	// ProbeTimeout is how long a link may take to answer after
 	// ConnectivityChanged until another one is made: 2 s, three round trips of
-	// the worst link we care for (600 ms). The link itself has until
+	// the worst link we care for (600 ms). The link itself ends after
 	// Link.BeaconTimeout.
 	ProbeTimeout time.Duration
 	// Network says whether changes of this machine's interfaces and addresses
@@ -144,22 +145,13 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	def := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	if c.Capacity == 0 {
-		c.Capacity = 4096
-	}
-	if c.PerDevice == 0 {
-		c.PerDevice = 64
-	}
-	def(&c.HeadStart, 50*time.Millisecond)
-	def(&c.ConnectTimeout, 30*time.Second)
-	def(&c.DecisionTimeout, 30*time.Second)
-	def(&c.IdleTimeout, 5*time.Minute)
-	def(&c.ProbeTimeout, 2*time.Second)
+	c.Capacity = cmp.Or(c.Capacity, 4096)
+	c.PerDevice = cmp.Or(c.PerDevice, 64)
+	c.HeadStart = cmp.Or(c.HeadStart, 50*time.Millisecond)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 30*time.Second)
+	c.DecisionTimeout = cmp.Or(c.DecisionTimeout, 30*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 5*time.Minute)
+	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, 2*time.Second)
 	if c.Link.Budget == nil {
 		c.Link.Budget = multiplex.NewBudget(defaultBudget)
 	}
@@ -203,7 +195,7 @@ type ConnectOptions struct {
 	// channel that is open (made by such a call here, or by any call of the
 	// peer), and otherwise asks. If both sides ask at once, both get the
 	// channel that the device with the smaller DeviceID asked for. The channel
-	// is shared by all who got it: one Close closes it for all.
+	// is shared by all callers that got it: one Close closes it for all.
 	UniqueName bool
 	// ChannelTimeout bounds the wait for the peer's answer to the channel
 	// request, once there is a link: 10 s. The link and its other channels

@@ -1,12 +1,14 @@
 package peerlink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"peerlink/channel"
@@ -26,16 +28,17 @@ const (
 
 // ConnectDevice opens a channel to a device under a URI (1 to 255 bytes of
 // UTF-8 without control characters; not unique) and returns its end. If there
-// is no link yet, it makes one; callers who want the same device meanwhile
-// share that negotiation, and each one's ctx bounds its own call only. A link
-// that the device makes in the meantime serves as well.
+// is no link yet, it makes one. Further callers that want the same device share
+// that negotiation, and each one's ctx bounds its own call only. A link that the
+// device itself makes serves as well.
 //
-// If no carrier gets there and ctx has a deadline, they are tried again, with
-// growing pauses, until then; without a deadline the failure is told at once,
-// and a refusal, or that every carrier would fail again, always is. If the link breaks before the answer, the request is
-// sent once more on a new link.
+// If no carrier gets there and ctx has a deadline, all are tried again, with
+// growing pauses, until then. Without a deadline the failure is returned at once;
+// so is, in any case, a refusal, or the failure of carriers that would all fail
+// again. If the link breaks before the answer, the request is sent once more on a
+// new link.
 //
-// The error says which ways were tried and why each failed; it matches
+// The error names the carriers that were tried and why each failed. It matches
 // ErrDeclined (and ErrNoListener), ErrRefused, identity.ErrBanned (by this device
 // itself), ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
@@ -80,18 +83,15 @@ func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID,
 		if !again || lost > 1 || try == maxTries || ctx.Err() != nil || opts.Mode == OnlyIfConnected || !opts.Link.IsZero() {
 			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}
-		m.count(func(t *totals) { t.Retried++ })
+		m.locked(func() { m.totals.Retried++ })
 	}
 }
 
 // open asks for a channel on a link. sent tells whether the peer may have seen
-// the request of a link that was lost; on one that is given up here in favour
-// of another (errRetired) it had no effect.
+// the request: on a link that was lost it may, on one that is given up
+// (errRetired) it had no effect.
 func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts ConnectOptions) (sock *channel.Socket, sent bool, err error) {
-	wait := opts.ChannelTimeout
-	if wait == 0 {
-		wait = defaultChannelTimeout
-	}
+	wait := cmp.Or(opts.ChannelTimeout, defaultChannelTimeout)
 	late := fmt.Errorf("the device did not decide in %v: %w", wait, os.ErrDeadlineExceeded)
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, late)
 	defer cancel()
@@ -122,8 +122,8 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 }
 
 // givenUpThere reports whether the peer ended the link because it had no use
-// for it. Then it has taken no channel on it, and where it made several links at
-// once that may happen to a request more than once.
+// for it. Then the peer has taken no channel on it. A peer that made several
+// links at once may do so to a request more than once.
 func givenUpThere(err error) bool {
 	var bye *multiplex.GoingAwayError
 	if !errors.As(err, &bye) {
@@ -137,8 +137,8 @@ func givenUpThere(err error) bool {
 }
 
 // closingThere reports whether a request was declined only because the peer
-// had just begun to close the link: its answer may overtake its going away,
-// which is waited for. If that does not come, the decline stands.
+// had just begun to close the link. The peer's answer may overtake its going
+// away, so closingThere waits; if the link does not end, the decline stands.
 func closingThere(ctx context.Context, l *link, err error) bool {
 	var no *multiplex.DeclinedError
 	if !errors.As(err, &no) || no.Code != channel.CodeClosing {
@@ -178,25 +178,14 @@ func (m *ConnectionManager) linkTo(ctx context.Context, peer identity.DeviceID, 
 		}
 		return l, nil
 	}
-	m.mu.Lock()
-	if m.leaving {
-		m.mu.Unlock()
-		return nil, errClosed
-	}
-	if opts.Mode != NewLink {
-		if l := m.links.best(peer, opts.Carriers); l != nil && (!l.suspect || opts.Mode == OnlyIfConnected) {
-			m.mu.Unlock()
-			return l, nil
-		}
-	}
-	if opts.Mode == OnlyIfConnected {
-		m.mu.Unlock()
-		return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), ErrNotConnected)
-	}
-	n, ends, err := m.joinLocked(ctx, peer, dialers, opts)
-	m.mu.Unlock()
-	if err != nil {
+	l, n, ends, err := m.join(ctx, peer, dialers, opts)
+	switch {
+	case err == errClosed:
+		return nil, err
+	case err != nil:
 		return nil, fmt.Errorf("peerlink: device %s: %w", peer.Short(), err)
+	case l != nil:
+		return l, nil
 	}
 	return m.wait(ctx, n, ends)
 }
@@ -208,13 +197,13 @@ func (m *ConnectionManager) dialers(names []string) ([]Dialer, error) {
 	}
 	var ds []Dialer
 	for _, name := range names {
-		found := false
+		before := len(ds)
 		for _, d := range m.cfg.Dialers {
 			if d.Name() == name {
-				ds, found = append(ds, d), true
+				ds = append(ds, d)
 			}
 		}
-		if !found {
+		if len(ds) == before {
 			return nil, fmt.Errorf("peerlink: there is no carrier %q here (there are %v)", name, m.carrierNames())
 		}
 	}
@@ -256,12 +245,12 @@ const (
 
 // ConnectAddr makes a link to the device that is expected at an address
 // ("host:port"), over the first of Config.Dialers that is an AddrDialer, and
-// proves that it ends there. Each call makes a link of its own, which
-// ConnectDevice uses like any other; ConnectOptions.Link picks it. A name may
-// take 5 s to be resolved; its first 8 addresses are tried, a quarter of a
-// second apart or as soon as all before have failed, and again until ctx's
-// deadline, if it has one. The error tells each address with its cause; it
-// matches what ConnectDevice's does.
+// proves that it ends there. Each call makes a link of its own; ConnectDevice
+// uses it like any other, and ConnectOptions.Link picks it. A name may take 5 s
+// to be resolved; its first 8 addresses are tried, a quarter of a second apart or
+// as soon as all before have failed, and again until ctx's deadline, if it has
+// one. The error tells each address with its cause; it matches what
+// ConnectDevice's does.
 func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer identity.DeviceID) (LinkID, error) {
 	fail := func(err error) (LinkID, error) {
 		return LinkID{}, fmt.Errorf("peerlink: connect to device %s at %.300q: %w", peer.Short(), addr, err)
@@ -272,14 +261,8 @@ func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer i
 	case peer.IsZero():
 		return fail(errors.New("the zero device id names no device; say which device is expected there"))
 	}
-	var d AddrDialer
-	for _, c := range m.cfg.Dialers {
-		if a, ok := c.(AddrDialer); ok {
-			d = a
-			break
-		}
-	}
-	if d == nil {
+	i := slices.IndexFunc(m.cfg.Dialers, func(d Dialer) bool { _, ok := d.(AddrDialer); return ok })
+	if i < 0 {
 		return fail(fmt.Errorf("no carrier here dials addresses (there are %v)", m.carrierNames()))
 	}
 	addrs, err := resolve(ctx, addr)
@@ -288,24 +271,17 @@ func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer i
 	}
 	var dialers []Dialer
 	for _, a := range addrs {
-		dialers = append(dialers, addressed{d, a})
+		dialers = append(dialers, addressed{m.cfg.Dialers[i].(AddrDialer), a})
 	}
-	l, err := m.linkAt(ctx, peer, dialers)
+	_, n, ends, err := m.join(ctx, peer, dialers, ConnectOptions{Mode: NewLink})
+	if err != nil {
+		return fail(err)
+	}
+	l, err := m.wait(ctx, n, ends)
 	if err != nil {
 		return fail(err)
 	}
 	return l.id, nil
-}
-
-// linkAt makes a link of the caller's own over certain dialers.
-func (m *ConnectionManager) linkAt(ctx context.Context, peer identity.DeviceID, dialers []Dialer) (*link, error) {
-	m.mu.Lock()
-	n, ends, err := m.joinLocked(ctx, peer, dialers, ConnectOptions{Mode: NewLink})
-	m.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	return m.wait(ctx, n, ends)
 }
 
 // resolve returns what addr stands for, as ip:port.

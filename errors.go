@@ -11,14 +11,14 @@ import (
 	"peerlink/multiplex"
 )
 
-// What callers branch on. What is closed matches net.ErrClosed, what took too
-// long os.ErrDeadlineExceeded or the context's cause.
+// Errors that callers branch on. After Close they match net.ErrClosed, after a
+// time-out os.ErrDeadlineExceeded or the context's cause.
 var (
 	// ErrDeclined is matched when the peer declined the channel; a
 	// *multiplex.DeclinedError has its code and reason.
 	ErrDeclined = multiplex.ErrDeclined
-	// ErrNoListener is matched, besides ErrDeclined, when no program on the
-	// device takes channels of this URI now: neither a Listen pattern fits nor is
+	// ErrNoListener is matched, like ErrDeclined, when no program on the device
+	// takes channels of this URI now: neither a Listen pattern fits nor is
 	// there an OnChannelRequest. ConnectDevice returns it at once; the same call
 	// may succeed as soon as a program there listens.
 	ErrNoListener = multiplex.ErrNoListener
@@ -40,7 +40,7 @@ type Attempt struct {
 // ConnectError tells why a device could not be reached, by every way tried.
 type ConnectError struct {
 	Peer identity.DeviceID
-	// Attempts are those of the last two rounds.
+	// Attempts are the attempts of the last two rounds.
 	Attempts []Attempt
 	// Rounds is how often all carriers were tried.
 	Rounds int
@@ -50,8 +50,8 @@ type ConnectError struct {
 }
 
 // elsewhere reports whether a carrier failed only because it reaches some
-// devices, those of this machine for example, and not this one: its error has a
-// method Elsewhere that says so.
+// devices, on this machine for example, and not this one: its error has a method
+// Elsewhere that returns true.
 func elsewhere(a Attempt) bool {
 	said, ok := errors.AsType[interface {
 		error
@@ -60,8 +60,8 @@ func elsewhere(a Attempt) bool {
 	return ok && said.Elsewhere()
 }
 
-// telling returns the attempts that say something: not those of carriers that
-// were never a way to the device, unless all were.
+// telling returns the attempts that say something. Carriers that were never a way
+// to the device are left out, unless all were so.
 func (e *ConnectError) telling() []Attempt {
 	if !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return !elsewhere(a) }) {
 		return e.Attempts

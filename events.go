@@ -3,7 +3,6 @@ package peerlink
 import (
 	"context"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -125,11 +124,7 @@ func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
 	m.mu.Lock()
 	r := m.bus.join()
 	m.mu.Unlock()
-	leave := sync.OnceFunc(func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.bus.readers, r)
-	})
+	leave := func() { m.locked(func() { delete(m.bus.readers, r) }) }
 	stop := context.AfterFunc(ctx, leave)
 	var begun atomic.Bool
 	return func(yield func(Event) bool) {

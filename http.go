@@ -23,8 +23,8 @@ const httpIdle = 90 * time.Second
 //	http.Serve(l, handler) // r.RemoteAddr is the caller's DeviceID
 //
 // Each connection of HTTP/1.1 is a channel with the URI "http://DEVICEID",
-// kept alive for 90 s between requests. There is one Transport per manager,
-// which may be used concurrently, and Close ends its connections.
+// kept alive for 90 s between requests. There is one Transport per manager. It
+// may be used concurrently, and Close ends its connections.
 func (m *ConnectionManager) Transport() http.RoundTripper { return m.transport }
 
 type transport struct{ inner *http.Transport }

@@ -109,9 +109,7 @@ func (m *ConnectionManager) describe(l *link) Connection {
 		LocalAddr: l.local, RemoteAddr: l.remote, Created: l.up, RTT: st.RTT, Unread: st.Unread,
 		Traffic: traffic(st),
 	}
-	m.mu.Lock()
-	c.Opened, c.LastActivity = l.opened, l.lastChannel
-	m.mu.Unlock()
+	m.locked(func() { c.Opened, c.LastActivity = l.opened, l.lastChannel })
 	for _, s := range l.mux.Channels() {
 		ci := ChannelInfo{ID: s.ID(), URI: s.URI(), Direction: directionOf(l, s.ID()), Stats: s.Stats()}
 		if ci.LastActivity.After(c.LastActivity) {
@@ -195,13 +193,6 @@ func (m *ConnectionManager) Metrics() Metrics {
 		t.add(c.Traffic)
 	}
 	return t
-}
-
-// count changes the totals.
-func (m *ConnectionManager) count(change func(*totals)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	change(&m.totals)
 }
 
 // CloseConnectionsWith closes the links with a device, or with all devices of

@@ -294,17 +294,18 @@ func (l *link) event(kind EventKind, err error) Event {
 	return Event{Kind: kind, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: err}
 }
 
-// register makes a link known. It fails when the manager is full or closed, the
-// peer is not trusted, or a link that both sides prefer came up before. first
-// says that no other link to the device existed; crossed are links that this one
-// takes the place of, for the caller to close.
-func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err error) {
+// register makes a link known, and closes the links that it takes the place of.
+// It fails when the manager is full or closed, the peer is not trusted, or a link
+// that both sides prefer came up before. first tells that there was no other
+// link to the device.
+func (m *ConnectionManager) register(l *link) (first bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.admitLocked(l); err != nil {
-		return false, nil, err
+		return false, err
 	}
-	first, crossed = len(m.links.byDevice[l.peer.Device]) == 0, m.links.add(l)
+	first = len(m.links.byDevice[l.peer.Device]) == 0
+	m.retire(m.links.add(l), errCrossed)
 	if l.of != nil {
 		l.of.won = true
 	}
@@ -315,7 +316,7 @@ func (m *ConnectionManager) register(l *link) (first bool, crossed []*link, err 
 	if l.direction == Inbound {
 		m.talks.complete(l)
 	}
-	return first, crossed, nil
+	return first, nil
 }
 
 // admitLocked returns why a link may not be made known. m.mu is held.

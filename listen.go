@@ -33,8 +33,8 @@ func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 
 // router finds the listener of a channel request.
 type router struct {
-	mu       sync.Mutex
-	over     bool // no pattern can be claimed
+	mu       sync.Mutex // taken alone
+	over     bool       // no pattern can be claimed
 	patterns map[string]*listener
 }
 

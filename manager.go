@@ -10,7 +10,7 @@
 //
 //	files, err := acc.ConnectionManager().Listen("file://*") // a net.Listener
 //	conn, err := files.Accept()
-//	peer, _ := peerlink.PeerOf(conn)                         // who it is, proven
+//	peer, _ := peerlink.PeerOf(conn)                         // the device there, proven
 //
 // A [ConnectionManager] owns the links of one device. A link is one live
 // connection to one other device: a carrier's stream, proven to end there, with
@@ -18,9 +18,9 @@
 // carriers it was given, the cheaper ones with a head start; a further one only
 // opens a channel. If two devices connect to each other at once, one link is
 // left, and no channel is lost. Links without channels close after a while, and
-// those that lead nowhere are replaced when the network changes.
+// links that lead nowhere are replaced when the network changes.
 //
-// A channel is a [net.Conn], so what works on those works here: http.Serve on a
+// A channel is a [net.Conn], so what works on one works here: http.Serve on a
 // listener, http.Client with [ConnectionManager.Transport]. [Messages] cuts a
 // channel into messages, and [channel.Socket.SendUnreliable] sends datagrams where
 // the carrier has them. Links, Events, Connections and Metrics show what goes
@@ -30,7 +30,7 @@
 //
 // # Limits
 //
-// One negotiation per device at a time, whoever asks; Config.Capacity links in
+// One negotiation per device at a time, for all callers; Config.Capacity links in
 // all and Config.PerDevice with one device; 65 534 channels a link; 256
 // undecided channel requests a link; 256 callbacks at once about one device.
 // Callbacks run on goroutines of their own, never under a lock and never on a
@@ -74,8 +74,11 @@ type ConnectionManager struct {
 	transport *transport
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
 
+	// Guards the parts below, and of each link the fields that link names. Taken
+	// after listener.mu and uniques.mu, and before the locks of life, Trust and
+	// sockets; not held while a carrier or a callback runs.
 	mu      sync.Mutex
-	leaving bool // Shutdown or Close was called: nothing new
+	leaving bool // Shutdown or Close was called: nothing new begins
 	links   links
 	talks   talks
 	bus     bus
@@ -127,7 +130,7 @@ func New(cfg Config) (*ConnectionManager, error) {
 }
 
 const (
-	// maxSaid is about how many devices it is remembered what was logged.
+	// maxSaid is for how many devices the manager remembers how much it logged.
 	maxSaid = 1024
 	// sayBurst is how many lines about one device are logged at once, and then
 	// one in a second: a hostile one must not fill the disk.
@@ -166,7 +169,7 @@ func (m *ConnectionManager) watchTrust(ctx context.Context) {
 // application do not return; then it says so. The second call waits for the
 // first. See Shutdown for waiting until channels have ended.
 func (m *ConnectionManager) Close() error {
-	m.leave()
+	m.locked(func() { m.leaving = true })
 	if !m.life.EndWith(errClosed) {
 		<-m.done
 		return nil
@@ -183,22 +186,20 @@ func (m *ConnectionManager) Close() error {
 		m.life.Wait()
 		close(over)
 	}()
-	timeout := time.NewTimer(closeTimeout)
-	defer timeout.Stop()
 	defer m.transport.CloseIdleConnections()
 	select {
 	case <-over:
 		return nil
-	case <-timeout.C:
+	case <-time.After(closeTimeout):
 		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", closeTimeout)
 	}
 }
 
-// leave lets nothing new begin.
-func (m *ConnectionManager) leave() {
+// locked runs f while m.mu is held.
+func (m *ConnectionManager) locked(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.leaving = true
+	f()
 }
 
 // stopListening closes the listeners for channels and the carriers'.
@@ -214,7 +215,7 @@ func (m *ConnectionManager) stopListening() {
 // the channels have ended on both sides or ctx ends, and then closes. The error
 // is Close's, or ctx's cause if channels were cut.
 func (m *ConnectionManager) Shutdown(ctx context.Context) error {
-	m.leave()
+	m.locked(func() { m.leaving = true })
 	m.transport.CloseIdleConnections()
 	m.stopListening()
 	var draining sync.WaitGroup

@@ -78,9 +78,9 @@ func (m *Messages) Send(p []byte) error {
 // After the last message of a peer that ended cleanly the error is a bare
 // io.EOF; an end within a message matches io.ErrUnexpectedEOF. After a
 // deadline Receive may be called again and goes on where it was. It allocates
-// 64 KiB ahead of what has arrived, or as much again, whatever is announced. A peer
-// that announces too long a message is an error that matches
-// ErrMessageTooLong, now and ever after.
+// at most 64 KiB, or as much again as has arrived, ahead of the bytes. If the peer
+// announces too long a message, this and each further Receive returns an error
+// that matches ErrMessageTooLong.
 func (m *Messages) Receive() ([]byte, error) {
 	m.receiving.Lock()
 	defer m.receiving.Unlock()

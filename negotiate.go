@@ -217,29 +217,46 @@ func (n *negotiation) failure(cause error) error {
 	return e
 }
 
-// joinLocked returns the negotiation for a device, beginning it if need be, and
-// counts the caller in. ends is what join returns. m.mu is held.
-func (m *ConnectionManager) joinLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) (n *negotiation, ends <-chan struct{}, err error) {
-	n = m.talks.joinable(peer, opts)
-	switch {
-	case n != nil:
-	case m.leaving:
-		return nil, nil, errClosed
-	case m.links.n+m.talks.n >= m.cfg.Capacity:
-		return nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.talks.n)
-	default:
-		// The first caller's values go along (its trace), its end does not.
-		run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-		n = m.talks.begin(peer, opts, cancel)
-		m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
-		m.life.Go(func(ctx context.Context) { // which has not ended: m.leaving comes before
-			stop := context.AfterFunc(ctx, func() { cancel(errClosed) })
-			defer stop()
-			defer cancel(nil)
-			m.negotiate(run, n, dialers)
-		})
+// join returns the link to a device that the options allow. If there is none, it
+// returns the negotiation for one, begun if need be, with the caller counted in;
+// ends is what negotiation.join returns.
+func (m *ConnectionManager) join(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) (l *link, n *negotiation, ends <-chan struct{}, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving {
+		return nil, nil, nil, errClosed
 	}
-	return n, n.join(ctx), nil
+	if opts.Mode != NewLink {
+		l = m.links.best(peer, opts.Carriers)
+	}
+	switch {
+	case l != nil && (!l.suspect || opts.Mode == OnlyIfConnected):
+		return l, nil, nil, nil
+	case opts.Mode == OnlyIfConnected:
+		return nil, nil, nil, ErrNotConnected
+	}
+	if n = m.talks.joinable(peer, opts); n == nil {
+		if m.links.n+m.talks.n >= m.cfg.Capacity {
+			return nil, nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.talks.n)
+		}
+		n = m.beginLocked(ctx, peer, dialers, opts)
+	}
+	return nil, n, n.join(ctx), nil
+}
+
+// beginLocked begins a negotiation. m.mu is held.
+func (m *ConnectionManager) beginLocked(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) *negotiation {
+	// The first caller's values go along (its trace), its end does not.
+	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	n := m.talks.begin(peer, opts, cancel)
+	m.bus.tell(Event{Kind: Connecting, Peer: identity.Peer{Device: peer}})
+	m.life.Go(func(ctx context.Context) { // it has not ended: m.leaving is set before
+		stop := context.AfterFunc(ctx, func() { cancel(errClosed) })
+		defer stop()
+		defer cancel(nil)
+		m.negotiate(run, n, dialers)
+	})
+	return n
 }
 
 // negotiate runs rounds until one brings a link, no caller waits for the next, or
@@ -253,17 +270,14 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 			m.settle(n, l, err)
 			return
 		}
-		timer := time.NewTimer(pauses.NextBackOff())
 		select {
-		case <-timer.C:
+		case <-after(pauses.NextBackOff()):
 		case <-n.kick:
 			pauses.Reset()
 		case <-ctx.Done():
-			timer.Stop()
 			m.settle(n, nil, m.failure(n, context.Cause(ctx)))
 			return
 		}
-		timer.Stop()
 	}
 }
 
@@ -488,11 +502,7 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 		_ = conn.Close()
 		return nil, errLost
 	}
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.talks.greeted(n)
-	}()
+	defer m.locked(func() { m.talks.greeted(n) })
 	l := &link{peer: proven, carrier: carrierOf(d), direction: Outbound, deliberate: n.deliberate || n.carriers != nil, of: n}
 	if _, err := m.raise(ctx, l, conn); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.path, err)

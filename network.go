@@ -20,8 +20,9 @@ const stormStep = 10 * time.Millisecond
 // ConnectivityChanged is for use when the network has changed (Config.Network
 // calls it): it sends a beacon on every link at once, and ends the pauses of
 // connects under way. A link with channels that has not answered within
-// ProbeTimeout gets a successor, which new channels use; it itself ends after
-// Link.BeaconTimeout, or goes on if it answers after all. It does not wait.
+// ProbeTimeout gets a successor for new channels; the link itself ends after
+// Link.BeaconTimeout, or goes on if it answers after all. ConnectivityChanged
+// does not wait.
 func (m *ConnectionManager) ConnectivityChanged() {
 	m.mu.Lock()
 	for _, of := range m.talks.byDevice {
@@ -56,30 +57,21 @@ func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 	if skip {
 		return
 	}
-	wanted := l.mux.Stats().Channels > 0 // a link that has ended has none any more
+	wanted := l.mux.Stats().Channels > 0 // asked now: a link that has ended has none
 	soon, cancel := context.WithTimeout(ctx, m.cfg.ProbeTimeout)
 	_, err := l.mux.Ping(soon)
 	cancel()
 	if err != nil && soon.Err() != nil && ctx.Err() == nil && !l.mux.Ending() {
-		m.doubtful(l, true)
+		m.locked(func() { l.suspect = true })
 		if wanted = l.mux.Stats().Channels > 0; wanted {
 			m.life.Go(func(ctx context.Context) { m.renew(ctx, l.peer.Device) })
 		}
 		_, err = l.mux.Ping(ctx) // ends with the link, at the latest
 	}
-	m.doubtful(l, err != nil)
-	m.mu.Lock()
-	l.probing = false
-	m.mu.Unlock()
+	m.locked(func() { l.suspect, l.probing = err != nil, false })
 	if err != nil && wanted && ctx.Err() == nil && wasCut(l.mux.Err()) {
 		m.renew(ctx, l.peer.Device)
 	}
-}
-
-func (m *ConnectionManager) doubtful(l *link, suspect bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l.suspect = suspect
 }
 
 // wasCut reports whether a link ended because of the path, and not by either
