@@ -48,6 +48,7 @@ var arrows = map[string]string{
 	program + "bench":        `sqlite|charm\.land`,
 	program + "chat":         `pion|libp2p|quic-go|^peerlink/(account|dht|ice)`,
 	program + "chatui":       `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|identity|multiplex|channel)|/internal/(chat|daemon|control)$`,
+	program + "codes":        `pion|libp2p|quic-go|^peerlink/(account|dht|ice|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "contacts":     `pion|libp2p|quic-go|^peerlink/(account|dht|ice|multiplex|channel)|/internal/(chat|daemon|control)$`,
 	program + "control":      `pion|libp2p|quic-go|^peerlink/(account|dht|ice)|/internal/daemon$`,
 	program + "files/digest": `^peerlink/`,
@@ -55,7 +56,6 @@ var arrows = map[string]string{
 	program + "files/parcel": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	program + "transfer":     `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	program + "forward":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|tlssock)|/internal/(chat|daemon|control)$`,
-	program + "invite":       `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "strictfile":   `^peerlink/`,
 	program + "website":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock)|/internal/(chat|daemon|control)$`,
 }
@@ -88,7 +88,7 @@ var families = map[string]string{
 	`prometheus/`:                           `^peerlink/metrics$`,
 	`charm.land/|charmbracelet/`:            `/internal/chatui$`,
 	`modernc.org/`:                          `/internal/chat$`,
-	`schollz/`:                              `/internal/invite$`,
+	`schollz/`:                              `/internal/codes$`,
 	// Nothing but the program, and the daemon that it is, stands above account.
 	`^peerlink/account$`: `^peerlink/cmd/peerchat(/internal/daemon)?$`,
 }

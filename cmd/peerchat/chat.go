@@ -114,7 +114,7 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 	ready := make(chan struct{})
 	go func() {
 		once := sync.OnceFunc(func() { close(ready) })
-		err := control.FollowReady(ctx, t.s.client, control.OpMessages, nil, once, t.event)
+		err := control.OpMessages.Follow(ctx, t.s.client, control.None{}, once, t.event)
 		once()
 		ended <- err
 	}()
@@ -166,8 +166,8 @@ func (t *talker) say(ctx context.Context, text string) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var m control.Message
-	if err := t.s.client.Call(ctx, control.OpSay, control.Say{To: t.to.device, Text: text}, &m); err != nil {
+	m, err := control.OpSay.Ask(ctx, t.s.client, control.Say{To: t.to.device, Text: text})
+	if err != nil {
 		return err
 	}
 	t.waiting[m.Seq] = true
@@ -202,7 +202,8 @@ func (t *talker) event(m control.Message) error {
 		}
 	}
 	if !m.Mine {
-		return t.s.client.Call(context.Background(), control.OpSeen, control.Seen{Peer: m.Peer, Seq: m.Seq}, nil)
+		_, err := control.OpSeen.Ask(context.Background(), t.s.client, control.Seen{Peer: m.Peer, Seq: m.Seq})
+		return err
 	}
 	return nil
 }

@@ -107,8 +107,8 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 
 // contact returns a contact's name; known if files may come from it unasked.
 func (c *consent) contact(ctx context.Context, device string) (name string, known bool) {
-	var all control.Contacts
-	if err := c.s.client.Call(ctx, control.OpContacts, control.ContactChange{}, &all); err != nil {
+	all, err := control.OpContacts.Ask(ctx, c.s.client, control.ContactChange{})
+	if err != nil {
 		return "", false
 	}
 	for _, k := range all.Contacts {

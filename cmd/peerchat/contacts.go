@@ -66,8 +66,8 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 		return err
 	}
 	defer s.Close()
-	var all control.Contacts
-	if err := s.client.Call(cmd.Context(), control.OpContacts, ch, &all); err != nil {
+	all, err := control.OpContacts.Ask(cmd.Context(), s.client, ch)
+	if err != nil {
 		return err
 	}
 	if o.json {

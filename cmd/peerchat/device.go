@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -68,51 +67,6 @@ func newDeviceAdd(o *options) *cobra.Command {
 	return cmd
 }
 
-// errJoined ends the following of a joining that has said its last.
-var errJoined = errors.New("the joining has ended")
-
-// joinView shows the steps of a joining.
-type joinView struct {
-	o    *options
-	p    *printer
-	note io.Writer
-	last control.Joining
-}
-
-// joinLine is a line of --json.
-type joinLine struct {
-	Step    string          `json:"step"`
-	OK      bool            `json:"ok"`
-	Code    string          `json:"code,omitempty"`
-	Until   *time.Time      `json:"until,omitempty"`
-	Account string          `json:"account,omitempty"`
-	Name    string          `json:"name,omitempty"`
-	By      *control.Device `json:"by,omitempty"`
-	Error   string          `json:"error,omitempty"`
-}
-
-func (v *joinView) show(e control.Joining) error {
-	switch {
-	case e.Code != "":
-		if v.o.json {
-			v.p.json(joinLine{Step: "code", OK: true, Code: e.Code, Until: &e.Until})
-			return nil
-		}
-		v.p.print(e.Code)
-		fmt.Fprintf(v.note, "Type this code on the device with which your account was made, after: peerchat device sign\nIt is good once, until %s.\n", e.Until.Local().Format(time.TimeOnly))
-	case e.Note != "":
-		if v.o.json {
-			v.p.json(joinLine{Step: "note", Error: e.Note})
-			return nil
-		}
-		fmt.Fprintf(v.note, "somebody has come, and did not sign: %s\n", printable(e.Note))
-	default:
-		v.last = e
-		return errJoined
-	}
-	return nil
-}
-
 // joinAccount shows a code, and starts the daemon anew once it was used.
 func (o *options) joinAccount(cmd *cobra.Command, name string) error {
 	s, err := o.open(cmd)
@@ -120,25 +74,24 @@ func (o *options) joinAccount(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
-	}
-	v := &joinView{o: o, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr()}
-	err = control.Follow(cmd.Context(), s.client, control.OpJoin, control.Join{Name: name}, v.show)
-	switch {
-	case !errors.Is(err, errJoined):
+	last, err := followCode(cmd, o, s, control.OpJoin, control.Join{Name: name},
+		"Type this code on the device with which your account was made, after: peerchat device sign")
+	if err != nil {
 		return err
-	case v.last.Error != "":
-		return errors.New(v.last.Error)
 	}
+	did, p := last.Joined, &printer{out: cmd.OutOrStdout()}
 	if err := o.startAnew(cmd, s); err != nil {
-		return fmt.Errorf("this device is in account %s now, but its daemon still is in the old one: %w", v.last.Account, err)
+		return fmt.Errorf("this device is in account %s now, but its daemon still is in the old one: %w", did.Account, err)
 	}
 	if o.json {
-		v.p.json(joinLine{Step: "joined", OK: true, Account: v.last.Account, Name: v.last.Name, By: v.last.By})
+		p.json(struct {
+			Step string `json:"step"`
+			OK   bool   `json:"ok"`
+			*control.Joined
+		}{"joined", true, did})
 		return nil
 	}
-	v.p.print(fmt.Sprintf("this device is %s of account %s now", printable(v.last.Name), v.last.Account))
+	p.print(fmt.Sprintf("this device is %s of account %s now", printable(did.Name), did.Account))
 	return nil
 }
 
@@ -189,8 +142,8 @@ func (o *options) signDevice(cmd *cobra.Command, typed, name string) error {
 		return err
 	}
 	defer s.Close()
-	var did control.Signed
-	if err := s.client.Call(cmd.Context(), control.OpSign, control.Sign{Code: code.String(), Name: name}, &did); err != nil {
+	did, err := control.OpSign.Ask(cmd.Context(), s.client, control.Sign{Code: code.String(), Name: name})
+	if err != nil {
 		return err
 	}
 	p := &printer{out: cmd.OutOrStdout()}
@@ -212,8 +165,8 @@ func (o *options) listDevices(cmd *cobra.Command) error {
 		return err
 	}
 	defer s.Close()
-	var all control.Devices
-	if err := s.client.Call(cmd.Context(), control.OpDevices, nil, &all); err != nil {
+	all, err := control.OpDevices.Ask(cmd.Context(), s.client, control.None{})
+	if err != nil {
 		return err
 	}
 	if o.json {
@@ -294,7 +247,8 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 	}
 	defer s.Close()
 	if len(lists) > 0 {
-		return s.client.Call(ctx, control.OpImported, control.Revocations{Lists: lists}, nil)
+		_, err := control.OpImported.Ask(ctx, s.client, control.Revocations{Lists: lists})
+		return err
 	}
 	if len(args) > 0 {
 		if err := r.revoke(ctx, cmd.OutOrStdout(), s, args); err != nil {
@@ -304,8 +258,8 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 	if r.export == "" {
 		return nil
 	}
-	var all control.Revocations
-	if err := s.client.Call(ctx, control.OpRevoked, nil, &all); err != nil {
+	all, err := control.OpRevoked.Ask(ctx, s.client, control.None{})
+	if err != nil {
 		return err
 	}
 	if len(all.Lists) == 0 {
@@ -320,8 +274,8 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 }
 
 func (r *revoker) revoke(ctx context.Context, out io.Writer, s *session, who []string) error {
-	var did control.Revoked
-	if err := s.client.Call(ctx, control.OpRevoke, control.Revoke{Who: who}, &did); err != nil {
+	did, err := control.OpRevoke.Ask(ctx, s.client, control.Revoke{Who: who})
+	if err != nil {
 		return err
 	}
 	p := &printer{out: out}

@@ -46,8 +46,8 @@ func (o *options) doctor(cmd *cobra.Command, who string) error {
 	defer s.Close()
 	// Joining the DHT is not part of what is measured.
 	notReady := s.ready(ctx)
-	var d daemon.Diagnosis
-	if err := s.client.Call(ctx, control.OpDoctor, control.Examine{Device: to.device, Addr: to.addr}, &d); err != nil {
+	d, err := daemon.OpDoctor.Ask(ctx, s.client, control.Examine{Device: to.device, Addr: to.addr})
+	if err != nil {
 		return err
 	}
 	if st, err := s.status(ctx); err == nil && st.DHT == nil && !d.OK {
@@ -60,7 +60,7 @@ func (o *options) doctor(cmd *cobra.Command, who string) error {
 		(&printer{out: cmd.OutOrStdout()}).json(d)
 	} else {
 		out := cmd.OutOrStdout()
-		printDiagnosis(out, &d, os.Getenv("NO_COLOR") == "" && isTerminal(out))
+		printDiagnosis(out, d, os.Getenv("NO_COLOR") == "" && isTerminal(out))
 	}
 	if !d.OK {
 		return errors.New(d.Error)

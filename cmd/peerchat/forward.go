@@ -82,8 +82,8 @@ func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange, sh
 		return err
 	}
 	defer s.Close()
-	var all control.ForwardRules
-	if err := s.client.Call(cmd.Context(), control.OpForwards, ch, &all); err != nil {
+	all, err := control.OpForwards.Ask(cmd.Context(), s.client, ch)
+	if err != nil {
 		return err
 	}
 	if show != nil {

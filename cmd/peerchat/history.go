@@ -59,9 +59,8 @@ func pages(cmd *cobra.Command, s *session, to target, n int) ([]control.Message,
 	var all []control.Message
 	before := int64(0)
 	for len(all) < n {
-		var page control.Messages
-		ask := control.History{Peer: to.device, Before: before, N: n - len(all)}
-		if err := s.client.Call(cmd.Context(), control.OpHistory, ask, &page); err != nil {
+		page, err := control.OpHistory.Ask(cmd.Context(), s.client, control.History{Peer: to.device, Before: before, N: n - len(all)})
+		if err != nil {
 			return nil, err
 		}
 		if len(page.Messages) == 0 {

@@ -61,8 +61,7 @@ func newID(o *options) *cobra.Command {
 
 // self asks the daemon who it is, or else the account's folder.
 func (o *options) self(ctx context.Context) (control.Device, error) {
-	var st control.Status
-	err := control.NewClient(o.account).Call(ctx, control.OpStatus, nil, &st)
+	st, err := control.OpStatus.Ask(ctx, control.NewClient(o.account), control.None{})
 	if err == nil {
 		return st.Self, nil
 	}

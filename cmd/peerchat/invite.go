@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/cmd/peerchat/internal/codes"
 	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/cmd/peerchat/internal/control"
-	"peerlink/cmd/peerchat/internal/invite"
 )
 
 // names are the flags of both ends of a code.
@@ -46,20 +46,17 @@ func newInvite(o *options) *cobra.Command {
 			"so somebody who guesses gets in once in 880 000 codes. Interrupting the command ends it.",
 		Example: "  peerchat contacts invite --name bob\n  peerchat contacts invite --json --timeout 2m",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
-			if within <= 0 || within > invite.Life {
-				return fmt.Errorf("--timeout %v: want more than 0 and at most %v", within, invite.Life)
+			if within <= 0 || within > codes.Life {
+				return fmt.Errorf("--timeout %v: want more than 0 and at most %v", within, codes.Life)
 			}
 			return errors.Join(n.check(), noArgs(cmd, args))
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.invite(cmd, n, within) },
 	}
 	n.register(cmd)
-	cmd.Flags().DurationVar(&within, "timeout", invite.Life, "how long the code is good, 10m at most")
+	cmd.Flags().DurationVar(&within, "timeout", codes.Life, "how long the code is good, 10m at most")
 	return cmd
 }
-
-// errInviteEnded ends the following of an invite that has said its last.
-var errInviteEnded = errors.New("the invite has ended")
 
 func (o *options) invite(cmd *cobra.Command, n names, within time.Duration) error {
 	s, err := o.open(cmd)
@@ -67,27 +64,41 @@ func (o *options) invite(cmd *cobra.Command, n names, within time.Duration) erro
 		return err
 	}
 	defer s.Close()
-	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
-	}
-	v := inviteView{o: o, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr()}
-	err = control.Follow(cmd.Context(), s.client, control.OpInvite, control.Invite{Name: n.them, Me: n.me, Within: within}, v.show)
-	if errors.Is(err, errInviteEnded) {
-		return v.failed
-	}
+	_, err = followCode(cmd, o, s, control.OpInvite, control.Invite{Name: n.them, Me: n.me, Within: within},
+		"Tell this code to one person. They type it after: peerchat contacts accept")
 	return err
 }
 
-// inviteView shows the steps of an invite.
-type inviteView struct {
-	o      *options
-	p      *printer
-	note   io.Writer
-	failed error
+// errLastStep ends the following of a code that was used.
+var errLastStep = errors.New("the code was used")
+
+// followCode has a code made and shows what happens to it until it was used.
+func followCode[In any](cmd *cobra.Command, o *options, s *session, feed control.Feed[In, control.CodeEvent], ask In, hint string) (control.CodeEvent, error) {
+	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
+	}
+	v := codeView{json: o.json, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr(), hint: hint}
+	err := feed.Follow(cmd.Context(), s.client, ask, nil, v.show)
+	switch {
+	case errors.Is(err, errLastStep):
+		err = nil
+	case v.last.Step != "" && v.json && cmd.Context().Err() == nil:
+		v.p.json(codeLine{Step: "over", Error: err.Error()})
+	}
+	return v.last, err
 }
 
-// inviteLine is a line of --json.
-type inviteLine struct {
+// codeView shows the steps of a code.
+type codeView struct {
+	json bool
+	p    *printer
+	note io.Writer
+	hint string // what to do with the code
+	last control.CodeEvent
+}
+
+// codeLine is a line of --json.
+type codeLine struct {
 	Step string `json:"step"`
 	OK   bool   `json:"ok"`
 	// Code, Until and Left are of the steps code and wrong.
@@ -98,37 +109,36 @@ type inviteLine struct {
 	Error string `json:"error,omitempty"`
 }
 
-// show shows one step; the last one's error is errInviteEnded.
-func (v *inviteView) show(e control.InviteEvent) error {
-	line := inviteLine{Step: e.Step, OK: true}
-	text := ""
+// show shows one step; the last one's error is errLastStep.
+func (v *codeView) show(e control.CodeEvent) error {
+	v.last = e
+	line := codeLine{Step: e.Step, Error: e.Why}
+	out, note := "", ""
 	switch e.Step {
-	case control.InviteCode:
-		line.Code, line.Until = e.Code, &e.Until
-		text = e.Code
-		if !v.o.json {
-			fmt.Fprintf(v.note, "Tell this code to one person. They type it after: peerchat contacts accept\nIt is good once, until %s.\n", e.Until.Local().Format(time.TimeOnly))
-		}
-	case control.InviteWrong:
-		line.OK, line.Left = false, &e.Left
-		if !v.o.json {
-			fmt.Fprintf(v.note, "Somebody tried wrong words; %d more tries are left.\n", e.Left)
-		}
-	case control.InviteUsed:
-		line.Step, line.Met = "contact", e.Met
-		text = metText(*e.Met)
+	case control.CodeShown:
+		line.OK, line.Code, line.Until = true, e.Code, &e.Until
+		out, note = e.Code, fmt.Sprintf("%s\nIt is good once, until %s.\n", v.hint, e.Until.Local().Format(time.TimeOnly))
+	case control.CodeWrong:
+		line.Left, note = &e.Left, fmt.Sprintf("Somebody tried wrong words; %d more tries are left.\n", e.Left)
+	case control.CodeNote:
+		note = fmt.Sprintf("somebody has come, and did not sign: %s\n", printable(e.Why))
 	default:
-		v.failed = errors.New(e.Why)
-		line.OK, line.Error = false, e.Why
+		if e.Met == nil {
+			return errLastStep
+		}
+		line.OK, line.Step, line.Met, out = true, "contact", e.Met, metText(*e.Met)
 	}
 	switch {
-	case v.o.json:
+	case v.json:
 		v.p.json(line)
-	case text != "":
-		v.p.print(text)
+	default:
+		_, _ = io.WriteString(v.note, note)
+		if out != "" {
+			v.p.print(out)
+		}
 	}
-	if e.Step != control.InviteCode && e.Step != control.InviteWrong {
-		return errInviteEnded
+	if e.Step == control.CodeUsed {
+		return errLastStep
 	}
 	return nil
 }
@@ -171,17 +181,17 @@ func completeCodeArg(_ *cobra.Command, args []string, typed string) ([]string, c
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return invite.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	return codes.Complete(typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // codeOf reads a code: the argument, or without one what is typed or piped in.
-func codeOf(cmd *cobra.Command, typed string) (code invite.Code, err error) {
+func codeOf(cmd *cobra.Command, typed string) (code codes.Code, err error) {
 	if typed == "" {
 		if typed, err = readCode(cmd); err != nil {
 			return code, err
 		}
 	}
-	if code, err = invite.Parse(typed); err != nil {
+	if code, err = codes.Parse(typed); err != nil {
 		return code, usageError{err}
 	}
 	return code, nil
@@ -197,14 +207,13 @@ func (o *options) accept(cmd *cobra.Command, n names, typed string) error {
 		return err
 	}
 	defer s.Close()
-	var met control.Met
-	ask := control.AcceptInvite{Code: code.String(), Name: n.them, Me: n.me}
-	if err := s.client.Call(cmd.Context(), control.OpAccept, ask, &met); err != nil {
+	met, err := control.OpAccept.Ask(cmd.Context(), s.client, control.AcceptInvite{Code: code.String(), Name: n.them, Me: n.me})
+	if err != nil {
 		return err
 	}
 	p := &printer{out: cmd.OutOrStdout()}
 	if o.json {
-		p.json(inviteLine{Step: "contact", OK: true, Met: &met})
+		p.json(codeLine{Step: "contact", OK: true, Met: &met})
 	} else {
 		p.print(metText(met))
 	}
@@ -268,7 +277,7 @@ func completeCode(line string, pos int, key rune) (string, int, bool) {
 	if key != '\t' || pos != len(line) {
 		return "", 0, false
 	}
-	all := invite.Complete(line)
+	all := codes.Complete(line)
 	if len(all) == 0 {
 		return line, pos, true
 	}

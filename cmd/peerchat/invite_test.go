@@ -47,10 +47,10 @@ func TestACodeIsReadFromOneLine(t *testing.T) {
 // fault: H9
 func TestAContactsNameIsShownSafely(t *testing.T) {
 	var out, note bytes.Buffer
-	v := inviteView{o: &options{}, p: &printer{out: &out}, note: &note}
-	err := v.show(control.InviteEvent{Step: control.InviteUsed, Met: &control.Met{Name: "bob\x1b[2J\u202e", Known: true, Unsure: true}})
-	if err != errInviteEnded || v.failed != nil || strings.ContainsAny(out.String(), "\x1b\u202e") {
-		t.Errorf("%q, %v, %v", out.String(), err, v.failed)
+	v := codeView{p: &printer{out: &out}, note: &note}
+	err := v.show(control.CodeEvent{Step: control.CodeUsed, Met: &control.Met{Name: "bob\x1b[2J\u202e", Known: true, Unsure: true}})
+	if err != errLastStep || strings.ContainsAny(out.String(), "\x1b\u202e") {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 	for _, want := range []string{"was a contact before", "has not said"} {
 		if !strings.Contains(out.String(), want) {

@@ -146,7 +146,7 @@ func (p *piper) watchRules(ctx context.Context, s *session, peer identity.Peer) 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err := control.FollowReady(ctx, s.client, control.OpChanges, nil, func() {
+	err := control.OpChanges.Follow(ctx, s.client, control.None{}, func() {
 		if err := check(); err != nil { // it may have changed before this was followed
 			cancel(err)
 		}
@@ -168,8 +168,8 @@ func (p *piper) mayJoin(ctx context.Context, s *session, from []identity.DeviceI
 	if p.anyone || len(from) > 0 {
 		return from, nil
 	}
-	var all control.ForwardRules
-	if err := s.client.Call(ctx, control.OpForwards, nil, &all); err != nil {
+	all, err := control.OpForwards.Ask(ctx, s.client, control.ForwardChange{})
+	if err != nil {
 		return nil, err
 	}
 	for _, r := range all.Rules {

@@ -296,7 +296,7 @@ func newStop(o *options) *cobra.Command {
 
 // stopDaemon asks the daemon to end and waits until it has.
 func stopDaemon(ctx context.Context, c *control.Client) error {
-	err := control.Follow(ctx, c, control.OpStop, nil, func(struct{}) error { return nil })
+	err := control.OpStop.Follow(ctx, c, control.None{}, nil, func(control.None) error { return nil })
 	var ended *control.EndedError
 	if errors.As(err, &ended) {
 		return nil // it has said yes, and then ended

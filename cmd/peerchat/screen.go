@@ -82,14 +82,10 @@ type desk struct {
 // Contacts implements chatui.Backend: the contacts, everybody there is a
 // conversation with, and whom the chat was opened for.
 func (d *desk) Contacts(ctx context.Context) ([]chatui.Contact, error) {
-	var named control.Contacts
-	var talks control.Talks
-	var st control.Status
-	err := errors.Join(
-		d.c.Call(ctx, control.OpContacts, nil, &named),
-		d.c.Call(ctx, control.OpTalks, nil, &talks),
-		d.c.Call(ctx, control.OpStatus, nil, &st))
-	if err != nil {
+	named, err1 := control.OpContacts.Ask(ctx, d.c, control.ContactChange{})
+	talks, err2 := control.OpTalks.Ask(ctx, d.c, control.None{})
+	st, err3 := control.OpStatus.Ask(ctx, d.c, control.None{})
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	var all []chatui.Contact
@@ -155,8 +151,8 @@ func (d *desk) History(ctx context.Context, contact string, before int64, n int)
 	if err != nil {
 		return nil, err
 	}
-	var page control.Messages
-	if err := d.c.Call(ctx, control.OpHistory, control.History{Peer: peer, Before: before, N: n}, &page); err != nil {
+	page, err := control.OpHistory.Ask(ctx, d.c, control.History{Peer: peer, Before: before, N: n})
+	if err != nil {
 		return nil, err
 	}
 	var out []chatui.Message
@@ -172,8 +168,8 @@ func (d *desk) Send(ctx context.Context, contact, text string) (chatui.Message, 
 	if err != nil {
 		return chatui.Message{}, err
 	}
-	var m control.Message
-	if err := d.c.Call(ctx, control.OpSay, control.Say{To: to, Text: text}, &m); err != nil {
+	m, err := control.OpSay.Ask(ctx, d.c, control.Say{To: to, Text: text})
+	if err != nil {
 		return chatui.Message{}, err
 	}
 	return onScreen(m), nil
@@ -185,7 +181,8 @@ func (d *desk) Seen(ctx context.Context, contact string, seq int64) error {
 	if err != nil {
 		return err
 	}
-	return d.c.Call(ctx, control.OpSeen, control.Seen{Peer: peer, Seq: seq}, nil)
+	_, err = control.OpSeen.Ask(ctx, d.c, control.Seen{Peer: peer, Seq: seq})
+	return err
 }
 
 // onScreen is a message of the daemon's as the screen has it.
@@ -218,10 +215,10 @@ func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
 		})
 	}
 	follow(func(ready func()) error {
-		return control.FollowReady(ctx, d.c, control.OpMessages, nil, ready, f.take)
+		return control.OpMessages.Follow(ctx, d.c, control.None{}, ready, f.take)
 	})
 	follow(func(ready func()) error {
-		return control.FollowReady(ctx, d.c, control.OpChanges, nil, ready, f.note)
+		return control.OpChanges.Follow(ctx, d.c, control.None{}, ready, f.note)
 	})
 	err := errors.Join(<-asked, <-asked)
 	if err == nil {

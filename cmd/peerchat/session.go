@@ -114,7 +114,7 @@ func (s *session) listen(ctx context.Context, pattern string) (net.Listener, err
 // not block.
 func (s *session) watch(ctx context.Context, ended func(error)) {
 	go func() {
-		err := control.Follow(ctx, s.client, control.OpChanges, nil, func(control.Changed) error { return nil })
+		err := control.OpChanges.Follow(ctx, s.client, control.None{}, nil, func(control.Changed) error { return nil })
 		if ctx.Err() == nil {
 			ended(err)
 		}
@@ -125,13 +125,13 @@ func (s *session) watch(ctx context.Context, ended func(error)) {
 func (s *session) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not within %v", readyTimeout))
 	defer cancel()
-	return s.client.Call(ctx, control.OpReady, nil, nil)
+	_, err := control.OpReady.Ask(ctx, s.client, control.None{})
+	return err
 }
 
 // status tells how the account fares.
-func (s *session) status(ctx context.Context) (st control.Status, err error) {
-	err = s.client.Call(ctx, control.OpStatus, nil, &st)
-	return st, err
+func (s *session) status(ctx context.Context) (control.Status, error) {
+	return control.OpStatus.Ask(ctx, s.client, control.None{})
 }
 
 // target reads NAME, DEVICE, and either with @HOST:PORT. A name alone means any

@@ -51,16 +51,15 @@ type statusShow struct {
 
 func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) error {
 	if s.metrics {
-		var m control.Metrics
-		if err := c.Call(ctx, control.OpMetrics, nil, &m); err != nil {
+		m, err := control.OpMetrics.Ask(ctx, c, control.None{})
+		if err != nil {
 			return err
 		}
-		_, err := io.WriteString(out, m.Text)
+		_, err = io.WriteString(out, m.Text)
 		return err
 	}
 	for began := false; ; began = true {
-		var st control.Status
-		err := c.Call(ctx, control.OpStatus, nil, &st)
+		st, err := control.OpStatus.Ask(ctx, c, control.None{})
 		switch {
 		case began && errors.Is(err, control.ErrNoDaemon):
 			err = fmt.Errorf("the daemon has ended: %w", err)

@@ -39,8 +39,8 @@ type answer struct {
 	Body  json.RawMessage `json:"body,omitempty"`
 }
 
-// Call asks and reads the answer into out, unless that is nil. in may be nil.
-func (c *Client) Call(ctx context.Context, op string, in, out any) error {
+// call asks and reads the answer into out, unless that is nil. in may be nil.
+func (c *Client) call(ctx context.Context, op string, in, out any) error {
 	w, end, err := c.ask(ctx, op, in, out)
 	if err != nil {
 		return err
@@ -125,36 +125,6 @@ func readAnswer(w *wire, out any) error {
 // cutOff tells whether a read failed because the other end has gone.
 func cutOff(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
-}
-
-// Follow asks and calls each with every further answer, decoded into a new T,
-// until the daemon ends (an *EndedError), ctx does, or each returns an error, which it returns.
-func Follow[T any](ctx context.Context, c *Client, op string, in any, each func(T) error) error {
-	return FollowReady(ctx, c, op, in, func() {}, each)
-}
-
-// FollowReady is Follow; ready is called once the daemon has said yes, so that
-// nothing is missed that happens from then on.
-func FollowReady[T any](ctx context.Context, c *Client, op string, in any, ready func(), each func(T) error) error {
-	w, end, err := c.ask(ctx, op, in, nil)
-	if err != nil {
-		return err
-	}
-	ready()
-	defer w.conn.Close()
-	defer end()
-	for {
-		var v T
-		if err := readAnswer(w, &v); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		}
-		if err := each(v); err != nil {
-			return err
-		}
-	}
 }
 
 // Connect opens a channel to a device and returns its end. After that ctx has

@@ -14,6 +14,7 @@ import (
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/escape"
 )
 
 const (
@@ -388,7 +389,7 @@ func appendReset(b []byte, cause error) []byte {
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(code))
 	b = append(b, flags)
-	return append(b, text[:min(len(text), maxReset-len(b))]...)
+	return append(b, escape.Cap(text, maxReset-len(b))...)
 }
 
 // parseReset reads what appendReset wrote.

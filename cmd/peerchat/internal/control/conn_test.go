@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,3 +166,11 @@ func (readOnly) RemoteAddr() net.Addr             { return nil }
 func (readOnly) SetDeadline(time.Time) error      { return nil }
 func (readOnly) SetReadDeadline(time.Time) error  { return nil }
 func (readOnly) SetWriteDeadline(time.Time) error { return nil }
+
+func TestACauseIsNotCutInsideACharacter(t *testing.T) {
+	want := strings.Repeat("é", maxReset/2)
+	got := parseReset(appendReset(nil, errors.New(want))).Error()
+	if len(got) < maxReset-8 || !strings.HasPrefix(want, got) {
+		t.Errorf("%d bytes, the end is %q", len(got), got[len(got)-8:])
+	}
+}

@@ -2,7 +2,7 @@
 // a socket of this machine, for one user.
 //
 //	c := control.NewClient(accountFolder)
-//	err := c.Call(ctx, control.OpStatus, nil, &status)       // a question
+//	status, err := control.OpStatus.Ask(ctx, c, control.None{})  // a question
 //	conn, err := c.Connect(ctx, control.Connect{Device: bob, URI: "chat://bob"})
 //	l, err := c.Listen(ctx, "file://*")                      // a net.Listener
 //

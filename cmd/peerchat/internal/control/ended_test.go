@@ -23,10 +23,10 @@ func askers(c *Client) map[string]func(ctx context.Context, begun func()) error 
 	return map[string]func(ctx context.Context, begun func()) error{
 		"an answer that never comes": func(ctx context.Context, begun func()) error {
 			begun()
-			return c.Call(ctx, "wait", nil, nil)
+			return c.call(ctx, "wait", nil, nil)
 		},
 		"news": func(ctx context.Context, begun func()) error {
-			return FollowReady(ctx, c, "news", nil, begun, func(struct{}) error { return nil })
+			return Feed[None, None]("news").Follow(ctx, c, None{}, begun, func(None) error { return nil })
 		},
 		"a listener": func(ctx context.Context, begun func()) error {
 			l, err := c.Listen(ctx, "x://*")
@@ -52,14 +52,14 @@ func askers(c *Client) map[string]func(ctx context.Context, begun func()) error 
 }
 
 // waiting are the handlers for them.
-func waiting() map[string]Handler {
+func waiting() Handlers {
 	wait := func(ctx context.Context, _ *Call) error { <-ctx.Done(); return nil }
 	follow := func(ctx context.Context, c *Call) error {
 		err := c.Answer(nil)
 		<-ctx.Done()
 		return err
 	}
-	return map[string]Handler{
+	return Handlers{
 		"wait": wait, "news": follow,
 		OpListen: func(ctx context.Context, c *Call) error {
 			err := c.Answer(Incoming{})
@@ -146,7 +146,7 @@ func TestCommandsNoticeThatTheDaemonWasKilled(t *testing.T) {
 func TestASilentCommandDelaysTheEndALittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, c := Inside()
-		s := Serve(l, Config{Handlers: map[string]Handler{
+		s := Serve(l, Config{Handlers: Handlers{
 			"flood": func(ctx context.Context, c *Call) error {
 				for ctx.Err() == nil {
 					if err := c.Answer(nil); err != nil {
@@ -179,14 +179,14 @@ func TestASilentCommandDelaysTheEndALittle(t *testing.T) {
 func TestWhoAskedForTheEndHearsOfItLast(t *testing.T) {
 	folder := home(t)
 	detached := make(chan net.Conn, 1)
-	s := serve(t, folder, map[string]Handler{OpStop: func(_ context.Context, c *Call) error {
+	s := serve(t, folder, Handlers{string(OpStop): func(_ context.Context, c *Call) error {
 		err := c.Answer(nil)
 		detached <- c.Detach()
 		return err
 	}})
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- FollowReady(t.Context(), NewClient(folder), OpStop, nil, func() { close(begun) }, func(struct{}) error { return nil })
+		ended <- OpStop.Follow(t.Context(), NewClient(folder), None{}, func() { close(begun) }, func(None) error { return nil })
 	}()
 	<-begun
 	conn := <-detached

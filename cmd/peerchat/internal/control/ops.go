@@ -1,31 +1,113 @@
 package control
 
 import (
+	"context"
 	"time"
 
 	"peerlink/identity"
 )
 
-// What a command can ask for. Each has a body and an answer, named beside it.
+// What a command can ask for. The last ones are for Client's methods about
+// channels.
 const (
-	OpConnect  = "connect"  // Connect, Channel; then the connection carries the channel
-	OpListen   = "listen"   // Listen, nothing; then a message Incoming for each channel
-	OpTake     = "take"     // Take, Channel; then the connection carries the channel
-	OpReady    = "ready"    // nothing, nothing, once others can reach this device
-	OpStatus   = "status"   // nothing, Status
-	OpMetrics  = "metrics"  // nothing, Metrics
-	OpReload   = "reload"   // nothing, Reloaded
-	OpStop     = "stop"     // nothing, nothing; then the daemon ends
-	OpContacts = "contacts" // ContactChange or nothing, Contacts
-	OpForwards = "forwards" // ForwardChange or nothing, ForwardRules
-	OpChanges  = "changes"  // nothing, nothing; then a Changed each time
-	OpDoctor   = "doctor"   // Examine, daemon.Diagnosis
-	OpSay      = "say"      // Say, Message: it is on disk, and will be delivered
-	OpHistory  = "history"  // History, Messages
-	OpSeen     = "seen"     // Seen, nothing
-	OpTalks    = "talks"    // nothing, Talks
-	OpMessages = "messages" // nothing, nothing; then a Message for each that is new or whose Mark has changed
+	OpReady    Op[None, None]                  = "ready" // answered once others can reach this device
+	OpStatus   Op[None, Status]                = "status"
+	OpMetrics  Op[None, Metrics]               = "metrics"
+	OpReload   Op[None, Reloaded]              = "reload"
+	OpContacts Op[ContactChange, Contacts]     = "contacts"
+	OpForwards Op[ForwardChange, ForwardRules] = "forwards"
+	OpSay      Op[Say, Message]                = "say" // the message is on disk, and will be delivered
+	OpHistory  Op[History, Messages]           = "history"
+	OpSeen     Op[Seen, None]                  = "seen"
+	OpTalks    Op[None, Talks]                 = "talks"
+	OpAccept   Op[AcceptInvite, Met]           = "accept"
+	OpDevices  Op[None, Devices]               = "devices"
+	OpSign     Op[Sign, Signed]                = "device-sign"
+	OpRevoke   Op[Revoke, Revoked]             = "revoke"
+	OpRevoked  Op[None, Revocations]           = "revocations"  // those of the account, to be handed on
+	OpImported Op[Revocations, None]           = "revoked-list" // lists of others, or of the account, are taken
+
+	OpChanges  Feed[None, Changed]     = "changes"
+	OpMessages Feed[None, Message]     = "messages"    // each that is new or has another Mark
+	OpInvite   Feed[Invite, CodeEvent] = "invite"      // for a contact
+	OpJoin     Feed[Join, CodeEvent]   = "device-join" // for a device
+
+	OpStop Feed[None, None] = "stop" // one answer; then the daemon ends, and the connection with it
+
+	OpConnect = "connect" // Connect, Channel; then the connection carries the channel
+	OpListen  = "listen"  // Listen, nothing; then a message Incoming for each channel
+	OpTake    = "take"    // Take, Channel; then the connection carries the channel
 )
+
+// Op names a question of one answer, by its types.
+type Op[In, Out any] string
+
+// None is a question or an answer that says nothing.
+type None struct{}
+
+// Ask asks the daemon. It blocks until the answer is there, or ctx ends.
+func (o Op[In, Out]) Ask(ctx context.Context, c *Client, in In) (out Out, err error) {
+	err = c.call(ctx, string(o), in, &out)
+	return out, err
+}
+
+// On has do answer the question.
+func (o Op[In, Out]) On(h Handlers, do func(ctx context.Context, in In) (Out, error)) {
+	h[string(o)] = func(ctx context.Context, c *Call) error {
+		var in In
+		if err := c.Decode(&in); err != nil {
+			return err
+		}
+		out, err := do(ctx, in)
+		if err != nil {
+			return err
+		}
+		return c.Answer(out)
+	}
+}
+
+// Feed names a question with any number of answers, by its types.
+type Feed[In, Item any] string
+
+// Follow asks and calls each with every answer, until the daemon ends (an
+// *EndedError), ctx does, or each returns an error, which it returns. ready, if
+// not nil, is called once the daemon follows: nothing is missed from then on.
+func (f Feed[In, Item]) Follow(ctx context.Context, c *Client, in In, ready func(), each func(Item) error) error {
+	w, end, err := c.ask(ctx, string(f), in, nil)
+	if err != nil {
+		return err
+	}
+	defer w.conn.Close()
+	defer end()
+	if ready != nil {
+		ready()
+	}
+	for {
+		var v Item
+		err := readAnswer(w, &v)
+		switch {
+		case err == nil:
+			err = each(v)
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// On has do answer the question. do calls begin once and tell after it; an error
+// of either says that the command has gone, and that ctx is about to end.
+func (f Feed[In, Item]) On(h Handlers, do func(ctx context.Context, in In, begin func() error, tell func(Item) error) error) {
+	h[string(f)] = func(ctx context.Context, c *Call) error {
+		var in In
+		if err := c.Decode(&in); err != nil {
+			return err
+		}
+		return do(ctx, in, func() error { return c.Answer(nil) }, func(v Item) error { return c.Answer(v) })
+	}
+}
 
 // Connect asks for a channel to a device.
 type Connect struct {

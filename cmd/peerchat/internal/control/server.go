@@ -25,14 +25,17 @@ const (
 )
 
 // A Handler answers one request. ctx ends when the command has gone or the
-// server closes, which the command is told once the handler has returned. An
-// error before Answer is the answer; after it the connection just ends.
+// server closes, which the command is told once the handler has returned. Its
+// error is the last answer.
 type Handler func(ctx context.Context, c *Call) error
+
+// Handlers are what can be asked for, by its name.
+type Handlers map[string]Handler
 
 // Config is what a Server is made of.
 type Config struct {
-	// Handlers are what can be asked for, by its name.
-	Handlers map[string]Handler
+	// Handlers are what can be asked for.
+	Handlers Handlers
 	// Logger gets what no command is told. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -181,7 +184,7 @@ func (s *Server) answer(conn net.Conn) (detached bool) {
 	case c.carried: // it has its own last words
 	case s.ctx.Err() != nil:
 		c.refuse(&EndedError{Told: true})
-	case err != nil && !c.answered:
+	case err != nil:
 		c.refuse(err)
 	}
 	if c.detached {
@@ -225,7 +228,6 @@ type Call struct {
 	w        *wire
 	op       string
 	body     json.RawMessage
-	answered bool
 	carried  bool          // the connection is a channel's, or nobody's
 	detached bool          // nobody's
 	watching chan struct{} // closed when the watch has ended
@@ -260,7 +262,6 @@ func (c *Call) Decode(v any) error {
 // Answer sends an answer; nil is one too. It blocks while the command does not
 // read, until it has gone.
 func (c *Call) Answer(v any) error {
-	c.answered = true
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err

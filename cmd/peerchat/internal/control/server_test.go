@@ -43,7 +43,7 @@ func echo(_ context.Context, c *Call) error {
 	return c.Answer(v)
 }
 
-func serve(t *testing.T, folder string, handlers map[string]Handler) *Server {
+func serve(t *testing.T, folder string, handlers Handlers) *Server {
 	t.Helper()
 	l, err := Bind(folder)
 	if err != nil {
@@ -56,16 +56,16 @@ func serve(t *testing.T, folder string, handlers map[string]Handler) *Server {
 
 func TestCallsAndTheirErrorsKeepTheirMeaning(t *testing.T) {
 	folder := home(t)
-	serve(t, folder, map[string]Handler{"echo": echo})
+	serve(t, folder, Handlers{"echo": echo})
 	c := NewClient(folder)
 	var got map[string]string
-	if err := c.Call(t.Context(), "echo", map[string]string{"a": "b"}, &got); err != nil || got["a"] != "b" {
+	if err := c.call(t.Context(), "echo", map[string]string{"a": "b"}, &got); err != nil || got["a"] != "b" {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if err := c.Call(t.Context(), "echo", map[string]string{"fail": "now"}, nil); !errors.Is(err, peerlink.ErrDeclined) || err.Error() != "it failed: "+peerlink.ErrDeclined.Error() {
+	if err := c.call(t.Context(), "echo", map[string]string{"fail": "now"}, nil); !errors.Is(err, peerlink.ErrDeclined) || err.Error() != "it failed: "+peerlink.ErrDeclined.Error() {
 		t.Errorf("a declined channel became %v", err)
 	}
-	if err := c.Call(t.Context(), "dance", nil, nil); err == nil || !strings.Contains(err.Error(), "restart it") {
+	if err := c.call(t.Context(), "dance", nil, nil); err == nil || !strings.Contains(err.Error(), "restart it") {
 		t.Errorf("what it cannot do: %v", err)
 	}
 	if pid, err := c.Daemon(t.Context()); err != nil || pid != os.Getpid() {
@@ -84,7 +84,7 @@ func TestAnotherVersionSaysRestartTheDaemon(t *testing.T) {
 		_, _ = there.Write(binary.BigEndian.AppendUint32([]byte(magic), Version+1))
 	}()
 	c := NewClientOf(func(context.Context) (net.Conn, error) { return here, nil })
-	err := c.Call(t.Context(), "echo", nil, nil)
+	err := c.call(t.Context(), "echo", nil, nil)
 	var version *VersionError
 	if !errors.As(err, &version) || version.Theirs != Version+1 || version.PID != os.Getpid() || !strings.Contains(err.Error(), "restart the daemon") {
 		t.Fatalf("%v", err)
@@ -92,7 +92,7 @@ func TestAnotherVersionSaysRestartTheDaemon(t *testing.T) {
 
 	folder := home(t)
 	asked := false
-	s := serve(t, folder, map[string]Handler{"echo": func(context.Context, *Call) error { asked = true; return nil }})
+	s := serve(t, folder, Handlers{"echo": func(context.Context, *Call) error { asked = true; return nil }})
 	conn, err := dialDaemon(t.Context(), folder)
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestAnotherUserIsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := false
-	s := Serve(l, Config{Handlers: map[string]Handler{"echo": func(context.Context, *Call) error { served = true; return nil }}})
+	s := Serve(l, Config{Handlers: Handlers{"echo": func(context.Context, *Call) error { served = true; return nil }}})
 	defer s.Close()
 	asUser(t, 65534, func() {
 		fd, err := raw(l.Addr().String(), false)
@@ -196,7 +196,7 @@ func TestDaemonOfAnotherUserIsNotSpokenTo(t *testing.T) {
 	if err := announce(folder, path); err != nil {
 		t.Fatal(err)
 	}
-	err = NewClient(folder).Call(t.Context(), "echo", nil, nil)
+	err = NewClient(folder).call(t.Context(), "echo", nil, nil)
 	if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "of user 65534") {
 		t.Fatalf("%v", err)
 	}
@@ -205,7 +205,7 @@ func TestDaemonOfAnotherUserIsNotSpokenTo(t *testing.T) {
 // fault: G5
 func TestPassedDescriptorsAreNotReceived(t *testing.T) {
 	folder := home(t)
-	serve(t, folder, map[string]Handler{"echo": echo})
+	serve(t, folder, Handlers{"echo": echo})
 	conn, err := dialDaemon(t.Context(), folder)
 	if err != nil {
 		t.Fatal(err)
@@ -250,7 +250,7 @@ func openFiles(t *testing.T) int {
 // fault: A1
 func TestRequestThatAnnouncesTooMuchEndsTheConnection(t *testing.T) {
 	folder := home(t)
-	serve(t, folder, map[string]Handler{"echo": echo})
+	serve(t, folder, Handlers{"echo": echo})
 	for _, frame := range [][]byte{{0, 0xff, 0xff, 0xff}, {0, 0x10, 0, 1}, {1, 0, 0, 1}, {9, 0, 0, 0}, {0, 0, 0, 2, '{', ']'}} {
 		conn, err := dialDaemon(t.Context(), folder)
 		if err != nil {
@@ -285,7 +285,7 @@ func TestSilentConnectionEndsInTime(t *testing.T) {
 func TestCallEndsWithItsCommand(t *testing.T) {
 	folder := home(t)
 	began, ended := make(chan struct{}), make(chan struct{})
-	serve(t, folder, map[string]Handler{"wait": func(ctx context.Context, _ *Call) error {
+	serve(t, folder, Handlers{"wait": func(ctx context.Context, _ *Call) error {
 		close(began)
 		<-ctx.Done()
 		close(ended)
@@ -297,7 +297,7 @@ func TestCallEndsWithItsCommand(t *testing.T) {
 		<-began
 		cancel(why)
 	}()
-	if err := NewClient(folder).Call(ctx, "wait", nil, nil); !errors.Is(err, why) {
+	if err := NewClient(folder).call(ctx, "wait", nil, nil); !errors.Is(err, why) {
 		t.Errorf("%v", err)
 	}
 	<-ended

@@ -36,7 +36,7 @@ func (b *bell) ring() {
 
 // changes tells a command of changes until it goes. A command that reads slowly
 // is told of many as one.
-func (d *Daemon) changes(ctx context.Context, c *control.Call) error {
+func (d *Daemon) changes(ctx context.Context, _ control.None, begin func() error, tell func(control.Changed) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	links := make(chan struct{}, 1)
 	ended := make(chan struct{})
@@ -58,7 +58,7 @@ func (d *Daemon) changes(ctx context.Context, c *control.Call) error {
 		<-ended
 	}()
 	contacts := d.contacts.changed.wait()
-	if err := c.Answer(nil); err != nil {
+	if err := begin(); err != nil {
 		return err
 	}
 	for {
@@ -71,7 +71,7 @@ func (d *Daemon) changes(ctx context.Context, c *control.Call) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := c.Answer(what); err != nil {
+		if err := tell(what); err != nil {
 			return err
 		}
 	}

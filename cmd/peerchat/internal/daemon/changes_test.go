@@ -17,7 +17,7 @@ func told(t *testing.T, c *control.Client) <-chan control.Changed {
 	ctx, cancel := context.WithCancel(context.Background())
 	out, ready, ended := make(chan control.Changed, 64), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- control.FollowReady(ctx, c, control.OpChanges, nil, func() { close(ready) }, func(ch control.Changed) error {
+		ended <- control.OpChanges.Follow(ctx, c, control.None{}, func() { close(ready) }, func(ch control.Changed) error {
 			select {
 			case out <- ch:
 				return nil
@@ -58,23 +58,22 @@ func TestLinksThatComeAndGoAreToldAtOnce(t *testing.T) {
 	a, b := through(t, alice, bob, bobs)
 	next(t, news, links)
 	_, _ = a.Close(), b.Close()
-	if err := bob.Call(t.Context(), control.OpContacts, control.ContactChange{Do: "add", Who: self(t, alice), Name: "alice"}, nil); err != nil {
+	if _, err := control.OpContacts.Ask(t.Context(), bob, control.ContactChange{Do: "add", Who: self(t, alice), Name: "alice"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := bob.Call(t.Context(), control.OpContacts, control.ContactChange{Do: "ban", Who: "alice"}, nil); err != nil {
+	if _, err := control.OpContacts.Ask(t.Context(), bob, control.ContactChange{Do: "ban", Who: "alice"}); err != nil {
 		t.Fatal(err)
 	}
 	next(t, news, links)
-	var st control.Status
-	if err := alice.Call(t.Context(), control.OpStatus, nil, &st); err != nil || len(st.Links) > 0 {
+	if st, err := control.OpStatus.Ask(t.Context(), alice, control.None{}); err != nil || len(st.Links) > 0 {
 		t.Errorf("it was told that the link has ended, and there are %v, %v", st.Links, err)
 	}
 }
 
 func self(t *testing.T, c *control.Client) string {
 	t.Helper()
-	var st control.Status
-	if err := c.Call(t.Context(), control.OpStatus, nil, &st); err != nil {
+	st, err := control.OpStatus.Ask(t.Context(), c, control.None{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return st.Self.Device.String()
@@ -86,7 +85,7 @@ func TestChangesOfContactsAreTold(t *testing.T) {
 	for _, ch := range []control.ContactChange{
 		{Do: "add", Who: bobs.String(), Name: "bob"}, {Do: "rename", Who: "bob", Name: "robert"}, {Do: "remove", Who: "robert"},
 	} {
-		if err := alice.Call(t.Context(), control.OpContacts, ch, nil); err != nil {
+		if _, err := control.OpContacts.Ask(t.Context(), alice, ch); err != nil {
 			t.Fatal(err)
 		}
 		next(t, news, func(c control.Changed) bool { return c.Contacts })
@@ -99,11 +98,11 @@ func TestTheDoctorTellsOfEachKindOfLink(t *testing.T) {
 	alice, bob, bobs := two(t)
 	ask := func(c *control.Client, of control.Examine) Diagnosis {
 		t.Helper()
-		var d Diagnosis
-		if err := c.Call(t.Context(), control.OpDoctor, of, &d); err != nil {
+		d, err := OpDoctor.Ask(t.Context(), c, of)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return d
+		return *d
 	}
 	l, err := bob.Listen(t.Context(), "chat://doctor")
 	if err != nil {
@@ -127,8 +126,8 @@ func TestTheDoctorTellsOfEachKindOfLink(t *testing.T) {
 	if !again.OK || again.Linked <= 0 || len(again.Events) == 0 || len(again.Hops) != 2 {
 		t.Errorf("then %+v", again)
 	}
-	var st control.Status
-	if err := alice.Call(t.Context(), control.OpStatus, nil, &st); err != nil {
+	st, err := control.OpStatus.Ask(t.Context(), alice, control.None{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	there := ask(bob, control.Examine{Device: st.Self.Device}) // where nobody listens to it

@@ -217,12 +217,11 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 	if err := c.Decode(&what); err != nil {
 		return err
 	}
-	l, err := d.acc.ConnectionManager().Listen(what.Pattern)
+	l, err := d.claim(what.Pattern)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	defer d.claim(what.Pattern)()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	if err := c.Answer(control.Incoming{}); err != nil {
@@ -272,18 +271,35 @@ func (o *offers) still(tokens []string) []string {
 	return kept
 }
 
-// claim notes a pattern for the status, until the returned function is called.
-func (d *Daemon) claim(pattern string) func() {
+// claim listens under a pattern and notes that for the status until the listener
+// closes.
+func (d *Daemon) claim(pattern string) (net.Listener, error) {
+	l, err := d.acc.ConnectionManager().Listen(pattern)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.claims[pattern]++
-	return func() {
+	return &claimed{l, sync.OnceFunc(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.claims[pattern]--; d.claims[pattern] == 0 {
 			delete(d.claims, pattern)
 		}
-	}
+	})}, nil
+}
+
+// claimed is a listener that stands in the status.
+type claimed struct {
+	net.Listener
+	free func()
+}
+
+// Close implements net.Listener.
+func (c *claimed) Close() error {
+	defer c.free()
+	return c.Listener.Close()
 }
 
 // take hands an announced channel over.

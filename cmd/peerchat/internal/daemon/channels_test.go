@@ -164,8 +164,8 @@ func TestKilledCommandResetsItsChannel(t *testing.T) {
 
 func folderOf(t *testing.T, c *control.Client) string {
 	t.Helper()
-	var st control.Status
-	if err := c.Call(t.Context(), control.OpStatus, nil, &st); err != nil {
+	st, err := control.OpStatus.Ask(t.Context(), c, control.None{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return st.Folder
@@ -212,8 +212,8 @@ func TestStatusTellsNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var raw map[string]any
-	if err := alice.Call(t.Context(), control.OpStatus, nil, &raw); err != nil {
+	raw, err := control.Op[control.None, map[string]any](control.OpStatus).Ask(t.Context(), alice, control.None{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder

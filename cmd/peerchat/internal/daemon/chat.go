@@ -45,12 +45,13 @@ func (t *talk) close() error {
 	return errors.Join(t.service.Close(), t.store.Close())
 }
 
-// chatHandlers are what commands can ask of the chat.
-func (d *Daemon) chatHandlers() map[string]control.Handler {
-	return map[string]control.Handler{
-		control.OpSay: d.talk.say, control.OpHistory: d.talk.history, control.OpSeen: d.talk.seen,
-		control.OpTalks: d.talk.talks, control.OpMessages: d.talk.messages,
-	}
+// handlers add what commands can ask of the chat.
+func (t *talk) handlers(h control.Handlers) {
+	control.OpSay.On(h, t.say)
+	control.OpHistory.On(h, t.history)
+	control.OpSeen.On(h, t.seen)
+	control.OpTalks.On(h, t.talks)
+	control.OpMessages.On(h, t.messages)
 }
 
 func message(m chat.Message) control.Message {
@@ -63,66 +64,42 @@ func message(m chat.Message) control.Message {
 	return out
 }
 
-func (t *talk) say(_ context.Context, c *control.Call) error {
-	var in control.Say
-	if err := c.Decode(&in); err != nil {
-		return err
-	}
+func (t *talk) say(_ context.Context, in control.Say) (control.Message, error) {
 	m, err := t.service.Send(in.To, in.Text)
-	if err != nil {
-		return err
-	}
-	return c.Answer(message(m))
+	return message(m), err
 }
 
-func (t *talk) history(_ context.Context, c *control.Call) error {
-	var in control.History
-	if err := c.Decode(&in); err != nil {
-		return err
-	}
+func (t *talk) history(_ context.Context, in control.History) (control.Messages, error) {
 	ms, err := t.store.History(in.Peer, in.Before, min(in.N, maxPage))
-	if err != nil {
-		return err
-	}
 	out := control.Messages{Messages: []control.Message{}}
 	for _, m := range ms {
 		out.Messages = append(out.Messages, message(m))
 	}
-	return c.Answer(out)
+	return out, err
 }
 
-func (t *talk) seen(_ context.Context, c *control.Call) error {
-	var in control.Seen
-	if err := c.Decode(&in); err != nil {
-		return err
-	}
-	if err := t.store.Seen(in.Peer, in.Seq); err != nil {
-		return err
-	}
-	return c.Answer(nil)
+func (t *talk) seen(_ context.Context, in control.Seen) (no control.None, err error) {
+	return no, t.store.Seen(in.Peer, in.Seq)
 }
 
-func (t *talk) talks(_ context.Context, c *control.Call) error {
+func (t *talk) talks(context.Context, control.None) (control.Talks, error) {
 	cs, err := t.store.Conversations()
-	if err != nil {
-		return err
-	}
 	out := control.Talks{Talks: []control.Talk{}}
 	for _, v := range cs {
 		out.Talks = append(out.Talks, control.Talk{Peer: v.Peer, Last: v.Last, Unread: v.Unread})
 	}
-	return c.Answer(out)
+	return out, err
 }
 
 // messages tells of messages until the command goes, or is too slow: then the
 // connection ends, and it asks again.
-func (t *talk) messages(ctx context.Context, c *control.Call) error {
+func (t *talk) messages(ctx context.Context, _ control.None, begin func() error, tell func(control.Message) error) error {
 	events := t.service.Events(ctx)
-	if err := c.Answer(nil); err != nil {
+	if err := begin(); err != nil {
 		return err
 	}
 	for e := range events {
-		if err := c.Answer(message(e.Message)); err != nil {
+		if err := tell(message(e.Message)); err != nil {
 			return err
 		}
 	}

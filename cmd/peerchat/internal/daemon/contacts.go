@@ -49,12 +49,8 @@ func (n notThere) Unwrap() error { return n.error }
 func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
 
 // changeContacts changes the contacts, if it is asked to, and answers them.
-func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
-	var ch control.ContactChange
-	if err := c.Decode(&ch); err != nil {
-		return err
-	}
-	err := d.contacts.change(ch)
+func (d *Daemon) changeContacts(_ context.Context, ch control.ContactChange) (all control.Contacts, err error) {
+	err = d.contacts.change(ch)
 	if ch.Do != "" {
 		d.contacts.changed.ring()
 		d.forwards.Recheck() // what a contact may, its devices may
@@ -63,14 +59,14 @@ func (d *Daemon) changeContacts(_ context.Context, c *control.Call) error {
 		if errors.Is(err, contacts.ErrUnknown) {
 			err = notThere{err}
 		}
-		return err
+		return all, err
 	}
-	all := control.Contacts{Contacts: []control.Contact{}}
+	all.Contacts = []control.Contact{}
 	links := d.linked()
 	for _, e := range d.contacts.List() {
 		all.Contacts = append(all.Contacts, d.contact(e, links))
 	}
-	return c.Answer(all)
+	return all, nil
 }
 
 // linked returns the devices to which there are links, by contact's name.

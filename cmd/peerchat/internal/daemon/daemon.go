@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/codes"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
@@ -48,7 +48,9 @@ type Daemon struct {
 	forwards   *forward.Server
 	forwarding chan struct{} // closed when they are served no more
 
-	inviting chan struct{} // one for each open invite
+	codes    *codes.Network
+	inviting chan struct{} // has one for each open invite
+	adding   chan struct{} // has one for the one code that this device shows of itself
 
 	stopped chan struct{}
 	stop    func()
@@ -71,8 +73,11 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), claims: map[string]int{}}
+	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), adding: make(chan struct{}, 1), claims: map[string]int{}}
 	d.stop = sync.OnceFunc(func() { close(d.stopped) })
+	d.codes = &codes.Network{
+		Manager: d.acc.ConnectionManager(), Rendezvous: rendezvous{d.acc}, Me: d.acc.Identity().DeviceID(), Listen: d.claim, Logger: d.log,
+	}
 	d.offers.waiting = map[string]*offer{}
 	var err error
 	if d.stories, err = lru.New[identity.DeviceID, *story](maxStories); err != nil {
@@ -95,28 +100,10 @@ func New(cfg Config) (*Daemon, error) {
 }
 
 // handlers are what commands can ask for.
-func (d *Daemon) handlers() map[string]control.Handler {
-	all := d.chatHandlers()
-	maps.Copy(all, d.inviteHandlers())
-	maps.Copy(all, d.deviceHandlers())
-	maps.Copy(all, map[string]control.Handler{
-		control.OpConnect:  d.connect,
-		control.OpListen:   d.listen,
-		control.OpTake:     d.take,
-		control.OpStatus:   d.status,
-		control.OpMetrics:  d.metrics,
-		control.OpReload:   d.reload,
-		control.OpContacts: d.changeContacts,
-		control.OpForwards: d.changeForwards,
-		control.OpChanges:  d.changes,
-		control.OpDoctor:   d.examine,
-		control.OpReady: func(ctx context.Context, c *control.Call) error {
-			if err := d.acc.Ready(ctx); err != nil {
-				return err
-			}
-			return c.Answer(nil)
-		},
-		control.OpStop: func(_ context.Context, c *control.Call) error {
+func (d *Daemon) handlers() control.Handlers {
+	h := control.Handlers{
+		control.OpConnect: d.connect, control.OpListen: d.listen, control.OpTake: d.take,
+		string(control.OpStop): func(_ context.Context, c *control.Call) error {
 			err := c.Answer(nil)
 			d.mu.Lock()
 			d.waiting = append(d.waiting, c.Detach())
@@ -124,8 +111,18 @@ func (d *Daemon) handlers() map[string]control.Handler {
 			d.stop()
 			return err
 		},
-	})
-	return all
+	}
+	d.talk.handlers(h)
+	d.deviceHandlers(h)
+	control.OpReady.On(h, func(ctx context.Context, _ control.None) (no control.None, err error) { return no, d.acc.Ready(ctx) })
+	control.OpReload.On(h, func(context.Context, control.None) (control.Reloaded, error) { return d.Reload() })
+	control.OpStatus.On(h, d.status)
+	control.OpMetrics.On(h, d.metrics)
+	control.OpContacts.On(h, d.changeContacts)
+	control.OpForwards.On(h, d.changeForwards)
+	control.OpChanges.On(h, d.changes)
+	OpDoctor.On(h, d.examine)
+	return h
 }
 
 // Serve answers commands on a listener, which the daemon closes with itself.
@@ -146,14 +143,6 @@ func (d *Daemon) Stopped() <-chan struct{} { return d.stopped }
 func (d *Daemon) Reload() (control.Reloaded, error) {
 	applied, restart, err := d.acc.Reload()
 	return control.Reloaded{Applied: applied, Restart: restart}, err
-}
-
-func (d *Daemon) reload(_ context.Context, c *control.Call) error {
-	r, err := d.Reload()
-	if err != nil {
-		return err
-	}
-	return c.Answer(r)
 }
 
 // Close ends what commands have open and waits for it. It may be called more

@@ -46,7 +46,6 @@ type devices struct {
 	wg      sync.WaitGroup
 	places  chan struct{} // of channels of others
 	telling chan struct{} // of own ones
-	joining chan struct{} // of the one code that this device shows
 
 	mu   sync.Mutex
 	seen map[identity.DeviceID]time.Time // of the account's own devices
@@ -62,7 +61,7 @@ func openDevices(acc *account.Account, b *book, log *slog.Logger) (*devices, err
 	}
 	v := &devices{
 		acc: acc, m: m, book: b, log: log, l: l,
-		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling), joining: make(chan struct{}, 1),
+		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling),
 		seen: map[identity.DeviceID]time.Time{},
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())

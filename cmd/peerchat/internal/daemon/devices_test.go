@@ -202,8 +202,8 @@ func TestARevokedDeviceIsCutOffAtItsContacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var did control.Revoked
-	if err := laptop.client.Call(t.Context(), control.OpRevoke, control.Revoke{Who: []string{"phone"}}, &did); err != nil {
+	did, err := control.OpRevoke.Ask(t.Context(), laptop.client, control.Revoke{Who: []string{"phone"}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if len(did.Devices) != 1 || did.Devices[0] != phone.id() || did.Told < 1 || did.Told > did.Connected {
@@ -218,8 +218,8 @@ func TestARevokedDeviceIsCutOffAtItsContacts(t *testing.T) {
 	if c, _ := alice.d.contacts.Find("bob"); len(c.Known()) != 1 || c.Known()[0].Device != laptop.id() {
 		t.Errorf("alice knows %+v", c)
 	}
-	var own control.Devices
-	if err := laptop.client.Call(t.Context(), control.OpDevices, nil, &own); err != nil {
+	own, err := control.OpDevices.Ask(t.Context(), laptop.client, control.None{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if len(own.Devices) != 2 || !own.Devices[0].This || !own.Devices[0].Signs || !own.Devices[1].Revoked || own.Devices[1].Device != phone.id() {
@@ -282,7 +282,7 @@ func TestARuleForAContactHoldsForItsDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	rule := control.ForwardChange{Do: "allow", Who: "bob", May: forward.DoDial, Addr: addr.Addr}
-	if err := alice.client.Call(t.Context(), control.OpForwards, rule, nil); err != nil {
+	if _, err := control.OpForwards.Ask(t.Context(), alice.client, rule); err != nil {
 		t.Fatal(err)
 	}
 	dial := func() (*channel.Socket, error) {
@@ -301,7 +301,7 @@ func TestARuleForAContactHoldsForItsDevices(t *testing.T) {
 	if err != nil {
 		t.Fatalf("another device of the contact: %v", err)
 	}
-	if err := alice.client.Call(t.Context(), control.OpContacts, control.ContactChange{Do: "remove", Who: "bob"}, nil); err != nil {
+	if _, err := control.OpContacts.Ask(t.Context(), alice.client, control.ContactChange{Do: "remove", Who: "bob"}); err != nil {
 		t.Fatal(err)
 	}
 	var reset *channel.ResetError
@@ -319,7 +319,7 @@ func TestABannedContactIsBannedWithAllItsDevices(t *testing.T) {
 	alice.link(t, laptop)
 	decide := func(do, who string) {
 		t.Helper()
-		if err := alice.client.Call(t.Context(), control.OpContacts, control.ContactChange{Do: do, Who: who}, nil); err != nil {
+		if _, err := control.OpContacts.Ask(t.Context(), alice.client, control.ContactChange{Do: do, Who: who}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -351,7 +351,7 @@ func TestMessagesGoToOneOfAContactsDevices(t *testing.T) {
 	ctx := t.Context()
 	news := alice.d.talk.service.Events(ctx)
 	theirs := phone.d.talk.service.Events(ctx)
-	if err := alice.client.Call(ctx, control.OpSay, control.Say{To: laptop.id(), Text: "where are you?"}, nil); err != nil {
+	if _, err := control.OpSay.Ask(ctx, alice.client, control.Say{To: laptop.id(), Text: "where are you?"}); err != nil {
 		t.Fatal(err)
 	}
 	for e := range news {
@@ -364,7 +364,7 @@ func TestMessagesGoToOneOfAContactsDevices(t *testing.T) {
 	if e := <-theirs; e.Message.Text != "where are you?" || e.Message.Peer != alice.id() {
 		t.Errorf("the phone got %+v", e)
 	}
-	if err := phone.client.Call(ctx, control.OpSay, control.Say{To: alice.id(), Text: "on my way"}, nil); err != nil {
+	if _, err := control.OpSay.Ask(ctx, phone.client, control.Say{To: alice.id(), Text: "on my way"}); err != nil {
 		t.Fatal(err)
 	}
 	if e := <-news; e.Message.Peer != laptop.id() || e.Message.Text != "on my way" || e.Message.Mine {

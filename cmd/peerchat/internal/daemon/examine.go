@@ -118,22 +118,18 @@ func (d *Daemon) report(of identity.DeviceID, path string) (ice.Report, bool) {
 	return reports[i], true
 }
 
+// OpDoctor asks how a device is reached.
+const OpDoctor control.Op[control.Examine, *Diagnosis] = "doctor"
+
 // examine connects to a device for a command and tells how.
-func (d *Daemon) examine(ctx context.Context, c *control.Call) error {
-	var what control.Examine
-	if err := c.Decode(&what); err != nil {
-		return err
-	}
+func (d *Daemon) examine(ctx context.Context, what control.Examine) (*Diagnosis, error) {
 	if what.Addr != "" {
 		if err := d.acc.Learn(what.Device, what.Addr); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	diag := d.diagnose(ctx, what.Device)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return c.Answer(diag)
+	return diag, context.Cause(ctx) // nil while ctx lasts
 }
 
 // diagnose connects and writes down what happens. The channel it asks for is

@@ -67,12 +67,8 @@ func (d *Daemon) closeForwards() error {
 }
 
 // changeForwards changes the rules, if it is asked to, and answers them.
-func (d *Daemon) changeForwards(_ context.Context, c *control.Call) error {
-	var ch control.ForwardChange
-	if err := c.Decode(&ch); err != nil {
-		return err
-	}
-	err := d.changeRule(ch)
+func (d *Daemon) changeForwards(_ context.Context, ch control.ForwardChange) (all control.ForwardRules, err error) {
+	err = d.changeRule(ch)
 	if ch.Do != "" {
 		d.contacts.changed.ring()
 	}
@@ -80,13 +76,13 @@ func (d *Daemon) changeForwards(_ context.Context, c *control.Call) error {
 		if errors.Is(err, contacts.ErrUnknown) || errors.Is(err, forward.ErrNoRule) {
 			err = notThere{err}
 		}
-		return err
+		return all, err
 	}
-	all := control.ForwardRules{Rules: []control.ForwardRule{}}
+	all.Rules = []control.ForwardRule{}
 	for _, r := range d.rules.List() {
 		all.Rules = append(all.Rules, control.ForwardRule{Device: r.Device, Contact: d.contacts.nameOf(r.Device), May: r.Do, Addr: r.Addr})
 	}
-	return c.Answer(all)
+	return all, nil
 }
 
 // changeRule does what a command asks for; nothing for "". What a removed rule

@@ -15,26 +15,29 @@ import (
 // minDigits is how many of an id's hex digits name a device of the account.
 const minDigits = 8
 
-// deviceHandlers are what commands can ask about the account's devices.
-func (d *Daemon) deviceHandlers() map[string]control.Handler {
-	return map[string]control.Handler{
-		control.OpDevices: func(_ context.Context, c *control.Call) error { return c.Answer(d.ownDevices()) },
-		control.OpRevoke:  d.revoke,
-		control.OpJoin:    d.join,
-		control.OpSign:    d.sign,
-		control.OpRevoked: func(_ context.Context, c *control.Call) error {
-			out := control.Revocations{Lists: []string{}}
-			for _, l := range d.devices.ownRevocations() {
-				text, err := l.MarshalText()
-				if err != nil {
-					return err
-				}
-				out.Lists = append(out.Lists, string(text))
-			}
-			return c.Answer(out)
-		},
-		control.OpImported: d.importLists,
+// deviceHandlers add what commands can ask about the account's devices.
+func (d *Daemon) deviceHandlers(h control.Handlers) {
+	control.OpDevices.On(h, func(context.Context, control.None) (control.Devices, error) { return d.ownDevices(), nil })
+	control.OpRevoke.On(h, d.revoke)
+	control.OpInvite.On(h, d.invite)
+	control.OpAccept.On(h, d.accept)
+	control.OpJoin.On(h, d.addDevice)
+	control.OpSign.On(h, d.signDevice)
+	control.OpRevoked.On(h, d.exportLists)
+	control.OpImported.On(h, d.importLists)
+}
+
+// exportLists returns the account's revocation lists, to be handed on.
+func (d *Daemon) exportLists(context.Context, control.None) (control.Revocations, error) {
+	out := control.Revocations{Lists: []string{}}
+	for _, l := range d.devices.ownRevocations() {
+		text, err := l.MarshalText()
+		if err != nil {
+			return out, err
+		}
+		out.Lists = append(out.Lists, string(text))
 	}
+	return out, nil
 }
 
 // ownDevices lists the account's devices: this one first, revoked ones last.
@@ -81,36 +84,31 @@ func (d *Daemon) ownRevoked() (out []identity.DeviceID) {
 }
 
 // revoke revokes devices, and tells everybody to whom there is a link.
-func (d *Daemon) revoke(ctx context.Context, c *control.Call) error {
-	var what control.Revoke
-	if err := c.Decode(&what); err != nil {
-		return err
-	}
+func (d *Daemon) revoke(ctx context.Context, what control.Revoke) (out control.Revoked, err error) {
 	if len(what.Who) == 0 {
-		return errors.New("no device is named")
+		return out, errors.New("no device is named")
 	}
-	var out control.Revoked
 	var who []identity.Subject
 	for _, name := range what.Who {
 		id, err := d.ownDevice(name)
 		if err != nil {
-			return err
+			return out, err
 		}
 		if id == d.acc.Identity().DeviceID() {
-			return errors.New("that is this device, which holds the account's key: it cannot revoke itself")
+			return out, errors.New("that is this device, which holds the account's key: it cannot revoke itself")
 		}
 		who, out.Devices = append(who, id), append(out.Devices, id)
 	}
 	if !d.acc.Identity().HoldsAccount() {
-		return errNoKey
+		return out, errNoKey
 	}
 	l, err := d.acc.Revoke(who...)
 	if err != nil {
-		return err
+		return out, err
 	}
 	out.Number = l.Number()
 	out.Connected, out.Told = d.devices.push(ctx, identity.DeviceID{})
-	return c.Answer(out)
+	return out, nil
 }
 
 // ownDevice returns the device of the account that is meant by a name, an id, or
@@ -135,19 +133,15 @@ func (d *Daemon) ownDevice(who string) (identity.DeviceID, error) {
 }
 
 // importLists takes revocation lists of anybody, as a person hands them over.
-func (d *Daemon) importLists(ctx context.Context, c *control.Call) error {
-	var in control.Revocations
-	if err := c.Decode(&in); err != nil {
-		return err
-	}
+func (d *Daemon) importLists(ctx context.Context, in control.Revocations) (no control.None, err error) {
 	for _, text := range in.Lists {
 		l, err := d.acc.ImportRevocations([]byte(text))
 		if err != nil {
-			return err
+			return no, err
 		}
 		if l.Issuer() == d.acc.Identity().AccountID() {
 			d.devices.push(ctx, identity.DeviceID{})
 		}
 	}
-	return c.Answer(nil)
+	return no, nil
 }

@@ -6,46 +6,46 @@ import (
 	"time"
 
 	"peerlink/account"
-	"peerlink/cmd/peerchat/internal/invite"
+	"peerlink/cmd/peerchat/internal/codes"
 	"peerlink/dht"
 	"peerlink/identity"
 )
 
 // The numbers of codes and their life fit what the DHT takes.
 const (
-	_ = uint(dht.MaxInviteNumber - invite.MaxNumber)
-	_ = uint(dht.MaxInviteLife - invite.Life)
+	_ = uint(dht.MaxInviteNumber - codes.MaxNumber)
+	_ = uint(dht.MaxInviteLife - codes.Life)
 )
 
-// rendezvous is the account as package invite sees it: errors of the DHT match
-// the errors that package invite knows.
+// rendezvous is the account as package codes sees it: errors of the DHT match
+// the errors that package codes knows.
 type rendezvous struct{ acc *account.Account }
 
-// PublishInvite implements invite.Rendezvous.
+// PublishInvite implements codes.Rendezvous.
 func (r rendezvous) PublishInvite(ctx context.Context, number int, until time.Time) error {
 	err := r.acc.PublishInvite(ctx, number, until)
 	if errors.Is(err, dht.ErrInviteTaken) {
-		err = known{err, invite.ErrTaken}
+		err = known{err, codes.ErrTaken}
 	}
 	return err
 }
 
-// FindInvite implements invite.Rendezvous.
+// FindInvite implements codes.Rendezvous.
 func (r rendezvous) FindInvite(ctx context.Context, number int) (identity.DeviceID, error) {
 	id, err := r.acc.FindInvite(ctx, number)
 	if errors.Is(err, dht.ErrNoInvite) {
-		err = known{err, invite.ErrNoInvite}
+		err = known{err, codes.ErrNoInvite}
 	}
 	return id, err
 }
 
-// known is an error of the DHT that matches an error of package invite, too.
+// known is an error of the DHT that matches an error of package codes, too.
 type known struct {
 	error
 	as error
 }
 
-// Is reports that the error matches package invite's.
+// Is reports that the error matches package codes's.
 func (k known) Is(target error) bool { return target == k.as }
 
 // Unwrap returns the DHT's error.

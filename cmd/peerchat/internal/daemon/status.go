@@ -18,7 +18,7 @@ import (
 const readyWait = 20 * time.Millisecond
 
 // status answers how all fares.
-func (d *Daemon) status(ctx context.Context, c *control.Call) error {
+func (d *Daemon) status(ctx context.Context, _ control.None) (control.Status, error) {
 	m := d.acc.ConnectionManager()
 	s := control.Status{
 		PID: pid(), Since: d.since, Folder: d.acc.Dir(),
@@ -35,7 +35,7 @@ func (d *Daemon) status(ctx context.Context, c *control.Call) error {
 	for l := range m.Links() {
 		s.Links = append(s.Links, d.link(l))
 	}
-	return c.Answer(s)
+	return s, nil
 }
 
 func (d *Daemon) claimed() []string {
@@ -96,12 +96,9 @@ func (d *Daemon) link(c peerlink.Connection) control.Link {
 }
 
 // metrics answers the numbers for Prometheus.
-func (d *Daemon) metrics(_ context.Context, c *control.Call) error {
+func (d *Daemon) metrics(context.Context, control.None) (control.Metrics, error) {
 	text, err := metrics.Text(metrics.New(d.acc.ConnectionManager()), metrics.NewDHT(d.dhtMetrics))
-	if err != nil {
-		return err
-	}
-	return c.Answer(control.Metrics{Text: text})
+	return control.Metrics{Text: text}, err
 }
 
 // MetricsHandler serves the account's numbers to Prometheus.

@@ -1,4 +1,4 @@
-package invite
+package codes
 
 import (
 	"context"
@@ -76,7 +76,7 @@ func Claim(ctx context.Context, r Rendezvous) (number int, until time.Time, err 
 // has taken it, as a hostile node can bring about (then it matches ErrTaken).
 // Nodes that do not answer are asked again.
 func Hold(ctx context.Context, r Rendezvous, number int, until time.Time) error {
-	ctx, cancel := context.WithDeadlineCause(ctx, until, errOver)
+	ctx, cancel := context.WithDeadlineCause(ctx, until, overError{Life})
 	defer cancel()
 	t := time.NewTicker(republishEvery)
 	defer t.Stop()
@@ -92,13 +92,11 @@ func Hold(ctx context.Context, r Rendezvous, number int, until time.Time) error 
 	}
 }
 
-// errOver is the end of a code's time.
-var errOver error = overError{}
-
-type overError struct{}
+// overError is the end of a code's time.
+type overError struct{ within time.Duration }
 
 // Error says how long the time was.
-func (overError) Error() string { return fmt.Sprintf("nobody used the code in %v", Life) }
+func (e overError) Error() string { return fmt.Sprintf("nobody used the code in %v", e.within) }
 
 // Is reports that the error matches os.ErrDeadlineExceeded.
 func (overError) Is(target error) bool { return target == os.ErrDeadlineExceeded }

@@ -25,8 +25,7 @@ func TestANewDeviceTakesNoAccountThatWasNotProven(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := list.MarshalBinary()
-	j := &joining{d: phone.d, name: "phone"}
-	if err := j.adopt(laptop.acc.Identity().Peer(), chain, b); err == nil {
+	if err := phone.d.adopt(laptop.acc.Identity().Peer(), chain, b); err == nil {
 		t.Error("it came into an account that nobody has proven")
 	}
 	others, _, err := laptop.acc.SignDevice(eve.acc.Identity().Peer(), "eve")
@@ -34,7 +33,7 @@ func TestANewDeviceTakesNoAccountThatWasNotProven(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, c := range map[string][][]byte{"another device's chain": others, "none": nil, "garbage": {[]byte("x"), []byte("y")}} {
-		if err := j.adopt(laptop.acc.Identity().Peer(), c, b); !errors.Is(err, identity.ErrChain) {
+		if err := phone.d.adopt(laptop.acc.Identity().Peer(), c, b); !errors.Is(err, identity.ErrChain) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -63,7 +62,7 @@ func messageBytes(t testing.TB, parts ...[]byte) []byte {
 }
 
 func read(b []byte) (list []byte, chain [][]byte, err error) {
-	return readSigned(peerlink.NewMessages(&boundedConn{Conn: scripted{r: bytes.NewReader(b)}, left: maxJoinBytes}))
+	return readSigned(peerlink.NewMessages(&boundedConn{Conn: scripted{r: bytes.NewReader(b)}, left: maxSigned}))
 }
 
 func TestWhatASignerSaysIsBounded(t *testing.T) {
@@ -74,8 +73,8 @@ func TestWhatASignerSaysIsBounded(t *testing.T) {
 	for what, in := range map[string][]byte{
 		"nothing": nil, "no chain": messageBytes(t, l), "half a chain": messageBytes(t, l, a), "cut off": messageBytes(t, l, a, b)[:20],
 		"too many":    messageBytes(t, l, a, b, b, b),
-		"endless":     messageBytes(t, l, make([]byte, maxJoinBytes), b),
-		"all at once": append([]byte{0, 0xff, 0xff, 0xff}, make([]byte, maxJoinBytes)...),
+		"endless":     messageBytes(t, l, make([]byte, maxSigned), b),
+		"all at once": append([]byte{0, 0xff, 0xff, 0xff}, make([]byte, maxSigned)...),
 	} {
 		if list, chain, err := read(in); err == nil {
 			t.Errorf("%s: %q, %d certificates", what, list, len(chain))

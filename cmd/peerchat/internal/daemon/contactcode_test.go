@@ -14,9 +14,9 @@ import (
 
 	"peerlink"
 	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/codes"
 	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/cmd/peerchat/internal/control"
-	"peerlink/cmd/peerchat/internal/invite"
 	"peerlink/dht"
 	"peerlink/identity"
 )
@@ -77,23 +77,23 @@ func (g guest) id() identity.DeviceID { return g.Identity().DeviceID() }
 
 // heldInvite is an invite as its command sees it.
 type heldInvite struct {
-	code   invite.Code
+	code   codes.Code
 	leave  context.CancelFunc
-	events chan control.InviteEvent // after the code's; closed at the end
-	err    error                    // then
+	events chan control.CodeEvent // after the code's; closed at the end
+	err    error                  // then
 }
 
 // invites makes a code.
 func (g guest) invites(t *testing.T, what control.Invite) *heldInvite {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), inviteDeadline)
-	o := &heldInvite{leave: cancel, events: make(chan control.InviteEvent, 16)}
-	first := make(chan control.InviteEvent, 1)
+	o := &heldInvite{leave: cancel, events: make(chan control.CodeEvent, 16)}
+	first := make(chan control.CodeEvent, 1)
 	go func() {
 		defer close(o.events)
 		defer close(first)
 		told := false
-		o.err = control.Follow(ctx, g.Client, control.OpInvite, what, func(e control.InviteEvent) error {
+		o.err = control.OpInvite.Follow(ctx, g.Client, what, nil, func(e control.CodeEvent) error {
 			if !told {
 				told = true
 				first <- e
@@ -112,8 +112,8 @@ func (g guest) invites(t *testing.T, what control.Invite) *heldInvite {
 	if !ok {
 		t.Fatal(o.err)
 	}
-	code, err := invite.Parse(e.Code)
-	if err != nil || e.Step != control.InviteCode || time.Until(e.Until) > invite.Life {
+	code, err := codes.Parse(e.Code)
+	if err != nil || e.Step != control.CodeShown || time.Until(e.Until) > codes.Life {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	o.code = code
@@ -121,7 +121,7 @@ func (g guest) invites(t *testing.T, what control.Invite) *heldInvite {
 }
 
 // last returns the invite's last event.
-func (o *heldInvite) last(t *testing.T) (last control.InviteEvent) {
+func (o *heldInvite) last(t *testing.T) (last control.CodeEvent) {
 	t.Helper()
 	for e := range o.events {
 		last = e
@@ -129,12 +129,11 @@ func (o *heldInvite) last(t *testing.T) (last control.InviteEvent) {
 	return last
 }
 
-func (g guest) accepts(t *testing.T, code invite.Code, name, me string) (met control.Met, err error) {
+func (g guest) accepts(t *testing.T, code codes.Code, name, me string) (met control.Met, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), inviteDeadline)
 	defer cancel()
-	err = g.Call(ctx, control.OpAccept, control.AcceptInvite{Code: code.String(), Name: name, Me: me}, &met)
-	return met, err
+	return control.OpAccept.Ask(ctx, g.Client, control.AcceptInvite{Code: code.String(), Name: name, Me: me})
 }
 
 func (g guest) named(t *testing.T, name string) identity.DeviceID {
@@ -172,7 +171,7 @@ func TestACodeMakesOneContact(t *testing.T) {
 		t.Errorf("the other one: %v", err)
 	}
 	used := in.last(t)
-	if used.Step != control.InviteUsed || *used.Met != (control.Met{Name: who.Identity().Name(), Device: who.id()}) {
+	if used.Step != control.CodeUsed || *used.Met != (control.Met{Name: who.Identity().Name(), Device: who.id()}) {
 		t.Errorf("%+v", used)
 	}
 	if alice.named(t, who.Identity().Name()) != who.id() || who.named(t, "alice") != alice.id() {
@@ -198,7 +197,7 @@ func TestAnInviteIsReachedOnlyWhileItIsOpen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), inviteDeadline)
 	defer cancel()
 	for { // the daemon notices a moment later
-		conn, err := bob.ConnectionManager().ConnectDevice(ctx, alice.id(), inviteURI(in.code.Number), peerlink.ConnectOptions{})
+		conn, err := bob.ConnectionManager().ConnectDevice(ctx, alice.id(), codes.Contact.URI(in.code.Number), peerlink.ConnectOptions{})
 		if errors.Is(err, peerlink.ErrDeclined) {
 			break
 		}
@@ -222,7 +221,7 @@ func TestOnlyAFewInvitesAreOpen(t *testing.T) {
 	if len(numbers) != maxOpenInvites {
 		t.Errorf("numbers %v", numbers)
 	}
-	err := alice.Call(t.Context(), control.OpInvite, control.Invite{}, nil)
+	err := control.OpInvite.Follow(t.Context(), alice.Client, control.Invite{}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "4 invites are open") {
 		t.Errorf("%v", err)
 	}
@@ -234,13 +233,13 @@ func TestASquatterOnlyMakesItFail(t *testing.T) {
 	m := newMeeting(t)
 	alice, bob, eve := m.guest("alice"), m.guest("bob"), m.guest("eve")
 	in := alice.invites(t, control.Invite{})
-	if err := eve.PublishInvite(t.Context(), in.code.Number, time.Now().Add(invite.Life-time.Minute)); err != nil {
+	if err := eve.PublishInvite(t.Context(), in.code.Number, time.Now().Add(codes.Life-time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bob.accepts(t, in.code, "", ""); err == nil || !strings.Contains(err.Error(), "ask for a new one") {
 		t.Errorf("one who does not answer: %v", err)
 	}
-	l, err := eve.ConnectionManager().Listen(inviteURI(in.code.Number))
+	l, err := eve.ConnectionManager().Listen(codes.Contact.URI(in.code.Number))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,16 +252,16 @@ func TestASquatterOnlyMakesItFail(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		_, err = invite.Prove(t.Context(), conn, invite.Terms{
-			Role: invite.Inviter, Purpose: contactPurpose, Code: invite.Code{Number: in.code.Number, Words: "a guess"},
-			Me: eve.id(), Peer: bob.id(), Guard: invite.NewGuard(),
+		_, err = codes.Prove(t.Context(), conn, codes.Terms{
+			Role: codes.Inviter, Purpose: string(codes.Contact), Code: codes.Code{Number: in.code.Number, Words: "a guess"},
+			Me: eve.id(), Peer: bob.id(), Guard: codes.NewGuard(),
 		})
 		guessed <- err
 	}()
 	if met, err := bob.accepts(t, in.code, "", ""); err == nil || !strings.Contains(err.Error(), "another device pretends") {
 		t.Errorf("%+v, %v", met, err)
 	}
-	if err := <-guessed; !errors.Is(err, invite.ErrWrong) {
+	if err := <-guessed; !errors.Is(err, codes.ErrWrong) {
 		t.Errorf("eve: %v", err)
 	}
 	if eve.Trusted(bob.id()) != identity.Undecided || bob.Trusted(eve.id()) != identity.Undecided {
@@ -276,23 +275,23 @@ func TestALostAnswerIsGivenAgain(t *testing.T) {
 	m := newMeeting(t)
 	alice, bob := m.guest("alice"), m.guest("bob")
 	in := alice.invites(t, control.Invite{Name: "robert"})
-	conn, err := bob.ConnectionManager().ConnectDevice(t.Context(), alice.id(), inviteURI(in.code.Number), peerlink.ConnectOptions{})
+	conn, err := bob.ConnectionManager().ConnectDevice(t.Context(), alice.id(), codes.Contact.URI(in.code.Number), peerlink.ConnectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = invite.Prove(t.Context(), conn, invite.Terms{Role: invite.Joiner, Purpose: contactPurpose, Code: in.code, Me: bob.id(), Peer: alice.id()})
+	_, err = codes.Prove(t.Context(), conn, codes.Terms{Role: codes.Joiner, Purpose: string(codes.Contact), Code: in.code, Me: bob.id(), Peer: alice.id()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	lost := errors.New("lost")
-	if err := invite.Introduce(t.Context(), conn, invite.Joiner, "bob", func(string) error { return lost }); !errors.Is(err, lost) {
+	if err := codes.Introduce(t.Context(), conn, codes.Joiner, "bob", func(string) error { return lost }); !errors.Is(err, lost) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
 	if met, err := bob.accepts(t, in.code, "", ""); err != nil || met.Name != "alice" || met.Known {
 		t.Errorf("%+v, %v", met, err)
 	}
-	if e := in.last(t); e.Step != control.InviteUsed || e.Met.Name != "robert" || e.Met.Unsure {
+	if e := in.last(t); e.Step != control.CodeUsed || e.Met.Name != "robert" || e.Met.Unsure {
 		t.Errorf("%+v", e)
 	}
 	if alice.named(t, "robert") != bob.id() {
@@ -354,11 +353,11 @@ func TestAnAccountThatRefusesStrangersHasNoInvites(t *testing.T) {
 	if err := alice.SetPolicy(identity.RefuseUndecided); err != nil {
 		t.Fatal(err)
 	}
-	err := alice.Call(t.Context(), control.OpInvite, control.Invite{}, nil)
+	err := control.OpInvite.Follow(t.Context(), alice.Client, control.Invite{}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "lets only those connect who were allowed") {
 		t.Errorf("%v", err)
 	}
-	if _, err := alice.accepts(t, invite.Code{Number: 7, Words: "amber-mango"}, "", ""); err == nil || !strings.Contains(err.Error(), "lets only those connect who were allowed") {
+	if _, err := alice.accepts(t, codes.Code{Number: 7, Words: "amber-mango"}, "", ""); err == nil || !strings.Contains(err.Error(), "lets only those connect who were allowed") {
 		t.Errorf("%v", err)
 	}
 }
@@ -375,7 +374,7 @@ func TestACodeOfOnesOwnAndABannedDevice(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), inviteDeadline)
 	defer cancel()
-	err := bob.Call(ctx, control.OpAccept, control.AcceptInvite{Code: in.code.String()}, nil)
+	_, err := control.OpAccept.Ask(ctx, bob.Client, control.AcceptInvite{Code: in.code.String()})
 	if err == nil || errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
 	}
@@ -383,7 +382,7 @@ func TestACodeOfOnesOwnAndABannedDevice(t *testing.T) {
 		t.Error("a code lifted a ban")
 	}
 	for _, bad := range []control.AcceptInvite{{Code: "7"}, {Code: in.code.String(), Name: "a@b"}, {Code: in.code.String(), Me: "a\x1b"}} {
-		if err := bob.Call(ctx, control.OpAccept, bad, nil); err == nil {
+		if _, err := control.OpAccept.Ask(ctx, bob.Client, bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
 	}

@@ -1,4 +1,4 @@
-package invite
+package codes
 
 import (
 	"errors"
