@@ -78,6 +78,7 @@ type way struct {
 	to      string // the process there
 	left    int64
 	carried int64
+	cuts    int // what was under way before the last one goes nowhere
 	closed  bool
 	spent   chan struct{} // left is 0
 }
@@ -114,7 +115,7 @@ func newWay(t *testing.T) *way {
 func (w *way) carry(c net.Conn) {
 	defer c.Close()
 	w.mu.Lock()
-	to := w.to
+	to, cuts := w.to, w.cuts
 	w.mu.Unlock()
 	there, err := net.Dial("tcp", to)
 	if err != nil {
@@ -132,7 +133,7 @@ func (w *way) carry(c net.Conn) {
 			return
 		}
 		for b := buf[:n]; len(b) > 0; {
-			k := w.take(len(b))
+			k := w.take(len(b), cuts)
 			if _, err := there.Write(b[:k]); err != nil || k == 0 {
 				return
 			}
@@ -141,12 +142,16 @@ func (w *way) carry(c net.Conn) {
 	}
 }
 
-// take returns how many of n bytes may go on; it waits for one. 0: it is over.
-func (w *way) take(n int) int {
+// take returns how many of n bytes may go on; it waits for one. 0: it is over,
+// or was cut since.
+func (w *way) take(n, cuts int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.left == 0 && !w.closed {
+	for w.left == 0 && !w.closed && cuts == w.cuts {
 		w.changed.Wait()
+	}
+	if cuts != w.cuts {
+		return 0
 	}
 	k := min(w.left, int64(n))
 	w.carried += k
@@ -160,6 +165,15 @@ func (w *way) take(n int) int {
 func (w *way) allow(n int64) {
 	w.mu.Lock()
 	w.left += n
+	w.mu.Unlock()
+	w.changed.Broadcast()
+}
+
+// cut ends what is under way: bytes of a process that was killed would use up
+// what the next one is allowed.
+func (w *way) cut() {
+	w.mu.Lock()
+	w.cuts++
 	w.mu.Unlock()
 	w.changed.Broadcast()
 }
@@ -208,9 +222,11 @@ func TestKilledAtAnyMomentGoesOn(t *testing.T) {
 		}
 		if rng.IntN(2) == 0 {
 			alice.kill()
+			w.cut()
 			alice = send()
 		} else {
 			bob.kill()
+			w.cut()
 			bob = receive()
 		}
 	}
