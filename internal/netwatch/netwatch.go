@@ -16,6 +16,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"peerlink/internal/pause"
 )
 
 const (
@@ -50,7 +52,7 @@ func Changes(ctx context.Context) iter.Seq[struct{}] {
 			case <-ctx.Done():
 				return
 			}
-			if !pause(ctx, settle) {
+			if pause.For(ctx, settle) != nil {
 				return
 			}
 			select {
@@ -64,33 +66,13 @@ func Changes(ctx context.Context) iter.Seq[struct{}] {
 	}
 }
 
-// pause waits; false if ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// tell notes that there is news; what nobody has taken yet stands for more.
-func tell(news chan<- struct{}) {
-	select {
-	case news <- struct{}{}:
-	default:
-	}
-}
-
 // poll looks every so often and tells when what it sees has changed.
 func poll(ctx context.Context, every time.Duration, look func() []string, news chan<- struct{}) {
 	last := look()
-	for pause(ctx, every) {
+	for pause.For(ctx, every) == nil {
 		if now := look(); !slices.Equal(now, last) {
 			last = now
-			tell(news)
+			pause.Tell(news, struct{}{})
 		}
 	}
 }

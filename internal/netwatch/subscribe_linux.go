@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"peerlink/internal/pause"
 )
 
 // groups are the kernel's announcements that matter: links, and addresses and
@@ -53,7 +55,7 @@ func listen(ctx context.Context, f *os.File, news chan<- struct{}) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil, errors.Is(err, unix.ENOBUFS): // the latter: some were lost
-			tell(news)
+			pause.Tell(news, struct{}{})
 		default:
 			return fmt.Errorf("netwatch: read the kernel's announcements: %w", err)
 		}

@@ -19,6 +19,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"peerlink/internal/pause"
 )
 
 const (
@@ -84,20 +86,14 @@ func Keep(ctx context.Context, cfg Config, protocol string, port uint16, tell fu
 			cfg.giveBack(m)
 		}
 		m = next
-		pause := tryAgain
+		wait := tryAgain
 		if err == nil {
 			tell(m.outside, nil)
-			pause = min(renewAfter, m.life/3)
+			wait = min(renewAfter, m.life/3)
 		} else {
 			tell(netip.AddrPort{}, err)
 		}
-		timer := time.NewTimer(max(pause, time.Second))
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		_ = pause.Until(ctx, max(wait, time.Second), changed)
 	}
 }
 

@@ -8,6 +8,10 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"peerlink/internal/life"
+	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -31,14 +35,9 @@ type door struct {
 	ln  net.Listener
 	tls *tls.Config
 
-	turnc  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	wg     sync.WaitGroup
-
-	mu    sync.Mutex
-	conns map[net.Conn]netip.Prefix
-	from  map[netip.Prefix]int
+	turnc chan net.Conn
+	conns *quota.Quota[netip.Prefix]
+	life  life.Group // of the port and of what came in by it
 }
 
 func newDoor(s *Server, ln net.Listener) (*door, error) {
@@ -47,14 +46,13 @@ func newDoor(s *Server, ln net.Listener) (*door, error) {
 		return nil, err
 	}
 	d := &door{
-		s: s, ln: ln, turnc: make(chan net.Conn), closed: make(chan struct{}),
-		conns: make(map[net.Conn]netip.Prefix), from: make(map[netip.Prefix]int),
+		s: s, ln: ln, turnc: make(chan net.Conn), conns: quota.New[netip.Prefix](maxConnsOfOne, maxConns),
 		tls: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
 			NextProtos: []string{alpnPass, alpnTURN}, SessionTicketsDisabled: true,
 		},
 	}
-	d.wg.Go(d.run)
+	d.life.Go(d.run)
 	return d, nil
 }
 
@@ -63,7 +61,7 @@ func (d *door) Accept() (net.Conn, error) {
 	select {
 	case c := <-d.turnc:
 		return c, nil
-	case <-d.closed:
+	case <-d.life.Done():
 		return nil, net.ErrClosed
 	}
 }
@@ -73,83 +71,39 @@ func (d *door) Addr() net.Addr { return d.ln.Addr() }
 
 // Close implements net.Listener: it ends all connections too.
 func (d *door) Close() error {
-	d.once.Do(func() {
-		close(d.closed)
-		_ = d.ln.Close()
-		d.mu.Lock()
-		for c := range d.conns {
-			_ = c.Close()
-		}
-		d.mu.Unlock()
-		d.wg.Wait()
-	})
+	d.life.End()
+	_ = d.ln.Close()
+	d.life.Wait()
 	return nil
 }
 
-func (d *door) run() {
-	for pause := time.Duration(0); ; {
+func (d *door) run(ctx context.Context) {
+	for pauses := pause.Backoff(5*time.Millisecond, time.Second); ; {
 		c, err := d.ln.Accept()
 		switch {
 		case err == nil:
-			pause = 0
-			if v := d.enter(c); v != nil {
-				d.wg.Go(func() { d.receive(v) })
-			} else {
-				_ = c.Close()
-			}
-			continue
-		case errors.Is(err, net.ErrClosed):
-			return
-		}
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		select {
-		case <-time.After(pause):
-		case <-d.closed:
+			pauses.Reset()
+			d.enter(ctx, c)
+		case errors.Is(err, net.ErrClosed), pause.For(ctx, pauses.NextBackOff()) != nil:
 			return
 		}
 	}
 }
 
-// enter counts a connection in; nil where there is no room.
-func (d *door) enter(c net.Conn) *visitor {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return nil
-	}
-	bits := 32
-	ip := ap.Addr().Unmap().WithZone("")
-	if ip.Is6() {
-		bits = 64
-	}
-	from, err := ip.Prefix(bits)
-	if err != nil {
-		return nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	select {
-	case <-d.closed:
-		return nil
-	default:
-	}
-	if len(d.conns) >= maxConns || d.from[from] >= maxConnsOfOne {
-		return nil
-	}
-	d.conns[c] = from
-	d.from[from]++
-	return &visitor{Conn: c, d: d}
-}
-
-func (d *door) leave(c net.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	from, ok := d.conns[c]
-	if !ok {
+// enter lets a connection in, or closes it where there is no room.
+func (d *door) enter(ctx context.Context, c net.Conn) {
+	from := quota.Host(c.RemoteAddr().String())
+	if !from.IsValid() || d.conns.Take(from) != nil {
+		_ = c.Close()
 		return
 	}
-	delete(d.conns, c)
-	if d.from[from]--; d.from[from] == 0 {
-		delete(d.from, from)
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	v := &visitor{Conn: c, leave: sync.OnceFunc(func() {
+		stop()
+		d.conns.Release(from)
+	})}
+	if !d.life.Go(func(context.Context) { d.receive(v) }) {
+		_ = v.Close()
 	}
 }
 
@@ -214,7 +168,7 @@ func (d *door) pass(c net.Conn) {
 	_ = c.SetDeadline(time.Time{})
 	select {
 	case d.turnc <- patient{c}:
-	case <-d.closed:
+	case <-d.life.Done():
 		_ = c.Close()
 	}
 }
@@ -222,8 +176,8 @@ func (d *door) pass(c net.Conn) {
 // visitor is a counted connection, whose first byte has been looked at.
 type visitor struct {
 	net.Conn
-	d     *door
 	first []byte
+	leave func()
 }
 
 // Read implements net.Conn.
@@ -238,7 +192,7 @@ func (v *visitor) Read(b []byte) (int, error) {
 
 // Close implements net.Conn.
 func (v *visitor) Close() error {
-	v.d.leave(v.Conn)
+	v.leave()
 	return v.Conn.Close()
 }
 

@@ -159,7 +159,7 @@ func (s *Server) authorize(username, realm string, from net.Addr) ([]byte, bool)
 	}
 	// The password is not checked yet, so a stranger can use up a device's
 	// quota, but needs the device's id and the expiry, to the second, for that.
-	if !s.quota.admit(device, from.Network()+from.String(), now) {
+	if !s.used.admit(device, from.Network()+from.String(), now) {
 		s.log.Debug("too many addresses of one device", "device", device)
 		return nil, false
 	}

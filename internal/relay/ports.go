@@ -100,14 +100,14 @@ func (none) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error) {
 // AllocateConn implements turn.RelayAddressGenerator.
 func (none) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errFull }
 
-// quota counts from how many addresses each device uses its credentials.
-type quota struct {
+// addresses counts from how many addresses each device uses its credentials.
+type addresses struct {
 	mu sync.Mutex
 	of map[string]map[string]time.Time
 }
 
 // admit tells whether a device may use its credentials from addr.
-func (q *quota) admit(device, addr string, now time.Time) bool {
+func (q *addresses) admit(device, addr string, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.of == nil {
@@ -136,7 +136,7 @@ func (q *quota) admit(device, addr string, now time.Time) bool {
 }
 
 // sweep forgets devices that use nothing any more. q.mu is held.
-func (q *quota) sweep(now time.Time) bool {
+func (q *addresses) sweep(now time.Time) bool {
 	for device, used := range q.of {
 		for a, last := range used {
 			if now.Sub(last) > bindingLife {

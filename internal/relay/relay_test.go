@@ -202,7 +202,7 @@ func TestAllocationsAreBounded(t *testing.T) {
 	if got != 3 {
 		t.Errorf("%d allocations in all, want 3", got)
 	}
-	var q quota
+	var q addresses
 	now := time.Now()
 	for i := range 3 * maxPerDevice {
 		if ok := q.admit("a", fmt.Sprint(i), now); ok != (i < maxPerDevice) {

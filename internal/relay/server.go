@@ -61,7 +61,7 @@ type Server struct {
 	udp    []net.PacketConn
 	door   *door
 	turn   *turn.Server
-	quota  quota
+	used   addresses
 	ports  *ports
 
 	closing context.Context

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // Line is a way to send devices small messages, encrypted and signed.
@@ -40,7 +41,7 @@ type received struct {
 // read hands a line's messages to take, which must not block, until ctx ends or
 // the line does; it returns why.
 func read(ctx context.Context, l Line, log *slog.Logger, take func(received)) error {
-	pause := firstPause
+	pauses := pause.Backoff(firstPause, maxPause)
 	for {
 		from, msg, err := l.Receive(ctx)
 		switch {
@@ -49,27 +50,15 @@ func read(ctx context.Context, l Line, log *slog.Logger, take func(received)) er
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case err != nil:
-			log.Warn("signalling: receive", "err", err, "again in", pause)
-			if !wait(ctx, pause) {
+			again := pauses.NextBackOff()
+			log.Warn("signalling: receive", "err", err, "again in", again)
+			if pause.For(ctx, again) != nil {
 				return context.Cause(ctx)
 			}
-			pause = min(2*pause, maxPause)
 		default:
-			pause = firstPause
+			pauses.Reset()
 			take(received{from, msg})
 		}
-	}
-}
-
-// wait returns false when ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
