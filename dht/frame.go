@@ -155,7 +155,7 @@ func encodeProof(id *identity.Identity, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pack(id.Peer().Chain(), sig)
+	return packed.Pack(id.Peer().Chain(), sig)
 }
 
 // parseProof takes a proof apart without believing it.
@@ -174,5 +174,5 @@ func parseProof(b []byte) (chain [][]byte, sig []byte, err error) {
 	if sig, err = r.Bytes(maxSignature); err != nil {
 		return nil, nil, err
 	}
-	return chain, sig, end(r, 0)
+	return chain, sig, r.End(0)
 }

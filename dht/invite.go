@@ -125,7 +125,7 @@ func parseInvite(b []byte) (inv invitation, spki []byte, s signed, err error) {
 		}
 		*t = time.UnixMilli(int64(ms))
 	}
-	return inv, spki, s, end(r, extra)
+	return inv, spki, s, r.End(extra)
 }
 
 // inviteValidator is what every node asks before it stores an invite or believes

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"peerlink/identity"
+	"peerlink/internal/packed"
 )
 
 func mustInvite(t testing.TB, id *identity.Identity, number int, published, expires time.Time) []byte {
@@ -91,7 +92,7 @@ func TestInviteVector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := pack(wireVersion, spki, uint64(v.Number), uint64(v.UnixMilli), uint64(now.Add(MaxInviteLife).UnixMilli()))
+	again, err := packed.Pack(wireVersion, spki, uint64(v.Number), uint64(v.UnixMilli), uint64(now.Add(MaxInviteLife).UnixMilli()))
 	if err != nil || !bytes.Equal(again, s.statement) {
 		t.Errorf("the statement is packed as %x, %v; want %x", again, err, s.statement)
 	}

@@ -126,7 +126,7 @@ func parseRecord(b []byte) (rec Record, chain [][]byte, s signed, err error) {
 		}
 		*t = time.UnixMilli(int64(ms))
 	}
-	return rec, chain, s, end(r, extra)
+	return rec, chain, s, r.End(extra)
 }
 
 // checkLife refuses a record that is over, not yet begun or meant to stay for ever.

@@ -81,7 +81,7 @@ func TestRecordIsRefused(t *testing.T) {
 		"chain of 4":       forge(id, recordPurpose, wireVersion, [][]byte{chain[0], chain[1], chain[1], chain[1]}, key, 1, ms(0), ms(time.Hour)),
 		"long sealing key": forge(id, recordPurpose, wireVersion, chain, make([]byte, maxSealingKey+1), 1, ms(0), ms(time.Hour)),
 		"too few elements": forge(id, recordPurpose, wireVersion, chain, key),
-		"too many":         forge(id, recordPurpose, append([]any{wireVersion, chain, key, 1, ms(0), ms(time.Hour)}, make([]any, maxExtra+1)...)...),
+		"too many":         forge(id, recordPurpose, append([]any{wireVersion, chain, key, 1, ms(0), ms(time.Hour)}, make([]any, packed.MaxMore+1)...)...),
 		"wrong types":      forge(id, recordPurpose, wireVersion, "chain", key, 1, ms(0), ms(time.Hour)),
 	}
 	for name, b := range cases {

@@ -14,6 +14,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/packed"
 )
 
 // bareHost is a libp2p host that a test speaks through, connected to n.
@@ -91,7 +92,7 @@ func TestListenerWithoutTheKeyIsRefused(t *testing.T) {
 		t.Fatalf("the device itself: %v", err)
 	}
 	chainOnly := func(sig []byte) []byte {
-		b, err := pack(bob.Peer().Chain(), sig)
+		b, err := packed.Pack(bob.Peer().Chain(), sig)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -104,12 +104,8 @@ func parseSignal(plain []byte) (s signal, err error) {
 		return s, err
 	}
 	for _, f := range [][]byte{s.to[:], s.id[:]} {
-		b, err := r.Bytes(len(f))
-		if err != nil {
+		if err := r.Exactly(f); err != nil {
 			return s, err
-		}
-		if copy(f, b) != len(f) {
-			return s, fmt.Errorf("an id of %d bytes, want %d", len(b), len(f))
 		}
 	}
 	ms, err := r.Uint(maxUnixMilli)
@@ -134,7 +130,7 @@ func parseSignal(plain []byte) (s signal, err error) {
 		}
 		extra--
 	}
-	return s, end(r, extra)
+	return s, r.End(extra)
 }
 
 // checkFresh refuses a signal from too long ago, or from the future.

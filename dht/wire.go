@@ -1,10 +1,7 @@
 package dht
 
 import (
-	"bytes"
 	"fmt"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/identity"
 	"peerlink/internal/packed"
@@ -19,28 +16,9 @@ import (
 // statement begins with its version; what a later version appends is skipped.
 const wireVersion = 1
 
-// maxExtra is how many elements a statement may have beyond those known here.
-const maxExtra = 8
-
-// pack writes its arguments as one msgpack array, integers as short as possible.
-func pack(values ...any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := msgpack.NewEncoder(&b)
-	enc.UseCompactInts(true)
-	if err := enc.EncodeArrayLen(len(values)); err != nil {
-		return nil, err
-	}
-	for _, v := range values {
-		if err := enc.Encode(v); err != nil {
-			return nil, err
-		}
-	}
-	return b.Bytes(), nil
-}
-
 // sign packs a statement, signs it for purpose and packs both.
 func sign(id *identity.Identity, purpose string, values ...any) ([]byte, error) {
-	st, err := pack(values...)
+	st, err := packed.Pack(values...)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +26,7 @@ func sign(id *identity.Identity, purpose string, values ...any) ([]byte, error) 
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", purpose, err)
 	}
-	return pack(st, sig)
+	return packed.Pack(st, sig)
 }
 
 // signed is a statement and its signature, neither believed yet.
@@ -60,35 +38,18 @@ type signed struct {
 const maxSignature = 72
 
 // readSigned takes a statement of at most most bytes apart.
-func readSigned(b []byte, most int) (signed, error) {
-	var s signed
-	r := packed.NewReader(b)
-	n, err := r.Array(2)
-	if err == nil && n != 2 {
-		err = fmt.Errorf("%d elements instead of a statement and its signature", n)
-	}
-	if err == nil {
-		s.statement, err = r.Bytes(most)
-	}
-	if err == nil {
-		s.signature, err = r.Bytes(maxSignature)
-	}
-	if err == nil && r.Len() != 0 {
-		err = fmt.Errorf("%d bytes follow the signature", r.Len())
-	}
+func readSigned(b []byte, most int) (s signed, err error) {
+	s.statement, s.signature, err = packed.Signed(b, most, maxSignature)
 	return s, err
 }
 
-// open begins reading a statement of at least fields elements; end must follow
+// open begins reading a statement of at least fields elements; r.End must follow
 // with the number it returned.
 func (s signed) open(fields int) (r *packed.Reader, extra int, err error) {
 	r = packed.NewReader(s.statement)
-	n, err := r.Array(fields + maxExtra)
+	extra, err = r.Known(fields)
 	if err != nil {
 		return nil, 0, err
-	}
-	if n < fields {
-		return nil, 0, fmt.Errorf("statement of %d elements, want %d", n, fields)
 	}
 	v, err := r.Uint(1 << 16)
 	if err != nil {
@@ -97,33 +58,10 @@ func (s signed) open(fields int) (r *packed.Reader, extra int, err error) {
 	if v != wireVersion {
 		return nil, 0, fmt.Errorf("version %d, this program knows %d: update the older side", v, wireVersion)
 	}
-	return r, n - fields, nil
-}
-
-// end skips the elements of a later version; nothing may follow them.
-func end(r *packed.Reader, extra int) error {
-	for ; extra > 0; extra-- {
-		if err := r.Skip(); err != nil {
-			return err
-		}
-	}
-	if r.Len() != 0 {
-		return fmt.Errorf("%d bytes follow the statement", r.Len())
-	}
-	return nil
+	return r, extra, nil
 }
 
 // readChain reads a certificate chain; its sizes are checked, nothing else.
 func readChain(r *packed.Reader) ([][]byte, error) {
-	n, err := r.Array(identity.MaxChainLen)
-	if err != nil {
-		return nil, err
-	}
-	chain := make([][]byte, n)
-	for i := range chain {
-		if chain[i], err = r.Bytes(identity.MaxCertLen); err != nil {
-			return nil, err
-		}
-	}
-	return chain, nil
+	return r.Blobs(identity.MaxChainLen, identity.MaxCertLen)
 }

@@ -41,7 +41,7 @@ func (c Config) announce(pid int, now time.Time) ([]byte, error) {
 	if services == nil {
 		services = []string{}
 	}
-	st, err := pack(wireVersion, c.Identity.Peer().Chain(), services, uint64(pid), uint64(now.UnixMilli()))
+	st, err := packed.Pack(wireVersion, c.Identity.Peer().Chain(), services, uint64(pid), uint64(now.UnixMilli()))
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (c Config) announce(pid int, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign the announcement: %w", err)
 	}
-	b, err := pack(st, sig)
+	b, err := packed.Pack(st, sig)
 	if err == nil && len(b) > maxAnnouncement {
 		err = fmt.Errorf("the announcement has %d bytes, at most %d are taken", len(b), maxAnnouncement)
 	}
@@ -61,23 +61,8 @@ func readAnnouncement(b []byte, now time.Time) (Device, error) {
 	if len(b) > maxAnnouncement {
 		return Device{}, fmt.Errorf("%d bytes, at most %d are taken", len(b), maxAnnouncement)
 	}
-	r := packed.NewReader(b)
-	n, err := r.Array(2)
-	if err == nil && n != 2 {
-		err = fmt.Errorf("%d elements instead of a statement and its signature", n)
-	}
+	statement, sig, err := packed.Signed(b, maxAnnouncement, maxSig)
 	if err != nil {
-		return Device{}, err
-	}
-	statement, err := r.Bytes(maxAnnouncement)
-	if err != nil {
-		return Device{}, err
-	}
-	sig, err := r.Bytes(maxSig)
-	if err != nil {
-		return Device{}, err
-	}
-	if err := readEnd(r, 0); err != nil {
 		return Device{}, err
 	}
 	d, chain, err := readStatement(statement)
@@ -93,7 +78,7 @@ func readAnnouncement(b []byte, now time.Time) (Device, error) {
 func readStatement(b []byte) (d Device, chain [][]byte, err error) {
 	const fields = 5
 	r := packed.NewReader(b)
-	n, err := r.Array(fields + maxExtra)
+	n, err := r.Array(fields + packed.MaxMore)
 	if err != nil {
 		return d, nil, err
 	}
@@ -110,7 +95,7 @@ func readStatement(b []byte) (d Device, chain [][]byte, err error) {
 	if n < fields {
 		return d, nil, fmt.Errorf("statement of %d elements, want %d", n, fields)
 	}
-	if chain, err = readChain(r); err != nil {
+	if chain, err = r.Blobs(identity.MaxChainLen, identity.MaxCertLen); err != nil {
 		return d, nil, err
 	}
 	if d.Services, err = readServices(r); err != nil {
@@ -125,7 +110,7 @@ func readStatement(b []byte) (d Device, chain [][]byte, err error) {
 		return d, nil, err
 	}
 	d.PID, d.Since = int(pid), time.UnixMilli(int64(ms))
-	return d, chain, readEnd(r, n-fields)
+	return d, chain, r.End(n - fields)
 }
 
 func readServices(r *packed.Reader) ([]string, error) {

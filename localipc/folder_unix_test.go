@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"peerlink/internal/packed"
 )
 
 func fails(t *testing.T, cfg Config, want string) error {
@@ -312,11 +314,11 @@ func TestForgedAnnouncementsAreRefused(t *testing.T) {
 	}
 	bent := slices.Clone(good)
 	bent[len(bent)-1] ^= 1
-	newer, err := pack(wireVersion+1, "?")
+	newer, err := packed.Pack(wireVersion+1, "?")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if newer, err = pack(newer, []byte("sig")); err != nil {
+	if newer, err = packed.Pack(newer, []byte("sig")); err != nil {
 		t.Fatal(err)
 	}
 	d := &Dialer{Config: Config{Identity: alice, Dir: dir}}

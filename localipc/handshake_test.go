@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/packed"
 )
 
 // pair returns both ends of a Unix socket within this process.
@@ -202,7 +203,7 @@ func TestOtherVersionIsToldWhatToDo(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
 	x, y := pair(t)
 	go config(t, alice).answer(context.Background(), y)
-	b, err := pack(wireMagic, wireVersion+1, "all else is new")
+	b, err := packed.Pack(wireMagic, wireVersion+1, "all else is new")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/vmihailenco/msgpack/v5"
-
 	"peerlink/identity"
 	"peerlink/internal/packed"
 )
@@ -36,7 +34,6 @@ const (
 	idLen       = len(identity.DeviceID{})
 	nonceLen    = 32
 	maxReason   = 200
-	maxExtra    = 8       // elements of a later version, skipped
 	maxMessage  = 7 << 10 // three certificates of 2 KiB, a signature, headers
 	maxSig      = 72      // ASN.1 P-256
 	maxPID      = 1 << 31
@@ -62,22 +59,6 @@ func (u unwanted) Refused() string { return string(u.refusal) }
 
 // Unproven reports true: the device had not proven itself before it refused.
 func (unwanted) Unproven() bool { return true }
-
-// pack writes its arguments as one msgpack array, integers as short as possible.
-func pack(values ...any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := msgpack.NewEncoder(&b)
-	enc.UseCompactInts(true)
-	if err := enc.EncodeArrayLen(len(values)); err != nil {
-		return nil, err
-	}
-	for _, v := range values {
-		if err := enc.Encode(v); err != nil {
-			return nil, err
-		}
-	}
-	return b.Bytes(), nil
-}
 
 // send writes one message with one call.
 func send(w io.Writer, kind byte, body []byte) error {
@@ -122,7 +103,7 @@ func ended(err error) error {
 
 func readRefusal(body []byte) error {
 	r := packed.NewReader(body)
-	n, err := r.Array(2 + maxExtra)
+	n, err := r.Array(2 + packed.MaxMore)
 	if err != nil {
 		return err
 	}
@@ -151,7 +132,7 @@ func refuse(w io.Writer, cause error) {
 		// Which part of its chain is the reason is none of the caller's business.
 		said = []any{"not trusted", codeRefused}
 	}
-	if body, err := pack(said...); err == nil {
+	if body, err := packed.Pack(said...); err == nil {
 		_ = send(w, kindRefused, body)
 	}
 }
@@ -166,9 +147,9 @@ type hello struct {
 
 func (h hello) encode() ([]byte, error) {
 	if h.service == "" {
-		return pack(wireMagic, wireVersion, int(h.protection), h.device[:], h.nonce[:])
+		return packed.Pack(wireMagic, wireVersion, int(h.protection), h.device[:], h.nonce[:])
 	}
-	return pack(wireMagic, wireVersion, int(h.protection), h.service, h.device[:], h.nonce[:])
+	return packed.Pack(wireMagic, wireVersion, int(h.protection), h.service, h.device[:], h.nonce[:])
 }
 
 // role is a side of the handshake.
@@ -186,7 +167,7 @@ func decodeHello(b []byte, from role) (h hello, err error) {
 		fields = 6
 	}
 	r := packed.NewReader(b)
-	n, err := r.Array(fields + maxExtra)
+	n, err := r.Array(fields + packed.MaxMore)
 	if err != nil {
 		return h, err
 	}
@@ -206,13 +187,13 @@ func decodeHello(b []byte, from role) (h hello, err error) {
 			return h, err
 		}
 	}
-	if err := readExactly(r, h.device[:]); err != nil {
+	if err := r.Exactly(h.device[:]); err != nil {
 		return h, err
 	}
-	if err := readExactly(r, h.nonce[:]); err != nil {
+	if err := r.Exactly(h.nonce[:]); err != nil {
 		return h, err
 	}
-	return h, readEnd(r, n-fields)
+	return h, r.End(n - fields)
 }
 
 func readVersion(r *packed.Reader, n int) error {
@@ -241,31 +222,6 @@ func versionError(v uint64) error {
 	return fmt.Errorf("the other process speaks version %d of the local protocol, this one speaks %d: update the older program and restart it", v, wireVersion)
 }
 
-func readExactly(r *packed.Reader, into []byte) error {
-	b, err := r.Bytes(len(into))
-	if err != nil {
-		return err
-	}
-	if len(b) != len(into) {
-		return fmt.Errorf("%d bytes, want %d", len(b), len(into))
-	}
-	copy(into, b)
-	return nil
-}
-
-// readEnd skips the elements of a later version; nothing may follow them.
-func readEnd(r *packed.Reader, extra int) error {
-	for ; extra > 0; extra-- {
-		if err := r.Skip(); err != nil {
-			return err
-		}
-	}
-	if r.Len() != 0 {
-		return fmt.Errorf("%d bytes follow the message", r.Len())
-	}
-	return nil
-}
-
 // proof is a side's chain, what it says of its process, and the signature.
 type proof struct {
 	chain [][]byte
@@ -274,20 +230,17 @@ type proof struct {
 }
 
 func (p proof) encode() ([]byte, error) {
-	return pack(p.chain, uint64(p.creds.pid), uint64(p.creds.uid), p.sig)
+	return packed.Pack(p.chain, uint64(p.creds.pid), uint64(p.creds.uid), p.sig)
 }
 
 func decodeProof(b []byte) (p proof, err error) {
 	const fields = 4
 	r := packed.NewReader(b)
-	n, err := r.Array(fields + maxExtra)
+	more, err := r.Known(fields)
 	if err != nil {
 		return p, err
 	}
-	if n < fields {
-		return p, fmt.Errorf("proof of %d elements, want %d", n, fields)
-	}
-	if p.chain, err = readChain(r); err != nil {
+	if p.chain, err = r.Blobs(identity.MaxChainLen, identity.MaxCertLen); err != nil {
 		return p, err
 	}
 	pid, err := r.Uint(maxPID)
@@ -302,20 +255,5 @@ func decodeProof(b []byte) (p proof, err error) {
 	if p.sig, err = r.Bytes(maxSig); err != nil {
 		return p, err
 	}
-	return p, readEnd(r, n-fields)
-}
-
-// readChain reads a certificate chain; its sizes are checked, nothing else.
-func readChain(r *packed.Reader) ([][]byte, error) {
-	n, err := r.Array(identity.MaxChainLen)
-	if err != nil {
-		return nil, err
-	}
-	chain := make([][]byte, n)
-	for i := range chain {
-		if chain[i], err = r.Bytes(identity.MaxCertLen); err != nil {
-			return nil, err
-		}
-	}
-	return chain, nil
+	return p, r.End(more)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -213,11 +214,11 @@ func (c *Client) join(ctx context.Context, ws *websocket.Conn) error {
 func (c *Client) run(l *line) {
 	defer close(c.donec)
 	defer c.http.CloseIdleConnections()
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, maxPause
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, maxPause
 	for {
 		if l == nil {
-			if l = c.redial(pause); l == nil {
+			if l = c.redial(pauses); l == nil {
 				return
 			}
 		}
@@ -232,17 +233,17 @@ func (c *Client) run(l *line) {
 			return
 		}
 		if time.Since(began) > maxPause {
-			pause.Reset()
+			pauses.Reset()
 		}
 		c.cfg.Logger.Info("switchboard: line lost", "url", c.url, "err", err)
-		if !wait(c.closing, pause.NextBackOff()) {
+		if pause.For(c.closing, pauses.NextBackOff()) != nil {
 			return
 		}
 	}
 }
 
 // redial tries until there is a line; nil once the Client is closed.
-func (c *Client) redial(pause backoff.BackOff) *line {
+func (c *Client) redial(pauses backoff.BackOff) *line {
 	for {
 		l, err := c.connect(c.closing)
 		if err == nil {
@@ -252,21 +253,9 @@ func (c *Client) redial(pause backoff.BackOff) *line {
 		c.last = err
 		c.mu.Unlock()
 		c.cfg.Logger.Info("switchboard: no line", "url", c.url, "err", err)
-		if !wait(c.closing, pause.NextBackOff()) {
+		if pause.For(c.closing, pauses.NextBackOff()) != nil {
 			return nil
 		}
-	}
-}
-
-// wait returns false when ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -296,7 +285,7 @@ func (c *Client) hold(l *line) error {
 
 // ping ends a line whose server has gone.
 func (l *line) ping(ctx context.Context) {
-	for wait(ctx, pingEvery) {
+	for pause.For(ctx, pingEvery) == nil {
 		pctx, cancel := context.WithTimeout(ctx, pingTimeout)
 		err := l.ws.Ping(pctx)
 		cancel()

@@ -87,31 +87,13 @@ func open(b []byte, most, want int) (s signed, err error) {
 	if len(b) > most {
 		return s, fmt.Errorf("%d bytes, at most %d are taken", len(b), most)
 	}
-	r := packed.NewReader(b)
-	n, err := r.Array(2)
-	if err == nil && n != 2 {
-		err = fmt.Errorf("%d elements, want 2", n)
-	}
-	if err != nil {
-		return s, err
-	}
-	if s.statement, err = r.Bytes(most); err != nil {
-		return s, err
-	}
-	if s.signature, err = r.Bytes(maxSignature); err != nil {
-		return s, err
-	}
-	if err := rest(r, 0); err != nil {
+	if s.statement, s.signature, err = packed.Signed(b, most, maxSignature); err != nil {
 		return s, err
 	}
 	s.r = packed.NewReader(s.statement)
-	if n, err = s.r.Array(want + moreParts); err == nil && n < want {
-		err = fmt.Errorf("%d elements, want %d", n, want)
-	}
-	if err != nil {
+	if s.more, err = s.r.Known(want); err != nil {
 		return s, err
 	}
-	s.more = n - want
 	v, err := s.r.Uint(255)
 	if err == nil && v != version {
 		err = fmt.Errorf("version %d, want %d", v, version)
@@ -119,13 +101,7 @@ func open(b []byte, most, want int) (s signed, err error) {
 	if err != nil {
 		return s, err
 	}
-	certs, err := s.r.Array(identity.MaxChainLen)
-	for i := 0; err == nil && i < certs; i++ {
-		var c []byte
-		if c, err = s.r.Bytes(identity.MaxCertLen); err == nil {
-			s.chain = append(s.chain, c)
-		}
-	}
+	s.chain, err = s.r.Blobs(identity.MaxChainLen, identity.MaxCertLen)
 	return s, err
 }
 
@@ -147,12 +123,13 @@ func decodeCard(b []byte, now time.Time) (c card, err error) {
 	if err != nil {
 		return c, fmt.Errorf("card: %w", err)
 	}
-	if c.key, err = exactly(s.r, keyLen); err != nil {
+	c.key = make([]byte, keyLen)
+	if err := s.r.Exactly(c.key); err != nil {
 		return c, fmt.Errorf("card: key: %w", err)
 	}
 	until, err := s.r.Uint(maxUnixMilli)
 	if err == nil {
-		err = rest(s.r, s.more)
+		err = s.r.End(s.more)
 	}
 	if err != nil {
 		return c, fmt.Errorf("card: %w", err)
@@ -165,14 +142,6 @@ func decodeCard(b []byte, now time.Time) (c card, err error) {
 	}
 	c.sum = sha256.Sum256(b)
 	return c, nil
-}
-
-func exactly(r *packed.Reader, n int) ([]byte, error) {
-	b, err := r.Bytes(n)
-	if err == nil && len(b) != n {
-		err = fmt.Errorf("%d bytes, want %d", len(b), n)
-	}
-	return b, err
 }
 
 // letter is a message between two devices.
@@ -221,12 +190,11 @@ func decodeLetter(me identity.DeviceID, plain []byte, now time.Time) (l letter, 
 	if err != nil {
 		return l, err
 	}
-	to, err := exactly(s.r, len(me))
-	if err != nil {
+	var to identity.DeviceID
+	if err := s.r.Exactly(to[:]); err != nil {
 		return l, err
 	}
-	id, err := exactly(s.r, letterIDLen)
-	if err != nil {
+	if err := s.r.Exactly(l.id[:]); err != nil {
 		return l, err
 	}
 	at, err := s.r.Uint(maxUnixMilli)
@@ -235,16 +203,17 @@ func decodeLetter(me identity.DeviceID, plain []byte, now time.Time) (l letter, 
 	}
 	body, err := s.r.Bytes(MaxMessageLen)
 	if err == nil {
-		err = rest(s.r, s.more)
+		err = s.r.End(s.more)
 	}
 	switch off := now.Sub(time.UnixMilli(int64(at))); {
 	case err != nil:
 		return l, err
-	case identity.DeviceID(to) != me:
+	case to != me:
 		return l, errors.New("it is for another device")
 	case off > freshness || off < -freshness:
 		return l, fmt.Errorf("its time is %v off, at most %v are taken: one of the two clocks is wrong, or it is a replay", off.Round(time.Second), freshness)
 	}
-	from, err := s.verify(letterPurpose, now)
-	return letter{from, [letterIDLen]byte(id), body}, err
+	l.body = body
+	l.from, err = s.verify(letterPurpose, now)
+	return l, err
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
 
 // Bounds of one line, and defaults of ServerConfig.
@@ -56,9 +57,9 @@ type Server struct {
 	cfg ServerConfig
 	log *slog.Logger
 
+	lines *quota.Quota[netip.Prefix]
+
 	mu      sync.Mutex
-	lines   int
-	from    map[netip.Prefix]int
 	members map[identity.DeviceID]*member
 }
 
@@ -76,7 +77,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, log: cfg.Logger, from: make(map[netip.Prefix]int), members: make(map[identity.DeviceID]*member)}
+	return &Server{cfg: cfg, log: cfg.Logger, lines: quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices), members: make(map[identity.DeviceID]*member)}
 }
 
 // member is a device that has proven itself.
@@ -133,12 +134,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // ServeHTTP takes one line and returns when it ends.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	at := source(r.RemoteAddr)
-	if !s.enter(at) {
+	at := quota.Host(r.RemoteAddr)
+	if s.lines.Take(at) != nil {
 		http.Error(w, "the switchboard is full", http.StatusServiceUnavailable)
 		return
 	}
-	defer s.leave(at)
+	defer s.lines.Release(at)
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{Protocol}, OriginPatterns: s.cfg.Origins})
 	if err != nil {
 		s.log.Debug("switchboard: no websocket", "from", r.RemoteAddr, "err", err)
@@ -171,40 +172,6 @@ func joinRefusal(err error) string {
 		return "this device is not trusted here"
 	}
 	return "the device has not proven itself"
-}
-
-// source is what one stranger is taken to control.
-func source(addr string) netip.Prefix {
-	ap, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := ap.Addr().Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
-}
-
-func (s *Server) enter(at netip.Prefix) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lines >= s.cfg.MaxDevices || s.from[at] >= s.cfg.MaxPerAddress {
-		return false
-	}
-	s.lines++
-	s.from[at]++
-	return true
-}
-
-func (s *Server) leave(at netip.Prefix) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lines--
-	if s.from[at]--; s.from[at] == 0 {
-		delete(s.from, at)
-	}
 }
 
 // join has the stranger prove which device it is.

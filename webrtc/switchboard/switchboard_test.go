@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -281,17 +282,13 @@ func TestOriginIsChecked(t *testing.T) {
 // a bounded queue.
 func TestBoundsOfTheServer(t *testing.T) {
 	s := NewServer(ServerConfig{MaxDevices: 3, MaxPerAddress: 2})
-	a, b := source("192.0.2.1:1"), source("192.0.2.2:1")
+	a, b := quota.Host("192.0.2.1:1"), quota.Host("192.0.2.2:1")
 	for i, c := range []struct {
-		enter bool
-		want  bool
-	}{{s.enter(a), true}, {s.enter(a), true}, {s.enter(a), false}, {s.enter(b), true}, {s.enter(b), false}} {
-		if c.enter != c.want {
-			t.Errorf("line %d: %v, want %v", i, c.enter, c.want)
+		err, want error
+	}{{s.lines.Take(a), nil}, {s.lines.Take(a), nil}, {s.lines.Take(a), quota.ErrKey}, {s.lines.Take(b), nil}, {s.lines.Take(b), quota.ErrAll}} {
+		if c.err != c.want {
+			t.Errorf("line %d: %v, want %v", i, c.err, c.want)
 		}
-	}
-	if source("[2001:db8::1]:1") != source("[2001:db8::2]:9") || source("192.0.2.1:1") == source("192.0.2.2:1") {
-		t.Error("sources are told apart wrongly")
 	}
 	bob := newIdentity(t, "bob")
 	m := &member{peer: bob.Peer(), sum: cardSum{1}, outc: make(chan frame, queueLen)}

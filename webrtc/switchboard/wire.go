@@ -1,7 +1,6 @@
 package switchboard
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -41,7 +40,6 @@ const (
 	maxSealed = 24 << 10
 	maxExtra  = 128
 	nonceLen  = 32
-	moreParts = 8
 )
 
 type op uint8
@@ -88,10 +86,7 @@ func decodeFrame(b []byte) (f frame, err error) {
 		return f, fmt.Errorf("a message of %d bytes, at most %d are taken", len(b), maxFrame)
 	}
 	r := packed.NewReader(b)
-	n, err := r.Array(5 + moreParts)
-	if err == nil && n < 5 {
-		err = fmt.Errorf("a message of %d elements, want 5", n)
-	}
+	more, err := r.Known(5)
 	if err != nil {
 		return f, err
 	}
@@ -116,18 +111,5 @@ func decodeFrame(b []byte) (f frame, err error) {
 	if f.extra, err = r.Bytes(maxExtra); err != nil {
 		return f, err
 	}
-	return f, rest(r, n-5)
-}
-
-// rest passes over the elements that this version does not know.
-func rest(r *packed.Reader, more int) error {
-	for range more {
-		if err := r.Skip(); err != nil {
-			return err
-		}
-	}
-	if r.Len() > 0 {
-		return errors.New("bytes after the end")
-	}
-	return nil
+	return f, r.End(more)
 }
