@@ -1,13 +1,13 @@
 package localipc
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
 	"peerlink/identity"
+	"peerlink/internal/escape"
 	"peerlink/internal/packed"
 )
 
@@ -123,11 +123,7 @@ func readRefusal(body []byte) error {
 
 // refuse tells the far end why, as far as it still listens.
 func refuse(w io.Writer, cause error) {
-	reason := cause.Error()
-	if len(reason) > maxReason {
-		reason = string(bytes.ToValidUTF8([]byte(reason[:maxReason]), nil))
-	}
-	said := []any{reason}
+	said := []any{escape.Cap(cause.Error(), maxReason)}
 	if errors.Is(cause, identity.ErrNotTrusted) {
 		// Which part of its chain is the reason is none of the caller's business.
 		said = []any{"not trusted", codeRefused}

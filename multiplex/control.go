@@ -146,17 +146,3 @@ func checkName(s string) error {
 	}
 	return nil
 }
-
-// cutReason shortens a reason to what fits, on a rune's edge.
-func cutReason(s string) string {
-	if len(s) > MaxReasonLen {
-		s = s[:MaxReasonLen]
-		for len(s) > 0 && !utf8.ValidString(s) {
-			s = s[:len(s)-1]
-		}
-	}
-	if !utf8.ValidString(s) {
-		return "(a reason that is not UTF-8)"
-	}
-	return s
-}

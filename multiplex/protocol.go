@@ -7,6 +7,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/channel"
+	"peerlink/internal/escape"
 	"peerlink/internal/packed"
 )
 
@@ -101,7 +102,7 @@ func encodeDraining(code channel.Code, reason string) []byte {
 
 func goingAway(code channel.Code, reason string) func(*msgpack.Encoder) error {
 	return func(e *msgpack.Encoder) error {
-		return errors.Join(e.EncodeArrayLen(2), e.EncodeUint(uint64(code)), e.EncodeString(cutReason(reason)))
+		return errors.Join(e.EncodeArrayLen(2), e.EncodeUint(uint64(code)), e.EncodeString(escape.Cap(reason, MaxReasonLen)))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/internal/escape"
 )
 
 // maxAsked is how many requests of this side wait for the peer's answer at
@@ -232,7 +233,7 @@ func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error
 	if s.basic() {
 		code = 0 // version 1 has none
 	}
-	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: cutReason(reason), code: code})
+	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code})
 	e.settleLocked()
 	return err
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
+	"peerlink/internal/escape"
 	"peerlink/internal/ring"
 )
 
@@ -65,13 +65,7 @@ func decodeHead(b []byte) (head, error) {
 }
 
 // reasonOf is an error's text, bounded.
-func reasonOf(err error) string {
-	s := err.Error()
-	if len(s) > maxReason {
-		s = strings.ToValidUTF8(s[:maxReason], "")
-	}
-	return s
-}
+func reasonOf(err error) string { return escape.Cap(err.Error(), maxReason) }
 
 // readReason reads why the far end does not go on.
 func readReason(r io.Reader, n int) error {
@@ -79,5 +73,5 @@ func readReason(r io.Reader, n int) error {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return err
 	}
-	return errRefused(strings.ToValidUTF8(string(b), "\uFFFD"))
+	return errRefused(escape.Cap(string(b), maxReason))
 }

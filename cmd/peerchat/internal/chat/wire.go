@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"peerlink"
+	"peerlink/internal/escape"
 )
 
 // URI is under which messages are exchanged.
@@ -82,7 +82,7 @@ func decodeReceipt(b []byte) (id [idLen]byte, why string, err error) {
 		return id, "", err
 	}
 	id, err = parseID(r.No)
-	why = strings.ToValidUTF8(r.Why[:min(len(r.Why), maxReason)], "\ufffd")
+	why = escape.Cap(r.Why, maxReason)
 	if why == "" {
 		why = "no reason was given"
 	}

@@ -8,6 +8,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/files/digest"
 	"peerlink/cmd/peerchat/internal/files/inbox"
+	"peerlink/internal/escape"
 )
 
 // prepareAll looks at the disk for each entry, in the order they came.
@@ -175,7 +176,7 @@ func (s *receiving) fail(e *incoming, err error) {
 		why += "; what came is kept there, send it again to go on"
 	}
 	s.close(e)
-	_ = s.w.send(kindFailed, e.index, cut(why))
+	_ = s.w.send(kindFailed, e.index, escape.Cap(why, maxReason))
 }
 
 // broken ends an entry that its sender has given up.

@@ -12,6 +12,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/files/digest"
 	"peerlink/cmd/peerchat/internal/files/inbox"
+	"peerlink/internal/escape"
 )
 
 const (
@@ -182,7 +183,7 @@ func (s *receiving) onOffer(n int) (err error) {
 		if err != nil {
 			refusal := fmt.Errorf("%w: %w", ErrRefused, err)
 			s.refused.Store(&refusal)
-			_ = s.w.send(kindAnswer, false, cut(err.Error()))
+			_ = s.w.send(kindAnswer, false, escape.Cap(err.Error(), maxReason))
 			s.cancel(refusal)
 			return
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
+	"peerlink/internal/escape"
 )
 
 // sending is a sender on one channel: run announces entries and sends content,
@@ -236,7 +237,7 @@ func (o *sending) finish(it item, e Event) {
 
 // fail ends an entry that cannot be sent, on both sides.
 func (o *sending) fail(e *outgoing, why error) error {
-	if err := o.w.send(kindBroken, e.index, cut(reason(why))); err != nil {
+	if err := o.w.send(kindBroken, e.index, escape.Cap(reason(why), maxReason)); err != nil {
 		return err
 	}
 	if o.forget(e) {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -254,13 +253,4 @@ func (w *wire) breathe(stop <-chan struct{}) {
 			return
 		}
 	}
-}
-
-// cut shortens a reason to what a message takes.
-func cut(s string) string {
-	s = strings.ToValidUTF8(s, "?")
-	if len(s) > maxReason {
-		s = strings.ToValidUTF8(s[:maxReason], "")
-	}
-	return s
 }
