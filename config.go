@@ -41,7 +41,7 @@ type Dialer interface {
 	Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error)
 }
 
-// A Listener yields streams whose far end is proven. The manager closes it.
+// A Listener yields streams to proven devices. The manager closes it.
 type Listener interface {
 	Name() string
 	// Accept waits for the next stream. A permanent error matches net.ErrClosed.
@@ -94,9 +94,9 @@ type Config struct {
 	// most. So a callback that blocks stops its own device's requests in the
 	// end, and no other's.
 	OnConnectionReady func(peer identity.Peer, sock *channel.Socket)
-	// OnNewDevice is told of each device to which a first link comes up.
+	// OnNewDevice is called for each device when a first link to it comes up.
 	OnNewDevice func(peer identity.Peer)
-	// Capacity is how many links there may be, those being made included: 4 096.
+	// Capacity is how many links there may be, counted from their making on: 4 096.
 	Capacity int
 	// PerDevice is how many of them may be with one device, so that one peer
 	// cannot take all: 64.
@@ -105,8 +105,8 @@ type Config struct {
 	// starts: 50 ms, some round trips of a local network. Negative: none.
 	HeadStart time.Duration
 	// ConnectTimeout bounds one round of trying all carriers, also for callers
-	// with more time: 30 s. A caller whose context has a deadline waits
-	// for further rounds, with pauses between them (see ConnectDevice).
+	// with more time: 30 s. A caller with a deadline waits for further
+	// rounds, with pauses between them (see ConnectDevice).
 	ConnectTimeout time.Duration
 	// DecisionTimeout is how long OnICERequest and OnChannelRequest may take: 30 s.
 	DecisionTimeout time.Duration

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"peerlink/channel"
@@ -135,7 +136,7 @@ type Totals struct {
 	Closed uint64 // links that ended
 	Links  int    // live now
 	Failed uint64 // tries without a link: a carrier's attempts, or all in all the connects
-	// Traffic is that of all links, those that have ended included.
+	// Traffic is that of all links, the ended ones included.
 	Traffic
 }
 
@@ -200,27 +201,23 @@ func (m *ConnectionManager) Metrics() Metrics {
 // It waits until they have ended, at most a second or so.
 func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
 	n := 0
-	donec := make(chan struct{})
+	var closing sync.WaitGroup
 	for _, l := range m.allLinks() {
 		if l.peer.Device != subject && l.peer.Account != subject && l.peer.CA != subject {
 			continue
 		}
 		n++
-		go func() {
+		closing.Go(func() {
 			_ = l.mux.Close()
 			m.unregister(l) // so that the lists say so when this returns
-			donec <- struct{}{}
-		}()
+		})
 	}
-	for range n {
-		<-donec
-	}
+	closing.Wait()
 	return n
 }
 
 // CloseLink closes one link, telling the peer, and waits until it has ended. An
-// id whose link has ended, or that never was one, is an error that matches
-// ErrNotConnected.
+// id that names no live link is an error that matches ErrNotConnected.
 func (m *ConnectionManager) CloseLink(id LinkID) error {
 	l := m.find(id)
 	if l == nil {

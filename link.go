@@ -17,8 +17,8 @@ import (
 	"peerlink/multiplex"
 )
 
-// Addr is the address of a channel's end: the device there, whatever the
-// carrier. It is what LocalAddr and RemoteAddr of a channel return.
+// Addr is the address of a channel's end: the device there, over any carrier. It
+// is what LocalAddr and RemoteAddr of a channel return.
 type Addr struct{ Peer identity.Peer }
 
 // Network returns "peerlink".
@@ -112,9 +112,9 @@ type link struct {
 // failed”), the time, and a few words.
 type TraceEvent = trace.Event
 
-// WithTrace returns a context whose ConnectDevice tells read about each
-// milestone. read is called from several goroutines and must be quick. Callers
-// that join a negotiation under way hear only of their own channel.
+// WithTrace returns a context for ConnectDevice, to call read at each milestone.
+// read is called from several goroutines and must be quick. Callers that join a
+// negotiation under way are told of their own channel only.
 func WithTrace(ctx context.Context, read func(TraceEvent)) context.Context {
 	return trace.With(ctx, read)
 }
@@ -149,8 +149,8 @@ type slot struct {
 func smaller(a, b identity.DeviceID) bool { return bytes.Compare(a[:], b[:]) < 0 }
 
 // preferred reports whether a is the link that both sides prefer over b, when
-// there are two to one device: the one whose caller has the smaller id; of two
-// of one direction, the older.
+// there are two to one device: the one called from the smaller id; of two of one
+// direction, the older.
 func (ls *links) preferred(a, b *link) bool {
 	if a.direction != b.direction {
 		return (a.direction == Outbound) == smaller(ls.self, a.peer.Device)
@@ -231,7 +231,7 @@ func (ls *links) find(id LinkID) *link {
 }
 
 // best returns the live link to a device that both sides prefer, or nil. A
-// suspect one is the last choice. carriers are the names of those allowed; nil: all.
+// suspect one is the last choice. carriers are the allowed carriers' names; nil: all.
 func (ls *links) best(device identity.DeviceID, carriers []string) *link {
 	var best *link
 	for _, l := range ls.byDevice[device] {

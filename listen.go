@@ -58,7 +58,7 @@ func (r *router) listen(pattern string) (*listener, error) {
 	return l, nil
 }
 
-// claimant returns the listener whose pattern fits best, or nil.
+// claimant returns the listener of the pattern that fits best, or nil.
 func (r *router) claimant(uri string) *listener {
 	r.mu.Lock()
 	defer r.mu.Unlock()

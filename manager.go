@@ -176,14 +176,9 @@ func (m *ConnectionManager) Close() error {
 	}
 	defer close(m.done)
 	m.stopListening()
-	var closing sync.WaitGroup
-	for _, l := range m.allLinks() {
-		closing.Go(func() { _ = l.mux.Close() })
-	}
 	over := make(chan struct{})
 	go func() {
-		closing.Wait()
-		m.life.Wait()
+		m.life.Wait() // also for serve, which closes its link
 		close(over)
 	}()
 	defer m.transport.CloseIdleConnections()

@@ -25,13 +25,13 @@ const stormStep = 10 * time.Millisecond
 // does not wait.
 func (m *ConnectionManager) ConnectivityChanged() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, of := range m.talks.byDevice {
 		for _, n := range of {
 			n.hurry()
 		}
 	}
-	m.mu.Unlock()
-	for _, l := range m.allLinks() {
+	for _, l := range m.links.all() {
 		m.life.Go(func(ctx context.Context) { m.probe(ctx, l) })
 	}
 }
@@ -40,12 +40,11 @@ func (m *ConnectionManager) ConnectivityChanged() {
 // that the peer made another may mean that it has lost this one. Of many only
 // the one that would be used is asked; the others have their own beacons.
 func (m *ConnectionManager) doubt(newer *link) {
-	m.mu.Lock()
-	old := m.links.before(newer)
-	m.mu.Unlock()
-	if old != nil {
-		m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
-	}
+	m.locked(func() {
+		if old := m.links.before(newer); old != nil {
+			m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
+		}
+	})
 }
 
 // probe asks a link whether it lives.
@@ -81,8 +80,7 @@ func wasCut(err error) bool {
 	return err != nil && !errors.As(err, &bye) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, multiplex.ErrProtocol)
 }
 
-// renew makes a link to a device whose own does not answer, for the channels
-// to come.
+// renew makes another link to a device, because the present one does not answer.
 func (m *ConnectionManager) renew(ctx context.Context, device identity.DeviceID) {
 	m.mu.Lock()
 	spread := stormStep * time.Duration(m.links.n+1)
@@ -113,10 +111,7 @@ func (m *ConnectionManager) reapIdle(ctx context.Context) {
 	for {
 		select {
 		case now := <-tick.C:
-			m.mu.Lock()
-			idle := m.links.idle(now, m.cfg.IdleTimeout)
-			m.mu.Unlock()
-			m.retire(idle, errIdle)
+			m.locked(func() { m.retire(m.links.idle(now, m.cfg.IdleTimeout), errIdle) })
 		case <-ctx.Done():
 			return
 		}

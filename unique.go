@@ -72,31 +72,21 @@ func alive(s *channel.Socket) bool {
 // connect returns the channel of a key, and asks for it if need be: once for all
 // callers.
 func (us *uniques) connect(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (*channel.Socket, error) {
-	late := func() error {
-		return fmt.Errorf("peerlink: channel %q to device %s, the only one of its name: %w", key.uri, key.peer.Short(), context.Cause(ctx))
-	}
 	for {
-		u, theirs, next, err := us.join(ctx, key, ask)
-		switch {
-		case err != nil:
-			return nil, err
-		case theirs != nil:
-			return theirs, nil
-		case u == nil:
-			select {
-			case <-next:
-				continue
-			case <-ctx.Done():
-				return nil, late()
-			}
+		theirs, u, wait, err := us.join(ctx, key, ask)
+		if theirs != nil || err != nil {
+			return theirs, err
 		}
 		select {
-		case <-u.done:
+		case <-wait:
 		case <-ctx.Done():
 			us.leave(u)
-			return nil, late()
+			return nil, fmt.Errorf("peerlink: channel %q to device %s, the only one of its name: %w", key.uri, key.peer.Short(), context.Cause(ctx))
 		}
-		if !errors.Is(u.err, errImpatient) {
+		switch {
+		case u == nil:
+			continue
+		case !errors.Is(u.err, errImpatient):
 			return u.sock, u.err
 		}
 		if d, ok := ctx.Deadline(); ok && time.Until(d) <= 0 {
@@ -109,10 +99,11 @@ func (us *uniques) connect(ctx context.Context, key uniqueKey, ask func(context.
 	}
 }
 
-// join counts the caller in to the call of a key, beginning it if need be. If
-// the peer has opened the channel, it returns that; if the peer's request for it
-// is undecided, next is closed when that changes.
-func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (u *uniqueCall, theirs *channel.Socket, next <-chan struct{}, err error) {
+// join returns the channel that the peer has opened under a key. Otherwise it
+// counts the caller in to the call of the key, begun if need be; wait is closed
+// when that is done. While the peer's own request is undecided, it returns no
+// call; wait is closed when that changes.
+func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (theirs *channel.Socket, u *uniqueCall, wait <-chan struct{}, err error) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	if theirs, err = us.theirs(key); err != nil {
@@ -122,7 +113,7 @@ func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Con
 	if u == nil || u.over && !alive(u.sock) {
 		switch d := us.deciding[key]; {
 		case theirs != nil:
-			return nil, theirs, nil, nil
+			return theirs, nil, nil, nil
 		case d != nil:
 			return nil, nil, d.next, nil
 		}
@@ -131,7 +122,7 @@ func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Con
 		}
 	}
 	u.waiters++
-	return u, nil, nil, nil
+	return nil, u, u.done, nil
 }
 
 // begin asks for the channel on behalf of all callers. us.mu is held.
@@ -175,6 +166,9 @@ func (us *uniques) end(key uniqueKey, u *uniqueCall, sock *channel.Socket, err e
 func (us *uniques) leave(u *uniqueCall) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
+	if u == nil {
+		return
+	}
 	if u.waiters--; u.waiters == 0 && !u.over {
 		u.cancel(errAbandoned)
 	}
