@@ -272,7 +272,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 	defer cancel()
 	if first && m.cfg.OnNewDevice != nil {
 		m.life.Go(func(ctx context.Context) {
-			m.notify(ctx, "OnNewDevice", l.peer, func() { m.cfg.OnNewDevice(l.peer) })
+			m.workers.notify(ctx, "OnNewDevice", l.peer.Device, func() { m.cfg.OnNewDevice(l.peer) })
 		})
 	}
 	for {
@@ -313,7 +313,7 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		_ = sock.Close()
 		return
 	}
-	if !m.notify(ctx, "OnConnectionReady", l.peer, func() { m.cfg.OnConnectionReady(l.peer, sock) }) {
+	if !m.workers.notify(ctx, "OnConnectionReady", l.peer.Device, func() { m.cfg.OnConnectionReady(l.peer, sock) }) {
 		_ = sock.Reset(channel.CodeInternal)
 	}
 }
@@ -335,7 +335,7 @@ func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Re
 	}
 	err := fmt.Errorf("%w on %s", errNoListener, r.Name())
 	if m.cfg.OnChannelRequest != nil {
-		err = m.ask(ctx, "OnChannelRequest", l.peer, func(ctx context.Context) error {
+		err = m.workers.ask(ctx, "OnChannelRequest", l.peer.Device, func(ctx context.Context) error {
 			return m.cfg.OnChannelRequest(ctx, l.peer, r.Name())
 		})
 	}

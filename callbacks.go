@@ -7,8 +7,10 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 const (
@@ -19,10 +21,14 @@ const (
 	maxCallbacksPerDevice = 256
 )
 
-// workers bound the callbacks of the application that run at once. A callback
-// that never returns holds its place for good; in the end only its own device
-// has none left.
+// workers run the callbacks of the application, and bound how many run at once. A
+// callback that never returns holds its place for good; in the end only its own
+// device has none left.
 type workers struct {
+	life     *life.Group              // the manager's
+	timeout  time.Duration            // of a decision
+	panicked func(name string, p any) // is told of each callback that panicked
+
 	all chan struct{}
 
 	mu      sync.Mutex // taken alone
@@ -33,10 +39,6 @@ type workers struct {
 type places struct {
 	c     chan struct{}
 	users int
-}
-
-func newWorkers() *workers {
-	return &workers{all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places)}
 }
 
 // enter waits for a place, until ctx ends. leave must be called once.
@@ -82,12 +84,11 @@ func (w *workers) unuse(device identity.DeviceID, p *places) {
 	}
 }
 
-// guard runs a callback of the application and survives its panic.
-func (m *ConnectionManager) guard(name string, f func()) (ok bool) {
+// guard runs a callback and survives its panic.
+func (w *workers) guard(name string, f func()) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.locked(func() { m.totals.Panics++ })
-			m.cfg.Logger.Error("callback panicked", "callback", name, "panic", p, "stack", string(debug.Stack()))
+			w.panicked(name, p)
 		}
 	}()
 	f()
@@ -96,14 +97,51 @@ func (m *ConnectionManager) guard(name string, f func()) (ok bool) {
 
 // notify runs a notice to the application in its turn. It reports whether the
 // callback has returned without a panic.
-func (m *ConnectionManager) notify(ctx context.Context, name string, peer identity.Peer, f func()) bool {
-	leave, err := m.workers.enter(ctx, peer.Device)
+func (w *workers) notify(ctx context.Context, name string, device identity.DeviceID, f func()) bool {
+	leave, err := w.enter(ctx, device)
 	if err != nil {
 		return false
 	}
 	defer leave()
-	return m.guard(name, f)
+	return w.guard(name, f)
 }
+
+// ask runs a decision of the application. A panic is a no, and so is a decision
+// that takes longer than DecisionTimeout.
+func (w *workers) ask(ctx context.Context, name string, device identity.DeviceID, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, os.ErrDeadlineExceeded)
+	leave, err := w.enter(ctx, device)
+	if err != nil {
+		cancel()
+		return fmt.Errorf("too many decisions wait: %w", err)
+	}
+	answer := make(chan error, 1)
+	run := func(context.Context) {
+		defer leave()
+		defer cancel()
+		err := errInternal
+		w.guard(name, func() { err = f(ctx) })
+		answer <- err
+	}
+	if !w.life.Go(run) {
+		leave()
+		cancel()
+		return errClosed
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		select {
+		case err := <-answer: // the decision itself ended the context
+			return err
+		default:
+		}
+		return fmt.Errorf("no decision: %w", context.Cause(ctx))
+	}
+}
+
+var errInternal = errors.New("internal error")
 
 // decide asks trust and the application whether a device may connect.
 func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
@@ -130,42 +168,11 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 	case m.cfg.OnICERequest == nil:
 		return nil
 	}
-	return m.ask(ctx, "OnICERequest", peer, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
+	return m.workers.ask(ctx, "OnICERequest", peer.Device, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
 }
 
-// ask runs a decision of the application. A panic is a no, and so is a decision
-// that takes longer than DecisionTimeout.
-func (m *ConnectionManager) ask(ctx context.Context, name string, peer identity.Peer, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.DecisionTimeout, os.ErrDeadlineExceeded)
-	leave, err := m.workers.enter(ctx, peer.Device)
-	if err != nil {
-		cancel()
-		return fmt.Errorf("too many decisions wait: %w", err)
-	}
-	answer := make(chan error, 1)
-	run := func(context.Context) {
-		defer leave()
-		defer cancel()
-		err := errInternal
-		m.guard(name, func() { err = f(ctx) })
-		answer <- err
-	}
-	if !m.life.Go(run) {
-		leave()
-		cancel()
-		return errClosed
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		select {
-		case err := <-answer: // the decision itself ended the context
-			return err
-		default:
-		}
-		return fmt.Errorf("no decision: %w", context.Cause(ctx))
-	}
+// panicked counts a callback that panicked, and logs where.
+func (m *ConnectionManager) panicked(name string, p any) {
+	m.locked(func() { m.totals.Panics++ })
+	m.cfg.Logger.Error("callback panicked", "callback", name, "panic", p, "stack", string(debug.Stack()))
 }
-
-var errInternal = errors.New("internal error")

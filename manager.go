@@ -67,7 +67,7 @@ type ConnectionManager struct {
 
 	arrivals chan struct{}                   // holds a place for each stream that is on the way to become a link
 	arriving *quota.Quota[identity.DeviceID] // the same, by device
-	workers  *workers
+	workers  workers
 	router   router
 	uniques  uniques
 
@@ -94,11 +94,14 @@ func New(cfg Config) (*ConnectionManager, error) {
 		cfg:      cfg.withDefaults(),
 		done:     make(chan struct{}),
 		arrivals: make(chan struct{}, maxArrivals),
-		workers:  newWorkers(),
 		arriving: quota.New[identity.DeviceID](maxArrivalsPerDevice, quota.NoLimit),
 		said:     quota.NewRates[identity.DeviceID](maxSaid, 1, sayBurst),
 		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]*greetings)},
 		totals:   totals{carriers: make(map[string]*Totals)},
+	}
+	m.workers = workers{
+		life: &m.life, timeout: m.cfg.DecisionTimeout, panicked: m.panicked,
+		all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places),
 	}
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,

@@ -3,12 +3,21 @@ package peerlink
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
+
+func newWorkers() *workers {
+	return &workers{
+		life: new(life.Group), timeout: time.Minute, panicked: func(string, any) {},
+		all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places),
+	}
+}
 
 // A device that has all its places waits for one of them; others do not.
 func TestWorkersBoundTheCallbacksAboutADevice(t *testing.T) {
@@ -39,6 +48,41 @@ func TestWorkersBoundTheCallbacksAboutADevice(t *testing.T) {
 		}
 		if len(w.all) != maxCallbacksPerDevice {
 			t.Errorf("%d places are taken in all", len(w.all))
+		}
+	})
+}
+
+// A decision counts once it is made; without one, or after a panic, the answer
+// is no.
+func TestDecisionThatIsNotMadeIsANo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, bob, no := newWorkers(), identity.DeviceID{2}, errors.New("no")
+		var panics []string
+		w.panicked = func(name string, p any) { panics = append(panics, name) }
+		release := make(chan struct{})
+		for want, decide := range map[error]func(context.Context) error{
+			nil:                    func(context.Context) error { return nil },
+			no:                     func(context.Context) error { return no },
+			errInternal:            func(context.Context) error { panic("oh") },
+			os.ErrDeadlineExceeded: func(context.Context) error { <-release; return nil },
+		} {
+			began := time.Now()
+			err := w.ask(t.Context(), "OnICERequest", bob, decide)
+			if late := want == os.ErrDeadlineExceeded; !errors.Is(err, want) || (time.Since(began) == time.Minute) != late {
+				t.Errorf("got %v after %v, want %v", err, time.Since(began), want)
+			}
+		}
+		if len(w.all) != 1 || len(panics) != 1 {
+			t.Errorf("%d places are taken, want that of the callback that runs; panics: %q", len(w.all), panics)
+		}
+		if w.notify(t.Context(), "OnNewDevice", bob, func() { panic("oh") }) || !w.notify(t.Context(), "OnNewDevice", bob, func() {}) {
+			t.Error("a notice that panicked counts as given, or one that did not does not")
+		}
+		close(release)
+		w.life.End()
+		w.life.Wait()
+		if err := w.ask(t.Context(), "OnICERequest", bob, nil); !errors.Is(err, errClosed) || len(w.devices) != 0 {
+			t.Errorf("after the end: %v, %d devices hold places", err, len(w.devices))
 		}
 	})
 }
