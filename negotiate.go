@@ -267,7 +267,7 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 	for {
 		l, hopeless, err := m.race(ctx, n, dialers)
 		if err == nil || hopeless || ctx.Err() != nil || !m.pause(n, err) {
-			m.settle(n, l, err)
+			m.locked(func() { m.settleLocked(n, l, err) })
 			return
 		}
 		select {
@@ -275,7 +275,7 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 		case <-n.kick:
 			pauses.Reset()
 		case <-ctx.Done():
-			m.settle(n, nil, m.failure(n, context.Cause(ctx)))
+			m.locked(func() { m.settleLocked(n, nil, n.failure(context.Cause(ctx))) })
 			return
 		}
 	}
@@ -292,13 +292,8 @@ func (m *ConnectionManager) pause(n *negotiation, err error) bool {
 	return again
 }
 
-// settle ends a negotiation, unless an inbound link has done so before.
-func (m *ConnectionManager) settle(n *negotiation, l *link, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.settleLocked(n, l, err)
-}
-
+// settleLocked ends a negotiation, unless an inbound link has done so before. m.mu
+// is held.
 func (m *ConnectionManager) settleLocked(n *negotiation, l *link, err error) {
 	if m.talks.end(n, l, err) && err != nil {
 		m.totals.Failed++
@@ -367,6 +362,7 @@ func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout
 	}
 }
 
+// result is how an attempt ended.
 type result struct {
 	link    *link
 	err     error
@@ -375,9 +371,9 @@ type result struct {
 
 // race is one round of a negotiation: it starts the dialers in order, each a
 // head start after the one before or as soon as all before have failed, and
-// returns the one link that comes up: register turns away what comes later, so
-// that no channel comes about on a link that is then closed. A refusal by the
-// device ends the race. hopeless says that another round would be no better.
+// returns the one link that comes up: register turns away later ones, so that no
+// channel is opened on a link that is then closed. A refusal by the device ends
+// the race. hopeless tells that another round would be no better.
 func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []Dialer) (l *link, hopeless bool, err error) {
 	timeout := fmt.Errorf("gave up after %v", m.cfg.ConnectTimeout)
 	ctx, stop := context.WithTimeoutCause(ctx, m.cfg.ConnectTimeout, timeout)
