@@ -12,6 +12,7 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/pause"
+	"peerlink/internal/route"
 	"peerlink/multiplex"
 )
 
@@ -245,12 +246,12 @@ func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Durat
 	return nil, 0
 }
 
-// pathOf asks the stream how it runs, for people to read.
-func pathOf(carrier string, conn net.Conn) string {
-	if p, ok := conn.(interface{ Path() string }); ok && p.Path() != "" {
+// pathOf asks the stream how it runs.
+func pathOf(carrier string, conn net.Conn) Path {
+	if p, ok := conn.(interface{ Path() Path }); ok && p.Path() != (Path{}) {
 		return p.Path()
 	}
-	return fmt.Sprintf("%s %v→%v", carrier, conn.LocalAddr(), conn.RemoteAddr())
+	return route.Between(carrier, "", conn.LocalAddr(), conn.RemoteAddr())
 }
 
 // AddConn adopts a stream that the program made and proved: it becomes a link

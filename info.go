@@ -11,15 +11,21 @@ import (
 
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/multiplex"
 )
+
+// Path is the way that a link's bytes take: by fields for programs, by String for
+// people. A carrier tells it by a method Path() Path of its streams; of others the
+// two addresses are known.
+type Path = route.Path
 
 // Connection describes a live link.
 type Connection struct {
 	ID        LinkID
 	Peer      identity.Peer
 	Carrier   string // the Dialer's or Listener's name, "adopted" after AddConn
-	Path      string // how the carrier runs: engine and addresses, for people
+	Path      Path   // how the carrier runs: engine and addresses
 	Direction Direction
 	// LocalAddr and RemoteAddr are the stream's, as its carrier tells them.
 	LocalAddr, RemoteAddr net.Addr

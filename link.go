@@ -85,7 +85,7 @@ type link struct {
 	id            LinkID
 	peer          identity.Peer
 	carrier       string
-	path          string
+	path          Path
 	local, remote net.Addr
 	direction     Direction
 	// deliberate links were asked for by themselves (NewLink, certain carriers,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 const (
@@ -359,7 +360,7 @@ func (t *Transport) deliver(n *negotiation, conn net.Conn, peer identity.Peer, w
 		t.release(n.peer)
 		return err
 	}
-	if p, ok := conn.(interface{ Path() string }); ok {
+	if p, ok := conn.(interface{ Path() route.Path }); ok {
 		t.log.Debug("ice: accepted", "peer", peer.Device, "way", way, "path", p.Path())
 	}
 	t.acceptc <- accepted{conn, peer} // the negotiation's slot is room for it

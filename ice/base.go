@@ -10,6 +10,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // base is a place that datagrams leave from: the socket, or an address at a
@@ -84,7 +85,7 @@ func (b *base) accept(ctx context.Context) {
 
 // dial makes the QUIC connection of the controlling side and its one stream.
 // early may have one under way already.
-func (b *base) dial(ctx context.Context, n *negotiation, remote net.Addr, desc string, early func(context.Context, netip.AddrPort) *quic.Conn) (net.Conn, identity.Peer, error) {
+func (b *base) dial(ctx context.Context, n *negotiation, remote net.Addr, desc route.Path, early func(context.Context, netip.AddrPort) *quic.Conn) (net.Conn, identity.Peer, error) {
 	var conn *quic.Conn
 	if b.relay == nil {
 		conn = early(ctx, addrPort(remote))

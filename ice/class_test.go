@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // Of relayed paths one that needs one relay is taken, whichever was found first;
@@ -21,7 +22,7 @@ func TestOneRelayIsTakenRatherThanTwo(t *testing.T) {
 	var taken []string
 	add := func(name, relay string, remote netip.AddrPort, class class) {
 		n.addPath(&path{
-			engine: engineUDP, desc: name, relay: relay, remote: remote, class: class, drop: func() {},
+			engine: engineUDP, desc: route.Path{Detail: name}, relay: relay, remote: remote, class: class, drop: func() {},
 			take: func(context.Context) (net.Conn, identity.Peer, error) {
 				taken = append(taken, name)
 				return nil, identity.Peer{}, errTest

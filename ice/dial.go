@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -330,21 +329,7 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 		return nil, identity.Peer{}, &refusedError{c.n.peer, err}
 	}
 	trace.Note(c.n.ctx, trace.AttemptFailed, "%s: %v", p.desc, err)
-	c.n.tried(p.engine, p.desc, err)
+	c.n.tried(p.engine, p.desc.String(), err)
 	c.stage = "a path was found, but no stream could be made"
 	return nil, identity.Peer{}, nil
-}
-
-// pathName writes a path the way it is shown to people.
-func pathName(engine, typ string, local, remote net.Addr) string {
-	return fmt.Sprintf("%s %s %s→%s", engine, typ, plain(local), plain(remote))
-}
-
-// plain writes IPv4 addresses of a dual-stack socket as what they are.
-func plain(a net.Addr) string {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
 }

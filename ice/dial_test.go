@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/internal/trace"
 )
 
@@ -221,7 +222,7 @@ func TestTheOtherEngineTakesOverWhenThePreferredOneFails(t *testing.T) {
 			})
 			a.box.alter, b.box.alter = breakIt, breakIt
 			conn, _ := connect(t, a, b)
-			if p := conn.(interface{ Path() string }).Path(); strings.HasPrefix(p, broken) {
+			if p := conn.(interface{ Path() route.Path }).Path().String(); strings.HasPrefix(p, broken) {
 				t.Errorf("path %s", p)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // A device may take plain TLS connections at a port of its own (package tlssock),
@@ -74,7 +75,7 @@ func (e *tcpEngine) pursueDirect(ctx context.Context, n *negotiation, c candidat
 // come to nothing.
 func (e *tcpEngine) reachedDirect(n *negotiation, conn *net.TCPConn, c candidate) <-chan struct{} {
 	lost := make(chan struct{})
-	tcp := newTCPConn(conn, pathName(engineTCP, c.typ.String(), conn.LocalAddr(), conn.RemoteAddr()))
+	tcp := newTCPConn(conn, route.Between(engineTCP, c.typ.String(), conn.LocalAddr(), conn.RemoteAddr()))
 	n.worked(engineTCP, c.String())
 	n.addPath(&path{
 		engine: engineTCP,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // path is a way that has been checked and may be taken.
@@ -21,7 +22,7 @@ type path struct {
 	vague  bool // to a host of which the peer has named no address: it may be a relay
 	remote netip.AddrPort
 	relay  string // the server of this side's relay, if it is through one
-	desc   string // "tcp host 127.0.0.1:4100→127.0.0.1:5200"
+	desc   route.Path
 	// take nominates the path and proves the device at its end.
 	take func(ctx context.Context) (net.Conn, identity.Peer, error)
 	// drop gives the path up.

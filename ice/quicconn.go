@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"peerlink/internal/route"
 )
 
 // Codes that end a QUIC connection.
@@ -47,7 +49,7 @@ type quicConn struct {
 	t      *Transport
 	conn   *quic.Conn
 	stream *quic.Stream
-	path   string
+	path   route.Path
 
 	datagrams datagrams
 	engine    *udpEngine
@@ -65,7 +67,7 @@ type quicConn struct {
 	cut     bool       // Close broke a Write
 }
 
-func newQUICConn(b *base, conn *quic.Conn, stream *quic.Stream, path string, r role) *quicConn {
+func newQUICConn(b *base, conn *quic.Conn, stream *quic.Stream, path route.Path, r role) *quicConn {
 	c := &quicConn{t: b.e.t, conn: conn, stream: stream, path: path, engine: b.e}
 	c.datagrams.open(conn)
 	b.watch(conn, r, func(silence time.Duration) {
@@ -75,8 +77,8 @@ func newQUICConn(b *base, conn *quic.Conn, stream *quic.Stream, path string, r r
 	return c
 }
 
-// Path describes the way of the bytes, for people.
-func (c *quicConn) Path() string { return c.path }
+// Path is the way that the bytes take.
+func (c *quicConn) Path() route.Path { return c.path }
 
 // LocalAddr returns the UDP socket's address.
 func (c *quicConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }

@@ -17,6 +17,7 @@ import (
 
 	"peerlink/identity"
 	turnserver "peerlink/internal/relay"
+	"peerlink/internal/route"
 )
 
 // relayServer is a STUN and TURN server on loopback.
@@ -92,7 +93,7 @@ func relayed(t *testing.T, c net.Conn) {
 	}
 }
 
-func pathOf(c net.Conn) string { return c.(interface{ Path() string }).Path() }
+func pathOf(c net.Conn) string { return c.(interface{ Path() route.Path }).Path().String() }
 
 // fault: F1
 func TestARelayIsUsedWhereNothingElseLeads(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // The ways a stream can go, as Report.Way says them.
@@ -34,8 +35,8 @@ type Report struct {
 	Checks []CheckReport `json:"checks"`
 	// Way is "direct", "punched" or "relay", and Path is the pair of addresses.
 	// Both are empty where there is no stream.
-	Way  string `json:"way,omitempty"`
-	Path string `json:"path,omitempty"`
+	Way  string     `json:"way,omitempty"`
+	Path route.Path `json:"path,omitzero"`
 	// Relay is the server that relays, and how it is spoken to, where it is this
 	// side's; empty where the other side's does, or none.
 	Relay string `json:"relay,omitempty"`

@@ -201,7 +201,7 @@ func TestAReportTellsTheStory(t *testing.T) {
 	for _, c := range r.Checks {
 		worked = worked || c.OK
 	}
-	if r.Peer != b.id.DeviceID() || len(r.Local) != 2 || len(r.Remote) != 2 || r.Way != wayDirect || r.Path != pathOf(conn) || !worked || r.Error != "" ||
+	if r.Peer != b.id.DeviceID() || len(r.Local) != 2 || len(r.Remote) != 2 || r.Way != wayDirect || r.Path.String() != pathOf(conn) || !worked || r.Error != "" ||
 		r.Offered <= 0 || r.Answered < 0 || r.Found <= 0 || r.Ended < r.Found {
 		t.Errorf("report %+v", r)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"peerlink/internal/route"
 )
 
 // A path is lost when nothing has come from the peer for silenceLimit, although
@@ -108,7 +110,7 @@ func (h *hearing) hear(at time.Time) {
 // when its path is lost.
 type tcpConn struct {
 	*net.TCPConn
-	path string
+	path route.Path
 	lost atomic.Int64 // the silence in ns that has ended it
 
 	mu      sync.Mutex
@@ -117,7 +119,7 @@ type tcpConn struct {
 	closed  bool
 }
 
-func newTCPConn(conn *net.TCPConn, path string) *tcpConn {
+func newTCPConn(conn *net.TCPConn, path route.Path) *tcpConn {
 	c := &tcpConn{TCPConn: conn, path: path}
 	// Its error would be that of a connection that is gone: the next use tells.
 	_ = conn.SetKeepAliveConfig(tcpKeepAlive)
@@ -156,8 +158,8 @@ func (c *tcpConn) look() {
 	}
 }
 
-// Path describes the connection, for people.
-func (c *tcpConn) Path() string { return c.path }
+// Path is the way that the bytes take.
+func (c *tcpConn) Path() route.Path { return c.path }
 
 func (c *tcpConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"peerlink/internal/route"
 )
 
 const netnsEnv = "PEERLINK_TEST_NETNS"
@@ -70,7 +72,7 @@ func TestWhoIsAskedKnowsThatThePathLives(t *testing.T) {
 		t.Fatal(err)
 	}
 	command(t, fmt.Sprintf("table inet way { chain in { type filter hook input priority 0; tcp sport %d drop; }; }", ln.Addr().(*net.TCPAddr).Port), "nft", "-f", "-")
-	ends := [2]*tcpConn{newTCPConn(deaf.(*net.TCPConn), ""), newTCPConn(heard.(*net.TCPConn), "")}
+	ends := [2]*tcpConn{newTCPConn(deaf.(*net.TCPConn), route.Path{}), newTCPConn(heard.(*net.TCPConn), route.Path{})}
 	defer ends[1].Close()
 	_, err = ends[0].Read(make([]byte, 1))
 	if silence := silenceError(0); !errors.As(err, &silence) {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"peerlink/internal/route"
 )
 
 // When a connection is looked at, asked, and given up.
@@ -179,7 +181,7 @@ func TestAConnectionThatOnlyReceivesIsNotSilent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newTCPConn(conn.(*net.TCPConn), "")
+	c := newTCPConn(conn.(*net.TCPConn), route.Path{})
 	defer c.Close()
 	if _, err := io.Copy(io.Discard, c); err != nil {
 		t.Errorf("the connection has ended: %v", err)
@@ -197,7 +199,7 @@ func TestReadTellsOfTheSilence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newTCPConn(conn.(*net.TCPConn), "")
+	c := newTCPConn(conn.(*net.TCPConn), route.Path{})
 	defer c.Close()
 	c.lost.Store(int64(silenceLimit))
 	_ = c.SetReadDeadline(time.Unix(1, 0))

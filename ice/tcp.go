@@ -13,6 +13,7 @@ import (
 	"peerlink/identity"
 	"peerlink/internal/proving"
 	"peerlink/internal/quota"
+	"peerlink/internal/route"
 )
 
 const (
@@ -241,7 +242,7 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 // is closed when the connection has come to nothing.
 func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class class) <-chan struct{} {
 	lost := make(chan struct{})
-	c := newTCPConn(conn, pathName(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr()))
+	c := newTCPConn(conn, route.Between(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr()))
 	remote := addrPort(conn.RemoteAddr())
 	n.worked(engineTCP, typ+" "+remote.String())
 	if n.role == controlling {
@@ -264,7 +265,7 @@ func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class
 	}
 	if !n.spawn(func(ctx context.Context) {
 		if err := e.await(ctx, n, c); err != nil {
-			n.tried(engineTCP, c.path, err)
+			n.tried(engineTCP, c.path.String(), err)
 			close(lost)
 		}
 	}) {

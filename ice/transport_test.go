@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/internal/trace"
 )
 
@@ -43,7 +44,7 @@ func TestDialYieldsAProvenStreamOverEachEngine(t *testing.T) {
 				want = "udp host 127.0.0.1:"
 			}
 			for _, c := range []net.Conn{ca, cb} {
-				if p := c.(interface{ Path() string }).Path(); !strings.HasPrefix(p, want) || !strings.Contains(p, "→127.0.0.1:") {
+				if p := c.(interface{ Path() route.Path }).Path().String(); !strings.HasPrefix(p, want) || !strings.Contains(p, "→127.0.0.1:") {
 					t.Errorf("path %q", p)
 				}
 			}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"peerlink/identity"
@@ -72,7 +71,9 @@ func (n *negotiation) reclass(name string, c candidate) {
 		case p.engine != name:
 		case p.remote == c.addr && c.typ == relayCandidate:
 			p.class = udpClassOf(p.relay != "", true)
-			p.desc = strings.Replace(p.desc, " "+unnamed+" ", " "+relayCandidate.String()+" ", 1)
+			if p.desc.Class == unnamed {
+				p.desc.Class = relayCandidate.String()
+			}
 		case p.vague && p.remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
 			p.vague = false
 			n.news()

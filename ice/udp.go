@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/tlssock"
 )
 
@@ -207,23 +207,25 @@ func (e *udpEngine) typeOf(n *negotiation, remote netip.AddrPort) string {
 	return typ
 }
 
-// describePath names the addresses of a path. The one from which the system
+// describePath tells the addresses of a path. The one from which the system
 // sends is not known to a socket of no particular address.
-func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort) string {
+func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort) route.Path {
 	typ := e.typeOf(n, remote)
 	if at.relay != nil {
 		typ = relayCandidate.String()
 	}
 	to := net.UDPAddrFromAddrPort(remote)
 	if at.relay != nil {
-		return pathName(engineUDP, typ, net.UDPAddrFromAddrPort(at.relay.addr), to)
+		p := route.Between(engineUDP, typ, net.UDPAddrFromAddrPort(at.relay.addr), to)
+		p.Relay = at.relay.server
+		return p
 	}
 	local := e.socket.LocalAddr()
 	if probe, err := net.DialUDP("udp", nil, to); err == nil {
 		local = &net.UDPAddr{IP: probe.LocalAddr().(*net.UDPAddr).IP, Port: int(e.port)}
 		probe.Close()
 	}
-	return pathName(engineUDP, typ, local, to)
+	return route.Between(engineUDP, typ, local, to)
 }
 
 // greet opens the stream and waits until the device has taken it: only then is
@@ -288,7 +290,7 @@ func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) erro
 		return errClosed
 	}
 	class := udpClass
-	if strings.HasPrefix(desc, engineUDP+" "+relayCandidate.String()) {
+	if desc.Class == relayCandidate.String() {
 		class = relayClass
 	}
 	way := e.t.way(n, addrPort(conn.RemoteAddr()), class)

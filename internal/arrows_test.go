@@ -32,6 +32,7 @@ var arrows = map[string]string{
 	"peerlink/internal/netwatch":   `^peerlink/`,
 	"peerlink/internal/portmap":    `^peerlink/`,
 	"peerlink/internal/reach":      `^peerlink/`,
+	"peerlink/internal/route":      `^peerlink/`,
 	"peerlink/internal/ring":       `^peerlink/`,
 	"peerlink/internal/proving":    `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock|localipc|shm)`,
 	"peerlink/internal/relay":      `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/tlssock"
 )
 
@@ -34,12 +35,13 @@ func newConn(p proven, path string) *Conn {
 // Peer returns the device at the far end, as the handshake proved it.
 func (c *Conn) Peer() identity.Peer { return c.peer }
 
-// Path describes the way the bytes take, for people.
-func (c *Conn) Path() string {
+// Path is the way that the bytes take: engine "unix", and the socket's name.
+func (c *Conn) Path() route.Path {
+	p := route.Path{Engine: "unix", Detail: c.path}
 	if _, ok := c.Conn.(*tlssock.Conn); ok {
-		return "unix " + c.path + " (TLS)"
+		p.Detail += " (TLS)"
 	}
-	return "unix " + c.path
+	return p
 }
 
 // FrameSize returns the largest frame body, in bytes, that suits the stream:

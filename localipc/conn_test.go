@@ -46,7 +46,7 @@ func TestTLSIsKeptIfOneSideAsks(t *testing.T) {
 				if conn.FrameSize() != tt.frame {
 					t.Errorf("frames of %d bytes, want %d", conn.FrameSize(), tt.frame)
 				}
-				if tls := strings.HasSuffix(conn.Path(), "(TLS)"); tls != (tt.frame != clearFrame) || !strings.Contains(conn.Path(), l.Path()) {
+				if tls := strings.HasSuffix(conn.Path().Detail, "(TLS)"); tls != (tt.frame != clearFrame) || !strings.Contains(conn.Path().String(), l.Path()) {
 					t.Errorf("path %q", conn.Path())
 				}
 			}

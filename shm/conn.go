@@ -14,6 +14,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/ring"
+	"peerlink/internal/route"
 )
 
 // frameSize is the largest body that a frame's header can announce; memory has
@@ -392,8 +393,10 @@ func (c *Conn) guard(call func([]byte) (int, error), p []byte) (int, error) {
 // Peer returns the device at the far end, as the handshake proved it.
 func (c *Conn) Peer() identity.Peer { return c.peer }
 
-// Path describes the way the bytes take, for people.
-func (c *Conn) Path() string { return fmt.Sprintf("shm (%d KiB)", len(c.seg.mem)>>10) }
+// Path is the way that the bytes take: engine "shm", and the region's size.
+func (c *Conn) Path() route.Path {
+	return route.Path{Engine: "shm", Detail: fmt.Sprintf("(%d KiB)", len(c.seg.mem)>>10)}
+}
 
 // FrameSize returns the largest frame body, in bytes, that suits the stream:
 // 65 535.

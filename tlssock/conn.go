@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // closeTimeout bounds Close: after it, a peer that takes no bytes goes without
@@ -38,16 +39,16 @@ func (c *Conn) Peer() identity.Peer { return c.peer }
 // NetConn returns the connection beneath TLS.
 func (c *Conn) NetConn() net.Conn { return c.carrier.Conn }
 
-// Path describes the way the bytes take, for people: "tcp local→remote" over
-// TCP, what the carrier's own Path method says where it has one, otherwise "".
-func (c *Conn) Path() string {
+// Path is the way that the bytes take: over TCP its two addresses, what the
+// carrier's own Path method says where it has one, otherwise the zero value.
+func (c *Conn) Path() route.Path {
 	switch raw := c.carrier.Conn.(type) {
-	case interface{ Path() string }:
+	case interface{ Path() route.Path }:
 		return raw.Path()
 	case *net.TCPConn:
-		return fmt.Sprintf("tcp %s→%s", raw.LocalAddr(), raw.RemoteAddr())
+		return route.Between("tcp", "", raw.LocalAddr(), raw.RemoteAddr())
 	default:
-		return ""
+		return route.Path{}
 	}
 }
 

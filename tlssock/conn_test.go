@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"peerlink/internal/route"
 )
 
 // fault: C7
@@ -149,24 +151,24 @@ func TestPathNamesTheCarrier(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
 	caller, callee := link(t, alice, bob)
 	want := "tcp " + caller.LocalAddr().String() + "→" + callee.LocalAddr().String()
-	if caller.Path() != want {
+	if caller.Path().String() != want {
 		t.Errorf("over TCP: %q, want %q", caller.Path(), want)
 	}
 	c, s := net.Pipe()
 	caller, _ = linkOver(t, c, s, alice, bob)
-	if caller.Path() != "" || caller.NetConn() != c {
+	if caller.Path() != (route.Path{}) || caller.NetConn() != c {
 		t.Errorf("over a pipe: path %q, carrier %v", caller.Path(), caller.NetConn())
 	}
 	c, s = net.Pipe()
 	caller, _ = linkOver(t, routed{c}, s, alice, bob)
-	if caller.Path() != "by hand" {
+	if caller.Path().Engine != "by hand" {
 		t.Errorf("over a carrier that knows its path: %q", caller.Path())
 	}
 }
 
 type routed struct{ net.Conn }
 
-func (routed) Path() string { return "by hand" }
+func (routed) Path() route.Path { return route.Path{Engine: "by hand"} }
 
 // Records that were swapped, or changed in one bit, are noticed, and not taken
 // for the end.

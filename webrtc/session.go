@@ -18,6 +18,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 )
 
 // session is one pion connection from its offer to its end, on either side.
@@ -346,11 +347,11 @@ func (s *session) close() {
 }
 
 // addresses are those of the selected pair.
-func (s *session) addresses() (local, far net.Addr, path string) {
+func (s *session) addresses() (local, far net.Addr, path route.Path) {
 	local, far = &net.UDPAddr{}, &net.UDPAddr{}
 	pair, err := s.dtls.ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
-		return local, far, "webrtc"
+		return local, far, route.Path{Engine: "webrtc"}
 	}
 	at := func(c *pion.ICECandidate) net.Addr {
 		ip := net.ParseIP(c.Address)
@@ -360,5 +361,7 @@ func (s *session) addresses() (local, far net.Addr, path string) {
 		return &net.UDPAddr{IP: ip, Port: int(c.Port)}
 	}
 	local, far = at(pair.Local), at(pair.Remote)
-	return local, far, fmt.Sprintf("webrtc %s %s %s→%s", pair.Local.Protocol, pair.Remote.Typ, local, far)
+	path = route.Between("webrtc", pair.Remote.Typ.String(), local, far)
+	path.Over = pair.Local.Protocol.String()
+	return local, far, path
 }

@@ -41,7 +41,7 @@ func overTCP(t *testing.T) (a, b *device, c, s *Conn) {
 func TestOverTCP(t *testing.T) {
 	_, _, c, s := overTCP(t)
 	talk(t, c, s)
-	if p := c.Path(); !strings.Contains(p, "tcp") {
+	if p := c.Path(); p.Over != "tcp" {
 		t.Errorf("path %q", p)
 	}
 }

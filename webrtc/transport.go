@@ -14,6 +14,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/route"
 	"peerlink/internal/signalling"
 )
 
@@ -21,12 +22,13 @@ import (
 type Conn struct {
 	*stream
 	owner     *session
-	path      string
+	path      route.Path
 	datagrams datagrams
 }
 
-// Path describes the way of the bytes, for people.
-func (c *Conn) Path() string { return c.path }
+// Path is the way that the bytes take: engine "webrtc", the pair that ICE selected,
+// and the protocol over which it runs.
+func (c *Conn) Path() route.Path { return c.path }
 
 // accepted is a stream that waits for Accept.
 type accepted struct {

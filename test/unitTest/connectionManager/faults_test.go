@@ -373,7 +373,7 @@ func TestS70_HostCandidatesOverTCP(t *testing.T) {
 	alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 	bob.echoing(t, "*")
 	exchange(t, connect(t, alice, bob, "chat://1"), "hello")
-	if c := alice.Connections()[0]; !strings.Contains(c.Path, "tcp") || !strings.Contains(c.Path, "host") {
+	if c := alice.Connections()[0]; c.Path.Engine != "tcp" || c.Path.Class != "host" || !c.Path.Local.IsValid() || !c.Path.Remote.IsValid() {
 		t.Errorf("path %q", c.Path)
 	}
 }

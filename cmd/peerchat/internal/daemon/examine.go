@@ -81,7 +81,7 @@ func (s *story) with(ctx context.Context, up func()) context.Context {
 			s.reports = append(s.reports, r)
 		}
 		s.mu.Unlock()
-		if r.Path != "" {
+		if r.Path != (peerlink.Path{}) {
 			up()
 		}
 	})
@@ -105,9 +105,9 @@ func (d *Daemon) telling(ctx context.Context, to identity.DeviceID, s *story) co
 }
 
 // report is the story of the last negotiation that made a path to a device.
-func (d *Daemon) report(of identity.DeviceID, path string) (ice.Report, bool) {
+func (d *Daemon) report(of identity.DeviceID, path peerlink.Path) (ice.Report, bool) {
 	s, ok := d.stories.Peek(of)
-	if !ok || path == "" {
+	if !ok || path == (peerlink.Path{}) {
 		return ice.Report{}, false
 	}
 	_, reports := s.told()
@@ -164,7 +164,7 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 	if !there { // it has just ended
 		return g
 	}
-	g.Carrier, g.Path, g.RTT = l.Carrier, l.Path, float64(l.RTT.Microseconds())/1000
+	g.Carrier, g.Path, g.RTT = l.Carrier, l.Path.String(), float64(l.RTT.Microseconds())/1000
 	r, told := d.report(to, l.Path)
 	g.Way = r.Way
 	if g.Hops = hopsOf(l, r); told {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"net"
 	"net/netip"
-	"strings"
 
 	"peerlink"
 	"peerlink/ice"
@@ -42,67 +41,42 @@ func hopsOf(l peerlink.Connection, r ice.Report) []Hop {
 	if there.Name == "" {
 		there.Name = l.Peer.Device.Short()
 	}
-	p, ok := readPath(l.Path)
-	if !ok {
+	p := l.Path
+	if !p.Local.IsValid() || !p.Remote.IsValid() {
 		if l.Carrier != "shm" && l.Carrier != "unix" {
 			here.Addr, there.Addr = addrText(l.LocalAddr), addrText(l.RemoteAddr)
 		}
 		return []Hop{here, there}
 	}
-	here.By = p.engine
-	here.Addr, there.Addr = hostAddr(r.Local, p.engine, p.local), hostAddr(r.Remote, p.engine, p.remote)
+	here.By = p.Engine
+	here.Addr, there.Addr = hostAddr(r.Local, p.Engine, p.Local), hostAddr(r.Remote, p.Engine, p.Remote)
 	hops := []Hop{here}
-	relayed := r.Way == "relay" || p.class == "relay"
-	at := p.remote.Addr()
+	relayed := r.Way == "relay" || p.Class == "relay"
+	at := p.Remote.Addr()
 	private := !relayed && (at.IsPrivate() || at.IsLoopback() || at.IsLinkLocalUnicast())
-	if nat, has := outside(r.Local, p.engine); has && !private {
-		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.engine})
+	if nat, has := outside(r.Local, p.Engine); has && !private {
+		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.Engine})
 	}
 	if relayed {
-		hops = append(hops, relayHop(r, p))
+		hops = append(hops, relayHop(p))
 	}
-	nat, has := outside(r.Remote, p.engine)
+	nat, has := outside(r.Remote, p.Engine)
 	if !relayed { // the address that works is the one to show
-		nat, has = at, len(r.Remote) > 0 && !isHost(r.Remote, p.remote)
+		nat, has = at, len(r.Remote) > 0 && !isHost(r.Remote, p.Remote)
 	}
 	if has && !private {
-		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.engine})
+		hops = append(hops, Hop{Kind: HopNAT, Addr: nat.String(), By: p.Engine})
 	}
 	return append(hops, there)
 }
 
 // relayHop is the relay of a path: this side's, or the other one's.
-func relayHop(r ice.Report, p path) Hop {
-	h := Hop{Kind: HopRelay, Name: r.Relay, Addr: p.local.String(), By: p.engine}
-	if r.Relay == "" {
-		h.Addr = p.remote.String()
+func relayHop(p peerlink.Path) Hop {
+	h := Hop{Kind: HopRelay, Name: p.Relay, Addr: p.Local.String(), By: p.Engine}
+	if p.Relay == "" {
+		h.Addr = p.Remote.String()
 	}
 	return h
-}
-
-// path is a path as ice names it: "udp relay 203.0.113.10:1→203.0.113.14:2".
-type path struct {
-	engine, class string
-	local, remote netip.AddrPort
-}
-
-func readPath(s string) (p path, ok bool) {
-	words := strings.Fields(s)
-	if len(words) < 2 {
-		return p, false
-	}
-	p.engine = words[0]
-	if len(words) > 2 {
-		p.class = words[1]
-	}
-	local, remote, ok := strings.Cut(words[len(words)-1], "→")
-	if !ok {
-		return p, false
-	}
-	var errs [2]error
-	p.local, errs[0] = netip.ParseAddrPort(local)
-	p.remote, errs[1] = netip.ParseAddrPort(remote)
-	return p, errs[0] == nil && errs[1] == nil
 }
 
 // hostAddr is the interface's address that a side told; of the path if that is

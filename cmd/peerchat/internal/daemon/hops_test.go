@@ -21,6 +21,23 @@ func candidates(s string) (out []ice.CandidateReport) {
 	return out
 }
 
+// pathTold reads "udp host 10.0.0.2:1→10.0.0.3:2", with the class left out perhaps.
+func pathTold(t *testing.T, s, relay string) peerlink.Path {
+	words := strings.Fields(s)
+	local, remote, ok := strings.Cut(words[len(words)-1], "→")
+	if !ok {
+		return peerlink.Path{Engine: words[0], Detail: strings.Join(words[1:], " ")}
+	}
+	p := peerlink.Path{Engine: words[0], Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Relay: relay}
+	if len(words) == 3 {
+		p.Class = words[1]
+	}
+	if p.String() != s {
+		t.Fatalf("%q is read as %q", s, p)
+	}
+	return p
+}
+
 func TestThePathIsThatOfTheLink(t *testing.T) {
 	const (
 		home   = "udp host 10.0.0.2:1000, udp srflx 203.0.113.13:2000"
@@ -41,8 +58,9 @@ func TestThePathIsThatOfTheLink(t *testing.T) {
 		"their relay":     {"ice", "udp relay 10.0.0.2:1000→203.0.113.10:9", "relay", home, office, "", []string{"here 10.0.0.2:1000 udp", "nat 203.0.113.13 udp", "relay 203.0.113.10:9 udp", "nat 203.0.113.14 udp", "there bob 192.168.7.7:1000 "}},
 		"not remembered":  {"ice", "udp srflx 10.0.0.2:1000→203.0.113.14:3000", "", "", "", "", []string{"here 10.0.0.2:1000 udp", "there bob 203.0.113.14:3000 "}},
 	} {
-		l := peerlink.Connection{Peer: identity.Peer{Name: "bob"}, Carrier: c.carrier, Path: c.path}
-		r := ice.Report{Way: c.way, Path: c.path, Local: candidates(c.local), Remote: candidates(c.remote), Relay: c.relay}
+		path := pathTold(t, c.path, c.relay)
+		l := peerlink.Connection{Peer: identity.Peer{Name: "bob"}, Carrier: c.carrier, Path: path}
+		r := ice.Report{Way: c.way, Path: path, Local: candidates(c.local), Remote: candidates(c.remote), Relay: c.relay}
 		var got []string
 		for _, h := range hopsOf(l, r) {
 			got = append(got, strings.Join(strings.Fields(h.Kind+" "+h.Name+" "+h.Addr+" "+h.By), " "))
@@ -57,7 +75,8 @@ func TestThePathIsThatOfTheLink(t *testing.T) {
 }
 
 func TestAPathWithoutAddressesIsShort(t *testing.T) {
-	for _, path := range []string{"", "x", "udp relay", "udp relay nonsense→more", "tcp :1→:2"} {
+	one := netip.MustParseAddrPort("10.0.0.2:1")
+	for _, path := range []peerlink.Path{{}, {Engine: "x"}, {Engine: "udp", Class: "relay"}, {Engine: "udp", Class: "relay", Detail: "nonsense→more"}, {Engine: "tcp", Local: one}, {Engine: "tcp", Remote: one}} {
 		l := peerlink.Connection{Carrier: "adopted", Path: path}
 		if got := hopsOf(l, ice.Report{Path: path}); len(got) != 2 || got[0].Kind != HopHere || got[1].Kind != HopThere || got[1].Name == "" {
 			t.Errorf("%q: %+v", path, got)

@@ -71,7 +71,7 @@ func totals(m peerlink.Metrics) control.Totals {
 func (d *Daemon) link(c peerlink.Connection) control.Link {
 	l := control.Link{
 		ID: c.ID.String(), Peer: control.DeviceOf(c.Peer), Contact: d.contacts.nameOf(c.Peer.Device),
-		Carrier: c.Carrier, Path: c.Path, Direction: c.Direction.String(),
+		Carrier: c.Carrier, Path: c.Path.String(), Direction: c.Direction.String(),
 		Created: c.Created, LastActivity: c.LastActivity, RTT: c.RTT,
 		BytesSent: c.BytesSent, BytesReceived: c.BytesReceived, FramesReceived: c.FramesReceived,
 		Unread: c.Unread, Stalls: c.Stalls, Opened: c.Opened, Channels: []control.Open{},
