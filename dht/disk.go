@@ -55,11 +55,12 @@ func openDisk(dir string, values *store, log *slog.Logger) (*disk, error) {
 		return nil, fmt.Errorf("dht: another node runs with data folder %s: stop it, or give this one a folder of its own", dir)
 	}
 	path := filepath.Join(dir, recordsFile)
-	var read, left int
+	var read int
+	over := make(map[datastore.Key]bool) // and what has another name than the library's
 	j, damage, err := journal.Open(path, journal.Config{MaxSize: maxDiskBytes}, func(key string, value []byte) {
 		read++
 		if !values.restore(datastore.RawKey(key), value) {
-			left++
+			over[datastore.RawKey(key)] = true
 		}
 	})
 	if err != nil {
@@ -68,9 +69,9 @@ func openDisk(dir string, values *store, log *slog.Logger) (*disk, error) {
 	if s := damage.String(); s != "" {
 		log.Warn("dht: stored records: "+s, "file", path)
 	}
-	log.Debug("dht: records read", "file", path, "records", read, "over", left)
+	log.Debug("dht: records read", "file", path, "records", read, "over", len(over))
 	values.mu.Lock()
-	values.changed = make(map[datastore.Key]bool)
+	values.changed = over // the next flush deletes them
 	values.mu.Unlock()
 	d.j = j
 	return d, nil

@@ -103,9 +103,12 @@ func TestRecordsThatAreOverOrForeignAreNotReadBack(t *testing.T) {
 	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
-	again, _ := reopen(t, dir, nil)
+	again, d := reopen(t, dir, nil)
 	if _, err := again.Get(ctx, dsKey(kg)); err != nil || len(again.records) != 1 {
 		t.Errorf("%d records, %v", len(again.records), err)
+	}
+	if d.flush(); d.j.Len() != 1 {
+		t.Errorf("%d entries are left in the file, want the good one", d.j.Len())
 	}
 }
 

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -172,10 +171,10 @@ func newKad(cfg Config, h host.Host, values *store, g *guard) (*kad.IpfsDHT, err
 	case Auto:
 		mode = kad.ModeAuto
 	}
-	// The DHT keeps the context for its whole life, which Close ends.
-	d, err := kad.New(context.Background(), h, kad.Mode(mode), kad.ProtocolPrefix(protocolPrefix),
-		kad.Validator(validators()), kad.Datastore(values), kad.MaxRecordAge(maxRecordLife),
-		kad.DisableProviders(), kad.ProviderStore(noProviders{}), kad.OnRequestHook(g.check))
+	// The store deletes what is over itself, by what the records say.
+	d, err := kad.New(h, kad.Mode(mode), kad.ProtocolPrefix(protocolPrefix),
+		kad.Validator(validators()), kad.Datastore(values), kad.MaxRecordAge(maxRecordLife), kad.ValueGCInterval(0),
+		kad.DisableProviders(), kad.OnRequestHook(g.check))
 	if err != nil {
 		return nil, fmt.Errorf("dht: start Kademlia: %w", err)
 	}

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"bytes"
 	"context"
 	"encoding/base32"
 	"errors"
@@ -237,33 +236,19 @@ func (s *store) sweep(now time.Time) {
 	}
 }
 
-// storeKey is the library's name of a DHT key: its base32.
+// storeKey is the library's name of a DHT key: its namespace and its base32.
 func storeKey(key []byte) datastore.Key {
-	return datastore.NewKey(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(key))
+	namespace, _, _ := record.SplitKey(string(key))
+	return datastore.NewKey(namespace + "/" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(key))
 }
 
-// position is where a record lies in the key space. What has no such name lies
-// nowhere near.
+// position is where a record lies in the key space. A record whose key has no
+// such name lies nowhere near.
 func position(key datastore.Key) kbucket.ID {
-	name := bytes.TrimPrefix(key.Bytes(), []byte("/"))
-	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(string(name))
+	name := key.BaseNamespace()
+	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(name)
 	if err != nil {
-		raw = name
+		raw = []byte(name)
 	}
 	return kbucket.ConvertKey(string(raw))
 }
-
-// noProviders takes the place of the library's provider store, whose goroutine
-// and cache a network without providers does not need.
-type noProviders struct{}
-
-// AddProvider implements records.ProviderStore.
-func (noProviders) AddProvider(context.Context, []byte, peer.AddrInfo) error {
-	return errors.New("dht: this network has no providers")
-}
-
-// GetProviders implements records.ProviderStore.
-func (noProviders) GetProviders(context.Context, []byte) ([]peer.AddrInfo, error) { return nil, nil }
-
-// Close implements io.Closer.
-func (noProviders) Close() error { return nil }

@@ -6,17 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
 	kbucket "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // dsKey names a DHT key as the library does.
 func dsKey(key string) datastore.Key {
-	return datastore.NewKey(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(key)))
+	return datastore.NewKey(strings.Split(key, "/")[1] + "/" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(key)))
+}
+
+// The writer of a record is noted under the name that the library will put it by.
+// go-libp2p-kad-dht v0.42 (records/value_store.go, valueDsKey) has the namespace in
+// that name, v0.41 had not; with another name every record would be nobody's, and
+// no quota would count it.
+func TestLibraryNamesRecordsAsTheStoreDoes(t *testing.T) {
+	s := newStore()
+	s.place("me")
+	key, env := enveloped(t, newIdentity(t, "alice"), 1, time.Now())
+	writer := origin{peer: "writer"}
+	s.writing([]byte(key), writer)
+	if err := records.NewValueStore(s, validators(), maxRecordLife).Put(t.Context(), key, envelopeOf(env)); err != nil {
+		t.Fatal(err)
+	}
+	r, ok := s.records[storeKey([]byte(key))]
+	if !ok || r.writer != writer || !slices.Equal(r.at, kbucket.ConvertKey(key)) {
+		t.Errorf("%+v, %v", r, ok)
+	}
 }
 
 func TestStoreForgetsWhatIsOver(t *testing.T) {
