@@ -11,6 +11,7 @@ import (
 	pion "github.com/pion/ice/v3"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // udpSession is a negotiation's agent, or the wish for one.
@@ -196,7 +197,7 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 		target += " through the relay " + at.relay.addr.String()
 	}
 	s.n.worked(engineUDP, target)
-	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
+	for pauses := pause.Backoff(redialPause, maxRedialPause); ; {
 		lost := make(chan struct{})
 		s.n.addPath(&path{
 			engine: engineUDP,
@@ -219,7 +220,7 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 		case <-lost:
 		case <-ctx.Done():
 		}
-		if !wait(ctx, pause) {
+		if pause.For(ctx, pauses.NextBackOff()) != nil {
 			return
 		}
 	}

@@ -35,7 +35,7 @@ func newBase(e *udpEngine, conn net.PacketConn, r *relay) (*base, error) {
 // run takes packets and connections until the base or the Transport is closed;
 // done tells when that is over.
 func (b *base) run(done func()) bool {
-	return b.e.t.spawn(func(ctx context.Context) {
+	return b.e.t.board.Go(func(ctx context.Context) {
 		defer done()
 		stop := context.AfterFunc(ctx, func() { _ = b.ln.Close() })
 		defer stop()
@@ -77,7 +77,7 @@ func (b *base) accept(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		if !b.e.t.spawn(func(ctx context.Context) { b.e.serve(ctx, b, conn) }) {
+		if !b.e.t.board.Go(func(ctx context.Context) { b.e.serve(ctx, b, conn) }) {
 			conn.CloseWithError(codeGone, "")
 		}
 	}

@@ -1,12 +1,11 @@
 package ice
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"testing"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/route"
 )
 
@@ -16,17 +15,13 @@ import (
 func TestOneRelayIsTakenRatherThanTwo(t *testing.T) {
 	engines := []string{engineTCP, engineUDP}
 	tr := &Transport{cfg: Config{Engines: engines}}
-	n := newNegotiation(t.Context(), controlling, newRequestID(), identity.DeviceID{1})
+	n := newNegotiation(t.Context(), controlling, calls.NewID(), identity.DeviceID{1})
 	defer n.end()
-	c := call{t: tr, n: n, order: classes(engines), heard: true}
+	c := call{t: tr, n: n, order: classes(engines)}
 	var taken []string
 	add := func(name, relay string, remote netip.AddrPort, class class) {
 		n.addPath(&path{
 			engine: engineUDP, desc: route.Path{Detail: name}, relay: relay, remote: remote, class: class, drop: func() {},
-			take: func(context.Context) (net.Conn, identity.Peer, error) {
-				taken = append(taken, name)
-				return nil, identity.Peer{}, errTest
-			},
 		})
 	}
 	at := netip.MustParseAddrPort("192.0.2.1:3478")
@@ -37,8 +32,11 @@ func TestOneRelayIsTakenRatherThanTwo(t *testing.T) {
 		patient, direct bool
 		want            int
 	}{{true, true, 0}, {false, true, 0}, {true, false, 1}, {true, false, 1}, {false, false, 2}} {
-		if conn, _, err := c.take(step.patient, step.direct); conn != nil || err != nil || len(taken) != step.want {
-			t.Errorf("patient %v, direct %v: took %q, %v", step.patient, step.direct, taken, err)
+		if p := c.best(step.patient, step.direct); p != nil {
+			taken = append(taken, p.desc.Detail)
+		}
+		if len(taken) != step.want {
+			t.Errorf("patient %v, direct %v: took %q", step.patient, step.direct, taken)
 		}
 	}
 	if len(taken) != 2 || taken[0] != "one" || taken[1] != "two" {

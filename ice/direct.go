@@ -2,12 +2,12 @@ package ice
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/route"
 )
 
@@ -23,9 +23,6 @@ const (
 	// this one works, and the device's listener knows nothing of negotiations.
 	directDelay = 100 * time.Millisecond
 )
-
-// errWithdrawn: the caller has what it wanted.
-var errWithdrawn = errors.New("the caller has withdrawn")
 
 // directCandidates are the addresses of Config.Direct.
 func (t *Transport) directCandidates(own []netip.Addr) (out []candidate) {
@@ -51,10 +48,10 @@ func (t *Transport) directCandidates(own []netip.Addr) (out []candidate) {
 // pursueDirect dials such a candidate, on the calling side, until the negotiation
 // ends.
 func (e *tcpEngine) pursueDirect(ctx context.Context, n *negotiation, c candidate) {
-	if n.role != controlling || !wait(ctx, directDelay) {
+	if n.role != controlling || pause.For(ctx, directDelay) != nil {
 		return
 	}
-	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
+	for pauses := pause.Backoff(redialPause, maxRedialPause); ; {
 		d := net.Dialer{Timeout: dialTimeout}
 		conn, err := d.DialContext(ctx, "tcp", c.addr.String())
 		if err != nil {
@@ -65,7 +62,7 @@ func (e *tcpEngine) pursueDirect(ctx context.Context, n *negotiation, c candidat
 			case <-ctx.Done():
 			}
 		}
-		if !wait(ctx, pause) {
+		if pause.For(ctx, pauses.NextBackOff()) != nil {
 			return
 		}
 	}
@@ -95,20 +92,4 @@ func (e *tcpEngine) reachedDirect(n *negotiation, conn *net.TCPConn, c candidate
 		},
 	})
 	return lost
-}
-
-// withdraw tells the device, once, that a negotiation is over.
-func (t *Transport) withdraw(n *negotiation) {
-	b, err := (&message{kind: kindRefuse, id: n.id, reason: errWithdrawn.Error()}).encode()
-	if err != nil {
-		t.log.Error("ice: withdraw", "err", err)
-		return
-	}
-	t.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
-		defer cancel()
-		if err := t.cfg.Signaller.Send(ctx, n.peer, b); err != nil {
-			t.log.Debug("ice: withdraw", "peer", n.peer, "err", err)
-		}
-	})
 }

@@ -25,7 +25,7 @@ func TestAnOpenPortOfTLSIsReachedByTheDevicesId(t *testing.T) {
 	}
 	defer ln.Close()
 	at := netip.MustParseAddrPort(ln.Addrs()[0].String())
-	box := x.join(id)
+	box := x.Join(id)
 	b, err := New(Config{
 		Identity: id, Signaller: box, Loopback: true, Addresses: onLoopback,
 		Direct: func() []netip.AddrPort { return []netip.AddrPort{at} },
@@ -47,7 +47,7 @@ func TestAnOpenPortOfTLSIsReachedByTheDevicesId(t *testing.T) {
 			m.tcp.candidates = append(m.tcp.candidates, open...)
 		}
 	})
-	a.box.alter, box.alter = only, only
+	a.box.Alter, box.Alter = only, only
 	type result struct {
 		conn net.Conn
 		peer identity.Peer
@@ -76,7 +76,7 @@ func TestAnOpenPortOfTLSIsReachedByTheDevicesId(t *testing.T) {
 		t.Errorf("path %q", p)
 	}
 	exchangeBytes(t, conn, there.conn, 1<<16)
-	waitFor(t, func() bool { return b.Stats().Incoming == 0 }) // long before its time-out
+	waitFor(t, (&device{Transport: b}).idle) // long before its time-out
 	if left := time.Until(deadlineOf(ctx)); left < 20*time.Second-defaultTimeout {
 		t.Errorf("the device waited on, %v are left", left)
 	}
@@ -121,29 +121,4 @@ func TestDirectCandidatesAreFiltered(t *testing.T) {
 	if got := many.directCandidates(own); len(got) != maxDirect {
 		t.Errorf("%d are told", len(got))
 	}
-}
-
-// A caller that withdraws ends its own negotiation, and nobody else's.
-// fault: E3
-func TestOnlyTheCallerWithdraws(t *testing.T) {
-	x := newExchange()
-	b := x.newDevice(t, "b")
-	caller, other := newIdentity(t, "caller"), newIdentity(t, "other")
-	x.join(caller)
-	offer := &message{kind: kindOffer, id: newRequestID(), tcp: &tcpPart{key: checkKey{1}}}
-	n, err := b.admit(caller.Peer(), offer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go b.serve(n, caller.Peer(), offer)
-	gone, err := (&message{kind: kindRefuse, id: offer.id}).encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.handle(other.Peer(), gone)
-	if n.ctx.Err() != nil {
-		t.Error("somebody else has ended the negotiation")
-	}
-	b.handle(caller.Peer(), gone)
-	waitFor(t, func() bool { return b.Stats().Incoming == 0 })
 }

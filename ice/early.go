@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"peerlink/internal/pause"
 )
 
 // earlyGap is how far a handshake follows the first check to an address: the
@@ -39,7 +41,7 @@ func (s *udpSession) dialEarly(w checkedWay) {
 // runEarly makes the connection and, unless a path takes it, ends it with the
 // negotiation.
 func (s *udpSession) runEarly(ctx context.Context, d *earlyDial) {
-	if !wait(ctx, earlyGap) {
+	if pause.For(ctx, earlyGap) != nil {
 		close(d.done)
 		return
 	}

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"peerlink/internal/calls"
+	"peerlink/internal/escape"
 	"peerlink/internal/packed"
 )
 
@@ -49,45 +50,26 @@ const (
 	maxMessageKey = 32
 )
 
-type kind uint8
+// firstKind is how an offer is numbered.
+const firstKind = 1
 
-const (
-	kindOffer  kind = 1
-	kindAnswer kind = 2
-	kindRefuse kind = 3
-	kindMore   kind = 4
-)
-
-// String names the kind.
-func (k kind) String() string {
-	switch k {
-	case kindOffer:
-		return "offer"
-	case kindAnswer:
-		return "answer"
-	case kindRefuse:
-		return "refuse"
-	case kindMore:
-		return "more candidates"
-	default:
-		return fmt.Sprintf("kind %d", uint8(k))
-	}
-}
-
-// requestID names one negotiation. It is random, so who knows it was told.
-type requestID [16]byte
+// requestID names one negotiation.
+type requestID = calls.ID
 
 // checkKey is the secret that both sides of a TCP check must know.
 type checkKey [32]byte
 
 // message is an offer, an answer or a refusal.
 type message struct {
-	kind   kind
+	kind   calls.Kind
 	id     requestID
 	reason string
 	tcp    *tcpPart
 	udp    *udpPart
 }
+
+// Head returns what all calls have.
+func (m *message) Head() calls.Head { return calls.Head{Kind: m.kind, ID: m.id, Reason: m.reason} }
 
 type tcpPart struct {
 	key        checkKey // of offers; zero in answers
@@ -138,10 +120,10 @@ type wireUDP struct {
 // encode writes the message. It cannot grow past maxMessage: 32 candidates of
 // at most 64 bytes and the fields above take less than 3 KiB.
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{Kind: uint8(m.kind), ID: m.id[:], Reason: cutText(m.reason, maxReason)}
+	w := wireMessage{Kind: firstKind + uint8(m.kind), ID: m.id[:], Reason: escape.Cap(m.reason, maxReason)}
 	if m.tcp != nil {
 		w.TCP = &wireTCP{Candidates: encodeCandidates(m.tcp.candidates)}
-		if m.kind == kindOffer {
+		if m.kind == calls.Offer {
 			w.TCP.Key = m.tcp.key[:]
 		}
 	}
@@ -165,15 +147,6 @@ func encodeCandidates(cs []candidate) [][]any {
 	return out
 }
 
-// cutText cuts s to at most n bytes of valid UTF-8.
-func cutText(s string, n int) string {
-	s = strings.ToValidUTF8(s, "�")
-	for len(s) > n || !utf8.ValidString(s) {
-		s = s[:min(n, len(s)-1)]
-	}
-	return s
-}
-
 // decode reads what a peer sent. It keeps loopback candidates only where
 // loopback says so.
 func decode(b []byte, loopback bool) (*message, error) {
@@ -190,9 +163,9 @@ func decode(b []byte, loopback bool) (*message, error) {
 		return nil, errors.New("ice: signal without a kind or a request id")
 	case d.r.Len() > 0:
 		return nil, fmt.Errorf("ice: %d bytes after the signal", d.r.Len())
-	case m.kind == kindOffer && m.tcp != nil && m.tcp.key == checkKey{}:
+	case m.kind == calls.Offer && m.tcp != nil && m.tcp.key == checkKey{}:
 		return nil, errors.New("ice: offer of TCP without a check key")
-	case m.kind != kindMore && m.udp != nil && m.udp.ufrag == "":
+	case m.kind != calls.More && m.udp != nil && m.udp.ufrag == "":
 		return nil, fmt.Errorf("ice: %s with UDP, but without ICE credentials", m.kind)
 	}
 	return m, nil
@@ -231,7 +204,7 @@ func (d *decoder) messageField(m *message, key string) (err error) {
 	case "k":
 		var k uint64
 		k, err = d.r.Uint(255)
-		m.kind = kind(k)
+		m.kind = calls.Kind(k - firstKind)
 	case "i":
 		err = d.exactly(m.id[:])
 	case "r":

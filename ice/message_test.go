@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"peerlink/internal/calls"
 )
 
 func sampleOffer() *message {
-	m := &message{kind: kindOffer}
+	m := &message{kind: calls.Offer}
 	for i := range m.id {
 		m.id[i] = byte(i)
 	}
@@ -41,7 +43,7 @@ const (
 
 func TestMessagesHaveTheDocumentedBytes(t *testing.T) {
 	offer := sampleOffer()
-	refusal := &message{kind: kindRefuse, id: offer.id, reason: "busy"}
+	refusal := &message{kind: calls.Refusal, id: offer.id, reason: "busy"}
 	for want, m := range map[string]*message{goldenOffer: offer, goldenRefusal: refusal} {
 		b, err := m.encode()
 		if err != nil {
@@ -59,7 +61,7 @@ func TestMessagesHaveTheDocumentedBytes(t *testing.T) {
 
 func TestAnAnswerNeverCarriesTheKey(t *testing.T) {
 	m := sampleOffer()
-	m.kind = kindAnswer
+	m.kind = calls.Answer
 	b, err := m.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +132,7 @@ func TestUnknownKeysKindsAndElementsArePassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.kind != 9 || len(m.tcp.candidates) != 1 || m.udp != nil {
+	if m.kind+firstKind != 9 || len(m.tcp.candidates) != 1 || m.udp != nil {
 		t.Errorf("read %+v", m)
 	}
 }

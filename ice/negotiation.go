@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/route"
 )
 
@@ -54,10 +56,8 @@ type negotiation struct {
 	began time.Time
 	own   []netip.Addr // addresses of this machine, as they were at the beginning
 
-	answerc chan *message // the one answer or refusal; holds 1
-	notify  chan struct{} // a path was added, or has become better; holds 1
-	again   chan struct{} // the offer came once more (controlled); holds 1
-	settled chan struct{} // closed when a stream was delivered (controlled)
+	notify     chan struct{}  // a path was added, or has become better; holds 1
+	deliveredc chan delivered // of the path that has won (controlled); holds 1
 
 	mu       sync.Mutex
 	ended    bool
@@ -66,7 +66,6 @@ type negotiation struct {
 	early    map[string][]candidate // what came before the engines were started
 	told     map[string][]candidate // to the peer
 	trickled int                    // signals with further candidates
-	answered bool
 	won      bool
 	paths    []*path
 	attempts []attempt
@@ -78,13 +77,11 @@ var errEnded = errors.New("the negotiation is over")
 func newNegotiation(ctx context.Context, r role, id requestID, peer identity.DeviceID) *negotiation {
 	n := &negotiation{
 		role: r, id: id, peer: peer, began: time.Now(),
-		answerc: make(chan *message, 1),
-		notify:  make(chan struct{}, 1),
-		again:   make(chan struct{}, 1),
-		settled: make(chan struct{}),
-		remote:  make(map[string][]candidate),
-		early:   make(map[string][]candidate),
-		told:    make(map[string][]candidate),
+		notify:     make(chan struct{}, 1),
+		deliveredc: make(chan delivered, 1),
+		remote:     make(map[string][]candidate),
+		early:      make(map[string][]candidate),
+		told:       make(map[string][]candidate),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(ctx)
 	return n
@@ -148,7 +145,7 @@ func (n *negotiation) pause(d time.Duration) <-chan struct{} {
 	over := make(chan struct{})
 	n.spawn(func(ctx context.Context) {
 		for ; d > 0; d -= patienceStep {
-			if !wait(ctx, min(d, patienceStep)) {
+			if pause.For(ctx, min(d, patienceStep)) != nil {
 				return
 			}
 		}
@@ -173,18 +170,6 @@ func (n *negotiation) takePath(order []class, ready func(*path) bool) *path {
 	return nil
 }
 
-// answer hands the caller the device's answer. Only the first counts.
-func (n *negotiation) answer(m *message) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ended || n.answered {
-		return false
-	}
-	n.answered = true
-	n.answerc <- m
-	return true
-}
-
 // win settles the controlled side on one stream; it returns false for any
 // further one.
 func (n *negotiation) win() bool {
@@ -194,7 +179,6 @@ func (n *negotiation) win() bool {
 		return false
 	}
 	n.won = true
-	close(n.settled)
 	return true
 }
 
@@ -231,15 +215,16 @@ func (n *negotiation) trying(engine, target string, cause error) {
 	}
 }
 
-// failure is the error of a negotiation whose context has ended.
-func (n *negotiation) failure(stage string) error {
-	cause := context.Cause(n.ctx)
+// tale lists what was tried and did not work, for the error of a negotiation whose
+// context has ended. It is empty if nothing was.
+func (n *negotiation) tale() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	e := &noPathError{peer: n.peer, stage: stage, took: time.Since(n.began), attempts: slices.Clone(n.attempts), cause: cause}
-	if errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
-		// Somebody changed his mind, so nothing is known about paths.
-		return fmt.Errorf("ice: dial %s given up: %s: %w", n.peer.Short(), stage, cause)
+	var b strings.Builder
+	for _, a := range n.attempts {
+		if a.cause != nil {
+			fmt.Fprintf(&b, "; %s %s (%d×): %v", a.engine, a.target, a.times, a.cause)
+		}
 	}
-	return e
+	return strings.Replace(b.String(), "; ", "tried ", 1)
 }

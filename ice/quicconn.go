@@ -164,7 +164,7 @@ func (c *quicConn) Close() error {
 		}
 		c.writing.Unlock()
 		c.satisfied()
-		if !c.t.spawn(c.linger) {
+		if !c.t.board.Go(c.linger) {
 			c.conn.CloseWithError(codeGone, "")
 		}
 	})

@@ -32,7 +32,7 @@ func (t *Transport) reflect() {
 		for _, s := range t.servers {
 			for _, network := range e.reflectsOver() {
 				if s.asks(e.name()) {
-					t.spawn(func(ctx context.Context) { t.reflectFrom(ctx, e, s, network) })
+					t.board.Go(func(ctx context.Context) { t.reflectFrom(ctx, e, s, network) })
 				}
 			}
 		}
@@ -46,7 +46,7 @@ func (t *Transport) mapPorts() {
 	}
 	const router = "router"
 	for _, e := range t.engines {
-		t.spawn(func(ctx context.Context) {
+		t.board.Go(func(ctx context.Context) {
 			portmap.Keep(ctx, portmap.Config{Changed: t.networkChanged}, e.name(), e.localPort(), func(a netip.AddrPort, err error) {
 				t.said(e.name(), router, err)
 				if err != nil {

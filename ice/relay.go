@@ -12,6 +12,8 @@ import (
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
+
+	"peerlink/internal/pause"
 )
 
 const (
@@ -72,7 +74,7 @@ func (r *relays) serve(ctx context.Context) {
 	r.mu.Lock()
 	have := r.cur != nil
 	r.mu.Unlock()
-	if !have && !wait(ctx, headStart) {
+	if !have && pause.For(ctx, headStart) != nil {
 		return
 	}
 	r.mu.Lock()
@@ -92,7 +94,7 @@ func (r *relays) allocateLocked() {
 	if r.closed || r.allocating || r.cur != nil || r.wanted == 0 || time.Since(r.failed) < relayPause {
 		return
 	}
-	r.allocating = r.e.t.spawn(func(ctx context.Context) {
+	r.allocating = r.e.t.board.Go(func(ctx context.Context) {
 		n, err := r.allocate(ctx)
 		r.mu.Lock()
 		r.allocating = false

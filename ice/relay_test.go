@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	turnserver "peerlink/internal/relay"
 	"peerlink/internal/route"
 )
@@ -168,7 +169,7 @@ func TestALocalCallAsksForNoRelay(t *testing.T) {
 	if strings.Contains(pathOf(ca), "relay") {
 		t.Errorf("path %q", pathOf(ca))
 	}
-	waitFor(t, func() bool { return a.Stats().Outgoing == 0 && b.Stats().Incoming == 0 })
+	waitFor(t, func() bool { return a.idle() && b.idle() })
 	if n := s.Allocations(); n > 0 && time.Since(start) < headStart {
 		t.Errorf("%d allocations", n)
 	}
@@ -252,13 +253,13 @@ func TestCandidatesThatComeLaterAreTrickledAndUsed(t *testing.T) {
 			a, b := x.newDevice(t, "a", engines(engine)), x.newDevice(t, "b", engines(engine))
 			var more atomic.Int32
 			hide := rewrite(func(m *message) {
-				if m.kind == kindMore {
+				if m.kind == calls.More {
 					more.Add(1)
 					return
 				}
 				unreachable(m)
 			})
-			a.box.alter, b.box.alter = hide, hide
+			a.box.Alter, b.box.Alter = hide, hide
 			asked := make(chan struct{}, 1)
 			b.Decide(func(context.Context, identity.Peer) error { asked <- struct{}{}; return nil })
 			go func() {
@@ -332,39 +333,23 @@ func TestServersTellBothEngines(t *testing.T) {
 	}
 }
 
-// A flood of further candidates is bounded, and those of strangers ignored.
+// A flood of further candidates is bounded.
 // fault: E2, E8
 func TestFurtherCandidatesAreBounded(t *testing.T) {
-	x := newExchange()
-	a, b := x.newDevice(t, "a"), x.newDevice(t, "b")
-	n, err := a.begin(t.Context(), b.id.DeviceID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.finish(n)
-	signal := func(from int) []byte {
-		m := &message{kind: kindMore, id: n.id, udp: &udpPart{}}
-		for i := range candidatesPerEngine {
-			m.udp.candidates = append(m.udp.candidates, candidate{srflxCandidate, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(from+i))})
-		}
-		out, err := m.encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	a.handle(newIdentity(t, "mallory").Peer(), signal(1))
-	if len(n.remote[engineUDP]) != 0 {
-		t.Error("taken from a stranger")
-	}
+	n := newNegotiation(t.Context(), controlled, calls.NewID(), newIdentity(t, "b").DeviceID())
+	defer n.end()
+	taken := 0
 	for i := range 4 * maxTrickles {
-		a.handle(b.id.Peer(), signal(100+100*i))
+		m := &message{kind: calls.More, id: n.id, udp: &udpPart{}}
+		for j := range candidatesPerEngine {
+			m.udp.candidates = append(m.udp.candidates, candidate{srflxCandidate, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(100+100*i+j))})
+		}
+		if n.More(m) {
+			taken++
+		}
 	}
-	if got := len(n.remote[engineUDP]); got != candidatesPerEngine {
-		t.Errorf("%d candidates are kept", got)
-	}
-	if got := a.Stats().SignalsIgnored; got != 1+3*maxTrickles {
-		t.Errorf("%d signals ignored", got)
+	if got := len(n.remote[engineUDP]); got != candidatesPerEngine || taken != maxTrickles {
+		t.Errorf("%d candidates of %d signals are kept", got, taken)
 	}
 }
 
@@ -375,20 +360,20 @@ func TestFurtherCandidatesThatOvertakeTheOfferAreUsed(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "a", engines(engineUDP)), x.newDevice(t, "b", engines(engineUDP))
 	var first atomic.Bool
-	a.box.alter = func(to identity.DeviceID, msg []byte) ([]byte, error) {
+	a.box.Alter = func(to identity.DeviceID, msg []byte) ([]byte, error) {
 		m, err := decode(msg, true)
-		if err != nil || m.kind != kindOffer || !first.CompareAndSwap(false, true) {
+		if err != nil || m.kind != calls.Offer || !first.CompareAndSwap(false, true) {
 			return nil, err // nothing else reaches b
 		}
-		more, err := (&message{kind: kindMore, id: m.id, udp: &udpPart{candidates: m.udp.candidates}}).encode()
+		more, err := (&message{kind: calls.More, id: m.id, udp: &udpPart{candidates: m.udp.candidates}}).encode()
 		if err != nil {
 			return nil, err
 		}
-		b.handle(a.id.Peer(), more)
+		b.board.Handle(a.id.Peer(), more)
 		unreachable(m)
 		return m.encode()
 	}
-	b.box.alter = rewrite(unreachable) // so only b can begin
+	b.box.Alter = rewrite(unreachable) // so only b can begin
 	ca, cb := connect(t, a, b)
 	exchangeBytes(t, ca, cb, 1<<12)
 }

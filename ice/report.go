@@ -83,7 +83,8 @@ func (c *call) report(err error) {
 		return
 	}
 	r := c.n.report(c.t)
-	r.Offered, r.Answered, r.Found = c.n.after(c.offeredAt), c.n.after(c.heardAt), c.n.after(c.foundAt)
+	offered, heard := c.Times()
+	r.Offered, r.Answered, r.Found = c.n.after(offered), c.n.after(heard), c.n.after(c.foundAt)
 	if err != nil {
 		r.Error = err.Error()
 	} else if c.taken != nil {

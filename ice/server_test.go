@@ -75,7 +75,7 @@ func TestSharedSecretsMakeCoturnsPasswords(t *testing.T) {
 func TestTooManyServersAreRefused(t *testing.T) {
 	x := newExchange()
 	id := newIdentity(t, "a")
-	cfg := Config{Identity: id, Signaller: x.join(id)}
+	cfg := Config{Identity: id, Signaller: x.Join(id)}
 	for range maxServers + 1 {
 		cfg.Servers = append(cfg.Servers, Server{URL: "stun:h"})
 	}

@@ -3,75 +3,19 @@ package ice
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/calls/callstest"
 )
 
-// exchange is a small real signaller: messages between devices of one process,
-// in order, each delivered once.
-type exchange struct {
-	mu    sync.Mutex
-	boxes map[identity.DeviceID]*mailbox
-}
+// exchange is a signaller within the process.
+type exchange struct{ *callstest.Exchange }
 
-func newExchange() *exchange { return &exchange{boxes: make(map[identity.DeviceID]*mailbox)} }
-
-type letter struct {
-	from identity.Peer
-	msg  []byte
-}
-
-// mailbox is one device's end of the exchange.
-type mailbox struct {
-	x     *exchange
-	self  identity.Peer
-	inc   chan letter
-	alter func(to identity.DeviceID, msg []byte) ([]byte, error) // nil passes all
-}
-
-func (x *exchange) join(id *identity.Identity) *mailbox {
-	m := &mailbox{x: x, self: id.Peer(), inc: make(chan letter, 1024)}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.boxes[id.DeviceID()] = m
-	return m
-}
-
-func (m *mailbox) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
-	if m.alter != nil {
-		var err error
-		if msg, err = m.alter(to, msg); err != nil || msg == nil {
-			return err
-		}
-	}
-	m.x.mu.Lock()
-	box := m.x.boxes[to]
-	m.x.mu.Unlock()
-	if box == nil {
-		return fmt.Errorf("no mailbox of %s", to.Short())
-	}
-	select {
-	case box.inc <- letter{m.self, msg}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (m *mailbox) Receive(ctx context.Context) (identity.Peer, []byte, error) {
-	select {
-	case l := <-m.inc:
-		return l.from, l.msg, nil
-	case <-ctx.Done():
-		return identity.Peer{}, nil, ctx.Err()
-	}
-}
+func newExchange() *exchange { return &exchange{callstest.New()} }
 
 func newIdentity(t testing.TB, name string) *identity.Identity {
 	t.Helper()
@@ -90,14 +34,14 @@ func onLoopback() ([]netip.Addr, error) {
 type device struct {
 	*Transport
 	id  *identity.Identity
-	box *mailbox
+	box *callstest.Mailbox
 }
 
 // newDevice joins a device to the exchange; change may alter its Config.
 func (x *exchange) newDevice(t testing.TB, name string, change ...func(*Config)) *device {
 	t.Helper()
 	d := &device{id: newIdentity(t, name)}
-	d.box = x.join(d.id)
+	d.box = x.Join(d.id)
 	cfg := Config{Identity: d.id, Signaller: d.box, Loopback: true, Addresses: onLoopback}
 	for _, c := range change {
 		c(&cfg)
@@ -108,6 +52,23 @@ func (x *exchange) newDevice(t testing.TB, name string, change ...func(*Config))
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
+}
+
+// idle reports whether no call runs.
+func (d *device) idle() bool {
+	out, in := d.board.Running()
+	return out+in == 0
+}
+
+// accepted reports whether a stream waits.
+func (d *device) accepted() bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	conn, _, err := d.Accept(ctx)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 func engines(names ...string) func(*Config) { return func(c *Config) { c.Engines = names } }
@@ -172,4 +133,19 @@ func unreachable(m *message) {
 	if m.udp != nil {
 		m.udp.candidates = dead
 	}
+}
+
+// within has f tell how long something took, and again where that was too long: a
+// busy machine adds to it, but not each time.
+func within(t *testing.T, limit time.Duration, f func() time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 5 {
+		d := f()
+		if d <= limit || t.Failed() {
+			return
+		}
+		took = append(took, d)
+	}
+	t.Errorf("took %v, want at most %v", took, limit)
 }

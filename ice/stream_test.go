@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"peerlink/identity"
+	"peerlink/internal/calls/callstest"
 )
 
 func singleEngines(t *testing.T, f func(t *testing.T, name string)) {
@@ -269,22 +270,22 @@ func writeLetter(w io.Writer, from identity.Peer, msg []byte) error {
 	return err
 }
 
-func readLetter(line string) (letter, error) {
+func readLetter(line string) (callstest.Letter, error) {
 	chain, msg, _ := strings.Cut(strings.TrimSpace(line), " ")
 	var der [][]byte
 	for c := range strings.SplitSeq(chain, ",") {
 		b, err := hex.DecodeString(c)
 		if err != nil {
-			return letter{}, err
+			return callstest.Letter{}, err
 		}
 		der = append(der, b)
 	}
 	from, err := identity.VerifyChain(der, time.Now())
 	if err != nil {
-		return letter{}, err
+		return callstest.Letter{}, err
 	}
 	b, err := hex.DecodeString(msg)
-	return letter{from, b}, err
+	return callstest.Letter{From: from, Msg: b}, err
 }
 
 func runAsVictim() bool {
@@ -305,15 +306,15 @@ func victim(engine string) error {
 	if err != nil {
 		return err
 	}
-	box := newExchange().join(id)
-	box.alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
+	box := newExchange().Join(id)
+	box.Alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
 		return nil, writeLetter(os.Stdout, id.Peer(), msg)
 	}
 	go func() {
 		lines := bufio.NewScanner(os.Stdin)
 		for lines.Scan() {
 			if l, err := readLetter(lines.Text()); err == nil {
-				box.inc <- l
+				box.In <- l
 			}
 		}
 		os.Exit(0) // the test is gone
@@ -334,7 +335,7 @@ func victim(engine string) error {
 }
 
 // startVictim starts the process and reads who it is.
-func startVictim(t *testing.T, name string) (*exec.Cmd, io.Writer, *bufio.Reader, letter) {
+func startVictim(t *testing.T, name string) (*exec.Cmd, io.Writer, *bufio.Reader, callstest.Letter) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(slices.Clone(os.Environ()), victimEnv+"="+name)
@@ -374,7 +375,7 @@ func TestAKilledPeerIsNoticedWithinThreeSeconds(t *testing.T) {
 func killed(t *testing.T, name string) time.Duration {
 	cmd, in, lines, first := startVictim(t, name)
 	a := newExchange().newDevice(t, "a", engines(name))
-	a.box.alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
+	a.box.Alter = func(_ identity.DeviceID, msg []byte) ([]byte, error) {
 		return nil, writeLetter(in, a.id.Peer(), msg)
 	}
 	var wg sync.WaitGroup
@@ -387,11 +388,11 @@ func killed(t *testing.T, name string) time.Duration {
 				return
 			}
 			if l, err := readLetter(line); err == nil {
-				a.box.inc <- l
+				a.box.In <- l
 			}
 		}
 	})
-	conn, _, err := a.Dial(limit(t, 20*time.Second), first.from.Device)
+	conn, _, err := a.Dial(limit(t, 20*time.Second), first.From.Device)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/proving"
 	"peerlink/internal/quota"
 	"peerlink/internal/route"
@@ -65,7 +66,7 @@ func newTCPEngine(t *Transport) (*tcpEngine, error) {
 	}
 	addr := ln.Addr().(*net.TCPAddr)
 	e := &tcpEngine{t: t, ln: ln, gate: newGate(), local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
-	t.spawn(e.accept)
+	t.board.Go(e.accept)
 	return e, nil
 }
 
@@ -109,27 +110,27 @@ func (e *tcpEngine) candidates(n *negotiation, addrs []netip.Addr) []candidate {
 
 // accept takes connections until the listener is closed.
 func (e *tcpEngine) accept(ctx context.Context) {
-	pause := acceptPause
+	pauses := pause.Backoff(acceptPause, maxAcceptPause)
 	for {
 		conn, err := e.ln.Accept()
 		switch {
 		case err == nil:
-			pause = acceptPause
+			pauses.Reset()
 			v := e.gate.Admit(conn, time.Now())
 			if v.Out != nil {
 				v.Out.Conn.Close()
 			}
-			if !e.t.spawn(func(ctx context.Context) { e.serve(ctx, v.In) }) {
+			if !e.t.board.Go(func(ctx context.Context) { e.serve(ctx, v.In) }) {
 				conn.Close()
 			}
 		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
 			return
 		default:
-			e.t.log.Warn("ice: accept a connection", "err", err, "again in", pause)
-			if !wait(ctx, pause) {
+			again := pauses.NextBackOff()
+			e.t.log.Warn("ice: accept a connection", "err", err, "again in", again)
+			if pause.For(ctx, again) != nil {
 				return
 			}
-			pause = min(2*pause, maxAcceptPause)
 		}
 	}
 }
@@ -145,7 +146,6 @@ func (e *tcpEngine) serve(ctx context.Context, p *proving.Place) {
 		err = errors.New("dropped for newer connections")
 	}
 	if err != nil {
-		e.t.failed.Add(1)
 		e.t.log.Debug("ice: check failed", "from", p.Conn.RemoteAddr(), "err", err)
 		p.Conn.Close()
 		return
@@ -177,7 +177,7 @@ func (e *tcpEngine) start(n *negotiation, remote *message) { e.more(n, remote.tc
 func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 	n.spawn(func(ctx context.Context) {
 		for i, c := range candidates {
-			if i > 0 && !wait(ctx, dialPacing) {
+			if i > 0 && pause.For(ctx, dialPacing) != nil {
 				return
 			}
 			n.spawn(func(ctx context.Context) {
@@ -196,7 +196,7 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 // side may have dropped it for newer ones, or died and come back.
 func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 	shared := canSharePort
-	for pause := redialPause; ctx.Err() == nil; pause = min(2*pause, maxRedialPause) {
+	for pauses := pause.Backoff(redialPause, maxRedialPause); ctx.Err() == nil; {
 		conn, err := e.dial(ctx, n, c, shared)
 		switch {
 		case err == nil:
@@ -212,7 +212,7 @@ func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 		default:
 			n.tried(engineTCP, c.String(), err)
 		}
-		if !wait(ctx, pause) {
+		if pause.For(ctx, pauses.NextBackOff()) != nil {
 			return
 		}
 	}
@@ -328,7 +328,7 @@ func (e *tcpEngine) await(ctx context.Context, n *negotiation, c *tcpConn) error
 		return err
 	}
 	return e.t.deliver(n, s, s.Peer(), e.t.way(n, addrPort(c.RemoteAddr()), tcpClass), func() error {
-		return bounded(e.t.closing, s, checkTimeout, func() error {
+		return bounded(e.t.board.Context(), s, checkTimeout, func() error {
 			_, err := s.Write([]byte{greeting})
 			return err
 		})

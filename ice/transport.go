@@ -2,7 +2,6 @@ package ice
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,12 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/netwatch"
-	"peerlink/internal/signalling"
 	"peerlink/tlssock"
 )
 
@@ -148,25 +146,6 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Stats counts since New. A stranger can make each of them grow.
-type Stats struct {
-	// SignalsIgnored counts signals that were malformed, answered no running
-	// request, came twice or from another device than was asked.
-	SignalsIgnored uint64
-	// OffersRefused counts offers that were declined, for whatever reason.
-	OffersRefused uint64
-	// ChecksFailed counts accepted connections that did not pass their check.
-	ChecksFailed uint64
-	// Outgoing and Incoming are the negotiations that run now.
-	Outgoing, Incoming int
-}
-
-// accepted is a stream that waits for Accept.
-type accepted struct {
-	conn net.Conn
-	peer identity.Peer
-}
-
 // engine is one way to connect. Its methods are called from any goroutine.
 type engine interface {
 	name() string
@@ -198,29 +177,13 @@ type Transport struct {
 	log     *slog.Logger
 	engines []engine // the preferred one first
 
-	acceptc chan accepted // never blocks: each sender holds one of MaxNegotiations slots
-	deafc   chan struct{} // closed when the signaller has ended
-	closing context.Context
-	cancel  context.CancelCauseFunc
-	refusec chan struct{} // slots for refusals being sent
-
+	board   *calls.Board[*message]
 	servers []server
 	outside outside
 
-	ignored, refused, failed atomic.Uint64
-	decide                   atomic.Pointer[func(context.Context, identity.Peer) error]
-
-	mu       sync.Mutex
-	closed   bool
-	changed  chan struct{}     // closed by NetworkChanged
-	silent   map[string]string // why servers told nothing, by engine and server
-	outgoing map[requestID]*negotiation
-	incoming map[requestID]*negotiation
-	slots    map[identity.DeviceID]int // per caller; total in taken
-	taken    int
-	seen     seenRequests
-	aside    signalling.Aside[requestID, *message] // candidates that came before their offer
-	running  sync.WaitGroup                        // Add only under mu and before closed
+	mu      sync.Mutex
+	changed chan struct{}     // closed by renew
+	silent  map[string]string // why servers told nothing, by engine and server
 }
 
 // New opens the engines' sockets and starts to listen to the signaller. It
@@ -231,18 +194,16 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		cfg:      cfg,
-		tls:      tlssock.Config{Identity: cfg.Identity, Trust: cfg.Trust, HandshakeTimeout: cfg.Timeout},
-		log:      cfg.Logger,
-		acceptc:  make(chan accepted, cfg.MaxNegotiations),
-		deafc:    make(chan struct{}),
-		refusec:  make(chan struct{}, maxRefusals),
-		changed:  make(chan struct{}),
-		silent:   make(map[string]string),
-		outgoing: make(map[requestID]*negotiation),
-		incoming: make(map[requestID]*negotiation),
-		slots:    make(map[identity.DeviceID]int),
+		cfg:     cfg,
+		tls:     tlssock.Config{Identity: cfg.Identity, Trust: cfg.Trust, HandshakeTimeout: cfg.Timeout},
+		log:     cfg.Logger,
+		changed: make(chan struct{}),
+		silent:  make(map[string]string),
 	}
+	t.board = calls.New(calls.Config{
+		Name: "ice", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
+		Most: cfg.MaxNegotiations, Each: cfg.MaxPerPeer, Closed: errClosed, Log: cfg.Logger,
+	}, carrier{t})
 	for _, s := range cfg.Servers {
 		p, err := parseServer(s)
 		if err != nil {
@@ -250,7 +211,6 @@ func New(cfg Config) (*Transport, error) {
 		}
 		t.servers = append(t.servers, p)
 	}
-	t.closing, t.cancel = context.WithCancelCause(context.Background())
 	for _, name := range cfg.Engines {
 		e, err := t.open(name)
 		if err != nil {
@@ -259,8 +219,8 @@ func New(cfg Config) (*Transport, error) {
 		}
 		t.engines = append(t.engines, e)
 	}
-	t.spawn(t.listen)
-	t.spawn(t.watchNetwork)
+	t.board.Listen(cfg.Signaller)
+	t.board.Go(t.watchNetwork)
 	t.reflect()
 	t.mapPorts()
 	return t, nil
@@ -282,76 +242,29 @@ func (t *Transport) Name() string { return "ice" }
 // return when its context ends; until it does, it takes up one of the caller's
 // negotiations. A nil f accepts every offer, as does a new Transport.
 func (t *Transport) Decide(f func(ctx context.Context, peer identity.Peer) error) {
-	if f == nil {
-		t.decide.Store(nil)
-		return
-	}
-	t.decide.Store(&f)
+	t.board.Decide(f)
 }
 
 // Accept returns the next stream that another device has made. It blocks until
 // there is one, ctx ends, or the Transport or its signaller is closed
 // (net.ErrClosed).
 func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
-	if t.closing.Err() != nil {
-		return nil, identity.Peer{}, errClosed
-	}
-	select {
-	case a := <-t.acceptc:
-		t.release(a.peer.Device)
-		return a.conn, a.peer, nil
-	case <-ctx.Done():
-		return nil, identity.Peer{}, fmt.Errorf("ice: accept: %w", context.Cause(ctx))
-	case <-t.closing.Done():
-		return nil, identity.Peer{}, errClosed
-	case <-t.deafc:
-		return nil, identity.Peer{}, fmt.Errorf("ice: the signaller has ended: %w", net.ErrClosed)
-	}
-}
-
-// Stats returns the counters.
-func (t *Transport) Stats() Stats {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return Stats{
-		SignalsIgnored: t.ignored.Load(),
-		OffersRefused:  t.refused.Load(),
-		ChecksFailed:   t.failed.Load(),
-		Outgoing:       len(t.outgoing),
-		Incoming:       len(t.incoming),
-	}
+	return t.board.Accept(ctx)
 }
 
 // Close ends all negotiations, closes the sockets and waits for everything the
 // Transport has started, about two seconds at most. Streams over TCP live on;
 // those over UDP end with it, as they share its socket.
 func (t *Transport) Close() error {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	t.cancel(errClosed)
+	t.board.End()
 	for _, e := range t.engines {
 		e.stop()
 	}
-	t.drain()
-	t.running.Wait()
-	t.drain()
+	t.board.Close()
 	for _, e := range t.engines {
 		e.close()
 	}
 	return nil
-}
-
-// drain closes the streams that nobody has accepted.
-func (t *Transport) drain() {
-	for {
-		select {
-		case a := <-t.acceptc:
-			a.conn.Close()
-		default:
-			return
-		}
-	}
 }
 
 // watchNetwork asks servers again at once when this machine's interfaces have
@@ -388,30 +301,12 @@ func (t *Transport) networkChanged() <-chan struct{} {
 // has tells whether the engine is one of the Transport's.
 func (t *Transport) has(name string) bool { return slices.Contains(t.cfg.Engines, name) }
 
-// spawn runs f until the Transport is closed, which waits for it. It returns
-// false where it has been closed.
-func (t *Transport) spawn(f func(ctx context.Context)) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	t.running.Go(func() { f(t.closing) })
-	return true
-}
-
 // find returns the running negotiation that a check from outside names.
 func (t *Transport) find(h hello) *negotiation {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	side := t.board.Calling(h.id)
 	if h.role == controlling {
-		return t.incoming[h.id]
+		side = t.board.Serving(h.id)
 	}
-	return t.outgoing[h.id]
-}
-
-// newRequestID makes an id that nobody can guess.
-func newRequestID() (id requestID) {
-	rand.Read(id[:])
-	return id
+	n, _ := side.(*negotiation) // nil where there is none
+	return n
 }

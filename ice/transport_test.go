@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/calls/callstest"
 	"peerlink/internal/route"
 	"peerlink/internal/trace"
 )
@@ -84,92 +84,6 @@ func TestDialNotesItsMilestonesInOrder(t *testing.T) {
 	})
 }
 
-// The callee says no, and the caller knows at once and why.
-func TestDialReturnsAtOnceWhenDecideRefuses(t *testing.T) {
-	x := newExchange()
-	a, b := x.newDevice(t, "a"), x.newDevice(t, "b")
-	asked := make(chan identity.Peer, 1)
-	b.Decide(func(_ context.Context, p identity.Peer) error {
-		asked <- p
-		return errTest
-	})
-	within(t, time.Second, func() time.Duration {
-		start := time.Now()
-		_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-		took := time.Since(start)
-		var refused *RefusedError
-		if !errors.As(err, &refused) || refused.Reason != errTest.Error() || refused.Peer != b.id.DeviceID() {
-			t.Fatalf("error %v", err)
-		}
-		if p := <-asked; p.Device != a.id.DeviceID() {
-			t.Errorf("asked about %s", p)
-		}
-		return took
-	})
-	b.Decide(nil)
-	connect(t, a, b)
-}
-
-func TestARefusalsReasonIsBounded(t *testing.T) {
-	x := newExchange()
-	a, b := x.newDevice(t, "a"), x.newDevice(t, "b")
-	b.Decide(func(context.Context, identity.Peer) error { return errors.New(strings.Repeat("ä", 5000)) })
-	_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-	var refused *RefusedError
-	if !errors.As(err, &refused) || refused.Reason != strings.Repeat("ä", maxReason/2) {
-		t.Fatalf("error %v", err)
-	}
-}
-
-// fault: C9
-func TestAPanickingDecisionRefusesAndNothingElse(t *testing.T) {
-	x := newExchange()
-	a, b := x.newDevice(t, "a"), x.newDevice(t, "b")
-	b.Decide(func(context.Context, identity.Peer) error { panic("bug in the program") })
-	_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
-		t.Fatalf("error %v", err)
-	}
-	b.Decide(nil)
-	connect(t, a, b)
-}
-
-// fault: C9
-func TestADecisionThatNeverComesTakesUpOneSlotAndIsRefusedInTime(t *testing.T) {
-	x := newExchange()
-	a := x.newDevice(t, "a")
-	b := x.newDevice(t, "b", func(c *Config) { c.Timeout, c.MaxPerPeer = 2*time.Second, 1 })
-	hold := make(chan struct{})
-	b.Decide(func(context.Context, identity.Peer) error { <-hold; return nil })
-	for _, want := range []string{"no decision", "busy"} {
-		_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-		var refused *RefusedError
-		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, want) {
-			t.Fatalf("error %v, want %s", err, want)
-		}
-	}
-	close(hold)
-	b.Decide(nil)
-	waitFor(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.taken == 0 })
-	connect(t, a, b)
-}
-
-// within has f tell how long something took, and again where that was too long: a
-// busy machine adds to it, but not each time.
-func within(t *testing.T, limit time.Duration, f func() time.Duration) {
-	t.Helper()
-	var took []time.Duration
-	for range 5 {
-		d := f()
-		if d <= limit || t.Failed() {
-			return
-		}
-		took = append(took, d)
-	}
-	t.Errorf("took %v, want at most %v", took, limit)
-}
-
 // waitFor polls a state that has no channel, within 10 s.
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
@@ -181,44 +95,6 @@ func waitFor(t *testing.T, ok func() bool) {
 		case <-tick.C:
 		case <-end:
 			t.Fatal("did not happen within 10 s")
-		}
-	}
-}
-
-func TestABannedCallerIsRefusedAndABannedCalleeNotDialled(t *testing.T) {
-	x := newExchange()
-	var trust identity.Trust
-	a, b := x.newDevice(t, "a"), x.newDevice(t, "b", func(c *Config) { c.Trust = &trust })
-	asked := atomic.Bool{}
-	b.Decide(func(context.Context, identity.Peer) error { asked.Store(true); return nil })
-	trust.Set(a.id.AccountID(), identity.Banned)
-	trust.Set(a.id.DeviceID(), identity.Banned)
-	_, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
-		t.Errorf("dialled by the banned: %v", err)
-	}
-	if _, _, err = b.Dial(limit(t, 20*time.Second), a.id.DeviceID()); !errors.Is(err, identity.ErrNotTrusted) {
-		t.Errorf("dialled the banned: %v", err)
-	}
-	if asked.Load() {
-		t.Error("the program was asked about a banned device")
-	}
-	trust.Set(a.id.DeviceID(), identity.Undecided)
-	if _, _, err = b.Dial(limit(t, 20*time.Second), a.id.DeviceID()); !errors.Is(err, identity.ErrNotTrusted) {
-		t.Errorf("dialled a device of a banned account: %v", err)
-	}
-	trust.Set(a.id.AccountID(), identity.Undecided)
-	connect(t, a, b)
-}
-
-func TestDialRefusesNonsenseWithoutASignal(t *testing.T) {
-	x := newExchange()
-	a := x.newDevice(t, "a")
-	a.box.alter = func(identity.DeviceID, []byte) ([]byte, error) { t.Error("a signal was sent"); return nil, nil }
-	for _, id := range []identity.DeviceID{{}, a.id.DeviceID()} {
-		if _, _, err := a.Dial(limit(t, time.Second), id); err == nil {
-			t.Errorf("dialled %s", id)
 		}
 	}
 }
@@ -274,33 +150,8 @@ func TestManyDialsToOneDeviceAllSucceed(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		waitFor(t, func() bool { s := b.Stats(); return s.Incoming == 0 && a.Stats().Outgoing == 0 })
+		waitFor(t, func() bool { return b.idle() && a.idle() })
 	})
-}
-
-// fault: J3
-func TestDialsBeyondTheBoundAreRefusedAndOthersServed(t *testing.T) {
-	x := newExchange()
-	a, c := x.newDevice(t, "a"), x.newDevice(t, "c")
-	b := x.newDevice(t, "b", func(cfg *Config) { cfg.MaxPerPeer = 2 })
-	ctx := limit(t, 20*time.Second)
-	for range 2 { // nobody accepts: the streams keep their slots
-		conn, _, err := a.Dial(ctx, b.id.DeviceID())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-	}
-	_, _, err := a.Dial(ctx, b.id.DeviceID())
-	var refused *RefusedError
-	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "busy") {
-		t.Fatalf("error %v", err)
-	}
-	conn, _, err := c.Dial(ctx, b.id.DeviceID())
-	if err != nil {
-		t.Fatalf("another device: %v", err)
-	}
-	conn.Close()
 }
 
 // dialStates makes pairs of devices whose dial gets stuck somewhere, and tells
@@ -309,14 +160,12 @@ func dialStates(ready chan struct{}) map[string]func(t *testing.T, x *exchange) 
 	return map[string]func(t *testing.T, x *exchange) (a, b *device){
 		"no answer": func(t *testing.T, x *exchange) (a, b *device) {
 			a, b = x.newDevice(t, "a"), x.newDevice(t, "b")
-			a.box.alter = func(identity.DeviceID, []byte) ([]byte, error) { ready <- struct{}{}; return nil, nil }
+			a.box.Alter = func(identity.DeviceID, []byte) ([]byte, error) { ready <- struct{}{}; return nil, nil }
 			return a, b
 		},
 		"sending the offer": func(t *testing.T, x *exchange) (a, b *device) {
 			a, b = x.newDevice(t, "a"), x.newDevice(t, "b")
-			x.mu.Lock()
-			x.boxes[b.id.DeviceID()] = &mailbox{} // takes nothing
-			x.mu.Unlock()
+			x.Redirect(b.id.DeviceID(), &callstest.Mailbox{}) // takes nothing
 			ready <- struct{}{}
 			return a, b
 		},
@@ -331,8 +180,8 @@ func dialStates(ready chan struct{}) map[string]func(t *testing.T, x *exchange) 
 		},
 		"checking": func(t *testing.T, x *exchange) (a, b *device) {
 			a, b = x.newDevice(t, "a"), x.newDevice(t, "b")
-			a.box.alter = rewrite(unreachable)
-			b.box.alter = rewrite(func(m *message) { unreachable(m); ready <- struct{}{} })
+			a.box.Alter = rewrite(unreachable)
+			b.box.Alter = rewrite(func(m *message) { unreachable(m); ready <- struct{}{} })
 			return a, b
 		},
 	}

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"peerlink/identity"
+	"peerlink/internal/calls"
+	"peerlink/internal/pause"
 	"peerlink/internal/trace"
 )
 
@@ -153,7 +154,7 @@ func (n *negotiation) isNear(remote []candidate) bool {
 func (n *negotiation) tell(m *message) *message {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	out := &message{kind: kindMore, id: n.id}
+	out := &message{kind: calls.More, id: n.id}
 	fresh := func(name string, found []candidate) (out []candidate) {
 		for _, c := range found {
 			if !slices.Contains(n.told[name], c) {
@@ -178,7 +179,7 @@ func (t *Transport) candidates(n *negotiation) (*message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ice: own addresses: %w", err)
 	}
-	m := &message{kind: kindMore, id: n.id}
+	m := &message{kind: calls.More, id: n.id}
 	for _, e := range t.engines {
 		switch e := e.(type) {
 		case *tcpEngine:
@@ -202,11 +203,7 @@ func (t *Transport) trickle(ctx context.Context, n *negotiation) {
 			return
 		}
 		if m = n.tell(m); m.candidates() > 0 {
-			b, err := m.encode()
-			if err == nil {
-				err = t.cfg.Signaller.Send(ctx, n.peer, b)
-			}
-			if err != nil {
+			if err := (carrier{t}).Post(ctx, n.peer, m); err != nil {
 				n.tried("signaller", "further candidates", err)
 			}
 		}
@@ -215,48 +212,19 @@ func (t *Transport) trickle(ctx context.Context, n *negotiation) {
 		case <-ctx.Done():
 			return
 		}
-		if !wait(ctx, trickleWait) {
+		if pause.For(ctx, trickleWait) != nil {
 			return
 		}
 	}
 }
 
-// tellAll tells the peer all candidates, also those that it was told.
-func (t *Transport) tellAll(ctx context.Context, n *negotiation) {
-	m, err := t.candidates(n)
-	if err != nil {
-		return
-	}
-	n.tell(m)
-	b, err := m.encode()
-	if err == nil {
-		err = t.cfg.Signaller.Send(trace.With(ctx, func(trace.Event) {}), n.peer, b)
-	}
-	if err != nil {
-		n.tried("signaller", "all candidates", err)
-	}
-}
-
-// setAside keeps a message for an offer that may follow, as the two may go
-// different ways; should the offer have come just now, its negotiation is
-// returned.
-func (t *Transport) setAside(from identity.DeviceID, m *message) *negotiation {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n := t.incoming[m.id]; n != nil && n.peer == from {
-		return n
-	}
-	if !t.closed && t.outgoing[m.id] == nil {
-		t.aside.Put(from, m.id, m, time.Now())
-	}
-	return nil
-}
-
-// handleMore: further candidates count from the device that the negotiation is
-// with.
-func (t *Transport) handleMore(n *negotiation, m *message) bool {
+// More takes a peer's further candidates. Of signals that bring nothing else it
+// takes maxTrickles.
+func (n *negotiation) More(m *message) bool {
 	n.mu.Lock()
-	n.trickled++
+	if m.kind == calls.More {
+		n.trickled++
+	}
 	ok := !n.ended && n.trickled <= maxTrickles
 	n.mu.Unlock()
 	if ok {

@@ -259,7 +259,6 @@ func (e *udpEngine) serve(ctx context.Context, b *base, conn *quic.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	if err := e.welcome(ctx, b, conn); err != nil {
-		e.t.failed.Add(1)
 		e.t.log.Debug("ice: QUIC connection refused", "from", conn.RemoteAddr(), "err", err)
 		conn.CloseWithError(codeRefused, "")
 	}

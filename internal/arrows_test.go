@@ -38,6 +38,7 @@ var arrows = map[string]string{
 	"peerlink/internal/relay":      `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/packed":     `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/trace":      `pion|libp2p|quic-go|^peerlink/`,
+	"peerlink/internal/calls":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/signalling": `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/escape":     `^peerlink/`,
 	"peerlink/internal/quota":      `^peerlink/`,

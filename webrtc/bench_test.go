@@ -5,6 +5,9 @@ import (
 	"io"
 	"testing"
 
+	"peerlink/internal/calls"
+	"peerlink/internal/pause"
+
 	pion "github.com/pion/webrtc/v4"
 )
 
@@ -47,7 +50,7 @@ func BenchmarkStream(b *testing.B) {
 func BenchmarkBareChannel(b *testing.B) {
 	x := newExchange()
 	m, o := x.newDevice(b, "alice"), x.newDevice(b, "bob")
-	near, err := m.newSession(b.Context(), caller, newCallID(), o.id.DeviceID())
+	near, err := m.newSession(b.Context(), caller, calls.NewID(), o.id.DeviceID())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -61,7 +64,7 @@ func BenchmarkBareChannel(b *testing.B) {
 	from, to := <-near.openc, <-far.openc
 	lowc := make(chan struct{}, 1)
 	from.SetBufferedAmountLowThreshold(sendLow)
-	from.OnBufferedAmountLow(func() { signal(lowc) })
+	from.OnBufferedAmountLow(func() { pause.Tell(lowc, struct{}{}) })
 	const size = 16 << 10
 	quit := make(chan struct{})
 	go func() {
@@ -96,7 +99,7 @@ func BenchmarkBareChannel(b *testing.B) {
 func meet(b testing.TB, near, far *session) {
 	b.Helper()
 	ctx := limit(b, 1e10)
-	pass := func(k kind, sdp string, err error, s *session) *message {
+	pass := func(k calls.Kind, sdp string, err error, s *session) *message {
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -112,9 +115,9 @@ func meet(b testing.TB, near, far *session) {
 		return m
 	}
 	sdp, err := near.offer()
-	offer := pass(kindOffer, sdp, err, near)
+	offer := pass(calls.Offer, sdp, err, near)
 	sdp, err = far.answer(offer)
-	if err := near.describe(pion.SDPTypeAnswer, pass(kindAnswer, sdp, err, far)); err != nil {
+	if err := near.describe(pion.SDPTypeAnswer, pass(calls.Answer, sdp, err, far)); err != nil {
 		b.Fatal(err)
 	}
 }

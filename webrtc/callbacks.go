@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
+	"peerlink/internal/escape"
 )
 
 // DescriptionType says what a Description is.
@@ -35,9 +37,6 @@ type Description struct {
 	// Reason is a Refusal's, at most 200 bytes. From a peer it is a stranger's
 	// text: quote it before showing it.
 	Reason string `json:"reason,omitempty"`
-	// Firmness is an Offer's: it settles whose call stands if both sides call
-	// at once (Config.Politeness). Bring it as it is, in both directions.
-	Firmness uint8 `json:"firmness,omitempty"`
 }
 
 // Candidate is a further way to one side of a call.
@@ -55,11 +54,11 @@ var errOwnSignaller = errors.New("webrtc: this Transport has a Signaller, which 
 // the device that it came from, as far as the application knows: nothing is
 // believed until the device has proven itself over the connection. It does not
 // block. The error says what is wrong with it, or that it belongs to no call
-// that runs, as one that came late; either way nothing has changed. An Offer
-// that crosses one of this side's is settled here, by Config.Politeness, and the
+// that runs, as one that came late; either way nothing has changed. Where
+// an Offer crosses one of this side's, the call of the smaller id stands, and the
 // application does nothing.
 func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) error {
-	kinds := map[DescriptionType]kind{Offer: kindOffer, Answer: kindAnswer, Refusal: kindRefuse}
+	kinds := map[DescriptionType]calls.Kind{Offer: calls.Offer, Answer: calls.Answer, Refusal: calls.Refusal}
 	k, ok := kinds[d.Type]
 	if !ok {
 		return fmt.Errorf("webrtc: description of type %.40q, want %q, %q or %q", d.Type, Offer, Answer, Refusal)
@@ -67,7 +66,7 @@ func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) 
 	if len(d.Candidates) > maxCandidates {
 		return fmt.Errorf("webrtc: %s with %d candidates, at most %d are taken", d.Type, len(d.Candidates), maxCandidates)
 	}
-	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, reason: d.Reason, firmness: d.Firmness})
+	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, reason: d.Reason})
 }
 
 // AddRemoteCandidate takes what a peer's OnLocalCandidate was given, before or
@@ -75,7 +74,7 @@ func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) 
 // block. A candidate that may not be dialled, as it is a name or a loopback
 // address, is passed over without an error.
 func (t *Transport) AddRemoteCandidate(from identity.DeviceID, c Candidate) error {
-	return t.hand(from, c.Call, &message{kind: kindCandidates, candidates: []string{c.Candidate}})
+	return t.hand(from, c.Call, &message{kind: calls.More, candidates: []string{c.Candidate}})
 }
 
 // hand treats a peer's message as if a Signaller had brought it, but from a
@@ -90,22 +89,19 @@ func (t *Transport) hand(from identity.DeviceID, call string, m *message) error 
 		return fmt.Errorf("webrtc: call %.80q, want %d hex digits", call, 2*len(m.id))
 	case from.IsZero():
 		return errors.New("webrtc: a signal of no device")
-	case t.closing.Err() != nil:
+	case t.board.Ended():
 		return errClosed
 	}
 	m.id = callID(id)
 	b, err := m.encode()
-	if err == nil {
-		err = t.receive(identity.Peer{Device: from}, b)
-	}
 	if err != nil {
-		t.ignored.Add(1)
+		return err
 	}
-	return err
+	return t.board.Handle(identity.Peer{Device: from}, b)
 }
 
-// post brings a message on its way, over the Signaller or the application.
-func (t *Transport) post(ctx context.Context, to identity.DeviceID, m *message) error {
+// Post brings a message on its way, over the Signaller or the application.
+func (t carrier) Post(ctx context.Context, to identity.DeviceID, m *message) error {
 	if t.cfg.Signaller != nil {
 		b, err := m.encode()
 		if err != nil {
@@ -114,18 +110,15 @@ func (t *Transport) post(ctx context.Context, to identity.DeviceID, m *message) 
 		return t.cfg.Signaller.Send(ctx, to, b)
 	}
 	call := hex.EncodeToString(m.id[:])
-	if m.kind == kindCandidates {
+	if m.kind == calls.More {
 		var errs []error
 		for _, c := range m.candidates {
 			errs = append(errs, t.cfg.OnLocalCandidate(ctx, to, Candidate{call, c}))
 		}
 		return errors.Join(errs...)
 	}
-	types := map[kind]DescriptionType{kindOffer: Offer, kindAnswer: Answer, kindRefuse: Refusal}
+	types := map[calls.Kind]DescriptionType{calls.Offer: Offer, calls.Answer: Answer, calls.Refusal: Refusal}
 	return t.cfg.OnLocalDescription(ctx, to, Description{
-		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Reason: cutText(m.reason), Firmness: m.firmness,
+		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Reason: escape.Cap(m.reason, maxReason),
 	})
 }
-
-// unproven reports whether nobody vouches for who sent a signal.
-func unproven(from identity.Peer) bool { return from.Account.IsZero() }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
+	"peerlink/internal/pause"
 )
 
 // courier is an application's own signalling: JSON in no order, some of it
@@ -59,7 +61,7 @@ func (c *courier) bring(ctx context.Context, from, to identity.DeviceID, p parce
 	}
 	for range times {
 		c.busy.Go(func() {
-			if c.mess && !wait(ctx, rand.N(20*time.Millisecond)) {
+			if c.mess && pause.For(ctx, rand.N(20*time.Millisecond)) != nil {
 				return
 			}
 			var p parcel
@@ -145,14 +147,14 @@ func TestCandidatesMayComeFirst(t *testing.T) {
 	x := newExchange()
 	a, b := x.newDevice(t, "alice"), x.newDevice(t, "bob")
 	for _, d := range []*device{a, b} {
-		d.box.alter = func(to identity.DeviceID, raw []byte) ([]byte, error) {
+		d.box.Alter = func(to identity.DeviceID, raw []byte) ([]byte, error) {
 			m, err := decode(raw, loopback)
-			if err != nil || len(m.candidates) == 0 || m.kind != kindOffer && m.kind != kindAnswer {
+			if err != nil || len(m.candidates) == 0 || m.kind != calls.Offer && m.kind != calls.Answer {
 				return raw, err
 			}
-			first, err := (&message{kind: kindCandidates, id: m.id, candidates: m.candidates}).encode()
+			first, err := (&message{kind: calls.More, id: m.id, candidates: m.candidates}).encode()
 			if err == nil {
-				err = d.box.pass(context.Background(), to, first)
+				err = d.box.Pass(context.Background(), to, first)
 			}
 			if err != nil {
 				return nil, err

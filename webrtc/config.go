@@ -56,31 +56,6 @@ const (
 	maxServers     = 8
 )
 
-// Politeness says how firmly a device holds on to its own call when the other
-// one calls it at the same moment: one of the two calls is dropped.
-type Politeness int
-
-// The kinds of Politeness. ByID is the zero value.
-const (
-	// ByID keeps the call of the smaller device id.
-	ByID Politeness = iota
-	// Polite gives way: it drops its own call and takes the other's.
-	Polite
-	// Impolite insists on its own call.
-	Impolite
-)
-
-// firmness is what an offer tells of it: of two, the larger one's call stands.
-func (p Politeness) firmness() uint8 {
-	switch p {
-	case Polite:
-		return 1
-	case Impolite:
-		return 3
-	}
-	return 2
-}
-
 // Config is what a Transport is made of. Identity is required, and either
 // Signaller or the two callbacks; the zero value of every other field is its
 // default.
@@ -117,11 +92,6 @@ type Config struct {
 	// MaxMessage is the longest message sent, in bytes, 1 024 to 65 536: 16 384.
 	// Shorter if the peer takes less. Up to 65 536 are received.
 	MaxMessage int
-	// Politeness settles whose call stands when both devices call at once.
-	// Offers tell it, so that the two sides agree whatever they were set to:
-	// where both are equally polite, or the other side does not tell (browsers
-	// do not), it is the smaller id's.
-	Politeness Politeness
 	// Timeout bounds one call, from the offer to the proof, on either side: 30 s.
 	Timeout time.Duration
 	// Silence is how long the far end may send nothing at all, not even an
@@ -161,9 +131,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxMessage < minRemoteMessage || c.MaxMessage > maxMessage {
 		return c, fmt.Errorf("webrtc: Config.MaxMessage is %d, want %d to %d", c.MaxMessage, minRemoteMessage, maxMessage)
-	}
-	if c.Politeness < ByID || c.Politeness > Impolite {
-		return c, fmt.Errorf("webrtc: Config.Politeness is %d, want ByID, Polite or Impolite", c.Politeness)
 	}
 	if len(c.Servers) > maxServers {
 		return c, fmt.Errorf("webrtc: Config.Servers: %d servers, at most %d are used", len(c.Servers), maxServers)

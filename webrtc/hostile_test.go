@@ -16,6 +16,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 )
 
 // between is a signaller's operator who answers each side in the other's name,
@@ -35,9 +36,9 @@ func newBetween(t *testing.T) *between {
 // intercept makes him take over the call that alice makes to bob.
 func (m *between) intercept(alice, bob *device) {
 	var far *session
-	alice.box.alter = func(to identity.DeviceID, b []byte) ([]byte, error) {
+	alice.box.Alter = func(to identity.DeviceID, b []byte) ([]byte, error) {
 		msg, err := decode(b, loopback)
-		if err != nil || msg.kind != kindOffer || far != nil {
+		if err != nil || msg.kind != calls.Offer || far != nil {
 			return nil, err
 		}
 		near, err := m.newSession(context.Background(), callee, msg.id, alice.id.DeviceID())
@@ -65,18 +66,18 @@ func (m *between) intercept(alice, bob *device) {
 			}
 		}
 		go m.carry(near, far)
-		mine, err := (&message{kind: kindAnswer, id: msg.id, sdp: answer, candidates: near.all()}).encode()
+		mine, err := (&message{kind: calls.Answer, id: msg.id, sdp: answer, candidates: near.all()}).encode()
 		if err != nil {
 			return nil, err
 		}
-		if err := bob.box.pass(ctx, alice.id.DeviceID(), mine); err != nil {
+		if err := bob.box.Pass(ctx, alice.id.DeviceID(), mine); err != nil {
 			return nil, err
 		}
-		return (&message{kind: kindOffer, id: msg.id, sdp: offer, candidates: far.all()}).encode()
+		return (&message{kind: calls.Offer, id: msg.id, sdp: offer, candidates: far.all()}).encode()
 	}
-	bob.box.alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
+	bob.box.Alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
 		msg, err := decode(b, loopback)
-		if err != nil || msg.kind != kindAnswer {
+		if err != nil || msg.kind != calls.Answer {
 			return nil, err
 		}
 		return nil, far.describe(pion.SDPTypeAnswer, msg)
@@ -180,19 +181,16 @@ func (l *lockedBuffer) String() string {
 // idle waits until no call runs.
 func (d *device) idle(t *testing.T) {
 	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
 	for {
-		d.mu.Lock()
-		var v *visit
-		for _, v = range d.incoming {
-			break
-		}
-		d.mu.Unlock()
-		if v == nil {
+		if _, in := d.board.Running(); in == 0 {
 			return
 		}
 		select {
-		case <-v.donec:
-		case <-time.After(patience):
+		case <-tick.C:
+		case <-late:
 			t.Fatal("a call does not end")
 		}
 	}
@@ -203,9 +201,9 @@ func TestWrongFingerprintsFail(t *testing.T) {
 	x := newExchange()
 	short := func(c *Config) { c.Timeout = 3 * time.Second }
 	alice, bob, other := x.newDevice(t, "alice", short), x.newDevice(t, "bob", short), newBetween(t)
-	bob.box.alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
+	bob.box.Alter = func(_ identity.DeviceID, b []byte) ([]byte, error) {
 		msg, err := decode(b, loopback)
-		if err != nil || msg.kind != kindAnswer {
+		if err != nil || msg.kind != calls.Answer {
 			return b, err
 		}
 		s, err := other.newSession(context.Background(), caller, msg.id, alice.id.DeviceID())

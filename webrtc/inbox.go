@@ -1,6 +1,10 @@
 package webrtc
 
-import "sync"
+import (
+	"sync"
+
+	"peerlink/internal/pause"
+)
 
 // inbox keeps the bytes that have arrived and were not read.
 type inbox struct {
@@ -15,13 +19,6 @@ type inbox struct {
 
 func (b *inbox) init() { b.filled, b.emptied = make(chan struct{}, 1), make(chan struct{}, 1) }
 
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // put adds a copy of p and then waits until less than inboxLimit is unread. It
 // gives up waiting, and what comes later is dropped, once quit is closed. After
 // the end nothing is added.
@@ -33,7 +30,7 @@ func (b *inbox) put(p []byte, quit <-chan struct{}) {
 	}
 	full := b.size >= inboxLimit
 	b.mu.Unlock()
-	signal(b.filled)
+	pause.Tell(b.filled, struct{}{})
 	for full {
 		select {
 		case <-b.emptied:
@@ -53,7 +50,7 @@ func (b *inbox) end(err error) {
 		b.over = err
 	}
 	b.mu.Unlock()
-	signal(b.filled)
+	pause.Tell(b.filled, struct{}{})
 }
 
 // take moves bytes to p. Without bytes it returns 0 and the end, if it has come.
@@ -73,7 +70,7 @@ func (b *inbox) take(p []byte) (n int, err error) {
 	}
 	b.size -= n
 	if b.size < inboxLimit {
-		signal(b.emptied)
+		pause.Tell(b.emptied, struct{}{})
 	}
 	return n, nil
 }

@@ -2,15 +2,14 @@ package webrtc
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/calls/callstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,69 +18,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // what a closed stream has still to deliver has as long, too.
 const patience = time.Minute
 
-// exchange is a small real signaller: messages between devices of one process,
-// in order, each delivered once.
-type exchange struct {
-	mu    sync.Mutex
-	boxes map[identity.DeviceID]*mailbox
-}
+// exchange is a signaller within the process.
+type exchange struct{ *callstest.Exchange }
 
-func newExchange() *exchange { return &exchange{boxes: make(map[identity.DeviceID]*mailbox)} }
-
-type letter struct {
-	from identity.Peer
-	msg  []byte
-}
-
-// mailbox is one device's end of the exchange.
-type mailbox struct {
-	x     *exchange
-	self  identity.Peer
-	inc   chan letter
-	alter func(to identity.DeviceID, msg []byte) ([]byte, error) // nil passes all
-}
-
-func (x *exchange) join(id *identity.Identity) *mailbox {
-	m := &mailbox{x: x, self: id.Peer(), inc: make(chan letter, 1024)}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.boxes[id.DeviceID()] = m
-	return m
-}
-
-func (m *mailbox) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
-	if m.alter != nil {
-		var err error
-		if msg, err = m.alter(to, msg); err != nil || msg == nil {
-			return err
-		}
-	}
-	return m.pass(ctx, to, msg)
-}
-
-func (m *mailbox) pass(ctx context.Context, to identity.DeviceID, msg []byte) error {
-	m.x.mu.Lock()
-	box := m.x.boxes[to]
-	m.x.mu.Unlock()
-	if box == nil {
-		return fmt.Errorf("no mailbox of %s", to.Short())
-	}
-	select {
-	case box.inc <- letter{m.self, msg}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (m *mailbox) Receive(ctx context.Context) (identity.Peer, []byte, error) {
-	select {
-	case l := <-m.inc:
-		return l.from, l.msg, nil
-	case <-ctx.Done():
-		return identity.Peer{}, nil, ctx.Err()
-	}
-}
+func newExchange() *exchange { return &exchange{callstest.New()} }
 
 func newIdentity(t testing.TB, name string) *identity.Identity {
 	t.Helper()
@@ -96,7 +36,7 @@ func newIdentity(t testing.TB, name string) *identity.Identity {
 type device struct {
 	*Transport
 	id  *identity.Identity
-	box *mailbox
+	box *callstest.Mailbox
 }
 
 // newDevice joins a device to the exchange; change may alter its Config.
@@ -107,7 +47,7 @@ func (x *exchange) newDevice(t testing.TB, name string, change ...func(*Config))
 
 func (x *exchange) deviceOf(t testing.TB, id *identity.Identity, change ...func(*Config)) *device {
 	t.Helper()
-	d := &device{id: id, box: x.join(id)}
+	d := &device{id: id, box: x.Join(id)}
 	cfg := Config{Identity: id, Signaller: d.box, Loopback: true}
 	for _, c := range change {
 		c(&cfg)

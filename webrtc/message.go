@@ -10,6 +10,8 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"peerlink/internal/calls"
+	"peerlink/internal/escape"
 	"peerlink/internal/packed"
 )
 
@@ -24,9 +26,6 @@ import (
 //	"c"  array   of str: candidates (RFC 8839 candidate-attribute, without
 //	             "a="), at most 16, each at most 256 bytes
 //	"r"  str     refuse: the reason, at most 200 bytes
-//	"p"  uint    offer: how firmly its sender holds on to it if the other side
-//	             calls as well: 1 gives way, 2 goes by the ids, 3 insists; at
-//	             most 255, and absent from who knows no such thing
 //
 // Candidates stand in "c", those in a session description count as well. A
 // candidate that is no UDP or TCP one with an IP address that may be dialled is
@@ -41,44 +40,24 @@ const (
 	minRemoteMessage = 1 << 10
 )
 
-type kind uint8
+// firstKind is how an offer is numbered.
+const firstKind = 16
 
-const (
-	kindOffer      kind = 16
-	kindAnswer     kind = 17
-	kindRefuse     kind = 18
-	kindCandidates kind = 19
-)
-
-// String names the kind.
-func (k kind) String() string {
-	switch k {
-	case kindOffer:
-		return "offer"
-	case kindAnswer:
-		return "answer"
-	case kindRefuse:
-		return "refuse"
-	case kindCandidates:
-		return "candidates"
-	default:
-		return fmt.Sprintf("kind %d", uint8(k))
-	}
-}
-
-// callID names one call. It is random, so who knows it was told.
-type callID [16]byte
+// callID names one call.
+type callID = calls.ID
 
 // message is a signal.
 type message struct {
-	kind       kind
+	kind       calls.Kind
 	id         callID
 	sdp        string // without candidates, after decode
 	largest    int    // after decode: the longest message its sender takes
 	candidates []string
 	reason     string
-	firmness   uint8 // of an offer; 0: its sender does not tell
 }
+
+// Head returns what all calls have.
+func (m *message) Head() calls.Head { return calls.Head{Kind: m.kind, ID: m.id, Reason: m.reason} }
 
 type wireMessage struct {
 	Kind       uint8    `msgpack:"k"`
@@ -86,11 +65,10 @@ type wireMessage struct {
 	SDP        string   `msgpack:"s,omitempty"`
 	Candidates []string `msgpack:"c,omitempty"`
 	Reason     string   `msgpack:"r,omitempty"`
-	Firmness   uint8    `msgpack:"p,omitempty"`
 }
 
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], cutText(m.reason), m.firmness}
+	w := wireMessage{firstKind + uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], escape.Cap(m.reason, maxReason)}
 	b, err := msgpack.Marshal(w)
 	if err == nil && len(b) > maxSignal {
 		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), maxSignal)
@@ -125,7 +103,7 @@ func decode(b []byte, on reachableOn) (*message, error) {
 	case r.Len() > 0:
 		return nil, fmt.Errorf("webrtc: %d bytes after the signal", r.Len())
 	}
-	if m.kind == kindOffer || m.kind == kindAnswer {
+	if m.kind == calls.Offer || m.kind == calls.Answer {
 		if err := m.describe(); err != nil {
 			return nil, fmt.Errorf("webrtc: %s: %w", m.kind, err)
 		}
@@ -162,7 +140,7 @@ func (m *message) field(r *packed.Reader, key string) (err error) {
 	case "k":
 		var k uint64
 		k, err = r.Uint(255)
-		m.kind = kind(k)
+		m.kind = calls.Kind(k - firstKind)
 	case "i":
 		var b []byte
 		if b, err = r.Bytes(len(m.id)); err == nil && len(b) != len(m.id) {
@@ -173,10 +151,6 @@ func (m *message) field(r *packed.Reader, key string) (err error) {
 		m.sdp, err = r.String(maxDescription)
 	case "r":
 		m.reason, err = r.String(maxReason)
-	case "p":
-		var f uint64
-		f, err = r.Uint(255)
-		m.firmness = uint8(f)
 	case "c":
 		var n int
 		n, err = r.Array(maxCandidates)

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"peerlink/internal/calls"
+
 	"github.com/vmihailenco/msgpack/v5"
 )
 
@@ -21,7 +23,7 @@ func wire(t testing.TB, v any) []byte {
 
 func TestSignalComesBack(t *testing.T) {
 	in := &message{
-		kind: kindOffer, id: callID{1, 2}, sdp: plainSDP,
+		kind: calls.Offer, id: callID{1, 2}, sdp: plainSDP,
 		candidates: []string{"candidate:1 1 udp 2130706431 192.0.2.1 4100 typ host"},
 	}
 	b, err := in.encode()
@@ -147,7 +149,7 @@ func FuzzSignal(f *testing.F) {
 		if err != nil {
 			return // the same, past the bound
 		}
-		if back.kind != m.kind || back.id != m.id || back.sdp != m.sdp && m.sdp != "" && (m.kind == kindOffer || m.kind == kindAnswer) {
+		if back.kind != m.kind || back.id != m.id || back.sdp != m.sdp && m.sdp != "" && (m.kind == calls.Offer || m.kind == calls.Answer) {
 			t.Fatalf("%+v came back as %+v", m, back)
 		}
 	})

@@ -10,11 +10,12 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
+	"peerlink/internal/escape"
 	"peerlink/internal/packed"
 )
 
@@ -101,7 +102,7 @@ type prover struct {
 func (p prover) run(ctx context.Context, raw messages, hangUp func()) (identity.Peer, error) {
 	defer context.AfterFunc(ctx, hangUp)()
 	found, err := p.exchange(ctx, raw)
-	var said *saidNo
+	var said *calls.UnprovenRefusal
 	var no *RefusedError
 	var gone *lostError
 	switch {
@@ -195,9 +196,9 @@ func verdict(raw messages, peer identity.DeviceID) error {
 		return err
 	}
 	_, err := readKind(raw, make([]byte, len(verdictNo)+maxReason), text)
-	var no *saidNo
+	var no *calls.UnprovenRefusal
 	if errors.As(err, &no) {
-		return &RefusedError{Peer: peer, Reason: no.reason}
+		return &RefusedError{Peer: peer, Reason: no.Reason}
 	}
 	return err
 }
@@ -205,7 +206,7 @@ func verdict(raw messages, peer identity.DeviceID) error {
 // refuse tells the peer why, and waits until it hangs up, which shows that it
 // has heard; but not for long.
 func refuse(raw messages, err error, hangUp func()) {
-	if say(raw, []byte(verdictNo+cutText(publicReason(err))), text) != nil {
+	if say(raw, []byte(verdictNo+escape.Cap(publicReason(err), maxReason)), text) != nil {
 		return
 	}
 	defer time.AfterFunc(refusalTime, hangUp).Stop()
@@ -284,7 +285,7 @@ func readKind(raw messages, buf []byte, want messageKind) (int, error) {
 	case isText:
 		said := string(whole[:n])
 		if reason, no := strings.CutPrefix(said, verdictNo); no {
-			return 0, &saidNo{cutText(reason)}
+			return 0, &calls.UnprovenRefusal{Reason: escape.Cap(reason, maxReason)}
 		}
 		if want != text || said != verdictOK {
 			return 0, fmt.Errorf("unexpected text message %.40q", said)
@@ -345,12 +346,3 @@ func decodeHello(b []byte) (nonce [nonceLen]byte, chain [][]byte, err error) {
 }
 
 var errVersion = errors.New("the two programs are too far apart in age")
-
-// cutText cuts s to a reason's length in bytes, of valid UTF-8.
-func cutText(s string) string {
-	s = strings.ToValidUTF8(s, "�")
-	for len(s) > maxReason || !utf8.ValidString(s) {
-		s = s[:min(maxReason, len(s)-1)]
-	}
-	return s
-}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 )
 
 // pipe is a data channel within the process.
@@ -130,7 +131,7 @@ func TestProofRefusals(t *testing.T) {
 					continue
 				}
 				// The one refuses; the other is refused, or refuses as well.
-				var no *saidNo
+				var no *calls.UnprovenRefusal
 				if !strings.Contains(err.Error(), c.want[i]) && !errors.As(err, &no) {
 					t.Errorf("side %d: %v, want %q", i, err, c.want[i])
 				}

@@ -16,6 +16,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/relay"
 )
 
@@ -36,7 +37,7 @@ func relayServer(t *testing.T) (*relay.Server, ed25519.PublicKey) {
 
 // only lets a device tell candidates of one kind alone.
 func only(d *device, word string) {
-	d.box.alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
+	d.box.Alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
 		m, err := decode(raw, loopback)
 		if err != nil {
 			return nil, err
@@ -47,7 +48,7 @@ func only(d *device, word string) {
 				left = append(left, c)
 			}
 		}
-		if m.candidates = left; m.kind == kindCandidates && len(left) == 0 {
+		if m.candidates = left; m.kind == calls.More && len(left) == 0 {
 			return nil, nil
 		}
 		return m.encode()

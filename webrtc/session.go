@@ -18,6 +18,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/route"
 )
 
@@ -94,18 +95,18 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if !t.board.Enter() {
 		return nil, errClosed
 	}
 	s.pc, err = t.api.NewPeerConnection(pion.Configuration{
 		ICEServers: servers, Certificates: []pion.Certificate{*cert},
 	})
 	if err != nil {
+		t.board.Leave()
 		return nil, fmt.Errorf("webrtc: %w", err)
 	}
 	s.dtls = s.pc.SCTP().Transport()
 	t.sessions[s] = struct{}{}
-	t.running.Add(1)
 	s.pc.OnConnectionStateChange(func(st pion.PeerConnectionState) {
 		if st == pion.PeerConnectionStateFailed || st == pion.PeerConnectionStateClosed {
 			s.lose()
@@ -145,7 +146,7 @@ func (s *session) candidate(c string) {
 		s.sent = append(s.sent, c)
 	}
 	s.mu.Unlock()
-	signal(s.found)
+	pause.Tell(s.found, struct{}{})
 }
 
 // untold returns the candidates that the peer was not told, and counts them as
@@ -323,7 +324,7 @@ const closeTimeout = time.Second
 
 // close ends the connection and waits for pion's goroutines.
 func (s *session) close() {
-	defer s.t.running.Done() // newSession's
+	defer s.t.board.Leave() // newSession's
 	s.lose()
 	donec := make(chan struct{})
 	s.t.late.Go(func() {

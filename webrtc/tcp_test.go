@@ -18,7 +18,7 @@ func overTCP(t *testing.T) (a, b *device, c, s *Conn) {
 	a.linger = 0 // there is nobody to deliver to
 	b = x.newDevice(t, "bob", func(c *Config) { c.ListenTCP = "127.0.0.1:0" })
 	for _, d := range []*device{a, b} {
-		d.box.alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
+		d.box.Alter = func(_ identity.DeviceID, raw []byte) ([]byte, error) {
 			m, err := decode(raw, loopback)
 			if err != nil {
 				return nil, err
@@ -88,7 +88,7 @@ func TestPortRange(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	id := newIdentity(t, "alice")
-	box := newExchange().join(id)
+	box := newExchange().Join(id)
 	for part, c := range map[string]Config{
 		"Identity":   {Signaller: box},
 		"Signaller":  {Identity: id},

@@ -2,20 +2,18 @@ package webrtc
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pion/ice/v4"
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/route"
-	"peerlink/internal/signalling"
 )
 
 // Conn is a stream to a device over a data channel: a complete net.Conn.
@@ -30,12 +28,6 @@ type Conn struct {
 // and the protocol over which it runs.
 func (c *Conn) Path() route.Path { return c.path }
 
-// accepted is a stream that waits for Accept.
-type accepted struct {
-	conn *Conn
-	peer identity.Peer
-}
-
 // Transport reaches devices and is reached by them. All methods may be called
 // concurrently. Make one with New.
 type Transport struct {
@@ -44,27 +36,13 @@ type Transport struct {
 	api *pion.API
 	tcp ice.TCPMux // nil without ListenTCP
 
-	acceptc chan accepted // never blocks: each sender holds one of MaxCalls slots
-	deafc   chan struct{} // closed when the signaller has ended
-	closing context.Context
-	cancel  context.CancelCauseFunc
-	refusec chan struct{} // slots for refusals being sent
-	decide  atomic.Pointer[func(context.Context, identity.Peer) error]
-	ignored atomic.Uint64
-	linger  time.Duration // lingerTimeout, but for tests
+	board  *calls.Board[*message]
+	linger time.Duration  // lingerTimeout, but for tests
+	late   sync.WaitGroup // what Close does not wait for, as it takes too long
 
 	mu       sync.Mutex
-	closed   bool
-	outgoing map[callID]*call
-	incoming map[callID]*visit
-	slots    map[identity.DeviceID]int // per caller; total in taken
-	taken    int
-	seen     seenCalls
-	aside    signalling.Aside[callID, []string] // candidates that came before their offer
 	sessions map[*session]struct{}
 	conns    map[*Conn]struct{}
-	late     sync.WaitGroup // what Close does not wait for, as it takes too long
-	running  sync.WaitGroup // Add only under mu and before closed, or while it is held
 }
 
 // New starts to listen to the signaller. It fails when a setting is wrong or
@@ -76,12 +54,6 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t := &Transport{
 		cfg: cfg, log: cfg.Logger, linger: lingerTimeout,
-		acceptc:  make(chan accepted, cfg.MaxCalls),
-		deafc:    make(chan struct{}),
-		refusec:  make(chan struct{}, maxRefusals),
-		outgoing: make(map[callID]*call),
-		incoming: make(map[callID]*visit),
-		slots:    make(map[identity.DeviceID]int),
 		sessions: make(map[*session]struct{}),
 		conns:    make(map[*Conn]struct{}),
 	}
@@ -96,9 +68,12 @@ func New(cfg Config) (*Transport, error) {
 		t.stopTCP()
 		return nil, err
 	}
-	t.closing, t.cancel = context.WithCancelCause(context.Background())
+	t.board = calls.New(calls.Config{
+		Name: "webrtc", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
+		Most: cfg.MaxCalls, Each: cfg.MaxPerPeer, OneOfTwo: true, Closed: errClosed, Log: cfg.Logger,
+	}, carrier{t})
 	if cfg.Signaller != nil {
-		t.spawn(t.listen)
+		t.board.Listen(cfg.Signaller)
 	}
 	return t, nil
 }
@@ -107,49 +82,25 @@ func New(cfg Config) (*Transport, error) {
 func (t *Transport) Name() string { return "webrtc" }
 
 // Decide sets who decides about callers. f is asked, after the trust store and
-// possibly several times at once, before an offer is answered; an error
-// refuses, and its text, cut to 200 bytes, is what the caller is told. f must
-// return when its context ends. A nil f takes every caller, as does a new
-// Transport.
-func (t *Transport) Decide(f func(ctx context.Context, peer identity.Peer) error) {
-	if f == nil {
-		t.decide.Store(nil)
-		return
-	}
-	t.decide.Store(&f)
-}
+// possibly several times at once, before an offer is answered; an error refuses,
+// and its text, cut to 200 bytes, is what the caller is told, as does a panic, which
+// is logged. f must return when its context ends; until it does, it takes up one of
+// the caller's calls. A nil f takes every caller, as does a new Transport.
+func (t *Transport) Decide(f func(ctx context.Context, peer identity.Peer) error) { t.board.Decide(f) }
 
 // Accept returns the next stream that another device has made. It blocks until
 // there is one, ctx ends, or the Transport or its signaller is closed
 // (net.ErrClosed).
 func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
-	if t.closing.Err() != nil {
-		return nil, identity.Peer{}, errClosed
-	}
-	select {
-	case a := <-t.acceptc:
-		t.release(a.peer.Device)
-		return a.conn, a.peer, nil
-	case <-ctx.Done():
-		return nil, identity.Peer{}, fmt.Errorf("webrtc: accept: %w", context.Cause(ctx))
-	case <-t.closing.Done():
-		return nil, identity.Peer{}, errClosed
-	case <-t.deafc:
-		return nil, identity.Peer{}, fmt.Errorf("webrtc: the signaller has ended: %w", net.ErrClosed)
-	}
+	return t.board.Accept(ctx)
 }
-
-// Ignored counts the signals that were malformed, answered no running call,
-// came twice or from another device than was called. A stranger can make it grow.
-func (t *Transport) Ignored() uint64 { return t.ignored.Load() }
 
 // Close ends all calls and streams and waits for what the Transport has started;
 // not longer than a second for a TURN server that does not answer. What was
 // written to a stream before still reaches the peer, within two seconds.
 func (t *Transport) Close() error {
+	t.board.End() // before what follows, so that calls see why they end
 	t.mu.Lock()
-	t.closed = true
-	t.cancel(errClosed) // before what follows, so that calls see why they end
 	conns := make(map[*session]bool)
 	for c := range t.conns {
 		conns[c.owner] = true
@@ -161,7 +112,7 @@ func (t *Transport) Close() error {
 		}
 	}
 	t.mu.Unlock()
-	t.running.Wait()
+	t.board.Close()
 	t.stopTCP()
 	return nil
 }
@@ -172,18 +123,6 @@ func (t *Transport) stopTCP() {
 	}
 }
 
-// spawn runs f until the Transport is closed, which waits for it. It returns
-// false where it has been closed.
-func (t *Transport) spawn(f func(ctx context.Context)) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	t.running.Go(func() { f(t.closing) })
-	return true
-}
-
 // adopt makes a stream of a session whose peer is proven.
 func (t *Transport) adopt(s *session, raw messages) (*Conn, error) {
 	local, far, path := s.addresses()
@@ -192,30 +131,25 @@ func (t *Transport) adopt(s *session, raw messages) (*Conn, error) {
 	s.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if !t.board.Enter() {
 		return nil, errClosed
 	}
 	c := &Conn{owner: s, path: path}
-	t.running.Add(1)
+	c.datagrams.inc, c.datagrams.endc = make(chan []byte, datagramsKept), make(chan struct{})
+	var helpers sync.WaitGroup
 	c.stream = newStream(raw, largest, local, far, s.hangUp, func() {
 		t.mu.Lock()
 		delete(t.conns, c)
 		t.mu.Unlock()
-		t.running.Done()
+		helpers.Wait()
+		t.board.Leave()
 	})
 	c.patience = t.linger
 	t.conns[c] = struct{}{}
-	t.running.Go(func() {
+	helpers.Go(func() {
 		<-s.lostc
 		c.lose(errLost)
 	})
-	c.datagrams.inc, c.datagrams.endc = make(chan []byte, datagramsKept), make(chan struct{})
-	t.running.Go(func() { c.datagrams.receive(s) })
+	helpers.Go(func() { c.datagrams.receive(s) })
 	return c, nil
-}
-
-// newCallID makes an id that nobody can guess.
-func newCallID() (id callID) {
-	rand.Read(id[:])
-	return id
 }

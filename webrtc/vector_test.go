@@ -20,6 +20,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 )
 
 var update = flag.Bool("update", false, "make new test vectors")
@@ -172,15 +173,15 @@ func makeSignals() (out []vectorSignal) {
 		m     message
 		taken []string
 	}{
-		{"offer", message{kind: kindOffer, id: id, sdp: sdp, candidates: []string{vectorHost, mdns}}, []string{vectorHost}},
-		{"answer", message{kind: kindAnswer, id: id, sdp: strings.Replace(sdp, "actpass", "active", 1), candidates: []string{vectorHost}}, []string{vectorHost}},
-		{"answer without candidates yet", message{kind: kindAnswer, id: id, sdp: strings.Replace(sdp, "262144", "16384", 1)}, nil},
-		{"refusal", message{kind: kindRefuse, id: id, reason: "not now"}, nil},
-		{"withdrawal, by the caller", message{kind: kindRefuse, id: id, reason: "withdrawn"}, nil},
-		{"candidates", message{kind: kindCandidates, id: id, candidates: []string{reflexive, vectorHost}}, []string{reflexive, vectorHost}},
+		{"offer", message{kind: calls.Offer, id: id, sdp: sdp, candidates: []string{vectorHost, mdns}}, []string{vectorHost}},
+		{"answer", message{kind: calls.Answer, id: id, sdp: strings.Replace(sdp, "actpass", "active", 1), candidates: []string{vectorHost}}, []string{vectorHost}},
+		{"answer without candidates yet", message{kind: calls.Answer, id: id, sdp: strings.Replace(sdp, "262144", "16384", 1)}, nil},
+		{"refusal", message{kind: calls.Refusal, id: id, reason: "not now"}, nil},
+		{"withdrawal, by the caller", message{kind: calls.Refusal, id: id, reason: "withdrawn"}, nil},
+		{"candidates", message{kind: calls.More, id: id, candidates: []string{reflexive, vectorHost}}, []string{reflexive, vectorHost}},
 	} {
 		v := vectorSignal{
-			Name: s.name, Wire: must(s.m.encode()), Kind: uint8(s.m.kind), ID: s.m.id[:], SDP: s.m.sdp,
+			Name: s.name, Wire: must(s.m.encode()), Kind: firstKind + uint8(s.m.kind), ID: s.m.id[:], SDP: s.m.sdp,
 			Candidates: s.m.candidates, Taken: s.taken, Reason: s.m.reason,
 		}
 		if s.m.sdp != "" {
@@ -255,7 +256,7 @@ func makeRefused(ids map[string]*identity.Identity) (r vectorRefused) {
 	signal("with a SHA-1 fingerprint", map[string]any{"k": 16, "i": id, "s": strings.Replace(sdp, "sha-256", "sha-1", 1)})
 	signal("with messages of at most 1023 bytes", map[string]any{"k": 16, "i": id, "s": strings.Replace(sdp, "262144", "1023", 1)})
 	r.Signals = append(r.Signals, vectorBad{"with a key given twice", append([]byte{0x83, 0xa1, 'k', 18, 0xa1, 'k', 18, 0xa1, 'i', 0xc4, 16}, id...)})
-	r.Signals = append(r.Signals, vectorBad{"with bytes after it", append(must((&message{kind: kindRefuse}).encode()), 0xc0)})
+	r.Signals = append(r.Signals, vectorBad{"with bytes after it", append(must((&message{kind: calls.Refusal}).encode()), 0xc0)})
 
 	alice := ids["alice"].Peer().Chain()
 	nonce := make([]byte, nonceLen)
@@ -320,7 +321,7 @@ func TestVectors(t *testing.T) {
 
 func checkSignal(t *testing.T, v vectorSignal) {
 	m, err := decode(v.Wire, networks)
-	if err != nil || uint8(m.kind) != v.Kind || !bytes.Equal(m.id[:], v.ID) || m.reason != v.Reason || m.largest != v.Largest {
+	if err != nil || firstKind+uint8(m.kind) != v.Kind || !bytes.Equal(m.id[:], v.ID) || m.reason != v.Reason || m.largest != v.Largest {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	if !slices.Equal(m.candidates, v.Taken) {
@@ -329,7 +330,7 @@ func checkSignal(t *testing.T, v vectorSignal) {
 	if v.DecodeOnly {
 		return
 	}
-	again := &message{kind: kind(v.Kind), id: callID(v.ID), sdp: v.SDP, candidates: v.Candidates, reason: v.Reason}
+	again := &message{kind: calls.Kind(v.Kind - firstKind), id: callID(v.ID), sdp: v.SDP, candidates: v.Candidates, reason: v.Reason}
 	if b, err := again.encode(); err != nil || !bytes.Equal(b, v.Wire) {
 		t.Errorf("written as %x, %v", b, err)
 	}

@@ -1,6 +1,6 @@
-// Package signalling has what carriers share between themselves and the ways by
-// which devices send each other small messages: one way for several carriers,
-// several ways for one carrier, and a place for messages that come too early.
+// Package signalling has what carriers share between themselves and the ways over
+// which devices send each other small messages: one way for several carriers, and
+// several ways for one carrier.
 //
 //	s := signalling.Split(node, nil, signalling.Kinds{To: 15}, signalling.Kinds{From: 16, To: 19})
 //	defer s.Close()                        // before node

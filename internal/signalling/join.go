@@ -47,10 +47,10 @@ func Join(log *slog.Logger, lines ...Line) *Joined {
 	errs := make([]error, len(lines))
 	for i, l := range lines {
 		j.readers.Go(func() {
-			errs[i] = read(j.closing, l, log, func(r received) {
-				j.heard.Add(r.from.Device, i)
-				if !j.put(r) {
-					log.Debug("signalling: message dropped, nobody receives", "from", r.from.Device)
+			errs[i] = Read(j.closing, l, log, func(from identity.Peer, msg []byte) {
+				j.heard.Add(from.Device, i)
+				if !j.put(from, msg) {
+					log.Debug("signalling: message dropped, nothing receives", "from", from.Device)
 				}
 			})
 			if j.closing.Err() == nil {

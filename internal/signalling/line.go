@@ -38,9 +38,10 @@ type received struct {
 	msg  []byte
 }
 
-// read hands a line's messages to take, which must not block, until ctx ends or
-// the line does; it returns why.
-func read(ctx context.Context, l Line, log *slog.Logger, take func(received)) error {
+// Read hands a line's messages to take, which must not block, until ctx ends or
+// the line does; it returns why. A passing failure is waited out: 50 ms, doubled up
+// to 5 s.
+func Read(ctx context.Context, l Line, log *slog.Logger, take func(from identity.Peer, msg []byte)) error {
 	pauses := pause.Backoff(firstPause, maxPause)
 	for {
 		from, msg, err := l.Receive(ctx)
@@ -57,7 +58,7 @@ func read(ctx context.Context, l Line, log *slog.Logger, take func(received)) er
 			}
 		default:
 			pauses.Reset()
-			take(received{from, msg})
+			take(from, msg)
 		}
 	}
 }
@@ -72,9 +73,9 @@ type queue struct {
 func newQueue() queue { return queue{inc: make(chan received, queueLen), endc: make(chan struct{})} }
 
 // put returns false where the queue is full.
-func (q *queue) put(r received) bool {
+func (q *queue) put(from identity.Peer, msg []byte) bool {
 	select {
-	case q.inc <- r:
+	case q.inc <- received{from, msg}:
 		return true
 	default:
 		return false

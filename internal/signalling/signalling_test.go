@@ -186,33 +186,6 @@ func TestJoinedLinesEndWithTheLast(t *testing.T) {
 	})
 }
 
-// A crowd of senders cannot push out more than the oldest, one sender no more
-// than its share, and what waits too long is gone.
-//
-// fault: E2
-func TestAsideIsBounded(t *testing.T) {
-	var a Aside[int, string]
-	now := time.Now()
-	for i := range 100 {
-		a.Put(peer(1).Device, i, "mine", now)
-	}
-	for i := range asideMost {
-		a.Put(peer(byte(2+i/8)).Device, 7, "yours", now)
-	}
-	if len(a.kept) != asideMost {
-		t.Errorf("%d are kept", len(a.kept))
-	}
-	if got := a.Take(peer(2).Device, 8, now); len(got) != 0 {
-		t.Errorf("took %q of another key", got)
-	}
-	if got := a.Take(peer(2).Device, 7, now.Add(asideLife-1)); len(got) != 8 || got[0] != "yours" {
-		t.Errorf("took %q", got)
-	}
-	if got := a.Take(peer(3).Device, 7, now.Add(asideLife)); len(got) != 0 || len(a.kept) != 0 {
-		t.Errorf("took %q of the past, %d are left", got, len(a.kept))
-	}
-}
-
 func FuzzKind(f *testing.F) {
 	f.Add(ofKind(f, 16))
 	f.Add([]byte{0x81, 0xa1, 'k', 0xcd, 1, 0})

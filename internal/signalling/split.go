@@ -54,7 +54,7 @@ func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
 	ctx, s.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(s.donec)
-		err := read(ctx, line, log, s.take)
+		err := Read(ctx, line, log, s.take)
 		for _, b := range s.branches {
 			b.end(err)
 		}
@@ -70,12 +70,12 @@ func (s *Splitter) Branch(i int) *Branch { return s.branches[i] }
 func (s *Splitter) Dropped() uint64 { return s.dropped.Load() }
 
 // take hands a message on. It does not block.
-func (s *Splitter) take(r received) {
-	k, err := Kind(r.msg)
+func (s *Splitter) take(from identity.Peer, msg []byte) {
+	k, err := Kind(msg)
 	if err == nil {
 		for _, b := range s.branches {
 			if k >= b.kinds.From && k <= b.kinds.To {
-				if !b.put(r) {
+				if !b.put(from, msg) {
 					s.dropped.Add(1)
 				}
 				return
