@@ -101,51 +101,50 @@ type listener struct {
 	pattern string
 	conns   chan *channel.Socket
 	room    chan struct{} // holds a place for each channel in conns, or about to be
-	once    sync.Once
-	closed  chan struct{}
 
-	mu   sync.Mutex // taken before ConnectionManager.mu
-	over bool       // nothing more may be put into conns
+	mu     sync.Mutex    // taken alone
+	closed chan struct{} // once it is closed, nothing more is put into conns
 }
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case <-l.closed:
-		return nil, l.errClosed()
-	default:
+	if !l.over() {
+		select {
+		case c := <-l.conns:
+			<-l.room
+			return c, nil
+		case <-l.closed:
+		}
 	}
-	select {
-	case c := <-l.conns:
-		<-l.room
-		return c, nil
-	case <-l.closed:
-		return nil, l.errClosed()
-	}
+	return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
 }
 
-func (l *listener) errClosed() error {
-	return &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
+// over reports whether the listener is closed.
+func (l *listener) over() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close implements net.Listener: channels that wait for Accept are closed.
 func (l *listener) Close() error {
-	l.once.Do(func() {
-		l.of.forget(l)
-		l.mu.Lock()
-		l.over = true
-		l.mu.Unlock()
+	l.of.forget(l)
+	l.mu.Lock()
+	if !l.over() {
 		close(l.closed)
-		for {
-			select {
-			case c := <-l.conns:
-				_ = c.Close()
-			default:
-				return
-			}
+	}
+	l.mu.Unlock()
+	for {
+		select {
+		case c := <-l.conns:
+			_ = c.Close()
+		default:
+			return nil
 		}
-	})
-	return nil
+	}
 }
 
 // Addr implements net.Listener.
@@ -161,7 +160,7 @@ func (a patternAddr) String() string { return string(a) }
 
 var (
 	errBacklog = errors.New("too many channels wait to be accepted")
-	errGone    = errors.New("nobody listens any more")
+	errGone    = errors.New("the listener was closed")
 )
 
 // offer waits for room, accepts the request and queues the channel, or returns
@@ -174,16 +173,22 @@ func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, er
 	case <-ctx.Done():
 		return errBacklog
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	c, err := (*channel.Socket)(nil), errGone
-	if !l.over {
+	if !l.over() {
 		c, err = accept()
 	}
 	if err != nil {
 		<-l.room
 		return err
 	}
-	l.conns <- c // has room: its place is reserved
+	l.mu.Lock()
+	over := l.over()
+	if !over {
+		l.conns <- c // has room: its place is reserved
+	}
+	l.mu.Unlock()
+	if over {
+		_ = c.Close() // as Close does with channels that wait
+	}
 	return nil
 }

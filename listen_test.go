@@ -5,6 +5,9 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"testing/synctest"
+
+	"peerlink/channel"
 )
 
 // An exact pattern wins, then the longest; what no pattern fits has no listener.
@@ -61,4 +64,38 @@ func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
 	if _, err := r.listen("chat://*"); !errors.Is(err, net.ErrClosed) {
 		t.Error("a pattern is claimed after the end:", err)
 	}
+}
+
+// A listener that is closed while a channel is accepted for it closes that one,
+// as it closes the channels that wait.
+func TestListenerThatClosesLeavesNoChannelOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r router
+		l, err := r.listen("*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := newMeeting(t, 1, 2)
+		var got []*channel.Socket
+		accept := func() (*channel.Socket, error) {
+			c, err := x.ask(t.Context())
+			if got = append(got, c); len(got) == 2 {
+				_ = l.Close()
+			}
+			return c, err
+		}
+		for range 2 {
+			if err := l.offer(t.Context(), accept); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := l.offer(t.Context(), accept); !errors.Is(err, errGone) || len(got) != 2 {
+			t.Errorf("after Close: %v, %d channels are accepted", err, len(got))
+		}
+		for i, c := range got {
+			if _, err := c.Write([]byte("hello")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("channel %d: %v", i, err)
+			}
+		}
+	})
 }

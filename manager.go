@@ -75,8 +75,8 @@ type ConnectionManager struct {
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
 
 	// Guards the parts below, and of each link the fields that link names. Taken
-	// after listener.mu and uniques.mu, and before the locks of life, Trust and
-	// sockets; not held while a carrier or a callback runs.
+	// after uniques.mu, and before the locks of life, Trust and sockets; not held
+	// while a carrier or a callback runs.
 	mu      sync.Mutex
 	leaving bool // Shutdown or Close was called: nothing new begins
 	links   links

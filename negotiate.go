@@ -23,7 +23,7 @@ const (
 )
 
 // errAbandoned is the cause when a negotiation or a unique call has no callers left.
-var errAbandoned = errors.New("nobody waits for it any more")
+var errAbandoned = errors.New("no caller waits for it")
 
 // talks are the links that this side is making. ConnectionManager.mu guards
 // them and their negotiations: the methods are called while that is held.
