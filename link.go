@@ -100,9 +100,9 @@ type link struct {
 	retired     bool      // gives no more channels: it is about to be closed
 	suspect     bool      // did not answer in time after the network changed
 	probing     bool      // a beacon of probe is under way
-	opened      uint64    // channels that came about, of both sides
+	opened      uint64    // channels that both sides have opened
 	opening     int       // requests of this side under way
-	lastChannel time.Time // when the last channel came about
+	lastChannel time.Time // when the last channel was opened
 	idleSince   time.Time // when it was first seen without channels; zero: it has some
 	accepted    accepted  // for unique calls
 }
@@ -120,8 +120,8 @@ func WithTrace(ctx context.Context, read func(TraceEvent)) context.Context {
 }
 
 // crossing is how long a new link of this side makes the peer's links wait: the
-// peer may have begun one before it knew of this one. Longer would not be worth
-// the wait, though it is but some round trips of the worst link (600 ms).
+// peer may have begun one before it knew of this one. Several round trips of the
+// worst link (600 ms) would be safer, but are not worth the wait.
 const crossing = time.Second
 
 // errCrossed is why a link is given up that was made while the other side made
@@ -289,7 +289,7 @@ func (ls *links) idle(now time.Time, timeout time.Duration) (idle []*link) {
 	return idle
 }
 
-// event is what readers of events are told about a link.
+// event returns what readers of events are told about a link.
 func (l *link) event(kind EventKind, err error) Event {
 	return Event{Kind: kind, Link: l.id, Peer: l.peer, Carrier: l.carrier, Direction: l.direction, Err: err}
 }
