@@ -65,24 +65,23 @@ type ConnectionManager struct {
 	life life.Group    // of every goroutine of the manager: ends with Close
 	done chan struct{} // closed when Close is over
 
-	arrivals chan struct{}                   // holds a place for each stream that is on the way to become a link
-	arriving *quota.Quota[identity.DeviceID] // the same, by device
-	workers  workers
-	router   router
-	uniques  uniques
-
-	transport *transport
+	arrivals  chan struct{}                   // holds a place for each stream that is on the way to become a link
+	arriving  *quota.Quota[identity.DeviceID] // the same, by device
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
+	transport *transport
+	workers   workers // run the application's callbacks
+	router    router  // has the patterns of Listen
+	uniques   uniques // make the channels of ConnectOptions.UniqueName
 
 	// Guards the parts below, and of each link the fields that link names. Taken
 	// after uniques.mu, and before the locks of life, Trust and sockets; not held
 	// while a carrier or a callback runs.
 	mu      sync.Mutex
-	leaving bool // Shutdown or Close was called: nothing new begins
-	links   links
-	talks   talks
-	bus     bus
-	totals  totals
+	leaving bool   // Shutdown or Close was called: nothing new begins
+	links   links  // that are known
+	talks   talks  // make further links
+	bus     bus    // tells readers what happens
+	totals  totals // count it
 }
 
 // New makes a manager and starts to accept on its Listeners.
