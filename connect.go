@@ -197,15 +197,11 @@ func (m *ConnectionManager) dialers(names []string) ([]Dialer, error) {
 	}
 	var ds []Dialer
 	for _, name := range names {
-		before := len(ds)
-		for _, d := range m.cfg.Dialers {
-			if d.Name() == name {
-				ds = append(ds, d)
-			}
-		}
-		if len(ds) == before {
+		of := slices.DeleteFunc(slices.Clone(m.cfg.Dialers), func(d Dialer) bool { return d.Name() != name })
+		if len(of) == 0 {
 			return nil, fmt.Errorf("peerlink: there is no carrier %q here (there are %v)", name, m.carrierNames())
 		}
+		ds = append(ds, of...)
 	}
 	return ds, nil
 }

@@ -80,7 +80,9 @@ func (us *uniques) connect(ctx context.Context, key uniqueKey, ask func(context.
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			us.leave(u)
+			if u != nil {
+				us.leave(u)
+			}
 			return nil, fmt.Errorf("peerlink: channel %q to device %s, the only one of its name: %w", key.uri, key.peer.Short(), context.Cause(ctx))
 		}
 		switch {
@@ -166,9 +168,6 @@ func (us *uniques) end(key uniqueKey, u *uniqueCall, sock *channel.Socket, err e
 func (us *uniques) leave(u *uniqueCall) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
-	if u == nil {
-		return
-	}
 	if u.waiters--; u.waiters == 0 && !u.over {
 		u.cancel(errAbandoned)
 	}
