@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -140,8 +141,7 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 // accept waits for a connection. Of a shortage, such as of descriptors, it
 // waits for the end.
 func accept(ctx context.Context, l net.Listener, note func(error)) (net.Conn, error) {
-	pause := 5 * time.Millisecond
-	for {
+	for pauses := pause.Backoff(5*time.Millisecond, maxPause); ; {
 		c, err := l.Accept()
 		switch {
 		case err == nil:
@@ -151,15 +151,13 @@ func accept(ctx context.Context, l net.Listener, note func(error)) (net.Conn, er
 		case !short(err):
 			return nil, err
 		}
-		if pause < maxPause {
+		wait := pauses.NextBackOff()
+		if wait < maxPause {
 			note(err)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause.For(ctx, wait) != nil {
 			return nil, context.Cause(ctx)
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -43,15 +45,11 @@ type Config struct {
 // called concurrently.
 type Server struct {
 	cfg    Config
-	ctx    context.Context // its life
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	life   life.Group
+	places *quota.Quota[identity.DeviceID]
 
-	mu    sync.Mutex
-	count map[identity.DeviceID]int
-	all   int
-	busy  map[*ongoing]struct{}
-	over  bool
+	mu   sync.Mutex
+	busy map[*ongoing]struct{}
 }
 
 // ongoing is a use of a rule.
@@ -70,28 +68,22 @@ func NewServer(cfg Config) *Server {
 	if cfg.DialFunc == nil {
 		cfg.DialFunc = (&net.Dialer{}).DialContext
 	}
-	s := &Server{cfg: cfg, count: map[identity.DeviceID]int{}, busy: map[*ongoing]struct{}{}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	return s
+	return &Server{cfg: cfg, places: quota.New[identity.DeviceID](maxOfDevice, maxInAll), busy: map[*ongoing]struct{}{}}
 }
 
 // Serve answers the channels of a listener, which it closes, until that or the
 // server ends. The error of Accept is returned unless the server was closed.
 func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	if s.over {
-		s.mu.Unlock()
+	if !s.life.Enter() {
 		return l.Close()
 	}
-	s.wg.Add(1)
-	s.mu.Unlock()
-	defer s.wg.Done()
+	defer s.life.Leave()
 	defer l.Close()
-	stop := context.AfterFunc(s.ctx, func() { _ = l.Close() })
+	stop := context.AfterFunc(s.life.Context(), func() { _ = l.Close() })
 	defer stop()
 	for {
 		c, err := l.Accept()
-		if s.ctx.Err() != nil {
+		if s.life.Ended() {
 			if err == nil {
 				cut(c)
 			}
@@ -101,42 +93,24 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		peer, uri, ok := s.cfg.PeerOf(c)
-		if !ok || !s.enter(peer.Device) {
+		if !ok || s.places.Take(peer.Device) != nil {
 			s.cfg.Logger.Warn("forward: refused, too many at once", "device", peer.Device)
 			cut(c)
 			continue
 		}
-		s.wg.Go(func() {
-			defer s.leave(peer.Device)
+		if !s.life.Go(func(context.Context) {
+			defer s.places.Release(peer.Device)
 			s.serve(c, peer, uri)
-		})
-	}
-}
-
-// enter counts one more of a device's, if there is room.
-func (s *Server) enter(device identity.DeviceID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all >= maxInAll || s.count[device] >= maxOfDevice {
-		return false
-	}
-	s.all++
-	s.count[device]++
-	return true
-}
-
-func (s *Server) leave(device identity.DeviceID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.count[device]--; s.count[device] == 0 {
-		delete(s.count, device)
+		}) {
+			s.places.Release(peer.Device)
+			cut(c)
+		}
 	}
 }
 
 // serve answers one channel.
 func (s *Server) serve(c net.Conn, peer identity.Peer, uri string) {
-	stop := context.AfterFunc(s.ctx, func() { cut(c) })
+	stop := context.AfterFunc(s.life.Context(), func() { cut(c) })
 	defer stop()
 	var q request
 	_ = c.SetDeadline(time.Now().Add(askTimeout))
@@ -187,7 +161,7 @@ func (s *Server) allows(peer identity.Peer, do string, a Address) bool {
 // begin notes the use of a rule, which ends with ctx: when the server ends, or
 // the rule is removed.
 func (s *Server) begin(peer identity.Peer, do string, a Address) (ctx context.Context, done func(), err error) {
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.life.Context())
 	u := &ongoing{peer, do, a, cancel}
 	s.mu.Lock()
 	s.busy[u] = struct{}{}
@@ -283,7 +257,7 @@ func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.wg.Go(func() {
+	s.life.Go(func(context.Context) {
 		defer cancel()
 		_, _ = c.Read(make([]byte, 1)) // it says no more: this is its end
 	})
@@ -296,7 +270,9 @@ func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
 			defer cancel()
 			return s.cfg.Open(ctx, device, BackURI(q.Token))
 		},
-		Take: func(net.Conn) (func(), bool) { return func() { s.leave(device) }, s.enter(device) },
+		Take: func(net.Conn) (func(), bool) {
+			return func() { s.places.Release(device) }, s.places.Take(device) == nil
+		},
 		Note: func(err error) {
 			s.cfg.Logger.Warn("forward: a connection was not joined", "device", device, "addr", at, "err", err)
 		},
@@ -305,10 +281,6 @@ func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
 
 // Close ends all connections and listeners, and waits for them.
 func (s *Server) Close() error {
-	s.mu.Lock()
-	s.over = true
-	s.mu.Unlock()
-	s.cancel()
-	s.wg.Wait()
+	s.life.Close()
 	return nil
 }

@@ -22,7 +22,9 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"peerlink/identity"
 	"peerlink/internal/escape"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -43,7 +45,7 @@ type programs struct {
 	dir    string // the same, absolute
 	time   time.Duration
 	output int64
-	quota  *quota
+	places *quota.Quota[identity.DeviceID]
 	log    *slog.Logger
 }
 
@@ -56,7 +58,7 @@ func newPrograms(cfg Config) (*programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve CGI programs: %w", err)
 	}
-	return &programs{root, dir, cfg.CGITime, cfg.CGIOutput, newQuota(programsOfDevice, programsInAll), cfg.Logger}, nil
+	return &programs{root, dir, cfg.CGITime, cfg.CGIOutput, quota.New[identity.DeviceID](programsOfDevice, programsInAll), cfg.Logger}, nil
 }
 
 // find returns the program that a path names, and what follows its name.
@@ -93,12 +95,12 @@ func (p *programs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	device := deviceOf(r)
-	if !p.quota.enter(device) {
+	if p.places.Take(device) != nil {
 		w.Header().Set("Retry-After", "5")
 		problem(w, r, http.StatusServiceUnavailable, "Too many programs of this site run already. Try again.")
 		return
 	}
-	defer p.quota.leave(device)
+	defer p.places.Release(device)
 	ctx := r.Context()
 	if p.time >= 0 {
 		var cancel context.CancelFunc

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -72,14 +74,8 @@ type Server struct {
 	cfg   Config
 	http  *http.Server
 	close func() error // of what is served
-	stop  context.CancelFunc
-
-	conns, strangers *quota
-
-	mu   sync.Mutex
-	open map[*conn]struct{}
-	over bool
-	wg   sync.WaitGroup // requests and calls of Serve
+	conns *quota.Quota[identity.DeviceID]
+	life  life.Group // requests and calls of Serve
 }
 
 type peerKey struct{}
@@ -87,19 +83,18 @@ type peerKey struct{}
 // New makes a server; Close it. The error says which of the Config is wrong.
 func New(cfg Config) (*Server, error) {
 	cfg = withDefaults(cfg)
-	s := &Server{cfg: cfg, conns: newQuota(maxOfDevice, maxInAll), strangers: newQuota(strangersOfDevice, strangersInAll), open: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, conns: quota.NewPools[identity.DeviceID](
+		quota.Limits{Each: maxOfDevice, All: maxInAll}, quota.Limits{Each: strangersOfDevice, All: strangersInAll})}
 	h, err := s.content()
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
 	s.http = &http.Server{
 		Handler:           s.guard(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return s.life.Context() },
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, c.(*conn).device)
@@ -191,12 +186,12 @@ func (s *split) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // guard lets in who may, and says who they are.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.begin() {
+		if !s.life.Enter() {
 			w.Header().Set("Connection", "close")
 			problem(w, r, http.StatusServiceUnavailable, "This site is being closed.")
 			return
 		}
-		defer s.wg.Done()
+		defer s.life.Leave()
 		device := deviceOf(r)
 		if !s.cfg.Allow(device) {
 			s.cfg.Logger.Info("website: refused", "device", device)
@@ -255,23 +250,13 @@ func disown(r *http.Request) {
 	r.Header.Del("Trailer")
 }
 
-// begin counts a request or a call of Serve that Close waits for.
-func (s *Server) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.over {
-		s.wg.Add(1)
-	}
-	return !s.over
-}
-
 // Serve answers the connections of a listener, which it closes, until that or
 // the server ends. The error of Accept is returned unless the server was closed.
 func (s *Server) Serve(l net.Listener) error {
-	if !s.begin() {
+	if !s.life.Enter() {
 		return l.Close()
 	}
-	defer s.wg.Done()
+	defer s.life.Leave()
 	err := s.http.Serve(&door{Listener: l, s: s})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -281,19 +266,9 @@ func (s *Server) Serve(l net.Listener) error {
 
 // Close ends all connections, and waits for what runs.
 func (s *Server) Close() error {
-	s.mu.Lock()
-	s.over = true
-	conns := make([]*conn, 0, len(s.open))
-	for c := range s.open {
-		conns = append(conns, c)
-	}
-	s.mu.Unlock()
-	s.stop()
+	s.life.End()
 	err := s.http.Close()
-	for _, c := range conns { // http forgets those that were upgraded
-		_ = c.Close()
-	}
-	s.wg.Wait()
+	s.life.Wait()
 	return errors.Join(err, s.close())
 }
 
@@ -311,48 +286,38 @@ func (d *door) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		device, ok := d.s.cfg.PeerOf(c)
-		q := d.s.strangers
+		take := d.s.conns.TakeStranger
 		if ok && d.s.cfg.Allow(device) {
-			q = d.s.conns
+			take = d.s.conns.Take
 		}
-		if ok && q.enter(device) {
-			return d.s.admit(c, device, q), nil
+		if ok && take(device) == nil {
+			return d.s.admit(c, device), nil
 		}
 		d.s.cfg.Logger.Warn("website: a connection was refused, too many at once", "device", device)
 		_ = c.Close()
 	}
 }
 
-// admit notes a connection until it is closed.
-func (s *Server) admit(c net.Conn, device identity.DeviceID, q *quota) *conn {
-	a := &conn{Conn: c, device: device, s: s, q: q}
-	s.mu.Lock()
-	over := s.over
-	s.open[a] = struct{}{}
-	s.mu.Unlock()
-	if over { // Close may have missed it
-		_ = a.Close()
-	}
-	return a
+// admit counts a connection until it is closed.
+func (s *Server) admit(c net.Conn, device identity.DeviceID) *conn {
+	// http forgets the connections that were upgraded: the server's end closes them.
+	stop := context.AfterFunc(s.life.Context(), func() { _ = c.Close() })
+	return &conn{Conn: c, device: device, leave: sync.OnceFunc(func() {
+		stop()
+		s.conns.Release(device)
+	})}
 }
 
 // conn is a connection that counts.
 type conn struct {
 	net.Conn
 	device identity.DeviceID
-	s      *Server
-	q      *quota
-	once   sync.Once
+	leave  func()
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.once.Do(func() {
-		c.q.leave(c.device)
-		c.s.mu.Lock()
-		delete(c.s.open, c)
-		c.s.mu.Unlock()
-	})
+	c.leave()
 	return c.Conn.Close()
 }
 
@@ -362,38 +327,4 @@ func (c *conn) CloseWrite() error {
 		return h.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// quota counts what each device and all together have at once.
-type quota struct {
-	maxOf, maxAll int
-
-	mu  sync.Mutex
-	of  map[identity.DeviceID]int
-	all int
-}
-
-func newQuota(maxOf, maxAll int) *quota {
-	return &quota{maxOf: maxOf, maxAll: maxAll, of: map[identity.DeviceID]int{}}
-}
-
-// enter counts one more, if there is room.
-func (q *quota) enter(d identity.DeviceID) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.all >= q.maxAll || q.of[d] >= q.maxOf {
-		return false
-	}
-	q.all++
-	q.of[d]++
-	return true
-}
-
-func (q *quota) leave(d identity.DeviceID) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.all--
-	if q.of[d]--; q.of[d] == 0 {
-		delete(q.of, d)
-	}
 }
