@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/internal/pause"
 	"peerlink/multiplex"
 )
 
@@ -108,13 +109,13 @@ func (l *lab) idle(ctx context.Context, w way, n int, d time.Duration) (figures,
 		wg.Go(func() { _, _ = io.Copy(io.Discard, conn) })
 	}
 	runtime.GC()
-	if err := pause(ctx, idleBeacons); err != nil { // what setting up left to do
+	if err := pause.For(ctx, idleBeacons); err != nil { // what setting up left to do
 		return figures{}, err
 	}
 	before, err := l.cpu()
 	began := time.Now()
 	if err == nil {
-		err = pause(ctx, d)
+		err = pause.For(ctx, d)
 	}
 	if err != nil {
 		return figures{}, err
@@ -152,18 +153,6 @@ func (l *lab) hold(ctx context.Context, w way) (net.Conn, error) {
 		}
 	}
 	return p.open(ctx, taskIdle)
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // dials makes connections, one after the other, for d.

@@ -13,6 +13,8 @@ import (
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -54,13 +56,11 @@ type Event struct{ Message Message }
 
 // Service exchanges messages. Its methods may be called concurrently.
 type Service struct {
-	store  *Store
-	net    Net
-	log    *slog.Logger
-	l      net.Listener
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	store *Store
+	net   Net
+	log   *slog.Logger
+	l     net.Listener
+	life  life.Group
 
 	mu      sync.Mutex
 	senders map[identity.DeviceID]chan struct{} // wakes the one who sends to a device
@@ -82,7 +82,6 @@ func New(cfg Config) (*Service, error) {
 		store: cfg.Store, net: cfg.Net, log: cfg.Logger, l: l,
 		senders: map[identity.DeviceID]chan struct{}{}, readers: map[chan Event]struct{}{},
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	to, err := s.store.waitingFor()
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -90,17 +89,17 @@ func New(cfg Config) (*Service, error) {
 	for _, peer := range to {
 		s.wake(peer)
 	}
-	s.wg.Go(s.accept)
-	s.wg.Go(s.watch)
+	s.life.Go(s.accept)
+	s.life.Go(s.watch)
 	return s, nil
 }
 
 // Close ends all exchanges; what has no receipt is sent again after the next
 // New.
 func (s *Service) Close() error {
-	s.cancel()
+	s.life.End()
 	err := s.l.Close()
-	s.wg.Wait()
+	s.life.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true // and so a second call finds no readers
@@ -165,8 +164,8 @@ func (s *Service) tell(m Message) {
 }
 
 // watch wakes who sends to a device that has just made a link.
-func (s *Service) watch() {
-	for e := range s.net.Events(s.ctx) {
+func (s *Service) watch(ctx context.Context) {
+	for e := range s.net.Events(ctx) {
 		if e.Kind != peerlink.LinkUp {
 			continue
 		}
@@ -174,15 +173,8 @@ func (s *Service) watch() {
 		c := s.senders[e.Peer.Device]
 		s.mu.Unlock()
 		if c != nil {
-			poke(c)
+			pause.Tell(c, struct{}{})
 		}
-	}
-}
-
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -191,40 +183,33 @@ func (s *Service) wake(to identity.DeviceID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.senders[to]; c != nil {
-		poke(c)
-		return
-	}
-	if s.ctx.Err() != nil {
+		pause.Tell(c, struct{}{})
 		return
 	}
 	c := make(chan struct{}, 1)
-	s.senders[to] = c
-	s.wg.Go(func() { s.sendTo(to, c) })
+	if s.life.Go(func(ctx context.Context) { s.sendTo(ctx, to, c) }) {
+		s.senders[to] = c
+	}
 }
 
 // sendTo sends until nothing waits for a device.
-func (s *Service) sendTo(to identity.DeviceID, wake chan struct{}) {
-	pause := firstPause
-	for {
+func (s *Service) sendTo(ctx context.Context, to identity.DeviceID, wake chan struct{}) {
+	pauses := pause.Backoff(firstPause, lastPause)
+	for ctx.Err() == nil {
 		err := s.deliver(to)
 		if err == nil {
 			if s.leave(to, wake) {
 				return
 			}
-			pause = firstPause
+			pauses.Reset()
 			continue
 		}
 		s.log.Debug("chat: messages wait", "to", to, "err", err)
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
-			pause = min(2*pause, lastPause)
+		case <-time.After(pauses.NextBackOff()):
 		case <-wake:
-			timer.Stop()
-			pause = firstPause
-		case <-s.ctx.Done():
-			timer.Stop()
-			return
+			pauses.Reset()
+		case <-ctx.Done():
 		}
 	}
 }
@@ -248,14 +233,14 @@ func (s *Service) deliver(to identity.DeviceID) error {
 	if err != nil || len(batch) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, connectWithin)
+	ctx, cancel := context.WithTimeout(s.life.Context(), connectWithin)
 	defer cancel()
 	conn, err := s.net.ConnectDevice(ctx, to, URI, peerlink.ConnectOptions{})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(s.life.Context(), func() { _ = conn.Close() })
 	defer stop()
 	ms := peerlink.NewMessages(conn)
 	for len(batch) > 0 {
@@ -319,7 +304,7 @@ func (s *Service) receipts(ms *peerlink.Messages, batch []Message) error {
 }
 
 // accept takes messages of others.
-func (s *Service) accept() {
+func (s *Service) accept(ctx context.Context) {
 	places := make(chan struct{}, maxServed)
 	for {
 		conn, err := s.l.Accept()
@@ -336,10 +321,10 @@ func (s *Service) accept() {
 			_ = conn.Close()
 			continue
 		}
-		s.wg.Go(func() {
+		s.life.Go(func(context.Context) {
 			defer func() { <-places }()
 			defer conn.Close()
-			stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+			stop := context.AfterFunc(s.life.Context(), func() { _ = conn.Close() })
 			defer stop()
 			err := s.take(conn, peer.Device)
 			s.log.Debug("chat: a device's messages have ended", "from", peer, "err", err)

@@ -16,6 +16,7 @@ import (
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 // maxStories is how many devices' connects are remembered: as many as a person
@@ -54,6 +55,7 @@ type Daemon struct {
 
 	stopped chan struct{}
 	stop    func()
+	life    life.Group // of the daemon's own goroutines
 
 	mu      sync.Mutex
 	twin    string // what is to be said about another process of this device
@@ -95,7 +97,7 @@ func New(cfg Config) (*Daemon, error) {
 	if err = d.openChat(); err != nil {
 		return nil, errors.Join(err, d.closeForwards(), d.devices.close())
 	}
-	d.devices.spawn(d.watchTwin)
+	d.life.Go(d.watchTwin)
 	return d, nil
 }
 
@@ -153,6 +155,7 @@ func (d *Daemon) Close() error {
 	servers := d.servers
 	d.servers = nil
 	d.mu.Unlock()
+	d.life.Close()
 	d.offers.drop()
 	var errs []error
 	for _, s := range servers {

@@ -14,6 +14,7 @@ import (
 	"peerlink/account"
 	"peerlink/channel"
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 // devicesURI is under which devices tell each other signed lists: which devices
@@ -41,15 +42,12 @@ type devices struct {
 	book    *book
 	log     *slog.Logger
 	l       net.Listener
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	life    life.Group
 	places  chan struct{} // of channels of others
 	telling chan struct{} // of own ones
 
 	mu   sync.Mutex
 	seen map[identity.DeviceID]time.Time // of the account's own devices
-	over bool
 }
 
 // openDevices begins to listen to others' lists, and to tell them.
@@ -64,35 +62,20 @@ func openDevices(acc *account.Account, b *book, log *slog.Logger) (*devices, err
 		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling),
 		seen: map[identity.DeviceID]time.Time{},
 	}
-	v.ctx, v.cancel = context.WithCancel(context.Background())
-	events := m.Events(v.ctx) // from now on, not from when the goroutine runs
-	v.spawn(func() {
+	events := m.Events(v.life.Context()) // from now on, not from when the goroutine runs
+	v.life.Go(func(context.Context) {
 		for e := range events {
 			v.event(e)
 		}
 	})
-	v.spawn(v.accept)
+	v.life.Go(v.accept)
 	return v, nil
 }
 
-// spawn runs f on a goroutine that close waits for; after close it does not run,
-// and spawn returns false.
-func (v *devices) spawn(f func()) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.over {
-		v.wg.Go(f)
-	}
-	return !v.over
-}
-
 func (v *devices) close() error {
-	v.mu.Lock()
-	v.over = true
-	v.mu.Unlock()
-	v.cancel()
+	v.life.End()
 	err := v.l.Close()
-	v.wg.Wait()
+	v.life.Wait()
 	return err
 }
 
@@ -112,12 +95,12 @@ func (v *devices) event(e peerlink.Event) {
 	}
 	select {
 	case v.telling <- struct{}{}:
-	case <-v.ctx.Done():
+	case <-v.life.Done():
 		return
 	}
-	v.spawn(func() {
+	v.life.Go(func(ctx context.Context) {
 		defer func() { <-v.telling }()
-		if err := v.tell(v.ctx, e.Peer.Device); err != nil {
+		if err := v.tell(ctx, e.Peer.Device); err != nil {
 			v.log.Debug("devices: not told", "peer", e.Peer, "err", err)
 		}
 	})
@@ -188,7 +171,7 @@ func (v *devices) tell(ctx context.Context, to identity.DeviceID) error {
 // hears it.
 func (v *devices) exchange(sock *channel.Socket) error {
 	defer sock.Close()
-	defer context.AfterFunc(v.ctx, func() { _ = sock.Close() })()
+	defer context.AfterFunc(v.life.Context(), func() { _ = sock.Close() })()
 	peer, ok := peerlink.PeerOf(sock)
 	if !ok {
 		return errors.New("a channel that is no channel")
@@ -249,7 +232,7 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 }
 
 // accept hears others.
-func (v *devices) accept() {
+func (v *devices) accept(context.Context) {
 	for {
 		conn, err := v.l.Accept()
 		if err != nil {
@@ -266,7 +249,7 @@ func (v *devices) accept() {
 			reset(conn)
 			continue
 		}
-		v.spawn(func() {
+		v.life.Go(func(context.Context) {
 			defer func() { <-v.places }()
 			v.answer(sock, peer)
 		})
@@ -276,7 +259,7 @@ func (v *devices) accept() {
 // answer hears a device and tells it the same.
 func (v *devices) answer(sock *channel.Socket, peer identity.Peer) {
 	defer sock.Close()
-	defer context.AfterFunc(v.ctx, func() { _ = sock.Close() })()
+	defer context.AfterFunc(v.life.Context(), func() { _ = sock.Close() })()
 	_ = sock.SetDeadline(time.Now().Add(tellTimeout))
 	ms := peerlink.NewMessages(bounded(sock))
 	err := v.hear(ms, peer)
@@ -316,7 +299,7 @@ func (v *devices) believe(b []byte, from identity.Peer) error {
 		return err
 	}
 	if changed && v.own(from) { // the account's other devices and contacts are to know, too
-		v.spawn(func() { v.push(v.ctx, from.Device) })
+		v.life.Go(func(ctx context.Context) { v.push(ctx, from.Device) })
 	}
 	return nil
 }

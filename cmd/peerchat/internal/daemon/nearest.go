@@ -173,7 +173,7 @@ func (n *nearest) connect(ctx context.Context, order []identity.DeviceID) (*chan
 // that are exchanged over it keep nobody waiting.
 func (n *nearest) reach(ctx context.Context, id identity.DeviceID, done chan<- reached) {
 	v := n.d.devices
-	begun := v.spawn(func() {
+	begun := v.life.Go(func(context.Context) {
 		sock, err := v.m.ConnectDevice(n.d.reporting(ctx, id), id, devicesURI, peerlink.ConnectOptions{Carriers: n.opts.Carriers})
 		if err == nil || n.d.connected(id) {
 			done <- reached{id, nil}

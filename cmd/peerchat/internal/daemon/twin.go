@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,8 +16,8 @@ var ErrTwin = errors.New("this device runs twice")
 
 // watchTwin waits for another process of this device. Of the two the one that
 // began later ends: they would take each other's calls and links away for ever.
-func (d *Daemon) watchTwin() {
-	t, err := d.acc.Twin(d.devices.ctx)
+func (d *Daemon) watchTwin(ctx context.Context) {
+	t, err := d.acc.Twin(ctx)
 	if err != nil {
 		return
 	}
