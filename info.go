@@ -12,7 +12,6 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/route"
-	"peerlink/multiplex"
 )
 
 // Path is the way that a link's bytes take: by fields for programs, by String for
@@ -20,70 +19,37 @@ import (
 // two addresses are known.
 type Path = route.Path
 
-// Connection describes a live link.
+// Connection describes a live link. As JSON it leaves out the stream's addresses.
 type Connection struct {
-	ID        LinkID
-	Peer      identity.Peer
-	Carrier   string // the Dialer's or Listener's name, "adopted" after AddConn
-	Path      Path   // how the carrier runs: engine and addresses
-	Direction Direction
+	ID        LinkID        `json:"id"`
+	Peer      identity.Peer `json:"peer"`
+	Carrier   string        `json:"carrier"`       // the Dialer's or Listener's name, "adopted" after AddConn
+	Path      Path          `json:"path,omitzero"` // how the carrier runs: engine and addresses
+	Direction Direction     `json:"direction"`
 	// LocalAddr and RemoteAddr are the stream's, as its carrier tells them.
-	LocalAddr, RemoteAddr net.Addr
-	Created               time.Time
+	LocalAddr  net.Addr  `json:"-"`
+	RemoteAddr net.Addr  `json:"-"`
+	Created    time.Time `json:"created"`
 	// LastActivity is when a channel was last opened or, while it is open,
 	// carried data.
-	LastActivity time.Time
-	RTT          time.Duration // smoothed, from beacons; 0 until the first came back
+	LastActivity time.Time     `json:"last_activity"`
+	RTT          time.Duration `json:"rtt_ns"` // smoothed, from beacons; 0 until the first came back
 	Traffic
 	// Unread is how many bytes wait for Reads, over all channels.
-	Unread int64
+	Unread int64 `json:"unread"`
 	// Opened is how many channels both sides have opened.
-	Opened   uint64
-	Channels []ChannelInfo // the open ones, by id
+	Opened   uint64        `json:"opened"`
+	Channels []ChannelInfo `json:"channels"` // the open ones, by id
 }
 
 // Traffic is what went over a link, or over many.
-type Traffic struct {
-	// Bytes, frames' headers and datagrams included.
-	BytesSent, BytesReceived uint64
-	// FramesSent counts frames with data of channels, FramesReceived all.
-	FramesSent, FramesReceived uint64
-	// Stalls is how often a Write on a channel had to wait for credit.
-	Stalls uint64
-	// WouldBlocks is how often a TrySend or SendUnreliable was not sent, for
-	// want of room.
-	WouldBlocks uint64
-	// DatagramsDropped counts received ones that were not read in time, or came
-	// for a channel that does not exist or has ended.
-	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
-}
-
-// traffic is what went over a link.
-func traffic(st multiplex.Stats) Traffic {
-	return Traffic{
-		BytesSent: st.BytesSent, BytesReceived: st.BytesReceived, FramesSent: st.FramesSent, FramesReceived: st.FramesReceived,
-		Stalls: st.Stalls, WouldBlocks: st.WouldBlocks,
-		DatagramsSent: st.DatagramsSent, DatagramsReceived: st.DatagramsReceived, DatagramsDropped: st.DatagramsDropped,
-	}
-}
-
-func (t *Traffic) add(o Traffic) {
-	t.BytesSent += o.BytesSent
-	t.BytesReceived += o.BytesReceived
-	t.FramesSent += o.FramesSent
-	t.FramesReceived += o.FramesReceived
-	t.Stalls += o.Stalls
-	t.WouldBlocks += o.WouldBlocks
-	t.DatagramsSent += o.DatagramsSent
-	t.DatagramsReceived += o.DatagramsReceived
-	t.DatagramsDropped += o.DatagramsDropped
-}
+type Traffic = channel.Traffic
 
 // ChannelInfo describes an open channel.
 type ChannelInfo struct {
-	ID        channel.ID
-	URI       string
-	Direction Direction // Outbound: this side asked for it
+	ID        channel.ID `json:"id"`
+	URI       string     `json:"uri"`
+	Direction Direction  `json:"direction"` // Outbound: this side asked for it
 	channel.Stats
 }
 
@@ -114,7 +80,7 @@ func (m *ConnectionManager) describe(l *link) Connection {
 	c := Connection{
 		ID: l.id, Peer: l.peer, Carrier: l.carrier, Path: l.path, Direction: l.direction,
 		LocalAddr: l.local, RemoteAddr: l.remote, Created: l.up, RTT: st.RTT, Unread: st.Unread,
-		Traffic: traffic(st),
+		Traffic: st.Traffic,
 	}
 	m.locked(func() { c.Opened, c.LastActivity = l.opened, l.lastChannel })
 	for _, s := range l.mux.Channels() {
@@ -138,10 +104,10 @@ func directionOf(l *link, id channel.ID) Direction {
 
 // Totals are a carrier's, or all carriers', numbers since the manager was made.
 type Totals struct {
-	Opened uint64 // links that came up
-	Closed uint64 // links that ended
-	Links  int    // live now
-	Failed uint64 // tries without a link: a carrier's attempts, or all in all the connects
+	Opened uint64 `json:"opened"` // links that came up
+	Closed uint64 `json:"closed"` // links that ended
+	Links  int    `json:"links"`  // live now
+	Failed uint64 `json:"failed"` // tries without a link: a carrier's attempts, or all in all the connects
 	// Traffic is that of all links, the ended ones included.
 	Traffic
 }
@@ -149,15 +115,15 @@ type Totals struct {
 // Metrics are totals since the manager was made.
 type Metrics struct {
 	Totals
-	Connecting int    // links being made now
-	Refused    uint64 // devices that were refused, by trust, capacity or OnICERequest
-	Accepted   uint64 // channels that peers asked for and got
-	Declined   uint64 // channels that peers asked for and did not get
-	Retried    uint64 // channel requests that were sent again after their link was lost
-	Panics     uint64 // callbacks of the application that panicked
-	Channels   int    // open now
+	Connecting int    `json:"connecting"` // links being made now
+	Refused    uint64 `json:"refused"`    // devices that were refused, by trust, capacity or OnICERequest
+	Accepted   uint64 `json:"accepted"`   // channels that peers asked for and got
+	Declined   uint64 `json:"declined"`   // channels that peers asked for and did not get
+	Retried    uint64 `json:"retried"`    // channel requests that were sent again after their link was lost
+	Panics     uint64 `json:"panics"`     // callbacks of the application that panicked
+	Channels   int    `json:"channels"`   // open now
 	// Carriers are the totals by carrier's name.
-	Carriers map[string]Totals
+	Carriers map[string]Totals `json:"carriers"`
 }
 
 // totals are the numbers so far; ConnectionManager.mu guards them.
@@ -189,7 +155,7 @@ func (m *ConnectionManager) Metrics() Metrics {
 	for _, l := range live {
 		st := l.mux.Stats()
 		c := t.Carriers[l.carrier]
-		c.add(traffic(st))
+		c.Add(st.Traffic)
 		t.Carriers[l.carrier] = c
 		t.Channels += st.Channels
 	}
@@ -197,7 +163,7 @@ func (m *ConnectionManager) Metrics() Metrics {
 		t.Opened += c.Opened
 		t.Closed += c.Closed
 		t.Links += c.Links
-		t.add(c.Traffic)
+		t.Add(c.Traffic)
 	}
 	return t
 }

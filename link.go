@@ -80,6 +80,28 @@ func (d Direction) String() string {
 // a place here was sent, and one without a place was not.
 const maxAsked = 256
 
+// MarshalText implements encoding.TextMarshaler with String.
+func (id LinkID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler with ParseLinkID.
+func (id *LinkID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseLinkID(string(b))
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler with String.
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. It reads what String wrote.
+func (d *Direction) UnmarshalText(b []byte) error {
+	for _, *d = range []Direction{Inbound, Outbound} {
+		if d.String() == string(b) {
+			return nil
+		}
+	}
+	return fmt.Errorf("peerlink: %.40q is no direction", b)
+}
+
 // link is one live connection to one device.
 type link struct {
 	id            LinkID
@@ -351,7 +373,7 @@ func (m *ConnectionManager) unregister(l *link) {
 	t := m.totals.carrier(l.carrier)
 	t.Links--
 	t.Closed++
-	t.add(traffic(st))
+	t.Add(st.Traffic)
 	m.bus.tell(l.event(LinkDown, cause))
 }
 

@@ -53,17 +53,47 @@ type Socket struct {
 
 var _ net.Conn = (*Socket)(nil)
 
+// Traffic is what went over a channel, a link, or many links.
+type Traffic struct {
+	// Bytes, datagrams included; of a link frames' headers as well.
+	BytesSent     uint64 `json:"bytes_sent"`
+	BytesReceived uint64 `json:"bytes_received"`
+	// FramesSent counts frames with data of channels; FramesReceived those of a
+	// channel, or all of a link. A channel counts modulo 2³².
+	FramesSent     uint64 `json:"frames_sent"`
+	FramesReceived uint64 `json:"frames_received"`
+	// Stalls is how often a Write on a channel had to wait for credit, of a channel
+	// modulo 2³².
+	Stalls uint64 `json:"stalls"`
+	// WouldBlocks is how often a TrySend or SendUnreliable was not sent, for want
+	// of room, of a channel modulo 2³².
+	WouldBlocks uint64 `json:"would_blocks"`
+	// DatagramsDropped counts received ones that were not read in time, or came
+	// for a channel that does not exist or has ended.
+	DatagramsSent     uint64 `json:"datagrams_sent"`
+	DatagramsReceived uint64 `json:"datagrams_received"`
+	DatagramsDropped  uint64 `json:"datagrams_dropped"`
+}
+
+// Add adds what went over another channel or link.
+func (t *Traffic) Add(o Traffic) {
+	t.BytesSent += o.BytesSent
+	t.BytesReceived += o.BytesReceived
+	t.FramesSent += o.FramesSent
+	t.FramesReceived += o.FramesReceived
+	t.Stalls += o.Stalls
+	t.WouldBlocks += o.WouldBlocks
+	t.DatagramsSent += o.DatagramsSent
+	t.DatagramsReceived += o.DatagramsReceived
+	t.DatagramsDropped += o.DatagramsDropped
+}
+
 // Stats are a channel's numbers since it was opened.
 type Stats struct {
-	BytesSent, BytesReceived   uint64 // with those of datagrams
-	FramesSent, FramesReceived uint64 // modulo 2³²
-	Stalls                     uint64 // times that a Write had to wait for credit, modulo 2³²
-	WouldBlocks                uint64 // times that a TrySend did not fit in, modulo 2³²
-	// Datagrams, and how many of those received were dropped because they were
-	// not read in time.
-	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
-	Unread                                             int // bytes that wait for a Read
-	Created, LastActivity                              time.Time
+	Traffic
+	Unread       int       `json:"unread"` // bytes that wait for a Read
+	Created      time.Time `json:"created"`
+	LastActivity time.Time `json:"last_activity"`
 }
 
 func (s *Socket) port() *Port { return (*Port)(s) }
@@ -92,9 +122,11 @@ func (s *Socket) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
-		BytesSent: s.transmitted, BytesReceived: s.received, FramesSent: uint64(s.framesOut), FramesReceived: uint64(atomic.LoadUint32(&s.framesIn)),
-		Stalls: uint64(s.stalls), WouldBlocks: uint64(s.blocked), Unread: s.in.n + s.datagrams.bytes(),
-		Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created)),
+		Traffic: Traffic{
+			BytesSent: s.transmitted, BytesReceived: s.received, FramesSent: uint64(s.framesOut), FramesReceived: uint64(atomic.LoadUint32(&s.framesIn)),
+			Stalls: uint64(s.stalls), WouldBlocks: uint64(s.blocked),
+		},
+		Unread: s.in.n + s.datagrams.bytes(), Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created)),
 	}
 	if d := s.datagrams; d != nil {
 		st.DatagramsSent, st.DatagramsReceived, st.DatagramsDropped = d.sent, d.received, d.dropped

@@ -6,29 +6,33 @@ import "time"
 type Health struct {
 	// Table is how many nodes the routing table knows, Connected how many peers
 	// are connected.
-	Table, Connected int
+	Table     int `json:"nodes"`
+	Connected int `json:"connected"`
 	// Neighbours is how many peers on the local networks were reached.
-	Neighbours int
+	Neighbours int `json:"neighbours"`
 	// Holders is how many nodes showed this device's record when it was read
 	// back after publishing. 0 means that nobody can find the device, whatever
 	// else works.
-	Holders int
+	Holders int `json:"holders"`
 	// Subscriptions is how many nodes push this device's signals, of Wanted.
-	Subscriptions, Wanted int
+	Subscriptions int `json:"subscriptions"`
+	Wanted        int `json:"wanted"`
 	// Dropped counts signals and requests that were dropped, by cause.
-	Dropped map[string]uint64
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 	// Queued is how many signals wait for Receive, Letters how many letters wait
 	// for ReceiveLetter.
-	Queued, Letters int
+	Queued  int `json:"queued"`
+	Letters int `json:"letters"`
 	// ClockAhead is how far this device's clock is ahead of those of the nodes
 	// that it listens at, by their median; negative: behind; 0: not known. Beyond
 	// 30 s others refuse its signals.
-	ClockAhead time.Duration
+	ClockAhead time.Duration `json:"clock_ahead_ns,omitempty"`
 	// LastSent tells how the last signal fared whose nodes have all answered.
-	LastSent Delivery
+	LastSent Delivery `json:"last_sent"`
 	// Listeners is how many streams of devices this node pushes to, Stored how
 	// many bytes of signals it keeps for absent ones.
-	Listeners, Stored int
+	Listeners int `json:"listeners"`
+	Stored    int `json:"stored"`
 }
 
 // Health returns how the node fares. It does not block.

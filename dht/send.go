@@ -29,7 +29,9 @@ const throughDHT = "the DHT"
 // Delivery tells how a signal fared: how many nodes were asked to carry it, how
 // many took it, and how many of those pushed it to the callee at once.
 type Delivery struct {
-	Asked, Took, Pushed int
+	Asked  int `json:"asked"`
+	Took   int `json:"took"`
+	Pushed int `json:"pushed"`
 }
 
 // String says it in words.

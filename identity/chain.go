@@ -35,15 +35,15 @@ var ErrChain = errors.New("identity: certificate chain refused")
 // zero value is no device. Values are immutable and may be shared.
 type Peer struct {
 	// Device is the id of the device's key.
-	Device DeviceID
+	Device DeviceID `json:"device"`
 	// Account is the id of the account that signed the device's certificate.
-	Account AccountID
+	Account AccountID `json:"account,omitzero"`
 	// CA is the id of the authority that signed the account's certificate;
 	// zero where the account signed its own.
-	CA AccountID
+	CA AccountID `json:"ca,omitzero"`
 	// Name is what the device calls itself: its certificate's common name, at
 	// most 64 bytes of printable UTF-8, not unique and not to be believed.
-	Name string
+	Name string `json:"name,omitempty"`
 
 	key   crypto.PublicKey
 	chain [][]byte

@@ -52,7 +52,7 @@ var arrows = map[string]string{
 	program + "chatui":       `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|identity|multiplex|channel)|/internal/(chat|daemon|control)$`,
 	program + "codes":        `pion|libp2p|quic-go|^peerlink/(account|dht|ice|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "contacts":     `pion|libp2p|quic-go|^peerlink/(account|dht|ice|multiplex|channel)|/internal/(chat|daemon|control)$`,
-	program + "control":      `pion|libp2p|quic-go|^peerlink/(account|dht|ice)|/internal/daemon$`,
+	program + "control":      `^peerlink/(account|ice)$|/internal/(chat|daemon)$`,
 	program + "files/digest": `^peerlink/`,
 	program + "files/inbox":  `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	program + "files/parcel": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,

@@ -19,18 +19,11 @@ type counters struct {
 
 // Stats are a link's numbers since it began.
 type Stats struct {
-	BytesSent, BytesReceived uint64 // with headers and datagrams; what the conn took and gave
-	FramesSent               uint64 // of the channels' data
-	FramesReceived           uint64 // all
-	Stalls                   uint64 // times that a Write on a channel had to wait for credit
-	WouldBlocks              uint64 // times that a TrySend or SendUnreliable was not sent, for want of room
-	// Datagrams, and how many that came were dropped: not read in time, or of no
-	// channel.
-	DatagramsSent, DatagramsReceived, DatagramsDropped uint64
-	Unread                                             int64 // bytes that wait for Reads, over all channels
-	Channels                                           int   // open, or not yet ended on both sides
-	RTT                                                time.Duration
-	Created                                            time.Time
+	channel.Traffic
+	Unread   int64 // bytes that wait for Reads, over all channels
+	Channels int   // open, or not yet ended on both sides
+	RTT      time.Duration
+	Created  time.Time
 }
 
 // Stats returns the link's numbers.
@@ -38,9 +31,11 @@ func (s *Socket) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Stats{
-		BytesSent: s.stats.bytesOut.Load(), BytesReceived: s.stats.bytesIn.Load(), FramesReceived: s.stats.framesIn.Load(),
-		FramesSent: s.stats.framesOut.Load(), Stalls: s.stats.stalls.Load(), WouldBlocks: s.stats.blocked.Load(),
-		DatagramsSent: s.stats.datagramsOut.Load(), DatagramsReceived: s.stats.datagramsIn.Load(), DatagramsDropped: s.stats.datagramsDropped.Load(),
+		Traffic: channel.Traffic{
+			BytesSent: s.stats.bytesOut.Load(), BytesReceived: s.stats.bytesIn.Load(), FramesReceived: s.stats.framesIn.Load(),
+			FramesSent: s.stats.framesOut.Load(), Stalls: s.stats.stalls.Load(), WouldBlocks: s.stats.blocked.Load(),
+			DatagramsSent: s.stats.datagramsOut.Load(), DatagramsReceived: s.stats.datagramsIn.Load(), DatagramsDropped: s.stats.datagramsDropped.Load(),
+		},
 		Unread: s.buffered.Load(), Channels: len(s.table), RTT: s.beacons.rtt, Created: s.stats.created,
 	}
 }

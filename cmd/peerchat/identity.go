@@ -13,6 +13,7 @@ import (
 
 	"peerlink/account"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/identity"
 )
 
 // newInit is the command that makes an account.
@@ -31,7 +32,7 @@ func newInit(o *options) *cobra.Command {
 			}
 			defer acc.Close()
 			fmt.Fprintf(cmd.ErrOrStderr(), "made an account in %s; keep a copy of identity.pem, which nothing replaces\n", acc.Dir())
-			return o.printID(cmd.OutOrStdout(), control.DeviceOf(acc.Identity().Peer()), false)
+			return o.printID(cmd.OutOrStdout(), acc.Identity().Peer(), false)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what the device is called, as others see it (default the host's name)")
@@ -60,26 +61,26 @@ func newID(o *options) *cobra.Command {
 }
 
 // self asks the daemon who it is, or else the account's folder.
-func (o *options) self(ctx context.Context) (control.Device, error) {
+func (o *options) self(ctx context.Context) (identity.Peer, error) {
 	st, err := control.OpStatus.Ask(ctx, control.NewClient(o.account), control.None{})
 	if err == nil {
 		return st.Self, nil
 	}
 	if !errors.Is(err, control.ErrNoDaemon) {
-		return control.Device{}, err
+		return identity.Peer{}, err
 	}
 	acc, err := account.Open(o.account, account.Options{})
 	if errors.Is(err, account.ErrNoAccount) {
 		err = fmt.Errorf("%w: make one with peerchat init", err)
 	}
 	if err != nil {
-		return control.Device{}, err
+		return identity.Peer{}, err
 	}
 	defer acc.Close()
-	return control.DeviceOf(acc.Identity().Peer()), nil
+	return acc.Identity().Peer(), nil
 }
 
-func (o *options) printID(out io.Writer, self control.Device, asQR bool) error {
+func (o *options) printID(out io.Writer, self identity.Peer, asQR bool) error {
 	p := &printer{out: out}
 	if o.json {
 		p.json(self)

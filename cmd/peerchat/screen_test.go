@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink"
 	"peerlink/cmd/peerchat/internal/chatui"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
@@ -261,7 +262,7 @@ func TestOfSeveralLinksTheQuickestIsShown(t *testing.T) {
 	var bob, eve identity.DeviceID
 	bob[0], eve[0] = 1, 2
 	link := func(carrier, way string, rtt time.Duration) control.Link {
-		return control.Link{Peer: control.Device{Device: bob}, Carrier: carrier, Way: way, RTT: rtt}
+		return control.Link{Connection: peerlink.Connection{Peer: identity.Peer{Device: bob}, Carrier: carrier, RTT: rtt}, Way: way}
 	}
 	for _, c := range []struct {
 		links []control.Link

@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"peerlink"
 	"peerlink/cmd/peerchat/internal/control"
 )
 
@@ -117,7 +118,7 @@ func statusText(st control.Status, now time.Time) string {
 	}
 	if h := st.DHT; h != nil {
 		p("dht        %d nodes known, %d connected, %d neighbours; record on %d; %d of %d push to us%s",
-			h.Nodes, h.Connected, h.Neighbours, h.Holders, h.Subscriptions, h.Wanted, dropped(h.Dropped))
+			h.Table, h.Connected, h.Neighbours, h.Holders, h.Subscriptions, h.Wanted, dropped(h.Dropped))
 	} else {
 		p("dht        none")
 	}
@@ -163,7 +164,7 @@ func linkTable(links []control.Link, now time.Time) string {
 		if l.Way != "" {
 			carrier += ", " + l.Way
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.ID, printable(called(l)), printable(carrier), map[string]string{"outbound": "here", "inbound": "there"}[l.Direction],
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.ID, printable(called(l)), printable(carrier), map[peerlink.Direction]string{peerlink.Outbound: "here", peerlink.Inbound: "there"}[l.Direction],
 			rtt, humanize.IBytes(l.BytesSent), humanize.IBytes(l.BytesReceived), l.FramesReceived, l.Stalls, ago(now, l.Created))
 		below = append(below, func() { channelLines(&b, l) })
 	}
@@ -176,17 +177,18 @@ func linkTable(links []control.Link, now time.Time) string {
 
 func channelLines(b *strings.Builder, l control.Link) {
 	fmt.Fprintf(b, "\n%s  %s\n", l.ID, l.Peer.Device)
-	if l.Path != "" {
-		fmt.Fprintf(b, "     path %s\n", printable(l.Path))
+	path := l.Path.String()
+	if path != "" {
+		fmt.Fprintf(b, "     path %s\n", printable(path))
 	}
-	if l.Local != "" && l.Remote != "" && !strings.Contains(l.Path, l.Remote) {
+	if l.Local != "" && l.Remote != "" && !strings.Contains(path, l.Remote) {
 		fmt.Fprintf(b, "     from %s to %s\n", printable(l.Local), printable(l.Remote))
 	}
 	if l.WhyRelayed != "" {
 		fmt.Fprintf(b, "     relayed because %s\n", printable(l.WhyRelayed))
 	}
 	chs := slices.Clone(l.Channels)
-	slices.SortFunc(chs, func(x, y control.Open) int { return x.Created.Compare(y.Created) })
+	slices.SortFunc(chs, func(x, y peerlink.ChannelInfo) int { return x.Created.Compare(y.Created) })
 	const most = 50 // a person reads no more; --json has them all
 	for _, ch := range chs[:min(len(chs), most)] {
 		fmt.Fprintf(b, "     channel %-5d %s, %s, %s sent, %s received\n", ch.ID, printable(ch.URI), ch.Direction,

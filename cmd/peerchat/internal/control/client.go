@@ -142,7 +142,7 @@ func (c *Client) channel(ctx context.Context, op string, in any) (*Conn, error) 
 	if !end() {
 		return nil, context.Cause(ctx)
 	}
-	conn := newConn(w, ch.URI, ch.Self.peer(), ch.Peer.peer())
+	conn := newConn(w, ch.URI, ch.Self, ch.Peer)
 	conn.gone = &EndedError{}
 	return conn, nil
 }

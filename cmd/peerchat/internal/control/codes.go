@@ -64,9 +64,9 @@ type Met struct {
 
 // Joined is the account that this device has come into.
 type Joined struct {
-	Account string `json:"account"`
-	Name    string `json:"name"`
-	By      Device `json:"by"` // the device that has signed
+	Account string        `json:"account"`
+	Name    string        `json:"name"`
+	By      identity.Peer `json:"by"` // the device that has signed
 }
 
 // Sign asks to take the device that shows a code into the account.

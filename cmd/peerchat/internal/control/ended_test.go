@@ -125,7 +125,7 @@ func TestCommandsNoticeThatTheDaemonWasKilled(t *testing.T) {
 				switch {
 				case err != nil || c.op == "wait":
 				case c.op == OpConnect:
-					_ = c.Answer(Channel{"x://", Device{Device: somebody}, Device{Device: somebody}})
+					_ = c.Answer(Channel{"x://", identity.Peer{Device: somebody}, identity.Peer{Device: somebody}})
 				case c.op == OpListen:
 					_ = c.Answer(Incoming{})
 				default:

@@ -13,7 +13,7 @@ import (
 
 // Version is the protocol's. A change that an old command or daemon would not
 // understand makes another one.
-const Version = 1
+const Version = 2
 
 // Bounds, in bytes.
 const (

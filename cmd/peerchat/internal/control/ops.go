@@ -128,37 +128,9 @@ type Connect struct {
 
 // Channel tells whose channel a connection carries.
 type Channel struct {
-	URI  string `json:"uri"`
-	Self Device `json:"self"`
-	Peer Device `json:"peer"`
-}
-
-// Device is what is known of a device, as in identity.Peer.
-type Device struct {
-	Device  identity.DeviceID `json:"device"`
-	Account string            `json:"account,omitempty"` // 64 hex digits
-	CA      string            `json:"ca,omitempty"`
-	Name    string            `json:"name,omitempty"` // what it calls itself
-}
-
-// DeviceOf describes a peer.
-func DeviceOf(p identity.Peer) Device {
-	d := Device{Device: p.Device, Name: p.Name}
-	if !p.Account.IsZero() {
-		d.Account = p.Account.String()
-	}
-	if !p.CA.IsZero() {
-		d.CA = p.CA.String()
-	}
-	return d
-}
-
-// peer returns the description as a Peer, without certificates.
-func (d Device) peer() identity.Peer {
-	p := identity.Peer{Device: d.Device, Name: d.Name}
-	p.Account, _ = identity.ParseAccountID(d.Account) // the zero id where there is none
-	p.CA, _ = identity.ParseAccountID(d.CA)
-	return p
+	URI  string        `json:"uri"`
+	Self identity.Peer `json:"self"` // both without certificates
+	Peer identity.Peer `json:"peer"`
 }
 
 // Listen claims the channels of a URI pattern, as ConnectionManager.Listen does.

@@ -295,7 +295,7 @@ func (c *Call) Conn(uri string, self, peer identity.Peer) (*Conn, error) {
 		return nil, &EndedError{Told: true}
 	}
 	c.carried = true
-	if err := c.Answer(Channel{uri, DeviceOf(self), DeviceOf(peer)}); err != nil {
+	if err := c.Answer(Channel{uri, self, peer}); err != nil {
 		return nil, err
 	}
 	return conn, nil

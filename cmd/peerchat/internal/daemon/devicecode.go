@@ -60,7 +60,7 @@ func (d *Daemon) addDevice(ctx context.Context, what control.Join, begin func() 
 	if err != nil {
 		return err
 	}
-	return tell(control.CodeEvent{Step: control.CodeUsed, Joined: &control.Joined{Account: by.Account.String(), Name: name, By: control.DeviceOf(by)}})
+	return tell(control.CodeEvent{Step: control.CodeUsed, Joined: &control.Joined{Account: by.Account.String(), Name: name, By: by}})
 }
 
 // signedMessages are what two devices that have proven a code say to each other.

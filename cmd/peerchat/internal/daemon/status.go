@@ -22,8 +22,11 @@ func (d *Daemon) status(ctx context.Context, _ control.None) (control.Status, er
 	m := d.acc.ConnectionManager()
 	s := control.Status{
 		PID: pid(), Since: d.since, Folder: d.acc.Dir(),
-		Self: control.DeviceOf(d.acc.Identity().Peer()), Listens: d.acc.Addrs(),
-		Links: []control.Link{}, Totals: totals(m.Metrics()), DHT: d.dht(), Claims: d.claimed(), Problems: d.trouble(),
+		Self: d.acc.Identity().Peer(), Listens: d.acc.Addrs(),
+		Links: []control.Link{}, Totals: m.Metrics(), Claims: d.claimed(), Problems: d.trouble(),
+	}
+	if h, has := d.acc.DHT(); has {
+		s.DHT = &h
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWait)
 	defer cancel()
@@ -47,50 +50,14 @@ func (d *Daemon) claimed() []string {
 	return slices.Sorted(maps.Keys(d.claims))
 }
 
-func (d *Daemon) dht() *control.DHT {
-	h, has := d.acc.DHT()
-	if !has {
-		return nil
-	}
-	return &control.DHT{
-		Nodes: h.Table, Connected: h.Connected, Neighbours: h.Neighbours, Holders: h.Holders,
-		Subscriptions: h.Subscriptions, Wanted: h.Wanted, ClockAhead: h.ClockAhead,
-		Dropped: h.Dropped, LastSignal: h.LastSent.String(),
-	}
-}
-
-func totals(m peerlink.Metrics) control.Totals {
-	return control.Totals{
-		Links: m.Links, Connecting: m.Connecting, Opened: m.Opened, Closed: m.Closed,
-		Failed: m.Failed, Refused: m.Refused, Channels: m.Channels, Accepted: m.Accepted, Declined: m.Declined,
-		Retried: m.Retried, Stalls: m.Stalls, BytesSent: m.BytesSent, BytesReceived: m.BytesReceived,
-	}
-}
-
 // link describes a link, with what is remembered of how it came about.
 func (d *Daemon) link(c peerlink.Connection) control.Link {
-	l := control.Link{
-		ID: c.ID.String(), Peer: control.DeviceOf(c.Peer), Contact: d.contacts.nameOf(c.Peer.Device),
-		Carrier: c.Carrier, Path: c.Path.String(), Direction: c.Direction.String(),
-		Created: c.Created, LastActivity: c.LastActivity, RTT: c.RTT,
-		BytesSent: c.BytesSent, BytesReceived: c.BytesReceived, FramesReceived: c.FramesReceived,
-		Unread: c.Unread, Stalls: c.Stalls, Opened: c.Opened, Channels: []control.Open{},
-	}
-	if c.LocalAddr != nil {
-		l.Local = c.LocalAddr.String()
-	}
-	if c.RemoteAddr != nil {
-		l.Remote = c.RemoteAddr.String()
+	l := control.Link{Connection: c, Contact: d.contacts.nameOf(c.Peer.Device), Local: addrText(c.LocalAddr), Remote: addrText(c.RemoteAddr)}
+	if l.Channels == nil {
+		l.Channels = []peerlink.ChannelInfo{}
 	}
 	if r, ok := d.report(c.Peer.Device, c.Path); ok {
 		l.Way, l.WhyRelayed = r.Way, r.WhyRelayed
-	}
-	for _, ch := range c.Channels {
-		l.Channels = append(l.Channels, control.Open{
-			ID: uint16(ch.ID), URI: ch.URI, Direction: ch.Direction.String(),
-			BytesSent: ch.BytesSent, BytesReceived: ch.BytesReceived, FramesReceived: ch.FramesReceived,
-			Stalls: ch.Stalls, Unread: ch.Unread, Created: ch.Created, LastActivity: ch.LastActivity,
-		})
 	}
 	return l
 }
