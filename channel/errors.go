@@ -39,13 +39,14 @@ const (
 	CodeIdle        Code = 9   // the link had no channels for a while
 	CodeClosing     Code = 10  // of a decline: the link is about to end, ask on another
 	CodeNoListener  Code = 11  // of a decline: no program takes channels of this name now
+	CodeNotProven   Code = 12  // of a refused proof: it does not fit the connection
 	CodeUser        Code = 256 // first code that applications may give a meaning
 )
 
 // words are the protocol's for its codes.
 var words = [...]string{
 	"closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
-	"refused", "not needed", "crossed", "idle", "closing", "no listener",
+	"refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven",
 }
 
 // String returns the protocol's word for a code, or its number.

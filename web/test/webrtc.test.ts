@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type Bytes, concat, hex, unhex, utf8 } from "../src/peerlink/bytes";
 import { type Peer, verify, verifyChain } from "../src/peerlink/chain";
-import { DeclinedError, IdentityError } from "../src/peerlink/errors";
+import { Code, DeclinedError, IdentityError } from "../src/peerlink/errors";
 import { Identity } from "../src/peerlink/identity";
 import { statement } from "../src/peerlink/keys";
 import { decodeHello, encodeHello, type Party, proofStatement, prove, type Prover, type Wire } from "../src/peerlink/proof";
@@ -27,6 +27,7 @@ interface Signal {
   candidates?: string[];
   taken?: string[];
   reason?: string;
+  code?: number;
   max_message?: number;
 }
 interface Named {
@@ -48,7 +49,7 @@ describe("webrtc/testdata/vectors.json", () => {
   for (const s of v.signals) {
     test(`signal: ${s.name}`, () => {
       const m = decodeSignal(unhex(s.wire));
-      expect([m.kind, m.call, m.reason]).toEqual([s.kind, s.call, s.reason ?? ""]);
+      expect([m.kind, m.call, m.reason, m.code]).toEqual([s.kind, s.call, s.reason ?? "", s.code ?? 0]);
       expect(m.candidates).toEqual(s.taken ?? []);
       if (s.sdp) {
         expect(m.maxMessage).toBe(s.max_message);
@@ -56,7 +57,7 @@ describe("webrtc/testdata/vectors.json", () => {
         expect(hex(ownFingerprint(s.sdp))).toBe(m.fingerprint);
         expect(m.sdp).toBe(s.sdp.replace(/a=(candidate:.*|end-of-candidates)\r\n/g, ""));
       }
-      const said = encodeSignal({ kind: s.kind, call: s.call, sdp: s.sdp ?? "", candidates: s.candidates ?? [], reason: s.reason ?? "" });
+      const said = encodeSignal({ kind: s.kind, call: s.call, sdp: s.sdp ?? "", candidates: s.candidates ?? [], reason: s.reason ?? "", code: s.code ?? 0 });
       expect(decodeSignal(said)).toEqual(m);
     });
   }
@@ -182,7 +183,7 @@ describe("the proof", () => {
     };
     const [a] = await both(p);
     expect((a as PromiseRejectedResult).reason).toBeInstanceOf(DeclinedError);
-    expect(((a as PromiseRejectedResult).reason as DeclinedError).reason).toBe("not trusted");
+    expect((a as PromiseRejectedResult).reason).toMatchObject({ reason: "not trusted", code: Code.refused });
   });
   test("bytes before the verdict are refused", async () => {
     const p = await provers();

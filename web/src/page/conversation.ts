@@ -124,8 +124,10 @@ export class Conversation {
 
   /** request takes a channel that the device asks for. */
   request(r: Incoming): void {
-    if (r.name === messagesURI && this.#chats < maxChats) void this.#take(r.accept());
-    else if (r.name.startsWith(filesScheme) && this.#offers < maxOffers) void this.#receive(r.accept());
+    const [messages, files] = [r.name === messagesURI, r.name.startsWith(filesScheme)];
+    if (messages && this.#chats < maxChats) void this.#take(r.accept());
+    else if (files && this.#offers < maxOffers) void this.#receive(r.accept());
+    else if (messages || files) r.decline("too many at once", Code.resources);
     else r.decline("not taken here", Code.noListener);
   }
 

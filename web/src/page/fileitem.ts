@@ -1,6 +1,6 @@
 // Files in a conversation: asked about, under way, done or failed.
 
-import { type Arriving, type Channel, DeclinedError, FileSender, type FileSink, type Offered, type Taking } from "../peerlink";
+import { type Arriving, type Channel, DeclinedError, FileSender, type FileSink, type Offered, StoppedError, type Taking } from "../peerlink";
 import { clock, el, size, theirs, visible } from "./dom";
 import { type Kept, place, room } from "./files";
 
@@ -37,7 +37,7 @@ export class FileItem {
     });
     const run = async (): Promise<void> => {
       const stop = new AbortController();
-      this.#begin("Waiting for the other side…", () => stop.abort(new Error("stopped")));
+      this.#begin("Waiting for the other side…", () => stop.abort(new StoppedError()));
       try {
         this.done("Sent and verified", await sender.send(stop.signal));
         over();
@@ -58,7 +58,7 @@ export class FileItem {
       gone.addEventListener("abort", () => no(gone.reason), { once: true });
       const accept = el("button", { type: "button", click: () => {
         this.#begin("Waiting for the other side…", () => {
-          stop(new Error("stopped"));
+          stop(new StoppedError());
           this.failed("Stopped");
         });
         yes();
@@ -191,7 +191,7 @@ export class Arrivals implements Taking {
   }
 
   ended(why?: Error): void {
-    if (why?.message === "stopped") this.item.failed("Stopped");
+    if (why instanceof StoppedError) this.item.failed("Stopped");
     else if (why) this.item.cut(why);
     else if (this.#bad.length > 0) this.item.failed(this.item.entries === 1 ? capital(this.#bad[0]!) : `${this.#bad.length} could not be received`);
     else {

@@ -3,7 +3,7 @@
 import { type Bytes, hex, sha256, unhex } from "./bytes";
 import type { Peer } from "./chain";
 import { DataChannelCarrier, Loose, Messages } from "./datachannel";
-import { LostError, ProtocolError } from "./errors";
+import { Code, LostError, ProtocolError } from "./errors";
 import type { Identity } from "./identity";
 import type { DeviceID } from "./keys";
 import { prove, type Role } from "./proof";
@@ -136,7 +136,7 @@ export class Call {
   }
 
   /** signal lays out a signal of this call. */
-  signal(kind: number, more: { sdp?: string; candidates?: string[]; reason?: string } = {}): Bytes {
+  signal(kind: number, more: { sdp?: string; candidates?: string[]; reason?: string; code?: number } = {}): Bytes {
     return encodeSignal({ kind, call: this.id, ...more });
   }
 
@@ -244,5 +244,5 @@ export function newCallID(): string {
 
 /** withdrawal is what a caller says that gives up. */
 export function withdrawal(call: Call): Bytes {
-  return call.signal(Kind.refuse, { reason: "withdrawn" });
+  return call.signal(Kind.refuse, { reason: "withdrawn", code: Code.cancelled });
 }

@@ -3,7 +3,7 @@
 import { type Bytes } from "./bytes";
 import { Call, type CallConfig, newCallID, type Proven, withdrawal } from "./call";
 import type { Peer } from "./chain";
-import { asError, ClosedError, DeclinedError, LostError } from "./errors";
+import { asError, ClosedError, Code, DeclinedError, LostError } from "./errors";
 import type { DeviceID } from "./keys";
 import { type Decoded, decodeSignal, encodeSignal, Kind, type Reachable } from "./signal";
 import type { Signaller } from "./switchboard";
@@ -65,7 +65,7 @@ export class Calls {
     );
     try {
       const m = await Promise.race([this.#offer(call, (s) => (stage = s)), stopped]);
-      if (m.kind === Kind.refuse) throw new DeclinedError(m.reason);
+      if (m.kind === Kind.refuse) throw new DeclinedError(m.reason, m.code);
       stage = "the device answered, but none of its addresses can be reached from here";
       const proven = Promise.race([this.#connect(call, m), stopped]);
       return await proven;
@@ -164,8 +164,8 @@ export class Calls {
     if (from.device === me || (crossed.length > 0 && me < from.device)) return;
     if (this.#seen.has(m.call)) return;
     const no = this.#refusal(from);
-    if (no !== "") {
-      this.config.signaller.send(from.device, encodeSignal({ kind: Kind.refuse, call: m.call, reason: no })).catch(() => {}); // its call runs into its time-out
+    if (no) {
+      this.config.signaller.send(from.device, encodeSignal({ kind: Kind.refuse, call: m.call, ...no })).catch(() => {}); // its call runs into its time-out
       return;
     }
     this.#seen.add(m.call);
@@ -177,15 +177,15 @@ export class Calls {
     void this.#serve(from, m);
   }
 
-  #refusal(from: Peer): string {
+  #refusal(from: Peer): { reason: string; code: number } | undefined {
     try {
       this.config.trusted?.(from);
     } catch {
-      return "not trusted";
+      return { reason: "not trusted", code: Code.refused };
     }
     const theirs = [...this.#incoming.values()].filter((v) => v.from === from.device).length;
-    if (this.#incoming.size >= maxIncoming || theirs >= maxPerPeer) return "busy: too many calls";
-    return "";
+    if (this.#incoming.size >= maxIncoming || theirs >= maxPerPeer) return { reason: "busy: too many calls", code: Code.resources };
+    return undefined;
   }
 
   async #serve(from: Peer, m: Decoded): Promise<void> {

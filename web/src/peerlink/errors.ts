@@ -3,13 +3,13 @@
 
 /** The codes of docs/protocol.md, by which programs decide: the text beside one is for people. 256 and up are an application's. */
 export const Code = {
-  closed: 0, flowControl: 1, cancelled: 2, resources: 3, internal: 4, protocol: 5, refused: 6, notNeeded: 7, crossed: 8, idle: 9, closing: 10, noListener: 11,
+  closed: 0, flowControl: 1, cancelled: 2, resources: 3, internal: 4, protocol: 5, refused: 6, notNeeded: 7, crossed: 8, idle: 9, closing: 10, noListener: 11, notProven: 12,
   aborted: 256,
 } as const;
 
 const words = [
   "closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
-  "refused", "not needed", "crossed", "idle", "closing", "no listener",
+  "refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven",
 ];
 
 /** codeText names a code. */
@@ -59,6 +59,14 @@ export class GoingAwayError extends Error {
     readonly reason: string,
   ) {
     super(`the other device closed the connection: ${reason || codeText(code)}`);
+  }
+}
+
+/** StoppedError: the user of this side has stopped it. */
+export class StoppedError extends Error {
+  override name = "StoppedError";
+  constructor() {
+    super("stopped");
   }
 }
 

@@ -12,7 +12,7 @@
 
 export { Channel } from "./channel";
 export { closedHere, type Connection, Device, type DeviceConfig, type DeviceEvents } from "./device";
-export { ClosedError, Code, DeclinedError, GoingAwayError, IdentityError, LostError, ProtocolError, ResetError } from "./errors";
+export { ClosedError, Code, DeclinedError, GoingAwayError, IdentityError, LostError, ProtocolError, ResetError, StoppedError } from "./errors";
 export { Identity } from "./identity";
 export { badFileName } from "./input";
 export { type DeviceID, parseDeviceID } from "./keys";

@@ -4,7 +4,7 @@
 
 import { type Bytes, concat, cutText, random } from "./bytes";
 import { maxCert, maxChain, maxSignature, type Peer, verify, verifyChain } from "./chain";
-import { asError, DeclinedError, IdentityError, ProtocolError } from "./errors";
+import { asError, Code, DeclinedError, IdentityError, ProtocolError } from "./errors";
 import type { Identity } from "./identity";
 import { type DeviceID, idBytes } from "./keys";
 import { pack, Reader } from "./packed";
@@ -17,8 +17,6 @@ const maxReason = 200;
 const purpose = "webrtc";
 const verdictOK = "ok";
 const verdictNo = "no: ";
-/** The reason that a proof of another connection is refused with. */
-const doesNotFit = "the proof does not fit this channel";
 
 export type Role = "caller" | "callee";
 
@@ -136,17 +134,20 @@ async function binary(wire: Wire): Promise<Bytes> {
 
 function unexpected(m: Bytes | string): Error {
   if (typeof m !== "string") return new ProtocolError("bytes before the end of the proof");
-  if (m === verdictNo + doesNotFit) return new ProofError("them");
-  if (m.startsWith(verdictNo)) return new DeclinedError(cutText(m.slice(verdictNo.length), maxReason));
-  return new ProtocolError("an unexpected text message before the end of the proof");
+  if (!m.startsWith(verdictNo)) return new ProtocolError("an unexpected text message before the end of the proof");
+  const [reason = "", digits = ""] = m.slice(verdictNo.length).split("\n");
+  const code = /^[0-9]{1,10}$/.test(digits) ? Number(digits) : 0;
+  if (code === Code.notProven) return new ProofError("them");
+  return new DeclinedError(cutText(reason, maxReason), code);
 }
 
 /** refuse tells the peer why, in what a stranger may know. Its own refusal is not answered. */
 function refuse(wire: Wire, e: Error): Error {
   if (e instanceof DeclinedError || (e instanceof ProofError && e.by === "them")) return e;
   let why = "another device or another protocol was expected";
-  if (e instanceof IdentityError) why = e instanceof ProofError ? doesNotFit : "certificate chain refused";
-  if (e instanceof NotTrustedError) why = "not trusted";
+  if (e instanceof ProofError) why = `the proof does not fit this channel\n${Code.notProven}`;
+  else if (e instanceof IdentityError) why = "certificate chain refused";
+  else if (e instanceof NotTrustedError) why = `not trusted\n${Code.refused}`;
   try {
     wire.send(verdictNo + why);
   } catch {

@@ -24,6 +24,8 @@ export interface Signal {
   sdp: string; // after decode: without candidates
   candidates: string[];
   reason: string;
+  /** Of a refusal: what it means to a program, 0 where its sender told none. */
+  code: number;
 }
 
 /** Decoded is a signal with what its description says. */
@@ -46,6 +48,7 @@ export function encodeSignal(s: { kind: number; call: string } & Partial<Signal>
   if (s.sdp) m["s"] = s.sdp;
   if (s.candidates && s.candidates.length > 0) m["c"] = s.candidates.slice(0, maxCandidates);
   if (s.reason) m["r"] = cutText(s.reason, maxReason);
+  if (s.code) m["e"] = s.code;
   const b = pack(m);
   if (b.length > maxSignal) throw new RangeError(`a signal of ${b.length} bytes, at most ${maxSignal} can be sent`);
   return b;
@@ -55,7 +58,7 @@ export function encodeSignal(s: { kind: number; call: string } & Partial<Signal>
 export function decodeSignal(b: Bytes, on: Reachable = {}): Decoded {
   if (b.length > maxSignal) throw new ProtocolError(`a signal of ${b.length} bytes, at most ${maxSignal} are taken`);
   const r = new Reader(b);
-  const m: Decoded = { kind: 0, call: "", sdp: "", candidates: [], reason: "", maxMessage, fingerprint: "" };
+  const m: Decoded = { kind: 0, call: "", sdp: "", candidates: [], reason: "", code: 0, maxMessage, fingerprint: "" };
   const seen = new Set<string>();
   for (let n = r.map(maxCount); n > 0; n--) {
     const key = r.str(maxKey);
@@ -83,6 +86,9 @@ function field(r: Reader, m: Decoded, key: string): void {
       return;
     case "r":
       m.reason = r.str(maxReason);
+      return;
+    case "e":
+      m.code = r.uint(0xffffffff);
       return;
     case "c":
       for (let n = r.array(maxCandidates); n > 0; n--) m.candidates.push(r.str(maxCandidateLen));
