@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
 )
 
@@ -26,31 +26,29 @@ func newChat(o *options) *cobra.Command {
 			"comes from it is printed. The daemon keeps both, and delivers what the device could not take yet,\n" +
 			"once. At the end of the input the command waits until all it sent is delivered; with --queue it\n" +
 			"leaves that to the daemon.\n\n" +
-			"With --live, and where no daemon is used, nothing is kept: lines go to a device that listens now\n" +
-			"(peerchat listen), the end of the input ends one direction, and the command ends when the other\n" +
-			"side does too. With an address the device is tried there first, by direct TCP.",
-		Example:           "  peerchat chat\n  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat --live bob@192.0.2.7:7000",
+			"With an address, and where no daemon is used, the device has to be there: it is reached first, and\n" +
+			"with an address by direct TCP.",
+		Example:           "  peerchat chat\n  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat bob@192.0.2.7:7000",
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.MaximumNArgs(1)),
 		RunE:              t.run,
 	}
 	cmd.Flags().BoolVar(&t.plain, "plain", false, "lines, on a terminal too")
-	cmd.Flags().BoolVar(&t.live, "live", false, "lines to a device that listens now; nothing is kept")
 	cmd.Flags().BoolVar(&t.queue, "queue", false, "do not wait for the delivery")
 	return cmd
 }
 
 // chatting is one run of the command.
 type chatting struct {
-	o                  *options
-	plain, live, queue bool
+	o            *options
+	plain, queue bool
 }
 
-var errWithWhom = usageError{errors.New("name a device to chat with: only the chat on a terminal, through the daemon, does without")}
+var errWithWhom = usageError{errors.New("name a device to chat with: only the chat on a terminal does without")}
 
 func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	var to target
-	screen := !t.plain && !t.live && !t.queue && !t.o.json && hasScreen(cmd)
+	screen := !t.plain && !t.queue && !t.o.json && hasScreen(cmd)
 	if len(args) == 0 && !screen {
 		return errWithWhom
 	}
@@ -66,29 +64,34 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	}
 	defer s.Close()
 	p := &printer{out: cmd.OutOrStdout()}
-	kept := s.close == nil && !t.live && to.addr == ""
+	here := s.close != nil || to.addr != "" // it is not left to a daemon
 	switch {
-	case kept && screen:
-		return chatOnScreen(cmd, s, to.device)
-	case len(args) == 0:
-		return errWithWhom
-	case kept:
-		l := &talker{s: s, p: p, note: cmd.ErrOrStderr(), json: t.o.json, queue: t.queue, to: to}
-		return l.run(cmd.Context(), cmd.InOrStdin())
-	case t.queue:
-		return usageError{errors.New("--queue needs the daemon, and no --live or address")}
+	case here && t.queue:
+		return usageError{errors.New("--queue needs the daemon, and no address")}
+	case here && len(args) > 0:
+		if err := t.reach(cmd, s, to); err != nil {
+			return err
+		}
 	}
-	c, err := s.connect(cmd.Context(), to, chatScheme+to.device.Short())
+	if screen {
+		return chatOnScreen(cmd, s, to.device)
+	}
+	l := &talker{s: s, p: p, note: cmd.ErrOrStderr(), json: t.o.json, queue: t.queue, to: to}
+	return l.run(cmd.Context(), cmd.InOrStdin())
+}
+
+// reach makes a link to the device, or says why there is none.
+func (t *chatting) reach(cmd *cobra.Command, s *session, to target) error {
+	c, err := s.connect(cmd.Context(), to, chat.URI)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	peer, _ := peerlink.PeerOf(c)
 	fmt.Fprintf(cmd.ErrOrStderr(), "connected to %s\n", who(peer))
-	return converse(cmd.Context(), c, cmd.InOrStdin(), p, t.o.json)
+	return c.Close()
 }
 
-// patience is after which time somebody who waits is told for what.
+// patience is how long a command waits before it prints what it waits for.
 const patience = 2 * time.Second
 
 // talker is a conversation through the daemon, as plain lines.
@@ -206,31 +209,4 @@ func (t *talker) event(m control.Message) error {
 		return err
 	}
 	return nil
-}
-
-// converse sends the lines of in and prints those that come, until the peer
-// has ended or ctx has.
-func converse(ctx context.Context, c *control.Conn, in io.Reader, p *printer, asJSON bool) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	peer, _ := peerlink.PeerOf(c)
-	go func() {
-		_ = lines(in, func(s string) error {
-			_, err := io.WriteString(c, s+"\n")
-			return err
-		})
-		_ = c.CloseWrite()
-	}()
-	err := lines(c, func(s string) error {
-		if asJSON {
-			p.json(event{Step: "chat", OK: true, From: peer.Device, Text: s})
-		} else {
-			p.print(printable(s))
-		}
-		return nil
-	})
-	if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
-		return context.Cause(ctx)
-	}
-	return err
 }

@@ -163,11 +163,12 @@ func (d *demo) verify(bob *child, s *summary) error {
 		if err != nil {
 			return err
 		}
-		if got.SHA256 != want.SHA256 || byBob[want.Name].SHA256 != want.SHA256 {
-			return fmt.Errorf("%s was sent with sha256 %s, bob says %s, and on his disk it is %s", want.Name, want.SHA256, byBob[want.Name].SHA256, got.SHA256)
+		sent := s.Files[i].BLAKE3
+		if got.SHA256 != want.SHA256 || sent == "" || byBob[want.Name].BLAKE3 != sent {
+			return fmt.Errorf("%s was sent with sha256 %s and blake3 %s, bob says blake3 %s, and on his disk it is sha256 %s", want.Name, want.SHA256, sent, byBob[want.Name].BLAKE3, got.SHA256)
 		}
-		s.Files[i].OK = true
+		s.Files[i] = want
 	}
-	d.done("%d files, sha256 as sent", len(d.files))
+	d.done("%d files, blake3 as sent, and sha256 on the disk", len(d.files))
 	return nil
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
+	"net"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,7 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
-	"peerlink/cmd/peerchat/internal/transfer"
+	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/chat"
+	"peerlink/cmd/peerchat/internal/daemon"
+	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
 )
 
@@ -42,7 +43,7 @@ func newDemoCaller(o *options) *cobra.Command {
 				c.m = acc.ConnectionManager()
 				if err = awaitReady(cmd.Context(), acc); err == nil {
 					c.done("device %s, knows only bob's id", acc.Identity().DeviceID().Short())
-					err = c.run(cmd.Context(), args[1:])
+					err = c.run(cmd.Context(), acc.Dir(), args[1:])
 				}
 			}
 			if err != nil {
@@ -58,6 +59,8 @@ type caller struct {
 	*timeline
 	m   *peerlink.ConnectionManager
 	bob identity.DeviceID
+
+	connecting time.Time // when the last ConnectDevice of the chat began; guarded by mu
 }
 
 // traced notes a connect's milestones on the timeline.
@@ -74,29 +77,47 @@ func (c *caller) traced(ctx context.Context) context.Context {
 	})
 }
 
-func (c *caller) run(ctx context.Context, files []string) error {
+// demoNet is Alice's connections: what her chat connects for is traced.
+type demoNet struct {
+	*peerlink.ConnectionManager
+	c      *caller
+	failed chan error
+}
+
+// ConnectDevice is the manager's.
+func (n demoNet) ConnectDevice(ctx context.Context, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
+	n.c.begin("connect")
+	n.c.mu.Lock()
+	n.c.connecting = time.Now()
+	n.c.mu.Unlock()
+	s, err := n.ConnectionManager.ConnectDevice(n.c.traced(ctx), to, uri, opts)
+	if err != nil {
+		select {
+		case n.failed <- err:
+		default: // the first one tells
+		}
+		return nil, err
+	}
+	n.c.begin("first byte")
+	return s, nil
+}
+
+func (c *caller) run(ctx context.Context, dir string, files []string) error {
 	s := summary{Files: make([]fileReport, len(files))}
-	c.begin("connect")
-	began := time.Now()
-	chat, err := c.m.ConnectDevice(c.traced(ctx), c.bob, "chat://bob", peerlink.ConnectOptions{})
+	store, err := chat.Open(filepath.Join(dir, daemon.HistoryFile))
 	if err != nil {
 		return err
 	}
-	defer chat.Close()
-	c.begin("first byte")
-	if _, err := io.WriteString(chat, "hello bob\n"); err != nil {
-		return err
-	}
-	answers := bufio.NewReader(chat)
-	if _, err := answers.Peek(1); err != nil {
-		return err
-	}
-	s.ConnectMS = ms(time.Since(began))
-	text, err := answers.ReadString('\n')
+	defer store.Close()
+	links := demoNet{c.m, c, make(chan error, 1)}
+	talk, err := chat.New(chat.Config{Store: store, Net: links})
 	if err != nil {
 		return err
 	}
-	c.done("said “hello bob”, bob answered “%s”, %.2f ms after ConnectDevice", printable(text[:len(text)-1]), s.ConnectMS)
+	defer talk.Close()
+	if err := c.talk(ctx, talk, links.failed, &s); err != nil {
+		return err
+	}
 	if err := c.sendAll(ctx, files, &s); err != nil {
 		return err
 	}
@@ -104,11 +125,40 @@ func (c *caller) run(ctx context.Context, files []string) error {
 	if cs := c.m.Connections(); len(cs) != 1 {
 		return fmt.Errorf("there are %d links to bob, want one for all channels", len(cs))
 	}
-	c.done("%d channels over it: %s", 1+len(files), c.m.Connections()[0].Path)
+	c.done("%d channels over it: %s", 2+len(files), c.m.Connections()[0].Path)
 	c.p.json(struct {
 		line
 		summary
 	}{line{Step: "summary", OK: true, MS: ms(time.Since(c.start))}, s})
+	return nil
+}
+
+// talk says hello, until it is on Bob's disk and he has answered.
+func (c *caller) talk(ctx context.Context, talk *chat.Service, failed <-chan error, s *summary) error {
+	events := talk.Events(ctx)
+	c.begin("connect")
+	if _, err := talk.Send(c.bob, "hello bob"); err != nil {
+		return err
+	}
+	answer := ""
+	for answer == "" || s.ConnectMS == 0 {
+		select {
+		case err := <-failed:
+			return err
+		case e := <-events:
+			switch m := e.Message; {
+			case m.Mine && m.Mark == chat.Delivered:
+				c.mu.Lock()
+				s.ConnectMS = ms(time.Since(c.connecting))
+				c.mu.Unlock()
+			case !m.Mine:
+				answer = m.Text
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	c.done("said “hello bob”, which was on bob's disk %.2f ms after ConnectDevice; bob answered “%s”", s.ConnectMS, printable(answer))
 	return nil
 }
 
@@ -132,32 +182,32 @@ func (c *caller) sendAll(ctx context.Context, files []string, s *summary) error 
 }
 
 func (c *caller) send(ctx context.Context, name string) (r fileReport, open time.Duration, speed float64, err error) {
-	base := filepath.Base(name)
-	f, err := os.Open(name)
-	if err != nil {
+	dial := func(ctx context.Context, uri string) (net.Conn, error) {
+		began := time.Now()
+		ch, err := c.m.ConnectDevice(ctx, c.bob, uri, peerlink.ConnectOptions{})
+		if err != nil {
+			return nil, err
+		}
+		open = time.Since(began)
+		c.show(line{Step: "channel open", MS: ms(open), OK: true, Detail: fmt.Sprintf("%s for %s (channel %d, same link)", parcel.Scheme, filepath.Base(name), ch.ID())})
+		return ch, nil
+	}
+	var began, last time.Time // of the content alone: not bob's fsync
+	watch := func(e parcel.Event) {
+		switch e.Kind {
+		case parcel.Moved:
+			if last = time.Now(); began.IsZero() {
+				began = last
+			}
+		case parcel.Kept:
+			r = fileReport{Name: e.Path, Bytes: e.Size, BLAKE3: fmt.Sprintf("%x", e.Sum)}
+		}
+	}
+	if _, err := parcel.Send(ctx, parcel.SendConfig{Open: dial, Watch: watch, Patience: -1}, name); err != nil {
 		return r, 0, 0, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return r, 0, 0, err
+	if took := last.Sub(began); took > 0 {
+		speed = math.Round(float64(r.Bytes)/1e5/took.Seconds()) / 10
 	}
-	began := time.Now()
-	ch, err := c.m.ConnectDevice(ctx, c.bob, "file://"+base, peerlink.ConnectOptions{})
-	if err != nil {
-		return r, 0, 0, err
-	}
-	defer ch.Close()
-	open = time.Since(began)
-	c.show(line{Step: "channel open", MS: ms(open), OK: true, Detail: fmt.Sprintf("file://%s (channel %d, same link)", base, ch.ID())})
-	began = time.Now()
-	last := began
-	sum, err := transfer.Send(ch, base, st.Size(), f, func(int) { last = time.Now() })
-	if err != nil {
-		return r, 0, 0, err
-	}
-	if took := last.Sub(began); took > 0 { // of the content alone: not bob's fsync
-		speed = math.Round(float64(st.Size())/1e5/took.Seconds()) / 10
-	}
-	return fileReport{Name: base, Bytes: st.Size(), SHA256: fmt.Sprintf("%x", sum)}, open, speed, nil
+	return r, open, speed, nil
 }

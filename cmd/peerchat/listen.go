@@ -2,15 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
+	"maps"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"peerlink"
+	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
 )
 
@@ -20,9 +21,9 @@ func newListen(o *options) *cobra.Command {
 	f := takeFlags{into: "."}
 	cmd := &cobra.Command{
 		Use:     "listen",
-		Short:   "Be reachable: take chats and files",
+		Short:   "Be reachable: take messages and files",
 		Example: "  peerchat listen --into ~/Downloads\n  peerchat listen --json --no-daemon --tcp :7000",
-		Long:    "Be reachable under this account's device id, which is printed. Chats appear on the\nterminal, and lines typed here go to everybody who is in one; files go into a folder.",
+		Long:    "Be reachable under this account's device id, which is printed. Messages appear on the\nterminal, and lines typed here go to all devices that one came from; files go into a folder.",
 		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listen(cmd, o, f, reply)
@@ -30,7 +31,7 @@ func newListen(o *options) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.into, "into", ".", "folder for received files")
 	f.register(cmd)
-	cmd.Flags().StringVar(&reply, "reply", "", "answer each line of a chat with this text")
+	cmd.Flags().StringVar(&reply, "reply", "", "answer each message with this text")
 	return cmd
 }
 
@@ -39,24 +40,24 @@ func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
 	if err := f.check(cmd, o, cmd.Flags().Changed("into")); err != nil {
 		return err
 	}
-	acc, err := o.open(cmd)
+	s, err := o.open(cmd)
 	if err != nil {
 		return err
 	}
-	defer acc.Close()
-	t, err := o.newTaker(cmd, acc, f)
+	defer s.Close()
+	t, err := o.newTaker(cmd, s, f)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	h := &host{o: o, p: t.p, taker: t, reply: reply, chats: map[net.Conn]identity.Peer{}}
-	ended, err := h.serve(ctx, acc)
+	h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: map[identity.DeviceID]bool{}}
+	ended, err := h.serve(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := acc.status(ctx)
+	st, err := s.status(ctx)
 	if err == nil {
-		err = acc.ready(ctx)
+		err = s.ready(ctx)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -74,7 +75,7 @@ func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
 		}
 	}
-	go h.typed(cmd.InOrStdin())
+	go h.typed(ctx, cmd.InOrStdin())
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -83,46 +84,53 @@ func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
 	}
 }
 
-// host serves those who call this device.
+// host serves the devices that call this one.
 type host struct {
 	o     *options
 	p     *printer
+	s     *session
 	taker *taker
 	reply string
 
 	mu    sync.Mutex
-	chats map[net.Conn]identity.Peer
+	heard map[identity.DeviceID]bool // devices that a message came from: no more than there are conversations
 }
 
-// serve takes chats and files. ended tells why it cannot go on.
-func (h *host) serve(ctx context.Context, acc *session) (ended <-chan error, err error) {
-	endedc := make(chan error, 1)
+// serve takes messages and files. ended tells why it cannot go on.
+func (h *host) serve(ctx context.Context) (ended <-chan error, err error) {
+	endedc := make(chan error, 2)
 	failed := func(err error) {
 		select {
 		case endedc <- err:
 		default: // the first one tells
 		}
 	}
-	l, err := acc.listen(ctx, chatScheme+"*")
-	if err != nil {
+	following := make(chan struct{})
+	go func() {
+		failed(h.follow(ctx, sync.OnceFunc(func() { close(following) })))
+	}()
+	select {
+	case <-following:
+	case err := <-endedc:
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				failed(err)
-				return
-			}
-			peer, _ := peerlink.PeerOf(c)
-			go func() {
-				defer c.Close()
-				h.chat(c, peer)
-			}()
+	return endedc, h.taker.serve(ctx, h.s, failed)
+}
+
+// follow shows messages, until the daemon ends or ctx does. ready is called when
+// none is missed from then on. The daemon cuts off a reader that is far behind:
+// what that has missed stands in the history.
+func (h *host) follow(ctx context.Context, ready func()) error {
+	for {
+		err := control.OpMessages.Follow(ctx, h.s.client, control.None{}, ready, func(m control.Message) error { return h.message(ctx, m) })
+		var cut *control.EndedError
+		if ctx.Err() != nil || !errors.As(err, &cut) {
+			return err
 		}
-	}()
-	return endedc, h.taker.serve(ctx, acc, failed)
+		if _, gone := h.s.status(ctx); gone != nil {
+			return err
+		}
+	}
 }
 
 // event is a line of --json.
@@ -135,62 +143,62 @@ type event struct {
 	Error string            `json:"error,omitempty"`
 }
 
-// chat shows a peer's lines until it ends.
-func (h *host) chat(c net.Conn, peer identity.Peer) {
+// message shows one that came, and answers it.
+func (h *host) message(ctx context.Context, m control.Message) error {
+	if m.Mine {
+		return nil
+	}
 	h.mu.Lock()
-	h.chats[c] = peer
+	h.heard[m.Peer] = true
 	h.mu.Unlock()
-	defer func() {
-		h.mu.Lock()
-		delete(h.chats, c)
-		h.mu.Unlock()
-	}()
-	h.note("chat began", peer, nil)
-	err := lines(c, func(s string) error {
-		if h.o.json {
-			h.p.json(event{Step: "chat", OK: true, From: peer.Device, Text: s})
-		} else {
-			h.p.print(fmt.Sprintf("%s: %s", who(peer), printable(s)))
-		}
-		if h.reply == "" {
-			return nil
-		}
-		_, err := io.WriteString(c, h.reply+"\n")
-		return err
-	})
-	h.note("chat ended", peer, err)
+	if h.o.json {
+		h.p.json(event{Step: "chat", OK: true, From: m.Peer, Text: m.Text})
+	} else {
+		h.p.print(fmt.Sprintf("%s: %s", h.name(ctx, m.Peer), printable(m.Text)))
+	}
+	if h.reply != "" {
+		h.say(ctx, m.Peer, h.reply)
+	}
+	_, _ = control.OpSeen.Ask(ctx, h.s.client, control.Seen{Peer: m.Peer, Seq: m.Seq}) // else it counts as unread
+	return nil
+}
+
+// say sends a message; what cannot be sent is told.
+func (h *host) say(ctx context.Context, to identity.DeviceID, text string) {
+	_, err := control.OpSay.Ask(ctx, h.s.client, control.Say{To: to, Text: text})
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case h.o.json:
+		h.p.json(event{Step: "chat", From: to, Text: text, Error: err.Error()})
+	default:
+		h.p.print(fmt.Sprintf("-- not sent to %s: %s", to.Short(), printable(err.Error())))
+	}
 }
 
 func who(p identity.Peer) string { return fmt.Sprintf("%s (%s)", printable(p.Name), p.Device.Short()) }
 
-func (h *host) note(what string, peer identity.Peer, err error) {
-	switch {
-	case h.o.json && err != nil:
-		h.p.json(event{Step: what, From: peer.Device, Error: err.Error()})
-	case h.o.json:
-		h.p.json(event{Step: what, OK: true, From: peer.Device})
-	case err != nil:
-		h.p.print(fmt.Sprintf("-- %s with %s: %v", what, who(peer), err))
-	default:
-		h.p.print(fmt.Sprintf("-- %s with %s", what, who(peer)))
+// name is what a device calls itself on its link.
+func (h *host) name(ctx context.Context, device identity.DeviceID) string {
+	st, err := h.s.status(ctx)
+	for _, l := range st.Links {
+		if err == nil && l.Peer.Device == device {
+			return who(identity.Peer{Name: l.Peer.Name, Device: device})
+		}
 	}
+	return device.Short()
 }
 
-// typed sends lines of the terminal to all chats.
-func (h *host) typed(in io.Reader) {
+// typed sends lines of the terminal to all devices that a message came from.
+func (h *host) typed(ctx context.Context, in io.Reader) {
 	_ = lines(in, func(s string) error {
-		if h.taker.consent.typed(s) {
+		if h.taker.consent.typed(s) || s == "" {
 			return nil
 		}
 		h.mu.Lock()
-		conns := make([]net.Conn, 0, len(h.chats))
-		for c := range h.chats {
-			conns = append(conns, c)
-		}
+		all := slices.Collect(maps.Keys(h.heard))
 		h.mu.Unlock()
-		for _, c := range conns {
-			_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second)) // one who does not read must not stop the others
-			_, _ = io.WriteString(c, s+"\n")
+		for _, to := range all {
+			h.say(ctx, to, s)
 		}
 		return nil
 	})

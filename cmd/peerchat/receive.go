@@ -114,8 +114,6 @@ func (o *options) receive(cmd *cobra.Command, f takeFlags, named, once bool) err
 	}
 }
 
-type serveFunc func(ctx context.Context, c net.Conn, from parcel.Peer, watch func(parcel.Event)) (parcel.Summary, error)
-
 // taker takes files that others send.
 type taker struct {
 	cmd      *cobra.Command
@@ -165,36 +163,32 @@ func (t *taker) close() {
 // serve takes the channels of transfers until ctx ends; failed is told why it
 // cannot go on.
 func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error {
-	for pattern, serve := range map[string]serveFunc{
-		parcel.Scheme + "*": t.rec.Serve, parcel.SimpleScheme + "*": t.rec.ServeSimple,
-	} {
-		l, err := s.listen(ctx, pattern)
-		if err != nil {
-			return err
-		}
-		context.AfterFunc(ctx, func() { _ = l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					failed(err)
-					return
-				}
-				go t.take(ctx, c, serve)
-			}
-		}()
+	l, err := s.listen(ctx, parcel.Scheme+"*")
+	if err != nil {
+		return err
 	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				failed(err)
+				return
+			}
+			go t.take(ctx, c)
+		}
+	}()
 	return nil
 }
 
 // take receives what comes over one channel.
-func (t *taker) take(ctx context.Context, c net.Conn, serve serveFunc) {
+func (t *taker) take(ctx context.Context, c net.Conn) {
 	peer, _ := peerlink.PeerOf(c)
 	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: who(peer)}
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
 		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
 	}
-	done, err := serve(ctx, c, parcel.Peer{ID: peer.Device.String(), Name: peer.Name}, sh.event)
+	done, err := t.rec.Serve(ctx, c, parcel.Peer{ID: peer.Device.String(), Name: peer.Name}, sh.event)
 	sh.close()
 	t.tell(sh, peer, done, err)
 	if t.ended != nil && isOutcome(err) {

@@ -6,25 +6,25 @@ import (
 	"strings"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
 )
 
-// chatScheme begins the URIs of chats that nobody keeps.
-const chatScheme = "chat://"
-
 // forwardScheme begins the URIs of forwards.
 var forwardScheme = strings.TrimSuffix(forward.Pattern, "*")
+
+// messageScheme begins the URI of messages.
+var messageScheme = strings.TrimSuffix(chat.URI, "1")
 
 // nobodyThere tells, by the scheme of a channel on which nobody listens, what has
 // to run on the other device. A %s stands for the rest of the URI.
 var nobodyThere = map[string]string{
-	pipeScheme:          "the device is there, but no pipe of that name listens on it: peerchat pipe --listen --name %s has to run there first",
-	chatScheme:          "the device is there, but takes no lines now: peerchat listen has to run there; without --live the daemon keeps messages until the device takes them",
-	parcel.Scheme:       "the device is there, but takes no files now: peerchat receive has to run there",
-	parcel.SimpleScheme: "the device is there, but takes no files now: peerchat receive has to run there",
-	forwardScheme:       "the device is there, but serves no forwards: its daemon does, so peerchat run has to hold the account there",
+	pipeScheme:    "the device is there, but no pipe of that name listens on it: peerchat pipe --listen --name %s has to run there first",
+	messageScheme: "the device is there, but takes no messages now: peerchat run has to hold the account there",
+	parcel.Scheme: "the device is there, but takes no files now: peerchat receive has to run there",
+	forwardScheme: "the device is there, but serves no forwards: its daemon does, so peerchat run has to hold the account there",
 }
 
 // inWords is an error told in other words.

@@ -8,6 +8,7 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/cmd/peerchat/internal/forward"
@@ -22,13 +23,12 @@ func TestARefusalIsToldInWords(t *testing.T) {
 		return fmt.Errorf("open: %w", &multiplex.DeclinedError{Name: uri, Code: channel.CodeNoListener, Reason: "niemand da"})
 	}
 	for uri, want := range map[string]string{
-		pipeScheme + "log":         "peerchat pipe --listen --name log has to run there first",
-		pipeScheme + "\x1b[2J":     `--name \x1b[2J has`,
-		chatScheme + "1234":        "peerchat listen has to run there",
-		parcel.Scheme + "00":       "peerchat receive has to run there",
-		parcel.SimpleScheme + "a%": "peerchat receive has to run there",
-		forward.URIDial:            "peerchat run has to hold the account there",
-		forward.URIListen:          "peerchat run has to hold the account there",
+		pipeScheme + "log":     "peerchat pipe --listen --name log has to run there first",
+		pipeScheme + "\x1b[2J": `--name \x1b[2J has`,
+		chat.URI:               "peerchat run has to hold the account there",
+		parcel.Scheme + "00":   "peerchat receive has to run there",
+		forward.URIDial:        "peerchat run has to hold the account there",
+		forward.URIListen:      "peerchat run has to hold the account there",
 	} {
 		for _, err := range []error{declined(uri), &control.Error{Code: "no-listener", Text: declined(uri).Error()}} {
 			got := refusedInWords(uri, err)

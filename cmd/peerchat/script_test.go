@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,15 +30,8 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	out, err := os.Create(ts.MkAbs(args[0]))
 	ts.Check(err)
-	exe, err := exec.LookPath(args[1])
-	if err != nil {
-		exe = filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], args[1])
-	}
-	cmd := exec.Command(exe, args[2:]...)
-	cmd.Dir, cmd.Stdout, cmd.Env = ts.MkAbs("."), out, []string{
-		"XDG_DATA_HOME=" + ts.Getenv("XDG_DATA_HOME"), "PEERCHAT_BOOTSTRAP=" + ts.Getenv("PEERCHAT_BOOTSTRAP"),
-		"XDG_RUNTIME_DIR=" + ts.Getenv("XDG_RUNTIME_DIR"), noDaemonEnv + "=" + ts.Getenv(noDaemonEnv),
-	}
+	cmd := process(ts, args[1:])
+	cmd.Stdout = out
 	ts.Check(cmd.Start())
 	ts.Defer(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -51,6 +45,52 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 			panic("a background process did not end as it should")
 		}
 	})
+}
+
+// process is a program with a script's environment.
+func process(ts *testscript.TestScript, args []string) *exec.Cmd {
+	exe, err := exec.LookPath(args[0])
+	if err != nil {
+		exe = filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], args[0])
+	}
+	cmd := exec.Command(exe, args[1:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), []string{
+		"XDG_DATA_HOME=" + ts.Getenv("XDG_DATA_HOME"), "PEERCHAT_BOOTSTRAP=" + ts.Getenv("PEERCHAT_BOOTSTRAP"),
+		"XDG_RUNTIME_DIR=" + ts.Getenv("XDG_RUNTIME_DIR"), noDaemonEnv + "=" + ts.Getenv(noDaemonEnv),
+	}
+	return cmd
+}
+
+// converse is a command of the scripts: a program is given the lines of a file,
+// and its input ends once it has printed the lines of another one; then it must
+// end well. Its standard error is left in the file noted.
+//
+//	converse WORDS ANSWERS PROGRAM ARG...
+func converse(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: converse WORDS ANSWERS PROGRAM ARG...")
+	}
+	cmd := process(ts, args[2:])
+	in, err := cmd.StdinPipe()
+	ts.Check(err)
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	noted, err := os.Create(ts.MkAbs("noted"))
+	ts.Check(err)
+	defer noted.Close()
+	cmd.Stderr = noted
+	ts.Check(cmd.Start())
+	kill := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	_, _ = io.WriteString(in, ts.ReadFile(args[0])) // if that fails, so does what follows
+	want := ts.ReadFile(args[1])
+	got := make([]byte, len(want))
+	n, _ := io.ReadFull(out, got)
+	_ = in.Close()
+	more, _ := io.ReadAll(out)
+	if err := cmd.Wait(); err != nil || string(got[:n])+string(more) != want {
+		ts.Fatalf("%q ended with %v; it said %q and %q, want %q", args[2:], err, string(got[:n])+string(more), ts.ReadFile("noted"), want)
+	}
 }
 
 // webServer is a command of the scripts: it serves files of the script's folder

@@ -27,7 +27,7 @@ const (
 type fileReport struct {
 	Name   string `json:"name"`
 	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256,omitempty"` // of the simple form
+	SHA256 string `json:"sha256,omitempty"` // in the demo's summary
 	BLAKE3 string `json:"blake3,omitempty"`
 	OK     bool   `json:"ok"`
 	Same   bool   `json:"same,omitempty"` // it was there already
@@ -125,19 +125,15 @@ func (s *show) event(e parcel.Event) {
 
 // arrived tells of a file that was sent to this device.
 func (s *show) arrived(e parcel.Event) {
-	hash := "blake3"
-	if e.Simple {
-		hash = "sha256"
-	}
 	part := ""
 	if e.Part != "" {
 		part = fmt.Sprintf("; %s of %s are kept in %s", humanize.IBytes(uint64(e.At)), humanize.IBytes(uint64(e.Size)), e.Part)
 	}
 	switch {
 	case e.Kind == parcel.Kept:
-		s.result(fmt.Sprintf("-- %s from %s, %s, %s %x", printable(e.Name), s.from, humanize.IBytes(uint64(e.Size)), hash, e.Sum))
+		s.result(fmt.Sprintf("-- %s from %s, %s, blake3 %x", printable(e.Name), s.from, humanize.IBytes(uint64(e.Size)), e.Sum))
 	case e.Kind == parcel.Same:
-		s.result(fmt.Sprintf("-- %s from %s, is here already, %s %x", printable(e.Name), s.from, hash, e.Sum))
+		s.result(fmt.Sprintf("-- %s from %s, is here already, blake3 %x", printable(e.Name), s.from, e.Sum))
 	case e.Kind == parcel.Failed && !errors.Is(e.Err, parcel.ErrRefused), e.Kind == parcel.Cut && e.Path != "":
 		s.result(fmt.Sprintf("-- %s from %s failed: %s%s", printable(e.Path), s.from, printable(e.Err.Error()), part))
 	}
@@ -183,8 +179,6 @@ func (s *show) line(e parcel.Event) event {
 		l.Error = e.Err.Error()
 	case e.Err != nil:
 		l.Error = e.Err.Error()
-	case e.Simple:
-		l.File.SHA256 = fmt.Sprintf("%x", e.Sum)
 	default:
 		l.File.BLAKE3 = fmt.Sprintf("%x", e.Sum)
 	}

@@ -5,10 +5,10 @@
 // PEERCHAT is cmd/peerchat built, PEER is cmd/peerchat/internal/e2epeer built. Screenshots go to
 // $SCREENSHOTS, else e2e/out.
 
-import { writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { accessible } from "./accessible.mjs";
 import { library } from "./library.mjs";
-import { assert, connect, heard, open, own, path, patience, say, sha256, shoot, World } from "./world.mjs";
+import { assert, blake3Of, connect, heard, open, own, path, patience, say, shoot, World } from "./world.mjs";
 
 const MiB = 1 << 20;
 const tests = [];
@@ -35,7 +35,7 @@ test("chat both ways, called by the other device", async (w) => {
   bob.tell("Are you there?");
   await heard(page, "Are you there?");
   await say(page, "Yes");
-  assert.equal((await bob.said((l) => l.step === "chat", "a line")).text, "Yes");
+  assert.equal((await bob.said((l) => l.text === "Yes", "a message")).mine, undefined);
 });
 
 test("a file of 32 MiB to the other device, with its hash", async (w) => {
@@ -45,10 +45,10 @@ test("a file of 32 MiB to the other device, with its hash", async (w) => {
   const file = w.file("holiday.mov", 32 * MiB);
   await page.locator("input[type=file]").setInputFiles(file.at);
   const got = await bob.said((l) => l.step === "file", "that a file came");
-  assert.deepEqual([got.ok, got.file.name, got.file.bytes, got.file.sha256], [true, file.name, file.bytes, file.sha256]);
-  assert.equal(sha256(path.join(bob.into, file.name)), file.sha256);
+  assert.deepEqual([got.ok, got.file.name, got.file.bytes, got.file.blake3], [true, file.name, file.bytes, file.blake3]);
+  assert.equal(blake3Of(path.join(bob.into, file.name)), file.blake3);
   const item = page.locator(".file.done", { hasText: "Sent and verified" });
-  assert.equal(await item.getAttribute("data-sha256"), file.sha256);
+  assert.equal(await item.getAttribute("data-blake3"), file.blake3);
 });
 
 test("a file of 32 MiB from the other device, with its hash, saved", async (w) => {
@@ -58,12 +58,79 @@ test("a file of 32 MiB from the other device, with its hash, saved", async (w) =
   await page.getByRole("button", { name: "Accept holiday.mov" }).press("Enter");
   const item = page.locator(".file.done", { hasText: "Received and verified" });
   await item.waitFor();
-  assert.equal(await item.getAttribute("data-sha256"), file.sha256);
+  assert.equal(await item.getAttribute("data-blake3"), file.blake3);
   const sent = await bob.said((l) => l.step === "file", "that it was sent");
-  assert.deepEqual([sent.ok, sent.file.sha256], [true, file.sha256]);
+  assert.deepEqual([sent.ok, sent.file.blake3], [true, file.blake3]);
   const [download] = await Promise.all([page.waitForEvent("download"), item.getByRole("link", { name: "Save" }).click()]);
   assert.equal(download.suggestedFilename(), "holiday.mov");
-  assert.equal(sha256(await download.path()), file.sha256);
+  assert.equal(blake3Of(await download.path()), file.blake3);
+});
+
+test("a message waits for a device that is away, over a reload, and comes when it is there", async (w) => {
+  const bob = await w.listen("Bob");
+  const page = await open(w, await w.context());
+  await connect(page, bob.device);
+  bob.kill();
+  await page.locator(".state", { hasText: "Connection lost" }).waitFor();
+  await say(page, "for later\n  in two lines");
+  const entry = page.locator(".entry.mine", { hasText: "for later" });
+  await entry.locator(".mark", { hasText: "Waiting for the device" }).waitFor();
+  await page.reload();
+  await page.locator("#line", { hasText: "Reachable" }).waitFor();
+  await page.locator(".device", { hasText: "Bob" }).click();
+  await entry.locator(".mark", { hasText: "Waiting for the device" }).waitFor();
+  const again = await w.again(bob);
+  const line = await again.said((l) => l.step === "chat", "the message");
+  assert.deepEqual([line.text, line.from], ["for later\n  in two lines", await own(page)]); // case: F11
+  await entry.locator(".mark", { hasText: "Delivered" }).waitFor();
+});
+
+test("a file to a device that is killed in its middle goes on when that is back", async (w) => {
+  const bob = await w.listen("Bob");
+  const page = await open(w, await w.context());
+  await connect(page, bob.device);
+  const file = w.file("huge.bin", 200 * MiB);
+  await page.locator("input[type=file]").setInputFiles(file.at);
+  await page.waitForFunction(() => document.querySelector("progress")?.value > 0.2);
+  bob.kill();
+  await page.locator(".file .hint", { hasText: "Trying to go on" }).waitFor();
+  const again = await w.again(bob);
+  const got = await again.said((l) => l.step === "file", "that the file came");
+  assert.deepEqual([got.ok, got.file.name, got.file.bytes, got.file.blake3], [true, file.name, file.bytes, file.blake3]);
+  assert.equal(blake3Of(path.join(bob.into, file.name)), file.blake3);
+  assert.equal(await page.locator(".file.done", { hasText: "Sent and verified" }).getAttribute("data-blake3"), file.blake3);
+});
+
+test("a file from a device goes on after a cut, and nobody is asked again", async (w) => {
+  const page = await open(w, await w.context());
+  const file = w.file("huge.bin", 200 * MiB);
+  const bob = w.send("Bob", await own(page), file.at);
+  await page.getByRole("button", { name: "Accept huge.bin" }).click();
+  await page.waitForFunction(() => document.querySelector("progress")?.value > 0.1);
+  await page.getByRole("button", { name: "Disconnect" }).click();
+  await bob.said((l) => l.step === "cut", "that it was cut");
+  const sent = await bob.said((l) => l.step === "file", "that it was sent");
+  assert.deepEqual([sent.ok, sent.file.blake3], [true, file.blake3]);
+  const item = page.locator(".file.done", { hasText: "Received and verified" });
+  await item.waitFor();
+  assert.equal(await page.locator(".file").count(), 1);
+  const [download] = await Promise.all([page.waitForEvent("download"), item.getByRole("link", { name: "Save" }).click()]);
+  assert.equal(blake3Of(await download.path()), file.blake3);
+});
+
+test("a folder from the other device", async (w) => {
+  const page = await open(w, await w.context());
+  const tree = path.join(w.dir, "tree");
+  mkdirSync(path.join(tree, "deep"), { recursive: true });
+  writeFileSync(path.join(tree, "a.txt"), "one");
+  writeFileSync(path.join(tree, "deep", "b.txt"), "two");
+  const bob = w.send("Bob", await own(page), tree);
+  await page.getByRole("button", { name: "Accept tree" }).click();
+  await page.locator(".file.done", { hasText: "Received and verified" }).waitFor();
+  assert.equal((await bob.said((l) => l.step === "sent", "that it was sent")).kept, 4);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Save tree/deep/b.txt" }).click()]);
+  assert.equal(download.suggestedFilename(), "b.txt");
+  assert.equal(readFileSync(await download.path(), "utf8"), "two");
 });
 
 test("a file is declined, by either side", async (w) => {
@@ -71,7 +138,7 @@ test("a file is declined, by either side", async (w) => {
   const file = w.file("offer.bin", 5000);
   const bob = w.send("Bob", await own(page), file.at);
   await page.getByRole("button", { name: "Decline offer.bin" }).click();
-  const no = await bob.said((l) => l.step === "file", "that it was declined");
+  const no = await bob.said((l) => l.step === "sent", "that it was declined");
   assert.equal(no.ok, false);
   assert.match(no.error, /declined/);
   await page.locator(".file.failed", { hasText: "You declined" }).waitFor();
@@ -143,7 +210,7 @@ async function untilLost(w, busy) {
   const took = lostAt - at;
   await page.locator(".note.bad", { hasText: "does not answer" }).waitFor();
   assert.match(await page.locator("#alarm").textContent(), /Connection lost|huge\.bin/);
-  if (busy) await page.locator(".file.failed").waitFor();
+  if (busy) await page.locator(".file .hint", { hasText: "Trying to go on" }).waitFor();
   await page.context().close();
   return { took, late };
 }
@@ -202,7 +269,7 @@ test("browser to browser, both calling at once", async (w) => {
   await a.locator("input[type=file]").setInputFiles(file.at);
   await b.getByRole("button", { name: "Accept note.txt" }).click();
   await a.locator(".file.done").waitFor();
-  assert.equal(await b.locator(".file.done").getAttribute("data-sha256"), file.sha256);
+  assert.equal(await b.locator(".file.done").getAttribute("data-blake3"), file.blake3);
 });
 
 test("what a peer says is text and nothing else", async (w) => {
@@ -229,7 +296,7 @@ test("a blocked device does not come through", async (w) => {
   await peer.said((l) => l.step === "chat", "a line");
   await page.getByRole("button", { name: "Block" }).click();
   await page.locator("[data-state=blocked]", { hasText: "Mallory" }).waitFor();
-  await peer.said((l) => l.step === "chat ended", "that the chat has ended, and the connection with it");
+  await peer.said((l) => l.step === "lost", "that the connection has ended");
   peer.tell(`call ${await own(page)} let me in`);
   const no = await peer.said((l) => l.step === "call" && !l.ok, "that it was refused");
   assert.match(no.error, /not trusted/);
@@ -300,7 +367,7 @@ test("over a relay alone, with a server that the page was told of", async (w) =>
   assert.equal((await bob.said((l) => l.step === "chat", "a line")).text, "over there");
   const file = w.file("note.txt", 100_000);
   await page.locator("input[type=file]").setInputFiles(file.at);
-  assert.equal((await bob.said((l) => l.step === "file", "that a file came")).sha256, file.sha256);
+  assert.equal((await bob.said((l) => l.step === "file", "that a file came")).blake3, file.blake3);
   // Without the relay there is no way, and the page does not fall back.
   relay.kill();
   await relay.over;

@@ -3,11 +3,12 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { createHash, randomFillSync } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { randomFillSync } from "node:crypto";
+import { closeSync, mkdirSync, mkdtempSync, openSync, readSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import readline from "node:readline";
+import { blake3 } from "@noble/hashes/blake3.js";
 import { chromium } from "playwright-core";
 
 /** The programs under test, built before. */
@@ -122,14 +123,22 @@ export class World {
     const at = mkdtempSync(path.join(this.dir, "account-"));
     rmdirSync(at);
     execFileSync(peerchat, ["init", "--account", at, "--name", name]);
+    return this.flags(at);
+  }
+
+  flags(at) {
     return ["--account", at, "--signal", this.signal, "--loopback", "--local", "off", "--no-daemon", "--json"];
   }
 
   /** listen starts “peerchat listen”. */
   async listen(name, ...args) {
-    const into = mkdtempSync(path.join(this.dir, "into-"));
-    const p = this.start(peerchat, ["listen", "--into", into, ...args, ...this.account(name)]);
-    p.into = into;
+    return this.again({ flags: this.account(name), into: mkdtempSync(path.join(this.dir, "into-")) }, ...args);
+  }
+
+  /** again starts “peerchat listen” as one that was killed: with its account and folder. */
+  async again({ flags, into }, ...args) {
+    const p = this.start(peerchat, ["listen", "--into", into, ...args, ...flags]);
+    [p.into, p.flags] = [into, flags];
     const ready = await p.said((l) => l.step === "ready", "that it is ready");
     assert.equal(ready.ok, true, ready.error);
     p.device = ready.device;
@@ -166,14 +175,14 @@ export class World {
     return c;
   }
 
-  /** file makes a file of random bytes and returns its path and SHA-256. */
+  /** file makes a file of random bytes and returns its path and BLAKE3. */
   file(name, bytes) {
     const made = this.files.get(`${bytes} ${name}`);
     if (made) return made;
     const b = randomFillSync(Buffer.alloc(bytes));
     const at = path.join(this.dir, name);
     writeFileSync(at, b);
-    const file = { at, name, bytes, sha256: createHash("sha256").update(b).digest("hex") };
+    const file = { at, name, bytes, blake3: blake3Of(at) };
     this.files.set(`${bytes} ${name}`, file);
     return file;
   }
@@ -186,9 +195,14 @@ export class World {
   }
 }
 
-/** sha256 of a file. */
-export function sha256(at) {
-  return createHash("sha256").update(readFileSync(at)).digest("hex");
+/** blake3Of a file, in hex. */
+export function blake3Of(at) {
+  const hash = blake3.create();
+  const piece = Buffer.alloc(1 << 20);
+  const fd = openSync(at);
+  for (let n; (n = readSync(fd, piece)) > 0; ) hash.update(piece.subarray(0, n));
+  closeSync(fd);
+  return Buffer.from(hash.digest()).toString("hex");
 }
 
 /** open loads the page and waits until it is reachable. */

@@ -150,9 +150,11 @@ export class FileSender {
     void reply.then(() => (replied = true), () => {}); // a cut ends the writing, too
     await wire.send(encode(Kind.start, 0, BigInt(want.offset)));
     const input = new Input(file.slice(want.offset).stream());
+    let under = Promise.resolve(); // a piece that is being sent while the next is read and hashed
     try {
       for (let at = want.offset; ; ) {
         if (replied) {
+          await under;
           await wire.send(encodeReason(Kind.broken, 0, ""));
           return undefined;
         }
@@ -160,10 +162,15 @@ export class FileSender {
         const content = n === 0 ? new Uint8Array(0) : await this.#read(wire, () => input.exactly(n));
         hash.update(content);
         const sum = sumOf(hash);
-        await this.#timed(() => wire.send(encodePiece(content, sum)));
-        at += n;
+        await under;
         this.events.progress?.(at);
-        if (at === file.size) return sum;
+        at += n;
+        under = this.#timed(() => wire.send(encodePiece(content, sum)));
+        under.catch(() => {}); // told by whoever waits for it
+        if (at < file.size) continue;
+        await under;
+        this.events.progress?.(at);
+        return sum;
       }
     } finally {
       void input.drop();

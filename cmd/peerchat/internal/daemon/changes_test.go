@@ -104,20 +104,6 @@ func TestTheDoctorTellsOfEachKindOfLink(t *testing.T) {
 		}
 		return *d
 	}
-	l, err := bob.Listen(t.Context(), "chat://doctor")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.Close()
-		}
-	}()
 	first := ask(alice, control.Examine{Device: bobs})
 	if !first.OK || first.Linked != 0 || len(first.Events) == 0 || first.Carrier == "" || len(first.Hops) != 2 || first.Hops[1].Name != "bob" {
 		t.Fatalf("at first %+v", first)
@@ -130,7 +116,7 @@ func TestTheDoctorTellsOfEachKindOfLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := ask(bob, control.Examine{Device: st.Self.Device}) // where nobody listens to it
+	there := ask(bob, control.Examine{Device: st.Self.Device})
 	if !there.OK || there.Linked <= 0 || len(there.Notes) != 1 || there.Error != "" || len(there.Hops) != 2 {
 		t.Errorf("from there %+v", there)
 	}

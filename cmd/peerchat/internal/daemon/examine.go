@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/ice"
 	"peerlink/identity"
@@ -140,7 +141,7 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 	g := &Diagnosis{Step: "doctor", Device: to.String(), Hops: []Hop{}, Events: []Milestone{}, ICE: []ice.Report{}}
 	before, linked := linkTo(m, to)
 	s := &story{began: time.Now()}
-	sock, err := m.ConnectDevice(d.telling(ctx, to, s), to, "chat://doctor", peerlink.ConnectOptions{})
+	sock, err := m.ConnectDevice(d.telling(ctx, to, s), to, chat.URI, peerlink.ConnectOptions{})
 	g.Took = float64(time.Since(s.began).Microseconds()) / 1000
 	g.First = g.Took
 	if linked {

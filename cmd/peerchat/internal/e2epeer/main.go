@@ -1,10 +1,10 @@
 // Peer is the other end of the browser's measurements: a device that takes
 // calls through a switchboard and does what the channels it is asked for say.
 //
-//	bench://up        reads all, then answers with the number of bytes
-//	bench://down/N    writes N bytes
-//	chat://, file://  as peerchat has them
-//	loose://          sends each datagram back
+//	bench://up              reads all, then answers with the number of bytes
+//	bench://down/N          writes N bytes
+//	message://1, files://   as peerchat has them
+//	loose://                sends each datagram back
 //
 // With -bare there are no channels: see serveBare. With -board it is a hostile
 // switchboard, and with -relay a STUN and TURN server, instead of a device.
@@ -29,28 +29,31 @@ import (
 	"sync"
 
 	"peerlink"
-	"peerlink/cmd/peerchat/internal/transfer"
+	"peerlink/cmd/peerchat/internal/chat"
+	"peerlink/cmd/peerchat/internal/files/inbox"
+	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
 	"peerlink/webrtc"
 	"peerlink/webrtc/switchboard"
 )
 
 type peer struct {
-	m      *peerlink.ConnectionManager
-	folder *os.Root
-	reply  string
-	most   int64
-	pause  int64         // bytes of a file after which it waits for goon
-	goon   chan struct{} // closed by “go on”
+	m     *peerlink.ConnectionManager
+	talk  *chat.Service
+	rec   *parcel.Receiver
+	reply string
+	most  int64
+	pause int64         // bytes of a channel with files after which it waits for goon
+	goon  chan struct{} // closed by “go on”
 
 	mu    sync.Mutex
-	chats map[net.Conn]struct{}
+	heard map[identity.DeviceID]struct{} // and those called: “say” is for all of them
 }
 
 func main() {
 	signal := flag.String("signal", "", "address of the switchboard")
 	into := flag.String("into", ".", "folder for received files")
-	reply := flag.String("reply", "", "answer to each line of a chat")
+	reply := flag.String("reply", "", "answer to each message")
 	name := flag.String("name", "peer", "name of the device")
 	loopback := flag.Bool("loopback", true, "use loopback addresses alone")
 	most := flag.Int64("most", 0, "size of a file that is taken at most, in bytes (default: any)")
@@ -68,7 +71,7 @@ func main() {
 	case *relay:
 		err = serveRelay(ctx, me)
 	default:
-		p := &peer{reply: *reply, most: *most, pause: *pause, goon: make(chan struct{}), chats: map[net.Conn]struct{}{}}
+		p := &peer{reply: *reply, most: *most, pause: *pause, goon: make(chan struct{}), heard: map[identity.DeviceID]struct{}{}}
 		err = p.run(ctx, me, *signal, *into, *loopback, *bare)
 	}
 	if err != nil {
@@ -78,10 +81,6 @@ func main() {
 }
 
 func (p *peer) run(ctx context.Context, me *identity.Identity, signal, into string, loopback, bare bool) error {
-	folder, err := os.OpenRoot(into)
-	if err != nil {
-		return err
-	}
 	line, err := switchboard.Dial(ctx, signal, switchboard.Config{Identity: me})
 	if err != nil {
 		return err
@@ -97,8 +96,11 @@ func (p *peer) run(ctx context.Context, me *identity.Identity, signal, into stri
 	if err != nil {
 		return err
 	}
-	p.m, p.folder = m, folder
-	for pattern, handle := range map[string]func(net.Conn, string) error{"chat://*": p.chat, "file://*": p.file, "bench://*": p.bench, "loose://*": loose} {
+	p.m = m
+	if err := p.open(ctx, into); err != nil {
+		return err
+	}
+	for pattern, handle := range map[string]func(net.Conn, string) error{parcel.Scheme + "*": p.files, "bench://*": p.bench, "loose://*": loose} {
 		l, err := m.Listen(pattern)
 		if err != nil {
 			return err
@@ -139,40 +141,69 @@ func (p *peer) serve(l net.Listener, handle func(net.Conn, string) error) {
 	}
 }
 
-func (p *peer) chat(c net.Conn, _ string) error {
-	p.mu.Lock()
-	p.chats[c] = struct{}{}
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		delete(p.chats, c)
-		p.mu.Unlock()
-	}()
-	from, _ := peerlink.PeerOf(c)
-	for in := bufio.NewScanner(c); in.Scan(); {
-		report(map[string]any{"step": "chat", "ok": true, "from": from.Device, "text": in.Text()})
-		if p.reply != "" {
-			if _, err := io.WriteString(c, p.reply+"\n"); err != nil {
-				return err
+// open begins to take messages and files, which go into a folder.
+func (p *peer) open(ctx context.Context, into string) error {
+	folder, err := inbox.Open(into)
+	if err != nil {
+		return err
+	}
+	p.rec = parcel.NewReceiver(parcel.Config{Folder: folder, MaxBytes: p.most})
+	store, err := chat.Open(filepath.Join(into, ".history.db"))
+	if err != nil {
+		return err
+	}
+	if p.talk, err = chat.New(chat.Config{Store: store, Net: p.m}); err != nil {
+		return err
+	}
+	go p.chat(ctx)
+	go func() {
+		for e := range p.m.Events(ctx) {
+			if e.Kind == peerlink.LinkDown {
+				report(map[string]any{"step": "lost", "from": e.Peer.Device})
 			}
 		}
-	}
-	report(map[string]any{"step": "chat ended", "from": from.Device})
+	}()
 	return nil
 }
 
-func (p *peer) file(c net.Conn, _ string) error {
+// chat tells of messages and answers them.
+func (p *peer) chat(ctx context.Context) {
+	for e := range p.talk.Events(ctx) {
+		if e.Message.Mine {
+			continue
+		}
+		from := e.Message.Peer
+		p.know(from)
+		report(map[string]any{"step": "chat", "ok": true, "from": from, "text": e.Message.Text})
+		if p.reply != "" {
+			p.say(from, p.reply)
+		}
+	}
+}
+
+func (p *peer) know(d identity.DeviceID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard[d] = struct{}{}
+}
+
+func (p *peer) say(to identity.DeviceID, text string) {
+	if _, err := p.talk.Send(to, text); err != nil {
+		report(map[string]any{"step": "say", "ok": false, "error": err.Error()})
+	}
+}
+
+func (p *peer) files(c net.Conn, _ string) error {
 	from, _ := peerlink.PeerOf(c)
 	if p.pause > 0 {
 		c = &paused{Conn: c, left: p.pause, goon: p.goon}
 	}
-	f, err := transfer.Receive(c, p.folder, transfer.Limits{MaxSize: p.most}, nil)
-	if err != nil {
-		return err
-	}
-	report(map[string]any{"step": "file", "ok": true, "from": from.Device, "name": f.Name, "bytes": f.Size, "sha256": fmt.Sprintf("%x", f.Sum)})
-	_, _ = c.Read(make([]byte, 1)) // the sender closes when it has read the verdict
-	return nil
+	_, err := p.rec.Serve(context.Background(), c, parcel.Peer{ID: from.Device.String()}, func(e parcel.Event) {
+		if e.Kind == parcel.Kept {
+			report(map[string]any{"step": "file", "ok": true, "from": from.Device, "name": e.Name, "bytes": e.Size, "blake3": fmt.Sprintf("%x", e.Sum)})
+		}
+	})
+	return err
 }
 
 // paused reads a part, and the rest when it may.
@@ -273,8 +304,8 @@ func (p *peer) commands(ctx context.Context) error {
 		what, rest, _ := strings.Cut(in.Text(), " ")
 		if what == "say" {
 			p.mu.Lock()
-			for c := range p.chats {
-				_, _ = io.WriteString(c, rest+"\n")
+			for to := range p.heard {
+				p.say(to, rest)
 			}
 			p.mu.Unlock()
 			continue
@@ -298,35 +329,23 @@ func (p *peer) commands(ctx context.Context) error {
 }
 
 func (p *peer) do(ctx context.Context, what string, device identity.DeviceID, arg string) error {
+	dial := func(ctx context.Context, uri string) (net.Conn, error) {
+		return p.m.ConnectDevice(ctx, device, uri, peerlink.ConnectOptions{})
+	}
 	if what == "call" {
-		c, err := p.m.ConnectDevice(ctx, device, "chat://"+device.Short(), peerlink.ConnectOptions{})
+		c, err := dial(ctx, chat.URI) // or nobody would hear that there is no way
 		if err != nil {
 			return err
 		}
-		if _, err := io.WriteString(c, arg+"\n"); err != nil {
-			return err
+		_ = c.Close()
+		p.know(device)
+		_, err = p.talk.Send(device, arg)
+		return err
+	}
+	_, err := parcel.Send(ctx, parcel.SendConfig{Open: dial, Watch: func(e parcel.Event) {
+		if e.Kind == parcel.Kept {
+			report(map[string]any{"step": "sent", "ok": true, "blake3": fmt.Sprintf("%x", e.Sum)})
 		}
-		return p.chat(c, "")
-	}
-	name := filepath.Base(arg)
-	f, err := os.Open(arg)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	c, err := p.m.ConnectDevice(ctx, device, "file://"+name, peerlink.ConnectOptions{})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	sum, err := transfer.Send(c, name, st.Size(), f, nil)
-	if err != nil {
-		return err
-	}
-	report(map[string]any{"step": "sent", "ok": true, "sha256": fmt.Sprintf("%x", sum)})
-	return nil
+	}}, arg)
+	return err
 }

@@ -59,9 +59,6 @@ func Open(dir string) (*Folder, error) {
 	return New(root), nil
 }
 
-// Root returns the folder as it was opened.
-func (f *Folder) Root() *os.Root { return f.root }
-
 // Close closes the folder. Parts must be closed before.
 func (f *Folder) Close() error { return f.root.Close() }
 

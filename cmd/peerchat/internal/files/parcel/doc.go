@@ -6,8 +6,7 @@
 //
 //	// the receiver: is given channels
 //	r := parcel.NewReceiver(parcel.Config{Folder: folder, Consent: ask})
-//	sum, err := r.Serve(ctx, conn, parcel.Peer{ID: device})        // named Scheme…
-//	sum, err := r.ServeSimple(ctx, conn, parcel.Peer{ID: device}, nil)  // named SimpleScheme…
+//	sum, err := r.Serve(ctx, conn, parcel.Peer{ID: device}, nil) // conn is named Scheme…
 //
 // # Wire
 //
@@ -48,9 +47,6 @@
 //
 // Each side sends nothing when it has sent nothing for 15 s, and gives up when it
 // has received nothing for 60 s.
-//
-// A sender whose channel is declined falls back to one channel a file, as package
-// transfer has it, if that is all the receiver serves.
 //
 // # Limits
 //

@@ -46,7 +46,6 @@ type Event struct {
 	Size   int64
 	At     int64 // Moved, Failed, Cut: how many bytes of it are verified or sent
 	Sum    digest.Sum
-	Simple bool   // Sum is a SHA-256: the simple form was used
 	Part   string // Failed, Cut at the receiver: the incomplete file, if it can be continued
 	Err    error
 }
@@ -78,17 +77,6 @@ func (s Summary) Err() error {
 		return fmt.Errorf("%w\nand %d more", err, more)
 	}
 	return err
-}
-
-// notServed tells whether each of the entries failed because the device takes no
-// files.
-func (s Summary) notServed() bool {
-	for _, err := range s.Errs {
-		if !errors.Is(err, ErrNotServed) {
-			return false
-		}
-	}
-	return s.Failed > 0 && s.Kept+s.Same+s.Skipped == 0
 }
 
 // tally counts events and hands them on.

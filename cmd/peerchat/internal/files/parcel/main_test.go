@@ -132,7 +132,7 @@ func (r *receiver) stop() {
 }
 
 // open is a SendConfig.Open.
-func (r *receiver) open(_ context.Context, name string) (net.Conn, error) {
+func (r *receiver) open(context.Context, string) (net.Conn, error) {
 	link := r.link
 	if link == nil {
 		link = net.Pipe
@@ -141,15 +141,11 @@ func (r *receiver) open(_ context.Context, name string) (net.Conn, error) {
 	if b == nil {
 		return nil, errors.New("no way to the device")
 	}
-	serve := r.Serve
-	if len(name) < len(Scheme) || name[:len(Scheme)] != Scheme {
-		serve = r.ServeSimple
-	}
 	r.mu.Lock()
 	r.conns = append(r.conns, b)
 	r.mu.Unlock()
 	r.wg.Go(func() {
-		_, err := serve(context.Background(), b, alice, r.watch)
+		_, err := r.Serve(context.Background(), b, alice, r.watch)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.errs = append(r.errs, err)

@@ -256,16 +256,8 @@ func TestNothingIsReceivedWithoutConsent(t *testing.T) {
 		"at most 3 are taken": {MaxBytes: 3},
 	} {
 		r := newReceiver(t, cfg)
-		for _, simple := range []bool{false, true} {
-			_, err := Send(t.Context(), SendConfig{Open: func(ctx context.Context, name string) (net.Conn, error) {
-				if simple && strings.HasPrefix(name, Scheme) {
-					return nil, ErrNotServed
-				}
-				return r.open(ctx, name)
-			}}, filepath.Join(dir, "secret plan.txt"))
-			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), why) {
-				t.Errorf("simple %v: the sender got %v", simple, err)
-			}
+		if _, err := send(t, r, filepath.Join(dir, "secret plan.txt")); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), why) {
+			t.Errorf("the sender got %v", err)
 		}
 		r.stop()
 		for _, err := range r.errs {
@@ -303,33 +295,14 @@ func TestAQuestionEndsWithItsSender(t *testing.T) {
 	}
 }
 
-func TestSimpleReceiversGetFilesOneByOne(t *testing.T) {
-	content := map[string][]byte{"a": random(300_000), "b": {}, "c": {1}, "d": {2}, "e": {3}, "f": {4}}
-	dir := files(t, content)
-	r := newReceiver(t, Config{})
-	open := func(ctx context.Context, name string) (net.Conn, error) {
-		if strings.HasPrefix(name, Scheme) {
-			return nil, fmt.Errorf("declined: %w", ErrNotServed)
-		}
-		return r.open(ctx, name)
-	}
-	var paths []string
-	for name := range content {
-		paths = append(paths, filepath.Join(dir, name))
-	}
-	sum, err := Send(t.Context(), SendConfig{Open: open}, paths...)
-	if err != nil || sum.Kept != 6 {
-		t.Fatalf("%+v, %v", sum, err)
-	}
-	r.stop()
-	holds(t, r.dir, content)
-	if _, err := Send(t.Context(), SendConfig{Open: open}, dir); err == nil || !strings.Contains(err.Error(), "single files only") {
-		t.Errorf("a folder: %v", err)
-	}
+// A device where nobody takes files is asked once, and its error is the caller's.
+func TestADeviceThatTakesNoFilesIsAskedOnce(t *testing.T) {
+	dir := files(t, map[string][]byte{"a": {1}, "b": {2}})
 	none := fmt.Errorf("nobody is there: %w", ErrNotServed)
-	nobody := func(context.Context, string) (net.Conn, error) { return nil, none }
-	if sum, err := Send(t.Context(), SendConfig{Open: nobody}, paths...); err == nil || err.Error() != none.Error() || sum.Failed != 6 {
-		t.Errorf("where nobody takes files: %+v, %v", sum, err)
+	asked := 0
+	nobody := func(context.Context, string) (net.Conn, error) { asked++; return nil, none }
+	if sum, err := Send(t.Context(), SendConfig{Open: nobody}, dir); err != none || sum.Kept+sum.Failed != 0 || asked != 1 {
+		t.Errorf("asked %d times: %+v, %v", asked, sum, err)
 	}
 }
 

@@ -153,9 +153,7 @@ func (r *Receiver) consent(ctx context.Context, t *tally, from Peer, o offer) er
 			return err
 		}
 	}
-	if o.id != [16]byte{} { // a sender of the simple form has none
-		r.agreed.Add(a, time.Now())
-	}
+	r.agreed.Add(a, time.Now())
 	t.event(Event{Kind: Offered, Offer: shown})
 	return nil
 }

@@ -26,8 +26,7 @@ const maxRemembered = 1 << 20
 
 // SendConfig says how to send.
 type SendConfig struct {
-	// Open opens a channel to the receiver, again after a cut. An error that
-	// matches ErrNotServed has the simple form tried.
+	// Open opens a channel to the receiver, again after a cut.
 	Open func(ctx context.Context, name string) (net.Conn, error)
 	// Watch, if not nil, is told of each step. It must not block; it may be
 	// called concurrently.
@@ -69,16 +68,8 @@ func Send(ctx context.Context, cfg SendConfig, paths ...string) (Summary, error)
 		return Summary{}, err
 	}
 	err = s.persist(ctx)
-	var none error // nobody takes files there at all
-	if errors.Is(err, ErrNotServed) && !s.agreed {
-		none, err = err, s.sendSimple(ctx, err)
-	}
 	sum := s.tally.summary()
-	switch {
-	case err != nil:
-	case none != nil && sum.notServed():
-		err = none
-	default:
+	if err == nil {
 		err = sum.Err()
 	}
 	return sum, err

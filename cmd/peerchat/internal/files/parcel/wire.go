@@ -19,12 +19,8 @@ import (
 	"peerlink/internal/packed"
 )
 
-// Scheme begins the names of channels that carry parcels, SimpleScheme those
-// that carry one file each.
-const (
-	Scheme       = "files://"
-	SimpleScheme = "file://"
-)
+// Scheme begins the names of channels that carry parcels.
+const Scheme = "files://"
 
 const (
 	version    = 2
@@ -39,8 +35,10 @@ const (
 	window = 256
 	// quiet and silence are when something is sent lest the other gives up, and
 	// when it does.
-	quiet   = 15 * time.Second
-	silence = 60 * time.Second
+	// lastWord is how long a sender whose write failed waits to read why.
+	quiet    = 15 * time.Second
+	lastWord = 5 * time.Second
+	silence  = 60 * time.Second
 )
 
 // kind says what a frame is.
