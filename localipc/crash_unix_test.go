@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/runfolder"
 )
 
 // The steps at which another process is killed: a callee's and a caller's.
@@ -79,7 +80,7 @@ func measured(cfg Config, role string) error {
 func serveUntil(cfg Config, step string) error {
 	ctx := context.Background()
 	p := newPlace(cfg.Dir, os.Geteuid(), cfg.Identity.DeviceID())
-	if err := ownFolder(cfg.Dir); err != nil || step == "folder" {
+	if err := runfolder.Own(cfg.Dir); err != nil || step == "folder" {
 		return errors.Join(err, stand(step))
 	}
 	switch step {

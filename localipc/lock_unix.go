@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"peerlink/internal/runfolder"
 )
 
 // While another process sweeps, it holds a dead device's lock for a moment. So
@@ -89,8 +89,8 @@ func openLock(path string) (*os.File, error) {
 	case err != nil:
 	case !st.Mode().IsRegular():
 		err = fmt.Errorf("%s is no plain file, but %s: it is left alone; move it away", path, st.Mode())
-	case ownerOf(st) != os.Geteuid():
-		err = fmt.Errorf("%s belongs to user %d: it is left alone; ask him to remove it", path, ownerOf(st))
+	default:
+		err = runfolder.CheckOwner(path, st)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -121,12 +121,4 @@ func sameFile(f *os.File, path string) bool {
 	}
 	b, err := os.Lstat(path)
 	return err == nil && os.SameFile(a, b)
-}
-
-func ownerOf(st fs.FileInfo) int {
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return -1
-	}
-	return int(sys.Uid)
 }

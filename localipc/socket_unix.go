@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"peerlink/identity"
+	"peerlink/internal/runfolder"
 )
 
 // doorway is a device's socket with its lock and its announcement.
@@ -33,7 +34,7 @@ func openDoorway(ctx context.Context, cfg Config) (*doorway, error) {
 	if err := p.checkPath(); err != nil {
 		return nil, err
 	}
-	if err := ownFolder(cfg.Dir); err != nil {
+	if err := runfolder.Own(cfg.Dir); err != nil {
 		return nil, err
 	}
 	if err := checkClosed(cfg.Dir, cfg.Users); err != nil {
@@ -116,13 +117,20 @@ func (d *doorway) Close() error {
 	if d.Listener != nil {
 		err = d.Listener.Close()
 	}
-	_ = removeOurs(d.place.path(peerSuffix), 0)
-	_ = removeOurs(d.place.path(newSuffix), 0)
+	_ = runfolder.Remove(d.place.path(peerSuffix), 0)
+	_ = runfolder.Remove(d.place.path(newSuffix), 0)
 	if now, serr := os.Lstat(d.path()); serr == nil && d.sock != nil && os.SameFile(now, d.sock) {
 		_ = os.Remove(d.path())
 	}
 	d.lock.release()
 	return err
+}
+
+// peerCreds asks the kernel which process made the other end of a socket, or
+// listened for it.
+func peerCreds(conn net.Conn) (c creds, err error) {
+	c.uid, c.pid, err = runfolder.PeerOf(conn)
+	return c, err
 }
 
 // find looks for a device's announcement and connects to the socket beside it.
@@ -144,7 +152,7 @@ func (c Config) find(ctx context.Context, id identity.DeviceID, service string) 
 }
 
 func (c Config) findIn(ctx context.Context, dir string, id identity.DeviceID, service string) (net.Conn, string, error) {
-	owner, err := checkFolder(dir)
+	owner, err := runfolder.Check(dir)
 	if err != nil {
 		return nil, "", err
 	}
@@ -215,7 +223,7 @@ func (c Config) devices() ([]Device, error) {
 	var out []Device
 	var failed []error
 	for _, dir := range append([]string{c.Dir}, c.Folders...) {
-		owner, err := checkFolder(dir)
+		owner, err := runfolder.Check(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

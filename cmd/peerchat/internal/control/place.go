@@ -13,13 +13,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"peerlink/internal/atomicfile"
+	"peerlink/internal/runfolder"
 )
 
 // placeFile, in the account's folder, says where its daemon's socket is. The
@@ -44,8 +42,8 @@ func Bind(folder string) (net.Listener, error) {
 }
 
 func bind(folder string) (net.Listener, error) {
-	dir := runtimeFolder()
-	if err := ownFolder(dir); err != nil {
+	dir := runfolder.Default()
+	if err := runfolder.Own(dir); err != nil {
 		return nil, err
 	}
 	real, err := filepath.EvalSymlinks(folder)
@@ -57,10 +55,10 @@ func bind(folder string) (net.Listener, error) {
 	}
 	name := sha256.Sum256([]byte(real))
 	path := filepath.Join(dir, "control-"+hex.EncodeToString(name[:8])+".sock")
-	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > most {
-		return nil, fmt.Errorf("its path %s has %d bytes, the system takes %d: set XDG_RUNTIME_DIR to a shorter one", path, len(path), most)
+	if err := runfolder.CheckSocket(path); err != nil {
+		return nil, err
 	}
-	if err := removeStale(path); err != nil {
+	if err := runfolder.Remove(path, fs.ModeSocket); err != nil {
 		return nil, err
 	}
 	inner, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -116,56 +114,6 @@ func (l *placed) Close() error {
 	return l.UnixListener.Close()
 }
 
-// runtimeFolder is where sockets of this user are, with those of package
-// localipc.
-func runtimeFolder() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "peerlink")
-	}
-	return filepath.Join(os.TempDir(), "peerlink-"+strconv.Itoa(os.Geteuid()))
-}
-
-// ownFolder makes the folder if need be, and refuses one that others own or can
-// change.
-func ownFolder(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the runtime folder: %w", err)
-	}
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	switch {
-	case !st.IsDir():
-		return fmt.Errorf("runtime folder %s is no folder, but %s", dir, st.Mode())
-	case !ok || int(sys.Uid) != os.Geteuid():
-		return fmt.Errorf("runtime folder %s belongs to another user: set XDG_RUNTIME_DIR to one of your own", dir)
-	case st.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("runtime folder %s may be changed by other users (mode %04o): chmod 0700 it", dir, st.Mode().Perm())
-	}
-	return nil
-}
-
-// removeStale removes the socket that a daemon which died has left.
-func removeStale(path string) error {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	switch {
-	case st.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is no socket, but %s: it is left alone; move it away", path, st.Mode())
-	case !ok || int(sys.Uid) != os.Geteuid():
-		return fmt.Errorf("%s belongs to another user: it is left alone; ask him to remove it", path)
-	}
-	return os.Remove(path)
-}
-
 // dialDaemon connects to the daemon of the account in a folder, and checks that
 // it is this user's.
 func dialDaemon(ctx context.Context, folder string) (net.Conn, error) {
@@ -195,17 +143,12 @@ func dialDaemon(ctx context.Context, folder string) (net.Conn, error) {
 // not believed.
 func placeOf(folder string) (string, error) {
 	path := filepath.Join(folder, placeFile)
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, st, err := runfolder.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !st.Mode().IsRegular() || st.Mode().Perm()&0o022 != 0 || !ok || int(sys.Uid) != os.Geteuid() {
+	if runfolder.Writable(st) {
 		return "", fmt.Errorf("%s is not a file that only this user can write: remove it", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxPlace+1))
@@ -217,4 +160,16 @@ func placeOf(folder string) (string, error) {
 		return "", fmt.Errorf("%s does not say where the socket is: remove it, and restart the daemon", path)
 	}
 	return place, nil
+}
+
+func selfUser() int { return os.Geteuid() }
+
+// peerOf returns which user and process the kernel says is at the other end. A
+// conn that is no socket of the system cannot leave this process.
+func peerOf(conn net.Conn) (uid, pid int, err error) {
+	uid, pid, err = runfolder.PeerOf(conn)
+	if errors.Is(err, runfolder.ErrNoSocket) {
+		return os.Geteuid(), os.Getpid(), nil
+	}
+	return uid, pid, err
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"peerlink"
+	"peerlink/internal/runfolder"
 )
 
 // home makes an account's folder and a runtime folder of the test's own.
@@ -355,7 +356,7 @@ func TestOnlyADeadDaemonsSocketIsRemoved(t *testing.T) {
 // fault: G4
 func TestFolderOfOthersIsRefused(t *testing.T) {
 	folder := home(t)
-	dir := runtimeFolder()
+	dir := runfolder.Default()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package control
+package runfolder
 
 import "golang.org/x/sys/unix"
 
