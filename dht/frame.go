@@ -160,19 +160,7 @@ func encodeProof(id *identity.Identity, statement []byte) ([]byte, error) {
 
 // parseProof takes a proof apart without believing it.
 func parseProof(b []byte) (chain [][]byte, sig []byte, err error) {
-	r := packed.NewReader(b)
-	n, err := r.Array(2)
-	if err == nil && n != 2 {
-		err = fmt.Errorf("push: a proof of %d elements, want 2", n)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if chain, err = readChain(r); err != nil {
-		return nil, nil, err
-	}
-	if sig, err = r.Bytes(maxSignature); err != nil {
-		return nil, nil, err
-	}
-	return chain, sig, r.End(0)
+	f := packed.NewFields(b, 2)
+	chain, sig = readChain(f), f.Bytes(maxSignature)
+	return chain, sig, f.End()
 }

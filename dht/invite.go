@@ -103,29 +103,13 @@ func parseInvite(b []byte) (inv invitation, spki []byte, s signed, err error) {
 	if s, err = readSigned(b, maxInviteLen); err != nil {
 		return inv, nil, s, err
 	}
-	r, extra, err := s.open(inviteFields)
-	if err != nil {
-		return inv, nil, s, err
+	f := s.open(inviteFields)
+	spki = f.Bytes(maxInviteKey)
+	if inv.number = int(f.Uint(MaxInviteNumber)); inv.number == 0 {
+		f.Fail(errors.New("the invite has no number"))
 	}
-	if spki, err = r.Bytes(maxInviteKey); err != nil {
-		return inv, nil, s, err
-	}
-	number, err := r.Uint(MaxInviteNumber)
-	if err == nil && number == 0 {
-		err = errors.New("the invite has no number")
-	}
-	if err != nil {
-		return inv, nil, s, err
-	}
-	inv.number = int(number)
-	for _, t := range []*time.Time{&inv.published, &inv.expires} {
-		ms, err := r.Uint(maxUnixMilli)
-		if err != nil {
-			return inv, nil, s, err
-		}
-		*t = time.UnixMilli(int64(ms))
-	}
-	return inv, spki, s, r.End(extra)
+	inv.published, inv.expires = readTime(f), readTime(f)
+	return inv, spki, s, f.End()
 }
 
 // inviteValidator is what every node asks before it stores an invite or believes

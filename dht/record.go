@@ -106,27 +106,12 @@ func parseRecord(b []byte) (rec Record, chain [][]byte, s signed, err error) {
 	if s, err = readSigned(b, maxRecordLen); err != nil {
 		return rec, nil, s, err
 	}
-	r, extra, err := s.open(recordFields)
-	if err != nil {
-		return rec, nil, s, err
-	}
-	if chain, err = readChain(r); err != nil {
-		return rec, nil, s, err
-	}
-	if rec.SealingKey, err = r.Bytes(maxSealingKey); err != nil {
-		return rec, nil, s, err
-	}
-	if rec.Seq, err = r.Uint(maxSequence); err != nil {
-		return rec, nil, s, err
-	}
-	for _, t := range []*time.Time{&rec.Published, &rec.Expires} {
-		ms, err := r.Uint(maxUnixMilli)
-		if err != nil {
-			return rec, nil, s, err
-		}
-		*t = time.UnixMilli(int64(ms))
-	}
-	return rec, chain, s, r.End(extra)
+	f := s.open(recordFields)
+	chain = readChain(f)
+	rec.SealingKey = f.Bytes(maxSealingKey)
+	rec.Seq = f.Uint(maxSequence)
+	rec.Published, rec.Expires = readTime(f), readTime(f)
+	return rec, chain, s, f.End()
 }
 
 // checkLife refuses a record that is over, not yet begun or meant to stay for ever.

@@ -96,41 +96,19 @@ func parseSignal(plain []byte) (s signal, err error) {
 	if s.proof, err = readSigned(plain, maxPlainLen); err != nil {
 		return s, err
 	}
-	r, extra, err := s.proof.open(signalFields)
-	if err != nil {
-		return s, err
+	f := s.proof.open(signalFields)
+	s.chain = readChain(f)
+	f.Exactly(s.to[:])
+	f.Exactly(s.id[:])
+	s.at = readTime(f)
+	s.body = f.Bytes(MaxMessageLen)
+	if f.More() {
+		s.life = time.Duration(f.Uint(uint64(MaxLetterLife.Milliseconds()))) * time.Millisecond
 	}
-	if s.chain, err = readChain(r); err != nil {
-		return s, err
+	if f.More() {
+		s.key = f.Bytes(maxSealingKey)
 	}
-	for _, f := range [][]byte{s.to[:], s.id[:]} {
-		if err := r.Exactly(f); err != nil {
-			return s, err
-		}
-	}
-	ms, err := r.Uint(maxUnixMilli)
-	if err != nil {
-		return s, err
-	}
-	s.at = time.UnixMilli(int64(ms))
-	if s.body, err = r.Bytes(MaxMessageLen); err != nil {
-		return s, err
-	}
-	if extra > 0 {
-		life, err := r.Uint(uint64(MaxLetterLife.Milliseconds()))
-		if err != nil {
-			return s, err
-		}
-		s.life = time.Duration(life) * time.Millisecond
-		extra--
-	}
-	if extra > 0 {
-		if s.key, err = r.Bytes(maxSealingKey); err != nil {
-			return s, err
-		}
-		extra--
-	}
-	return s, r.End(extra)
+	return s, f.End()
 }
 
 // checkFresh refuses a signal from too long ago, or from the future.

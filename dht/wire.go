@@ -2,6 +2,7 @@ package dht
 
 import (
 	"fmt"
+	"time"
 
 	"peerlink/identity"
 	"peerlink/internal/packed"
@@ -43,25 +44,19 @@ func readSigned(b []byte, most int) (s signed, err error) {
 	return s, err
 }
 
-// open begins reading a statement of at least fields elements; r.End must follow
-// with the number it returned.
-func (s signed) open(fields int) (r *packed.Reader, extra int, err error) {
-	r = packed.NewReader(s.statement)
-	extra, err = r.Known(fields)
-	if err != nil {
-		return nil, 0, err
+// open begins reading a statement of so many known elements, its version first.
+func (s signed) open(known int) *packed.Fields {
+	f := packed.NewFields(s.statement, known)
+	if v := f.Uint(1 << 16); v != wireVersion {
+		f.Fail(fmt.Errorf("version %d, this program knows %d: update the older side", v, wireVersion))
 	}
-	v, err := r.Uint(1 << 16)
-	if err != nil {
-		return nil, 0, err
-	}
-	if v != wireVersion {
-		return nil, 0, fmt.Errorf("version %d, this program knows %d: update the older side", v, wireVersion)
-	}
-	return r, extra, nil
+	return f
 }
 
 // readChain reads a certificate chain; its sizes are checked, nothing else.
-func readChain(r *packed.Reader) ([][]byte, error) {
-	return r.Blobs(identity.MaxChainLen, identity.MaxCertLen)
+func readChain(f *packed.Fields) [][]byte {
+	return f.Blobs(identity.MaxChainLen, identity.MaxCertLen)
 }
+
+// readTime reads a moment, to the millisecond.
+func readTime(f *packed.Fields) time.Time { return time.UnixMilli(int64(f.Uint(maxUnixMilli))) }

@@ -1,7 +1,6 @@
 package localipc
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -76,56 +75,16 @@ func readAnnouncement(b []byte, now time.Time) (Device, error) {
 }
 
 func readStatement(b []byte) (d Device, chain [][]byte, err error) {
-	const fields = 5
-	r := packed.NewReader(b)
-	n, err := r.Array(fields + packed.MaxMore)
-	if err != nil {
-		return d, nil, err
+	f := packed.NewFields(b, 5)
+	if v := f.Uint(1 << 16); v != wireVersion {
+		f.Fail(versionError(v))
 	}
-	if n == 0 {
-		return d, nil, errors.New("empty statement")
+	chain = f.Blobs(identity.MaxChainLen, identity.MaxCertLen)
+	d.Services = f.Strings(maxServices, maxServiceLen)
+	for _, s := range d.Services {
+		f.Fail(checkService(s))
 	}
-	v, err := r.Uint(1 << 16)
-	if err != nil {
-		return d, nil, err
-	}
-	if v != wireVersion {
-		return d, nil, versionError(v)
-	}
-	if n < fields {
-		return d, nil, fmt.Errorf("statement of %d elements, want %d", n, fields)
-	}
-	if chain, err = r.Blobs(identity.MaxChainLen, identity.MaxCertLen); err != nil {
-		return d, nil, err
-	}
-	if d.Services, err = readServices(r); err != nil {
-		return d, nil, err
-	}
-	pid, err := r.Uint(maxPID)
-	if err != nil {
-		return d, nil, err
-	}
-	ms, err := r.Uint(maxMillis)
-	if err != nil {
-		return d, nil, err
-	}
-	d.PID, d.Since = int(pid), time.UnixMilli(int64(ms))
-	return d, chain, r.End(n - fields)
-}
-
-func readServices(r *packed.Reader) ([]string, error) {
-	n, err := r.Array(maxServices)
-	if err != nil {
-		return nil, err
-	}
-	services := make([]string, n)
-	for i := range services {
-		if services[i], err = r.String(maxServiceLen); err != nil {
-			return nil, err
-		}
-		if err := checkService(services[i]); err != nil {
-			return nil, err
-		}
-	}
-	return services, nil
+	d.PID = int(f.Uint(maxPID))
+	d.Since = time.UnixMilli(int64(f.Uint(maxMillis)))
+	return d, chain, f.End()
 }

@@ -102,17 +102,12 @@ func ended(err error) error {
 }
 
 func readRefusal(body []byte) error {
-	r := packed.NewReader(body)
-	n, err := r.Array(2 + packed.MaxMore)
-	if err != nil {
-		return err
+	f := packed.NewFields(body, 2)
+	reason, code := f.String(maxReason), uint64(0)
+	if f.More() {
+		code = f.Uint(1<<32 - 1)
 	}
-	reason, err := r.String(maxReason)
-	var code uint64
-	if err == nil && n > 1 {
-		code, err = r.Uint(1<<32 - 1)
-	}
-	switch {
+	switch err := f.Err(); {
 	case err != nil:
 		return err
 	case code == codeRefused:
@@ -158,59 +153,24 @@ const (
 
 // decodeHello reads the hello of one side.
 func decodeHello(b []byte, from role) (h hello, err error) {
-	fields := 5
+	known := 5
 	if from == caller {
-		fields = 6
+		known = 6
 	}
-	r := packed.NewReader(b)
-	n, err := r.Array(fields + packed.MaxMore)
-	if err != nil {
-		return h, err
+	f := packed.NewFields(b, known)
+	if magic := f.String(len(wireMagic)); magic != wireMagic {
+		f.Fail(fmt.Errorf("%q instead of %q: not a peerlink process", magic, wireMagic))
 	}
-	if err := readVersion(r, n); err != nil {
-		return h, err
+	if v := f.Uint(1 << 16); v != wireVersion {
+		f.Fail(versionError(v))
 	}
-	if n < fields {
-		return h, fmt.Errorf("hello of %d elements, want %d", n, fields)
-	}
-	p, err := r.Uint(uint64(TLS))
-	if err != nil {
-		return h, err
-	}
-	h.protection = Protection(p)
+	h.protection = Protection(f.Uint(uint64(TLS)))
 	if from == caller {
-		if h.service, err = r.String(maxServiceLen); err != nil {
-			return h, err
-		}
+		h.service = f.String(maxServiceLen)
 	}
-	if err := r.Exactly(h.device[:]); err != nil {
-		return h, err
-	}
-	if err := r.Exactly(h.nonce[:]); err != nil {
-		return h, err
-	}
-	return h, r.End(n - fields)
-}
-
-func readVersion(r *packed.Reader, n int) error {
-	if n < 2 {
-		return fmt.Errorf("hello of %d elements", n)
-	}
-	magic, err := r.String(len(wireMagic))
-	if err != nil {
-		return err
-	}
-	if magic != wireMagic {
-		return fmt.Errorf("%q instead of %q: not a peerlink process", magic, wireMagic)
-	}
-	v, err := r.Uint(1 << 16)
-	if err != nil {
-		return err
-	}
-	if v != wireVersion {
-		return versionError(v)
-	}
-	return nil
+	f.Exactly(h.device[:])
+	f.Exactly(h.nonce[:])
+	return h, f.End()
 }
 
 // versionError tells what to do about two programs of different age.
@@ -230,26 +190,9 @@ func (p proof) encode() ([]byte, error) {
 }
 
 func decodeProof(b []byte) (p proof, err error) {
-	const fields = 4
-	r := packed.NewReader(b)
-	more, err := r.Known(fields)
-	if err != nil {
-		return p, err
-	}
-	if p.chain, err = r.Blobs(identity.MaxChainLen, identity.MaxCertLen); err != nil {
-		return p, err
-	}
-	pid, err := r.Uint(maxPID)
-	if err != nil {
-		return p, err
-	}
-	uid, err := r.Uint(maxUID)
-	if err != nil {
-		return p, err
-	}
-	p.creds = creds{pid: int(pid), uid: int(uid)}
-	if p.sig, err = r.Bytes(maxSig); err != nil {
-		return p, err
-	}
-	return p, r.End(more)
+	f := packed.NewFields(b, 4)
+	p.chain = f.Blobs(identity.MaxChainLen, identity.MaxCertLen)
+	p.creds = creds{pid: int(f.Uint(maxPID)), uid: int(f.Uint(maxUID))}
+	p.sig = f.Bytes(maxSig)
+	return p, f.End()
 }

@@ -28,57 +28,74 @@ func TestPackIsCompact(t *testing.T) {
 }
 
 func TestKnownElementsMustBeThereAndLaterOnesArePassedOver(t *testing.T) {
-	for n := range 3 + MaxMore {
-		r := NewReader(pack(t, make([]any, n)...))
-		more, err := r.Known(2)
+	for n := range 4 + MaxMore {
+		values := make([]any, n)
+		for i := range values {
+			values[i] = i
+		}
+		f := NewFields(pack(t, values...), 2)
+		a, b := f.Uint(9), f.Uint(9)
+		more := f.More()
+		err := f.End()
 		if ok := n >= 2 && n <= 2+MaxMore; ok != (err == nil) || !ok && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%d elements: %v", n, err)
-		} else if ok {
-			if more != n-2 {
-				t.Errorf("%d elements: %d more", n, more)
-			}
-			if err := r.End(n); err != nil {
-				t.Errorf("%d elements: %v", n, err)
-			}
+		} else if ok && (a != 0 || b != 1 || more != (n > 2)) {
+			t.Errorf("%d elements: %d, %d, more %v", n, a, b, more)
 		}
 	}
-	r := NewReader(append(pack(t, 1), 2))
-	if _, err := r.Known(1); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.End(1); !errors.Is(err, ErrMalformed) {
+	if err := NewFields(append(pack(t, 1), 2), 1).End(); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a byte follows: %v", err)
 	}
-	if err := NewReader(nil).End(1); !errors.Is(err, ErrMalformed) {
-		t.Errorf("an element is missing: %v", err)
+	if err := NewFields(nil, 1).End(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("nothing: %v", err)
+	}
+}
+
+func TestAfterTheFirstErrorFieldsAreZero(t *testing.T) {
+	first := errors.New("the caller's")
+	f := NewFields(pack(t, "a", "b", 3), 3)
+	if s := f.String(1); s != "a" {
+		t.Errorf("%q", s)
+	}
+	f.Fail(nil)
+	f.Fail(first)
+	f.Fail(errors.New("a later one"))
+	into := [1]byte{7}
+	f.Exactly(into[:])
+	if f.String(1) != "" || f.Uint(9) != 0 || f.Bytes(1) != nil || f.Blobs(1, 1) != nil || f.Strings(1, 1) != nil || f.More() || into[0] != 7 {
+		t.Error("something was read after an error")
+	}
+	if f.Err() != first || f.End() != first {
+		t.Errorf("%v, want the first", f.Err())
 	}
 }
 
 func TestExactlyTakesNoOtherLength(t *testing.T) {
 	for n := range 6 {
 		var into [4]byte
-		r := NewReader(pack(t, bytes.Repeat([]byte{7}, n)))
-		if _, err := r.Array(1); err != nil {
-			t.Fatal(err)
-		}
-		err := r.Exactly(into[:])
-		if (n == 4) != (err == nil) || err != nil && !errors.Is(err, ErrMalformed) {
+		f := NewFields(pack(t, bytes.Repeat([]byte{7}, n)), 1)
+		f.Exactly(into[:])
+		if err := f.End(); (n == 4) != (err == nil) || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
-		if n == 4 && into != [4]byte{7, 7, 7, 7} {
-			t.Errorf("%x", into)
+		if want := map[bool][4]byte{true: {7, 7, 7, 7}}[n == 4]; into != want {
+			t.Errorf("%d bytes: %x", n, into)
 		}
 	}
 }
 
-func TestBlobsAreBounded(t *testing.T) {
-	blobs := [][]byte{{1}, {}, {2, 3}}
-	got, err := NewReader(pack(t, []byte{1}, []byte{}, []byte{2, 3})).Blobs(3, 2)
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(blobs) {
-		t.Errorf("%v, %v", got, err)
+func TestListsAreBounded(t *testing.T) {
+	blobs, strs := [][]byte{{1}, {}, {2, 3}}, []string{"", "ab"}
+	b := pack(t, blobs, strs)
+	f := NewFields(b, 2)
+	if got := fmt.Sprint(f.Blobs(3, 2), f.Strings(2, 2)); f.End() != nil || got != fmt.Sprint(blobs, strs) {
+		t.Errorf("%s, %v", got, f.Err())
 	}
-	for _, bound := range [][2]int{{2, 2}, {3, 1}} {
-		if _, err := NewReader(pack(t, []byte{1}, []byte{}, []byte{2, 3})).Blobs(bound[0], bound[1]); !errors.Is(err, ErrMalformed) {
+	for _, bound := range [][4]int{{2, 2, 2, 2}, {3, 1, 2, 2}, {3, 2, 1, 2}, {3, 2, 2, 1}} {
+		f := NewFields(b, 2)
+		f.Blobs(bound[0], bound[1])
+		f.Strings(bound[2], bound[3])
+		if err := f.End(); !errors.Is(err, ErrMalformed) {
 			t.Errorf("within %v: %v", bound, err)
 		}
 	}
@@ -88,6 +105,7 @@ func FuzzSigned(f *testing.F) {
 	f.Add(pack(f, []byte("statement"), []byte("sig")))
 	f.Add(pack(f, []byte("statement")))
 	f.Add(append(pack(f, []byte("statement"), []byte("sig")), 0))
+	f.Add(pack(f, []byte("statement"), []byte("sig"), 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		statement, signature, err := Signed(b, 16, 8)
 		if err != nil {

@@ -103,36 +103,18 @@ func decodePass(b []byte) (Pass, error) {
 	case len(b) > maxPass:
 		return Pass{}, fmt.Errorf("an answer of more than %d bytes", maxPass)
 	}
-	r := packed.NewReader(b)
-	n, err := r.Array(packed.MaxCount)
-	if err == nil && n < 4 {
-		err = fmt.Errorf("an answer of %d elements, want 4", n)
+	f := packed.NewFields(b, 4)
+	if version := f.Uint(255); version != 1 {
+		f.Fail(fmt.Errorf("an answer of version %d", version))
 	}
-	if err != nil {
-		return Pass{}, err
-	}
-	var p Pass
-	version, err := r.Uint(255)
-	if err == nil && version != 1 {
-		err = fmt.Errorf("an answer of version %d", version)
-	}
-	if err == nil {
-		p.Username, err = r.String(maxUsername)
-	}
-	if err == nil {
-		p.Password, err = r.String(maxUsername)
-	}
-	if err != nil {
-		return Pass{}, err
-	}
-	ms, err := r.Uint(1 << 53)
-	if err != nil {
-		return Pass{}, err
-	}
+	p := Pass{Username: f.String(maxUsername), Password: f.String(maxUsername)}
+	p.Expires = time.UnixMilli(int64(f.Uint(1 << 53)))
 	if p.Username == "" || p.Password == "" {
-		return Pass{}, errors.New("empty credentials")
+		f.Fail(errors.New("empty credentials"))
 	}
-	p.Expires = time.UnixMilli(int64(ms))
+	if err := f.Err(); err != nil { // what follows is a later version's
+		return Pass{}, err
+	}
 	return p, nil
 }
 

@@ -78,31 +78,24 @@ func sign(me *identity.Identity, purpose string, values ...any) ([]byte, error) 
 type signed struct {
 	statement, signature []byte
 	chain                [][]byte
-	r                    *packed.Reader // behind the chain
-	more                 int            // elements behind those known
+	rest                 *packed.Fields // behind the chain
 }
 
-// open takes a signed statement of at least want elements apart.
-func open(b []byte, most, want int) (s signed, err error) {
+// open takes a signed statement of so many known elements apart. Reading the rest
+// of them tells what is wrong.
+func open(b []byte, most, known int) (s signed, err error) {
 	if len(b) > most {
 		return s, fmt.Errorf("%d bytes, at most %d are taken", len(b), most)
 	}
 	if s.statement, s.signature, err = packed.Signed(b, most, maxSignature); err != nil {
 		return s, err
 	}
-	s.r = packed.NewReader(s.statement)
-	if s.more, err = s.r.Known(want); err != nil {
-		return s, err
+	s.rest = packed.NewFields(s.statement, known)
+	if v := s.rest.Uint(255); v != version {
+		s.rest.Fail(fmt.Errorf("version %d, want %d", v, version))
 	}
-	v, err := s.r.Uint(255)
-	if err == nil && v != version {
-		err = fmt.Errorf("version %d, want %d", v, version)
-	}
-	if err != nil {
-		return s, err
-	}
-	s.chain, err = s.r.Blobs(identity.MaxChainLen, identity.MaxCertLen)
-	return s, err
+	s.chain = s.rest.Blobs(identity.MaxChainLen, identity.MaxCertLen)
+	return s, nil
 }
 
 // verify tells who signed.
@@ -124,14 +117,9 @@ func decodeCard(b []byte, now time.Time) (c card, err error) {
 		return c, fmt.Errorf("card: %w", err)
 	}
 	c.key = make([]byte, keyLen)
-	if err := s.r.Exactly(c.key); err != nil {
-		return c, fmt.Errorf("card: key: %w", err)
-	}
-	until, err := s.r.Uint(maxUnixMilli)
-	if err == nil {
-		err = s.r.End(s.more)
-	}
-	if err != nil {
+	s.rest.Exactly(c.key)
+	until := s.rest.Uint(maxUnixMilli)
+	if err := s.rest.End(); err != nil {
 		return c, fmt.Errorf("card: %w", err)
 	}
 	if left := time.UnixMilli(int64(until)).Sub(now); left < 0 || left > cardLife+maxSkew {
@@ -191,20 +179,11 @@ func decodeLetter(me identity.DeviceID, plain []byte, now time.Time) (l letter, 
 		return l, err
 	}
 	var to identity.DeviceID
-	if err := s.r.Exactly(to[:]); err != nil {
-		return l, err
-	}
-	if err := s.r.Exactly(l.id[:]); err != nil {
-		return l, err
-	}
-	at, err := s.r.Uint(maxUnixMilli)
-	if err != nil {
-		return l, err
-	}
-	body, err := s.r.Bytes(MaxMessageLen)
-	if err == nil {
-		err = s.r.End(s.more)
-	}
+	s.rest.Exactly(to[:])
+	s.rest.Exactly(l.id[:])
+	at := s.rest.Uint(maxUnixMilli)
+	l.body = s.rest.Bytes(MaxMessageLen)
+	err = s.rest.End()
 	switch off := now.Sub(time.UnixMilli(int64(at))); {
 	case err != nil:
 		return l, err
@@ -213,7 +192,6 @@ func decodeLetter(me identity.DeviceID, plain []byte, now time.Time) (l letter, 
 	case off > freshness || off < -freshness:
 		return l, fmt.Errorf("its time is %v off, at most %v are taken: one of the two clocks is wrong, or it is a replay", off.Round(time.Second), freshness)
 	}
-	l.body = body
 	l.from, err = s.verify(letterPurpose, now)
 	return l, err
 }

@@ -85,31 +85,16 @@ func decodeFrame(b []byte) (f frame, err error) {
 	if len(b) > maxFrame {
 		return f, fmt.Errorf("a message of %d bytes, at most %d are taken", len(b), maxFrame)
 	}
-	r := packed.NewReader(b)
-	more, err := r.Known(5)
-	if err != nil {
-		return f, err
-	}
-	code, err := r.Uint(255)
-	if err != nil {
-		return f, err
-	}
-	f.op = op(code)
-	if f.number, err = r.Uint(1 << 53); err != nil { // what JavaScript can count
-		return f, err
-	}
-	device, err := r.Bytes(len(f.device))
-	if err != nil {
-		return f, err
-	}
+	r := packed.NewFields(b, 5)
+	f.op = op(r.Uint(255))
+	f.number = r.Uint(1 << 53) // what JavaScript can count
+	device := r.Bytes(len(f.device))
 	if len(device) != 0 && copy(f.device[:], device) != len(f.device) {
-		return f, fmt.Errorf("a device id of %d bytes", len(device))
+		r.Fail(fmt.Errorf("a device id of %d bytes", len(device)))
 	}
-	if f.body, err = r.Bytes(maxSealed); err != nil {
-		return f, err
+	f.body, f.extra = r.Bytes(maxSealed), r.Bytes(maxExtra)
+	if err := r.End(); err != nil {
+		return frame{}, err
 	}
-	if f.extra, err = r.Bytes(maxExtra); err != nil {
-		return f, err
-	}
-	return f, r.End(more)
+	return f, nil
 }
