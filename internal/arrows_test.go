@@ -41,6 +41,7 @@ var arrows = map[string]string{
 	"peerlink/internal/calls":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/signalling": `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/escape":     `^peerlink/`,
+	"peerlink/internal/rawsock":    `^peerlink/`,
 	"peerlink/internal/runfolder":  `^peerlink/`,
 	"peerlink/internal/quota":      `^peerlink/`,
 	"peerlink/internal/life":       `^peerlink/`,

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"peerlink/identity"
+	"peerlink/internal/rawsock"
 	"peerlink/internal/route"
 	"peerlink/tlssock"
 )
@@ -25,11 +26,11 @@ type Conn struct {
 	net.Conn
 	peer   identity.Peer
 	path   string
-	writer *nowWriter // nil where the system cannot write without waiting
+	writer *rawsock.Socket // nil where the system cannot write without waiting
 }
 
 func newConn(p proven, path string) *Conn {
-	return &Conn{Conn: p.conn, peer: p.peer, path: path, writer: newNowWriter(p.conn)}
+	return &Conn{Conn: p.conn, peer: p.peer, path: path, writer: rawsock.New(p.conn)}
 }
 
 // Peer returns the device at the far end, as the handshake proved it.
@@ -64,7 +65,7 @@ func (c *Conn) WriteNow(p []byte) (int, error) {
 	if c.writer == nil {
 		return 0, nil
 	}
-	return c.writer.write(p)
+	return c.writer.Write(p)
 }
 
 // CloseWrite ends this end's bytes; the peer reads io.EOF after the last, and

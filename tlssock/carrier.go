@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"peerlink/internal/rawsock"
 )
 
 // maxHandshakeBytes is what a peer may send until the handshake is complete: an
@@ -19,7 +21,7 @@ const maxHandshakeBytes = 16 << 10
 var errTruncated = fmt.Errorf("connection ended without close_notify: %w", io.ErrUnexpectedEOF)
 
 func newCarrier(conn net.Conn) *carrier {
-	raw := newRawSocket(conn)
+	raw := rawsock.New(conn)
 	return &carrier{Conn: conn, in: intake{conn: conn, raw: raw}, out: outlet{conn: conn, raw: raw}}
 }
 

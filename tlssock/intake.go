@@ -4,6 +4,8 @@ import (
 	"net"
 	"runtime"
 	"sync"
+
+	"peerlink/internal/rawsock"
 )
 
 const (
@@ -27,10 +29,10 @@ var inPool = sync.Pool{New: func() any { b := make([]byte, inCap); return &b }}
 // into its own.
 type intake struct {
 	conn net.Conn
-	raw  *rawSocket // nil where the carrier cannot be read from without waiting
-	bulk int        // how many more reads go ahead of what TLS asks for
-	buf  *[]byte    // read ahead; nil if nothing is
-	r, w int        // what of it is still to be given to TLS
+	raw  *rawsock.Socket // nil where the carrier cannot be read from without waiting
+	bulk int             // how many more reads go ahead of what TLS asks for
+	buf  *[]byte         // read ahead; nil if nothing is
+	r, w int             // what of it is still to be given to TLS
 }
 
 // Read is called by one goroutine at a time: TLS locks.
@@ -66,7 +68,7 @@ func (i *intake) Read(p []byte) (int, error) {
 // so it looks a few times, and lets others run in between.
 func (i *intake) readAhead(p []byte) (int, error) {
 	for range i.looks() {
-		if n := i.raw.read(p); n > 0 {
+		if n := i.raw.Read(p); n > 0 {
 			return n, nil
 		}
 		runtime.Gosched()

@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"peerlink/internal/rawsock"
 )
 
 // outCap is how many bytes of records wait for one system call: 16 records.
@@ -28,7 +30,7 @@ const (
 // answered.
 type outlet struct {
 	conn net.Conn
-	raw  *rawSocket // nil where the carrier cannot be written to without waiting
+	raw  *rawsock.Socket // nil where the carrier cannot be written to without waiting
 
 	mu   sync.Mutex
 	mode gathering
@@ -116,7 +118,7 @@ func (o *outlet) trySend() error {
 	if o.buf == nil {
 		return nil
 	}
-	n, err := o.raw.write((*o.buf)[o.sent:])
+	n, err := o.raw.Write((*o.buf)[o.sent:])
 	o.sent += n
 	if o.err = err; err == nil && o.sent < len(*o.buf) {
 		return syscall.EAGAIN

@@ -1,6 +1,13 @@
 //go:build unix
 
-package tlssock
+// Package rawsock reads from and writes to a socket of the system without ever
+// waiting.
+//
+//	s := rawsock.New(conn) // nil: conn is no such socket
+//	n, err := s.Write(p)   // n < len(p): the socket has no room for the rest
+//
+// Where the system has no such calls New returns nil.
+package rawsock
 
 import (
 	"io"
@@ -9,9 +16,9 @@ import (
 	"syscall"
 )
 
-// rawSocket reads from and writes to a socket of the system without ever
-// waiting. The two directions may be used at once.
-type rawSocket struct {
+// Socket is a connection's socket. The two directions may be used at once, each
+// by one goroutine at a time. It lives as long as its connection.
+type Socket struct {
 	conn    syscall.RawConn
 	in, out rawCall
 }
@@ -32,8 +39,8 @@ func (c *rawCall) bind(op func(fd int, p []byte) (int, error)) {
 	}
 }
 
-// newRawSocket returns nil if conn is not a socket of the system.
-func newRawSocket(conn net.Conn) *rawSocket {
+// New returns nil if conn is not a socket of the system.
+func New(conn net.Conn) *Socket {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
@@ -42,14 +49,17 @@ func newRawSocket(conn net.Conn) *rawSocket {
 	if err != nil {
 		return nil
 	}
-	s := &rawSocket{conn: raw}
+	s := &Socket{conn: raw}
 	s.in.bind(syscall.Read)
 	s.out.bind(syscall.Write)
 	return s
 }
 
-// write returns how much the socket took at once; less than all is no error.
-func (s *rawSocket) write(p []byte) (int, error) {
+// Write returns how much the socket took at once; less than all is no error.
+func (s *Socket) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	c := &s.out
 	c.p = p
 	err := s.conn.Write(c.once)
@@ -67,9 +77,9 @@ func (s *rawSocket) write(p []byte) (int, error) {
 	return c.n, nil
 }
 
-// read returns what has come, or 0 if nothing has or if there is an error,
+// Read returns what has come, or 0 if nothing has or if there is an error,
 // which a read that waits will find, too.
-func (s *rawSocket) read(p []byte) int {
+func (s *Socket) Read(p []byte) int {
 	c := &s.in
 	c.p = p
 	err := s.conn.Read(c.once)
