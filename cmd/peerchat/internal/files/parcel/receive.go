@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/cmd/peerchat/internal/files/inbox"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -48,11 +48,8 @@ type Config struct {
 // Receiver takes files over channels that it is given. It may be used
 // concurrently.
 type Receiver struct {
-	cfg Config
-
-	mu       sync.Mutex
-	sessions int
-	perPeer  map[string]int
+	cfg      Config
+	sessions *quota.Quota[string] // by peer
 	agreed   *lru.Cache[agreement, time.Time]
 }
 
@@ -72,7 +69,7 @@ func NewReceiver(cfg Config) *Receiver {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &Receiver{cfg: cfg, perPeer: map[string]int{}, agreed: agreed}
+	return &Receiver{cfg: cfg, sessions: quota.New[string](perPeer, maxSessions), agreed: agreed}
 }
 
 // Serve receives what is sent over a channel named Scheme… until that ends or
@@ -82,45 +79,26 @@ func NewReceiver(cfg Config) *Receiver {
 // no consent, and is Summary.Err if some entries failed.
 func (r *Receiver) Serve(ctx context.Context, conn net.Conn, from Peer, watch func(Event)) (Summary, error) {
 	defer conn.Close()
-	leave, err := r.enter(from)
-	if err != nil {
+	if err := r.sessions.Take(from.ID); err != nil {
 		w := newWire(conn)
 		if _, n, readErr := w.next(); readErr == nil {
 			_, _ = w.message(n, 0)
-			_ = w.send(kindAnswer, false, err.Error())
+			_ = w.send(kindAnswer, false, ErrTooMany.Error())
 		}
-		return Summary{}, err
+		return Summary{}, ErrTooMany
 	}
-	defer leave()
+	defer r.sessions.Release(from.ID)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := newReceiving(ctx, cancel, r, conn, from)
 	s.tally.watch = watch
-	err = s.run()
+	err := s.run()
 	sum := s.tally.summary()
 	if err != nil {
 		s.tally.event(Event{Kind: Cut, Err: err})
 		return sum, err
 	}
 	return sum, sum.Err()
-}
-
-func (r *Receiver) enter(from Peer) (leave func(), err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.sessions >= maxSessions || r.perPeer[from.ID] >= perPeer {
-		return nil, ErrTooMany
-	}
-	r.sessions++
-	r.perPeer[from.ID]++
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.sessions--
-		if r.perPeer[from.ID]--; r.perPeer[from.ID] == 0 {
-			delete(r.perPeer, from.ID)
-		}
-	}, nil
 }
 
 // consent decides on an offer: by its size, by the room on the disk, and by the
