@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -213,16 +214,16 @@ func TestOnlyTheCallerWithdraws(t *testing.T) {
 func TestRefusalsBeingSentAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b := w.device(t, func(c *Config) { c.Most, c.Each = 1, 1 })
-		sent := 0
-		b.box.Alter = func(identity.DeviceID, []byte) ([]byte, error) { sent++; time.Sleep(time.Minute); return nil, nil }
+		var sent atomic.Int32
+		b.box.Alter = func(identity.DeviceID, []byte) ([]byte, error) { sent.Add(1); time.Sleep(time.Minute); return nil, nil }
 		for range 100 {
 			if err := b.handle(newIdentity(t).Peer(), Offer, NewID(), ""); err != nil {
 				t.Fatal(err)
 			}
 		}
 		synctest.Wait()
-		if sent != maxRefusals+1 { // and an answer
-			t.Errorf("%d signals are being sent", sent)
+		if n := sent.Load(); n != maxRefusals+1 { // and an answer
+			t.Errorf("%d signals are being sent", n)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"peerlink/identity"
@@ -42,6 +43,7 @@ type Call[S Signal] struct {
 	answerc chan S
 	then    func(ctx context.Context) // of Offer
 	firstc  chan struct{}             // closed when the first offer was sent, or could not be
+	offered sync.Once                 // the offer is on its way: noted before an answer is
 
 	// Under Board.mu:
 	side               Side[S]
@@ -189,16 +191,13 @@ func (c *Call[S]) send(s S) error {
 
 // sent notes, once, that the offer is on its way.
 func (c *Call[S]) sent(how string) {
-	c.b.mu.Lock()
-	first := c.offeredAt.IsZero()
-	if first {
+	c.offered.Do(func() {
+		c.b.mu.Lock()
 		c.offeredAt = time.Now()
-	}
-	c.b.mu.Unlock()
-	if first {
+		c.b.mu.Unlock()
 		trace.Note(c.ctx, trace.OfferSent, "%s request %x%s", c.b.cfg.Name, c.ID[:4], how)
 		c.b.Go(func(context.Context) { c.then(c.ctx) })
-	}
+	})
 }
 
 // Heard notes, once, that the device has answered, by a signal or by connecting;
