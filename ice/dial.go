@@ -86,19 +86,19 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 	}
 	c.madeAt = time.Now()
 	c.Offer(c.next, func(ctx context.Context) { c.t.trickle(ctx, c.n) })
-	patient, direct := c.t.cfg.Patience > 0, c.t.cfg.Patience > 0
-	var patience, relayed <-chan struct{} // run from the first path on, and from the answer
+	patient, direct := true, true
+	var preferred, relayed <-chan struct{} // run from the first path on, and from the answer
 	for {
 		if conn, peer, err := c.take(patient, direct); conn != nil || err != nil {
 			return conn, peer, err
 		}
 		select {
 		case <-c.n.notify:
-			if patient && patience == nil {
-				patience = c.n.pause(c.t.cfg.Patience)
+			if patient && preferred == nil {
+				preferred = c.n.pause(patience)
 			}
-		case <-patience:
-			patient, patience = false, nil
+		case <-preferred:
+			patient, preferred = false, nil
 		case <-relayed:
 			direct, relayed = false, nil
 		case m := <-c.Answers:

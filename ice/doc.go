@@ -37,7 +37,7 @@
 // stream may exist before its answer arrives. The caller (the controlling
 // side) settles which path is taken, in this order: TCP to an interface, UDP, TCP
 // through NATs, one relay, two. A worse one waits for a better one that may still
-// come, Config.Patience on a local network, and a relay for about a round trip
+// come, 50 ms on a local network, and a relay for about a round trip
 // after the answer. A path that fails is replaced by the next. Whatever path it is,
 // both ends have proven the keys of their device ids in a TLS 1.3 handshake, and
 // the device is the one that was dialled or that made the offer.

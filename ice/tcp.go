@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"peerlink/identity"
@@ -60,9 +59,9 @@ type tcpEngine struct {
 }
 
 func newTCPEngine(t *Transport) (*tcpEngine, error) {
-	ln, err := listenShared(t.cfg.TCPPort)
+	ln, err := listenShared()
 	if err != nil {
-		return nil, fmt.Errorf("ice: open TCP port %d: %w", t.cfg.TCPPort, err)
+		return nil, fmt.Errorf("ice: open a TCP port: %w", err)
 	}
 	addr := ln.Addr().(*net.TCPAddr)
 	e := &tcpEngine{t: t, ln: ln, gate: newGate(), local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
@@ -70,20 +69,11 @@ func newTCPEngine(t *Transport) (*tcpEngine, error) {
 	return e, nil
 }
 
-// listenShared opens the port with SO_REUSEPORT. With that, a second process
-// of the same user could open the same port and the two would get each other's
-// connections by chance, so a chosen port is probed without it first.
-func listenShared(port uint16) (net.Listener, error) {
-	addr := ":" + strconv.Itoa(int(port))
-	if port != 0 && canSharePort {
-		probe, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
-		if err != nil {
-			return nil, err
-		}
-		probe.Close()
-	}
+// listenShared opens a port of the system's choice with SO_REUSEPORT, so that dials
+// can leave from it too.
+func listenShared() (net.Listener, error) {
 	lc := net.ListenConfig{Control: reusePort}
-	return lc.Listen(context.Background(), "tcp", addr)
+	return lc.Listen(context.Background(), "tcp", ":0")
 }
 
 func (e *tcpEngine) name() string { return engineTCP }

@@ -23,12 +23,17 @@ const (
 	engineUDP = "udp"
 )
 
-// Defaults of Config.
 const (
-	defaultTimeout      = 10 * time.Second
-	defaultPatience     = 50 * time.Millisecond
-	defaultNegotiations = 128
-	defaultPerPeer      = 64
+	// defaultTimeout is Config.Timeout's.
+	defaultTimeout = 10 * time.Second
+	// patience is how long a path of a less preferred engine waits for one of the
+	// preferred engine: it covers a round trip more within a continent.
+	patience = 50 * time.Millisecond
+	// maxNegotiations bounds the negotiations that run at once, counted apart for
+	// those begun here and those begun elsewhere; streams that wait for Accept count
+	// with the latter. maxPerPeer bounds those begun by one device.
+	maxNegotiations = 128
+	maxPerPeer      = 64
 )
 
 // Signaller carries short messages between devices. It vouches for who sent a
@@ -70,9 +75,6 @@ type Config struct {
 	// one open port is enough. An unspecified address stands for those of Addresses.
 	// At most 4 are told. Nil: there are none.
 	Direct func() []netip.AddrPort
-	// TCPPort and UDPPort are the ports of the engines. 0 lets the system
-	// choose.
-	TCPPort, UDPPort uint16
 	// Servers are STUN and TURN servers: through them a device behind NATs is
 	// found (STUN), or reached where nothing direct leads to it (TURN). None: it
 	// is reached on its interfaces' addresses only. At most 8.
@@ -85,16 +87,6 @@ type Config struct {
 	// round trips of signalling and five of connecting over the worst link we
 	// care for (600 ms) with a lost packet in each phase.
 	Timeout time.Duration
-	// Patience is how long a path of a less preferred engine waits for one of
-	// the preferred engine. 0 means 50 ms, which covers a round trip more
-	// within a continent; negative means not at all.
-	Patience time.Duration
-	// MaxNegotiations bounds the negotiations that run at once, counted apart
-	// for those begun here and those begun elsewhere; streams that wait for
-	// Accept count with the latter. 0 means 128.
-	MaxNegotiations int
-	// MaxPerPeer bounds those begun by one device. 0 means 64.
-	MaxPerPeer int
 	// Logger hears of refusals and failures that no caller is told, at level
 	// Debug, as strangers can cause them. Nil is silent.
 	Logger *slog.Logger
@@ -130,15 +122,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
-	}
-	if c.Patience == 0 {
-		c.Patience = defaultPatience
-	}
-	if c.MaxNegotiations <= 0 {
-		c.MaxNegotiations = defaultNegotiations
-	}
-	if c.MaxPerPeer <= 0 {
-		c.MaxPerPeer = defaultPerPeer
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -187,7 +170,8 @@ type Transport struct {
 }
 
 // New opens the engines' sockets and starts to listen to the signaller. It
-// fails when a port is taken. Close the Transport when done.
+// fails when a setting is wrong or the system gives no socket. Close the Transport
+// when done.
 func New(cfg Config) (*Transport, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -202,7 +186,7 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t.board = calls.New(calls.Config{
 		Name: "ice", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
-		Most: cfg.MaxNegotiations, Each: cfg.MaxPerPeer, Closed: errClosed, Log: cfg.Logger,
+		Most: maxNegotiations, Each: maxPerPeer, Closed: errClosed, Log: cfg.Logger,
 	}, carrier{t})
 	for _, s := range cfg.Servers {
 		p, err := parseServer(s)

@@ -70,9 +70,9 @@ type udpEngine struct {
 }
 
 func newUDPEngine(t *Transport) (*udpEngine, error) {
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(t.cfg.UDPPort)})
+	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {
-		return nil, fmt.Errorf("ice: open UDP port %d: %w", t.cfg.UDPPort, err)
+		return nil, fmt.Errorf("ice: open a UDP port: %w", err)
 	}
 	addr := conn.LocalAddr().(*net.UDPAddr)
 	e := &udpEngine{t: t, socket: conn, port: uint16(addr.Port), v6: addr.IP.To4() == nil, conns: make(map[*quic.Conn]struct{})}

@@ -1,47 +1,40 @@
 package webrtc
 
 import (
-	"fmt"
 	"io"
 	"testing"
 
+	pion "github.com/pion/webrtc/v4"
+
 	"peerlink/internal/calls"
 	"peerlink/internal/pause"
-
-	pion "github.com/pion/webrtc/v4"
 )
 
-// BenchmarkStream writes 64 KiB at a time to a peer that reads all of it, with
-// different lengths of message.
+// BenchmarkStream writes 64 KiB at a time to a peer that reads all of it.
 func BenchmarkStream(b *testing.B) {
-	for _, size := range []int{8 << 10, 16 << 10, 32 << 10, 64 << 10} {
-		b.Run(fmt.Sprintf("message=%dKiB", size>>10), func(b *testing.B) {
-			x := newExchange()
-			fit := func(c *Config) { c.MaxMessage = size }
-			c, s := connect(b, x.newDevice(b, "alice", fit), x.newDevice(b, "bob", fit))
-			read := make(chan int64, 1)
-			go func() {
-				n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{s}, make([]byte, 64<<10))
-				if err != nil {
-					b.Error(err)
-				}
-				read <- n
-			}()
-			buf := make([]byte, 64<<10)
-			b.SetBytes(int64(len(buf)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := c.Write(buf); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := c.(*Conn).CloseWrite(); err != nil {
-				b.Fatal(err)
-			}
-			if n := <-read; n != int64(b.N)*int64(len(buf)) {
-				b.Errorf("%d bytes arrived", n)
-			}
-		})
+	x := newExchange()
+	c, s := connect(b, x.newDevice(b, "alice"), x.newDevice(b, "bob"))
+	read := make(chan int64, 1)
+	go func() {
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{s}, make([]byte, 64<<10))
+		if err != nil {
+			b.Error(err)
+		}
+		read <- n
+	}()
+	buf := make([]byte, 64<<10)
+	b.SetBytes(int64(len(buf)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := c.(*Conn).CloseWrite(); err != nil {
+		b.Fatal(err)
+	}
+	if n := <-read; n != int64(b.N)*int64(len(buf)) {
+		b.Errorf("%d bytes arrived", n)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -40,20 +39,25 @@ type Server struct {
 	Credentials func(context.Context) (username, password string, err error)
 }
 
-// Defaults of Config.
 const (
+	// defaultTimeout is Config.Timeout's.
 	defaultTimeout = 30 * time.Second
-	// defaultSilence is twice the longest break that mobile networks are known
-	// to make often, and a third of pion's 30 s.
+	// defaultSilence is how long the far end may send nothing at all, not even an
+	// answer to ICE's checks, until the stream is given up; an orderly end is known
+	// at once. It is twice the longest break that mobile networks are known to make
+	// often, and a third of pion's 30 s.
 	defaultSilence = 10 * time.Second
-	// defaultMessage is as fast as any between pion's ends, and lets channels
-	// take turns in pieces of one TLS record's size.
-	defaultMessage = 16 << 10
-	defaultCalls   = 256
-	defaultPerPeer = 4
-	defaultLabel   = "peerlink"
-	maxLabel       = 64
-	maxServers     = 8
+	// sentMessage is the longest message that is sent, in bytes, unless the peer
+	// takes less. It is as fast as any between pion's ends, and lets channels take
+	// turns in pieces of one TLS record's size.
+	sentMessage = 16 << 10
+	// maxCalls bounds the calls that run at once, in each direction, and maxPerPeer
+	// how many of them come from one device.
+	maxCalls   = 256
+	maxPerPeer = 4
+	// streamLabel names the stream's data channel.
+	streamLabel = "peerlink"
+	maxServers  = 8
 )
 
 // Config is what a Transport is made of. Identity is required, and either
@@ -79,33 +83,14 @@ type Config struct {
 	// Servers are asked for addresses and relays, at most 8. None: host
 	// candidates alone.
 	Servers []Server
-	// Address is the address of the one interface to use. The zero value: all.
-	Address netip.Addr
-	// MinPort and MaxPort bound the UDP ports, both included. Both 0: any.
-	MinPort, MaxPort uint16
-	// ListenTCP is an address ("host:port") on which ICE takes TCP connections,
-	// of which data channels run over as a second choice. Empty: UDP alone.
-	ListenTCP string
-	// Label names the stream's data channel; both sides need the same, at most
-	// 64 bytes: "peerlink".
-	Label string
-	// MaxMessage is the longest message sent, in bytes, 1 024 to 65 536: 16 384.
-	// Shorter if the peer takes less. Up to 65 536 are received.
-	MaxMessage int
 	// Timeout bounds one call, from the offer to the proof, on either side: 30 s.
 	Timeout time.Duration
-	// Silence is how long the far end may send nothing at all, not even an
-	// answer to ICE's checks, until the stream is given up: 10 s. An orderly
-	// end is known at once.
-	Silence time.Duration
-	// MaxCalls bounds the calls that run at once, in each direction: 256.
-	MaxCalls int
-	// MaxPerPeer bounds how many of them come from one device: 4.
-	MaxPerPeer int
 	// Loopback takes loopback candidates and no others: for tests.
 	Loopback bool
 	// Logger gets what no caller is told. nil: nothing is logged.
 	Logger *slog.Logger
+
+	silence time.Duration // tests: in place of defaultSilence
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -120,18 +105,6 @@ func (c Config) withDefaults() (Config, error) {
 	case own && (c.OnLocalDescription == nil || c.OnLocalCandidate == nil):
 		return c, errors.New("webrtc: Config.OnLocalDescription and Config.OnLocalCandidate: want both")
 	}
-	if c.Label == "" {
-		c.Label = defaultLabel
-	}
-	if len(c.Label) > maxLabel {
-		return c, fmt.Errorf("webrtc: Config.Label has %d bytes, at most %d are taken", len(c.Label), maxLabel)
-	}
-	if c.MaxMessage == 0 {
-		c.MaxMessage = defaultMessage
-	}
-	if c.MaxMessage < minRemoteMessage || c.MaxMessage > maxMessage {
-		return c, fmt.Errorf("webrtc: Config.MaxMessage is %d, want %d to %d", c.MaxMessage, minRemoteMessage, maxMessage)
-	}
 	if len(c.Servers) > maxServers {
 		return c, fmt.Errorf("webrtc: Config.Servers: %d servers, at most %d are used", len(c.Servers), maxServers)
 	}
@@ -139,14 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
 	}
-	if c.Silence <= 0 {
-		c.Silence = defaultSilence
-	}
-	if c.MaxCalls <= 0 {
-		c.MaxCalls = defaultCalls
-	}
-	if c.MaxPerPeer <= 0 {
-		c.MaxPerPeer = defaultPerPeer
+	if c.silence <= 0 {
+		c.silence = defaultSilence
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -157,8 +124,8 @@ func (c Config) withDefaults() (Config, error) {
 // keepalive is how often ICE checks a path that carries nothing else.
 const keepalive = 500 * time.Millisecond
 
-// engine makes pion's API object. tcp is nil without ListenTCP.
-func (c Config) engine(tcp ice.TCPMux) (*pion.API, error) {
+// engine makes pion's API object.
+func (c Config) engine() (*pion.API, error) {
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.Writer, quiet.DefaultLogLevel = io.Discard, logging.LogLevelDisabled
 	s := pion.SettingEngine{LoggerFactory: quiet}
@@ -170,21 +137,11 @@ func (c Config) engine(tcp ice.TCPMux) (*pion.API, error) {
 	s.DetachDataChannels()
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(c.Loopback)
-	if c.Loopback || c.Address.IsValid() {
-		s.SetIPFilter(c.mayUse)
+	if c.Loopback {
+		s.SetIPFilter(net.IP.IsLoopback)
 	}
-	if c.MinPort != 0 || c.MaxPort != 0 {
-		if err := s.SetEphemeralUDPPortRange(c.MinPort, c.MaxPort); err != nil {
-			return nil, fmt.Errorf("webrtc: Config.MinPort %d, MaxPort %d: %w", c.MinPort, c.MaxPort, err)
-		}
-	}
-	types := []pion.NetworkType{pion.NetworkTypeUDP4, pion.NetworkTypeUDP6}
-	if tcp != nil {
-		types = append(types, pion.NetworkTypeTCP4, pion.NetworkTypeTCP6)
-		s.SetICETCPMux(tcp)
-	}
-	s.SetNetworkTypes(types)
-	s.SetICETimeouts(c.Silence/2, c.Silence/2, min(keepalive, c.Silence/4))
+	s.SetNetworkTypes([]pion.NetworkType{pion.NetworkTypeUDP4, pion.NetworkTypeUDP6})
+	s.SetICETimeouts(c.silence/2, c.silence/2, min(keepalive, c.silence/4))
 	s.SetHostAcceptanceMinWait(0)
 	s.SetSrflxAcceptanceMinWait(0)
 	s.SetPrflxAcceptanceMinWait(0)
@@ -192,16 +149,4 @@ func (c Config) engine(tcp ice.TCPMux) (*pion.API, error) {
 	s.SetSCTPMaxReceiveBufferSize(1 << 20)
 	s.SetSCTPMaxMessageSize(maxMessage)
 	return pion.NewAPI(pion.WithSettingEngine(s)), nil
-}
-
-func (c Config) mayUse(ip net.IP) bool {
-	a, ok := netip.AddrFromSlice(ip)
-	a = a.Unmap()
-	switch {
-	case !ok || c.Loopback && !a.IsLoopback():
-		return false
-	case c.Address.IsValid():
-		return a == c.Address.Unmap()
-	}
-	return true
 }

@@ -104,7 +104,7 @@ func TestCloseDelivers(t *testing.T) {
 func TestWriterLearnsOfClose(t *testing.T) {
 	x := newExchange()
 	// It is the farewell that tells: silence would not, for an hour.
-	long := func(c *Config) { c.Silence = time.Hour }
+	long := func(c *Config) { c.silence = time.Hour }
 	c, s := connect(t, x.newDevice(t, "alice", long), x.newDevice(t, "bob", long))
 	c.SetWriteDeadline(time.Now().Add(patience))
 	s.Close()
@@ -121,11 +121,11 @@ func TestWriterLearnsOfClose(t *testing.T) {
 }
 
 // A peer that vanishes without a word is no clean end, and is noticed within
-// Silence.
+// the silence that is allowed.
 func TestSilentPeerIsLost(t *testing.T) {
 	x := newExchange()
 	// Long enough for a machine that is busy while they connect.
-	short := func(c *Config) { c.Silence = 3 * time.Second }
+	short := func(c *Config) { c.silence = 3 * time.Second }
 	c, s := connect(t, x.newDevice(t, "alice", short), x.newDevice(t, "bob"))
 	c.SetReadDeadline(time.Now().Add(patience))
 	// Without its socket the far end neither sends nor says goodbye.

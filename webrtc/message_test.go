@@ -4,9 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"peerlink/internal/calls"
-
 	"github.com/vmihailenco/msgpack/v5"
+
+	"peerlink/internal/calls"
 )
 
 const plainSDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 AA:BB\r\n" +

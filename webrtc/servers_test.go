@@ -7,13 +7,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
 	"peerlink/internal/calls"
@@ -117,23 +113,4 @@ func TestServersThatFailAreDoneWithout(t *testing.T) {
 	talk(t, c, far)
 	far.Close()
 	a.Close()
-}
-
-// The one interface that was asked for is used, and another one is not.
-func TestBindAddress(t *testing.T) {
-	at := netip.MustParseAddr("127.0.0.1")
-	x := newExchange()
-	a := x.newDevice(t, "alice", func(c *Config) { c.Address = at })
-	c, far := connect(t, a, x.newDevice(t, "bob"))
-	talk(t, c, far)
-	own := c.(*Conn).owner
-	<-pion.GatheringCompletePromise(own.pc)
-	if cs := strings.Join(own.all(), " "); !strings.Contains(cs, " 127.0.0.1 ") || strings.Contains(cs, " ::1 ") {
-		t.Errorf("candidates %v", cs)
-	}
-	other := x.newDevice(t, "carol", func(c *Config) { c.Address, c.Timeout = netip.MustParseAddr("::1"), time.Second })
-	only(other, " 127.0.0.1 ")
-	if _, _, err := other.Dial(limit(t, patience), a.id.DeviceID()); err == nil {
-		t.Error("bound to another address, it was reached at 127.0.0.1")
-	}
 }

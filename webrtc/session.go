@@ -86,7 +86,7 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 		return nil, fmt.Errorf("webrtc: make a DTLS certificate: %w", err)
 	}
 	s := &session{
-		t: t, role: r, id: id, peer: peer, largest: t.cfg.MaxMessage,
+		t: t, role: r, id: id, peer: peer, largest: sentMessage,
 		openc: make(chan *channelPair, 1), datac: make(chan *channelPair, 1), lostc: make(chan struct{}), found: make(chan struct{}, 1),
 	}
 	s.lose = sync.OnceFunc(func() { close(s.lostc) })
@@ -169,12 +169,12 @@ func (s *session) all() []string {
 // offer makes the caller's description and starts to look for candidates.
 func (s *session) offer() (string, error) {
 	ordered := true
-	dc, err := s.pc.CreateDataChannel(s.t.cfg.Label, &pion.DataChannelInit{Ordered: &ordered})
+	dc, err := s.pc.CreateDataChannel(s.t.label, &pion.DataChannelInit{Ordered: &ordered})
 	if err != nil {
 		return "", fmt.Errorf("webrtc: %w", err)
 	}
 	s.open(dc, s.openc)
-	if dc, err = s.pc.CreateDataChannel(s.t.cfg.Label+datagramSuffix, unreliable()); err != nil {
+	if dc, err = s.pc.CreateDataChannel(s.t.label+datagramSuffix, unreliable()); err != nil {
 		return "", fmt.Errorf("webrtc: %w", err)
 	}
 	s.open(dc, s.datac)
@@ -253,7 +253,7 @@ func (s *session) add(cs []string) {
 
 // incoming takes the two channels that the caller is to open.
 func (s *session) incoming(dc *pion.DataChannel) {
-	label := s.t.cfg.Label
+	label := s.t.label
 	switch {
 	case s.role == callee && dc.Label() == label && dc.Ordered() && dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil:
 		s.open(dc, s.openc)

@@ -2,13 +2,11 @@ package webrtc
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
-	"github.com/pion/ice/v4"
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
@@ -34,10 +32,10 @@ type Transport struct {
 	cfg Config
 	log *slog.Logger
 	api *pion.API
-	tcp ice.TCPMux // nil without ListenTCP
 
 	board  *calls.Board[*message]
 	linger time.Duration  // lingerTimeout, but for tests
+	label  string         // streamLabel, but for tests
 	late   sync.WaitGroup // what Close does not wait for, as it takes too long
 
 	mu       sync.Mutex
@@ -45,32 +43,24 @@ type Transport struct {
 	conns    map[*Conn]struct{}
 }
 
-// New starts to listen to the signaller. It fails when a setting is wrong or
-// the TCP address is taken. Close the Transport when done.
+// New starts to listen to the signaller. It fails when a setting is wrong.
+// Close the Transport when done.
 func New(cfg Config) (*Transport, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	t := &Transport{
-		cfg: cfg, log: cfg.Logger, linger: lingerTimeout,
+		cfg: cfg, log: cfg.Logger, linger: lingerTimeout, label: streamLabel,
 		sessions: make(map[*session]struct{}),
 		conns:    make(map[*Conn]struct{}),
 	}
-	if cfg.ListenTCP != "" {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.ListenTCP)
-		if err != nil {
-			return nil, fmt.Errorf("webrtc: Config.ListenTCP: %w", err)
-		}
-		t.tcp = pion.NewICETCPMux(nil, l, 64)
-	}
-	if t.api, err = cfg.engine(t.tcp); err != nil {
-		t.stopTCP()
+	if t.api, err = cfg.engine(); err != nil {
 		return nil, err
 	}
 	t.board = calls.New(calls.Config{
 		Name: "webrtc", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
-		Most: cfg.MaxCalls, Each: cfg.MaxPerPeer, OneOfTwo: true, Closed: errClosed, Log: cfg.Logger,
+		Most: maxCalls, Each: maxPerPeer, OneOfTwo: true, Closed: errClosed, Log: cfg.Logger,
 	}, carrier{t})
 	if cfg.Signaller != nil {
 		t.board.Listen(cfg.Signaller)
@@ -113,14 +103,7 @@ func (t *Transport) Close() error {
 	}
 	t.mu.Unlock()
 	t.board.Close()
-	t.stopTCP()
 	return nil
-}
-
-func (t *Transport) stopTCP() {
-	if t.tcp != nil {
-		t.tcp.Close()
-	}
 }
 
 // adopt makes a stream of a session whose peer is proven.
