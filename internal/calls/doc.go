@@ -26,6 +26,6 @@
 // # Locks
 //
 // One mutex guards all state of a Board and of its calls. It is held over no
-// callback and no I/O, and no other lock is taken under it but those of the
-// quota.
+// callback and no I/O; only the locks of the quota and of the life are taken under
+// it.
 package calls

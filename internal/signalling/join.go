@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 const (
@@ -24,12 +25,9 @@ const (
 // concurrently.
 type Joined struct {
 	queue
-	lines   []Line
-	heard   *lru.Cache[identity.DeviceID, int]
-	closing context.Context
-	cancel  context.CancelCauseFunc
-	readers sync.WaitGroup
-	donec   chan struct{}
+	lines []Line
+	heard *lru.Cache[identity.DeviceID, int]
+	life  life.Group
 }
 
 // Join reads the lines, alone. A nil log drops what is logged. Close the Joined
@@ -42,27 +40,26 @@ func Join(log *slog.Logger, lines ...Line) *Joined {
 	if err != nil {
 		panic(err) // a size below one
 	}
-	j := &Joined{queue: newQueue(), lines: lines, heard: heard, donec: make(chan struct{})}
-	j.closing, j.cancel = context.WithCancelCause(context.Background())
-	errs := make([]error, len(lines))
-	for i, l := range lines {
-		j.readers.Go(func() {
-			errs[i] = Read(j.closing, l, log, func(from identity.Peer, msg []byte) {
-				j.heard.Add(from.Device, i)
-				if !j.put(from, msg) {
-					log.Debug("signalling: message dropped, nothing receives", "from", from.Device)
+	j := &Joined{queue: newQueue(), lines: lines, heard: heard}
+	j.life.Go(func(ctx context.Context) {
+		errs := make([]error, len(lines))
+		var readers sync.WaitGroup
+		for i, l := range lines {
+			readers.Go(func() {
+				errs[i] = Read(ctx, l, log, func(from identity.Peer, msg []byte) {
+					j.heard.Add(from.Device, i)
+					if !j.put(from, msg) {
+						log.Debug("signalling: message dropped, nothing receives", "from", from.Device)
+					}
+				})
+				if ctx.Err() == nil {
+					log.Warn("signalling: a line has ended", "err", errs[i])
 				}
 			})
-			if j.closing.Err() == nil {
-				log.Warn("signalling: a line has ended", "err", errs[i])
-			}
-		})
-	}
-	go func() {
-		defer close(j.donec)
-		j.readers.Wait()
+		}
+		readers.Wait()
 		j.end(errors.Join(append(errs, errClosed)...))
-	}()
+	})
 	return j
 }
 
@@ -111,7 +108,7 @@ func (j *Joined) order(to identity.DeviceID) []int {
 
 // Close ends Receive and waits for the reading to end. The lines stay open.
 func (j *Joined) Close() error {
-	j.cancel(errClosed)
-	<-j.donec
+	j.life.EndWith(errClosed)
+	j.life.Wait()
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 	"peerlink/internal/packed"
 )
 
@@ -23,8 +24,7 @@ type Splitter struct {
 	line     Line
 	branches []*Branch
 	dropped  atomic.Uint64
-	cancel   context.CancelCauseFunc
-	donec    chan struct{}
+	life     life.Group
 }
 
 // Branch is one carrier's part of a Splitter: a Line. Its methods may be called
@@ -46,19 +46,16 @@ func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Splitter{line: line, donec: make(chan struct{})}
+	s := &Splitter{line: line}
 	for _, k := range kinds {
 		s.branches = append(s.branches, &Branch{queue: newQueue(), kinds: k, line: line})
 	}
-	var ctx context.Context
-	ctx, s.cancel = context.WithCancelCause(context.Background())
-	go func() {
-		defer close(s.donec)
+	s.life.Go(func(ctx context.Context) {
 		err := Read(ctx, line, log, s.take)
 		for _, b := range s.branches {
 			b.end(err)
 		}
-	}()
+	})
 	return s
 }
 
@@ -87,8 +84,8 @@ func (s *Splitter) take(from identity.Peer, msg []byte) {
 
 // Close ends the branches and waits for the reading to end. The line stays open.
 func (s *Splitter) Close() error {
-	s.cancel(errClosed)
-	<-s.donec
+	s.life.EndWith(errClosed)
+	s.life.Wait()
 	return nil
 }
 
