@@ -20,8 +20,10 @@ import (
 //
 //   - With a method Refused() string, the device itself said no, and ErrRefused is
 //     matched: no other carrier is tried. If the error also has a method
-//     Unproven() bool that returns true, the far end had not proven that it is
-//     the device: others are tried, as after a TLS alert of the far end.
+//     Temporary() bool that returns true, the device had no room: that is a failure
+//     of the moment. If it has Unproven() bool that returns true, the far end had
+//     not proven that it is the device: others are tried, as after a TLS alert of
+//     the far end.
 //   - After these two errors, one with a method Permanent() bool that returns
 //     true, and identity.ErrNotTrusted, the carrier would fail again: others are
 //     tried, and if all fail so there is no further round.

@@ -464,9 +464,12 @@ type verdict struct {
 func judge(err error) verdict {
 	var said interface{ Refused() string }
 	var unproven interface{ Unproven() bool }
+	var passing interface{ Temporary() bool }
 	var lasting interface{ Permanent() bool }
 	var alert *net.OpError
 	switch {
+	case errors.As(err, &said) && errors.As(err, &passing) && passing.Temporary():
+		return verdict{refusal{err}, false, false}
 	case errors.As(err, &said):
 		return verdict{refusal{err}, !errors.As(err, &unproven) || !unproven.Unproven(), true}
 	case errors.Is(err, ErrRefused):

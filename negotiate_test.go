@@ -234,6 +234,50 @@ func TestRefusalIsNotTriedAgain(t *testing.T) {
 	}
 }
 
+// busy is a refusal for now, hearsay one of a far end that proved nothing.
+type busy struct{ refused }
+
+func (busy) Temporary() bool { return true }
+
+type hearsay struct{ refused }
+
+func (hearsay) Unproven() bool { return true }
+
+// A device that has no room is asked again while the caller has time; a refusal of
+// an end that is not proven leaves the other carriers. Both match ErrRefused.
+func TestRefusalThatIsNotTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newNetwork("first"), newNetwork("second")
+		alice := first.newDevice(t, "alice", func(c *peerlink.Config) { c.Dialers = append(c.Dialers, second.port(c.Identity)) })
+		bob, carol := first.newDevice(t, "bob", nil), second.newDevice(t, "carol", nil)
+		bob.echo(t, "*")
+		carol.echo(t, "*")
+		dials := 0
+		alice.port.dials = func(context.Context) error {
+			if dials++; dials > 3 {
+				return nil
+			}
+			return busy{}
+		}
+		only := peerlink.ConnectOptions{Carriers: []string{"first"}}
+		if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://1", only); !errors.Is(err, peerlink.ErrRefused) || dials != 1 {
+			t.Errorf("%d dials, %v", dials, err)
+		}
+		ctx, cancel := within(time.Minute)
+		defer cancel()
+		if _, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "chat://1", only); err != nil || dials != 4 {
+			t.Errorf("%d dials, %v", dials, err)
+		}
+		alice.port.dials = func(context.Context) error { return hearsay{} }
+		if _, err := alice.ConnectDevice(ctx, carol.id.DeviceID(), "chat://1", peerlink.ConnectOptions{}); err != nil {
+			t.Errorf("past hearsay: %v", err)
+		}
+		if _, err := alice.ConnectDevice(ctx, first.newDevice(t, "dave", nil).id.DeviceID(), "chat://1", only); !errors.Is(err, peerlink.ErrRefused) || ctx.Err() != nil {
+			t.Errorf("hearsay alone: %v", err)
+		}
+	})
+}
+
 // A forged alert on one path must not keep the others from trying.
 func TestAlertOfOneCarrierLeavesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,7 +43,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 	}
 	m := &message{kind: calls.Answer, id: n.id}
 	if err := t.describe(n, m); err != nil {
-		v.Refuse("internal error")
+		v.Refuse(calls.CodeInternal, "internal error")
 		return nil, identity.Peer{}, err
 	}
 	if offer.tcp == nil {
@@ -54,7 +54,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 	}
 	v.Attach(n)
 	if len(n.start(t.engines, offer)) == 0 {
-		v.Refuse(fmt.Sprintf("no common engine, here are %v", t.cfg.Engines))
+		v.Refuse(0, fmt.Sprintf("no common engine, here are %v", t.cfg.Engines))
 		return nil, identity.Peer{}, errors.New("no common engine")
 	}
 	for trickling := false; ; {

@@ -20,6 +20,7 @@ import (
 //	               ignores other kinds
 //	"i"    bin 16  request id, random, chosen by the caller
 //	"r"    str     refuse: the reason, at most 200 bytes
+//	"e"    uint    refuse: its code, if there is one
 //	"tcp"  map     the TCP engine, where its sender has one
 //	  "s"  bin 32  offer: key of the checks, random, for this request alone
 //	  "c"  array   candidates
@@ -63,13 +64,16 @@ type checkKey [32]byte
 type message struct {
 	kind   calls.Kind
 	id     requestID
+	code   calls.Code // of a refusal
 	reason string
 	tcp    *tcpPart
 	udp    *udpPart
 }
 
 // Head returns what all calls have.
-func (m *message) Head() calls.Head { return calls.Head{Kind: m.kind, ID: m.id, Reason: m.reason} }
+func (m *message) Head() calls.Head {
+	return calls.Head{Kind: m.kind, ID: m.id, Code: m.code, Reason: m.reason}
+}
 
 type tcpPart struct {
 	key        checkKey // of offers; zero in answers
@@ -102,6 +106,7 @@ type wireMessage struct {
 	Kind   uint8    `msgpack:"k"`
 	ID     []byte   `msgpack:"i"`
 	Reason string   `msgpack:"r,omitempty"`
+	Code   uint32   `msgpack:"e,omitempty"`
 	TCP    *wireTCP `msgpack:"tcp,omitempty"`
 	UDP    *wireUDP `msgpack:"udp,omitempty"`
 }
@@ -120,7 +125,7 @@ type wireUDP struct {
 // encode writes the message. It cannot grow past maxMessage: 32 candidates of
 // at most 64 bytes and the fields above take less than 3 KiB.
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{Kind: firstKind + uint8(m.kind), ID: m.id[:], Reason: escape.Cap(m.reason, maxReason)}
+	w := wireMessage{Kind: firstKind + uint8(m.kind), ID: m.id[:], Reason: escape.Cap(m.reason, maxReason), Code: uint32(m.code)}
 	if m.tcp != nil {
 		w.TCP = &wireTCP{Candidates: encodeCandidates(m.tcp.candidates)}
 		if m.kind == calls.Offer {
@@ -209,6 +214,10 @@ func (d *decoder) messageField(m *message, key string) (err error) {
 		err = d.exactly(m.id[:])
 	case "r":
 		m.reason, err = d.r.String(maxReason)
+	case "e":
+		var code uint64
+		code, err = d.r.Uint(1<<32 - 1)
+		m.code = calls.Code(code)
 	case "tcp":
 		m.tcp, err = d.tcp()
 	case "udp":

@@ -38,12 +38,12 @@ const (
 		"a1639293" + "00a93139322e302e322e31cd1004" + "9301ab323030313a6462383a3a31cd1004" +
 		"a375647083a175a461626364a170b64142434445464748494a4b4c4d4e4f50515253545556" +
 		"a1639193" + "00a93139322e302e322e31cd1450"
-	goldenRefusal = "83a16b03a169c410000102030405060708090a0b0c0d0e0fa172a462757379"
+	goldenRefusal = "84a16b03a169c410000102030405060708090a0b0c0d0e0fa172a462757379a16503"
 )
 
 func TestMessagesHaveTheDocumentedBytes(t *testing.T) {
 	offer := sampleOffer()
-	refusal := &message{kind: calls.Refusal, id: offer.id, reason: "busy"}
+	refusal := &message{kind: calls.Refusal, id: offer.id, code: calls.CodeBusy, reason: "busy"}
 	for want, m := range map[string]*message{goldenOffer: offer, goldenRefusal: refusal} {
 		b, err := m.encode()
 		if err != nil {

@@ -29,7 +29,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 func (t carrier) meet(ctx context.Context, v *calls.Visit[*message], s *session, offer *message) (*Conn, identity.Peer, error) {
 	sdp, err := s.answer(offer)
 	if err != nil {
-		v.Refuse("the offer cannot be answered")
+		v.Refuse(0, "the offer cannot be answered")
 		return nil, identity.Peer{}, err
 	}
 	v.Attach(s)

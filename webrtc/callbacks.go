@@ -37,6 +37,9 @@ type Description struct {
 	// Reason is a Refusal's, at most 200 bytes. From a peer it is a stranger's
 	// text: quote it before showing it.
 	Reason string `json:"reason,omitempty"`
+	// Code is what a Refusal means to a program. Bring it as it is, in both
+	// directions.
+	Code uint32 `json:"code,omitempty"`
 }
 
 // Candidate is a further way to one side of a call.
@@ -66,7 +69,7 @@ func (t *Transport) SetRemoteDescription(from identity.DeviceID, d Description) 
 	if len(d.Candidates) > maxCandidates {
 		return fmt.Errorf("webrtc: %s with %d candidates, at most %d are taken", d.Type, len(d.Candidates), maxCandidates)
 	}
-	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, reason: d.Reason})
+	return t.hand(from, d.Call, &message{kind: k, sdp: d.SDP, candidates: d.Candidates, code: calls.Code(d.Code), reason: d.Reason})
 }
 
 // AddRemoteCandidate takes what a peer's OnLocalCandidate was given, before or
@@ -119,6 +122,6 @@ func (t carrier) Post(ctx context.Context, to identity.DeviceID, m *message) err
 	}
 	types := map[calls.Kind]DescriptionType{calls.Offer: Offer, calls.Answer: Answer, calls.Refusal: Refusal}
 	return t.cfg.OnLocalDescription(ctx, to, Description{
-		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Reason: escape.Cap(m.reason, maxReason),
+		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Code: uint32(m.code), Reason: escape.Cap(m.reason, maxReason),
 	})
 }

@@ -38,7 +38,7 @@ func (t carrier) Decode(b []byte) (*message, error) { return decode(b, reachable
 
 // Refusal makes one.
 func (t carrier) Refusal(h calls.Head) *message {
-	return &message{kind: h.Kind, id: h.ID, reason: h.Reason}
+	return &message{kind: h.Kind, id: h.ID, code: h.Code, reason: h.Reason}
 }
 
 // Call makes the stream of a call from here.

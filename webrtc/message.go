@@ -26,6 +26,7 @@ import (
 //	"c"  array   of str: candidates (RFC 8839 candidate-attribute, without
 //	             "a="), at most 16, each at most 256 bytes
 //	"r"  str     refuse: the reason, at most 200 bytes
+//	"e"  uint    refuse: its code, if there is one
 //
 // Candidates stand in "c", those in a session description count as well. A
 // candidate that is no UDP or TCP one with an IP address that may be dialled is
@@ -53,11 +54,14 @@ type message struct {
 	sdp        string // without candidates, after decode
 	largest    int    // after decode: the longest message its sender takes
 	candidates []string
+	code       calls.Code // of a refusal
 	reason     string
 }
 
 // Head returns what all calls have.
-func (m *message) Head() calls.Head { return calls.Head{Kind: m.kind, ID: m.id, Reason: m.reason} }
+func (m *message) Head() calls.Head {
+	return calls.Head{Kind: m.kind, ID: m.id, Code: m.code, Reason: m.reason}
+}
 
 type wireMessage struct {
 	Kind       uint8    `msgpack:"k"`
@@ -65,10 +69,11 @@ type wireMessage struct {
 	SDP        string   `msgpack:"s,omitempty"`
 	Candidates []string `msgpack:"c,omitempty"`
 	Reason     string   `msgpack:"r,omitempty"`
+	Code       uint32   `msgpack:"e,omitempty"`
 }
 
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{firstKind + uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], escape.Cap(m.reason, maxReason)}
+	w := wireMessage{firstKind + uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], escape.Cap(m.reason, maxReason), uint32(m.code)}
 	b, err := msgpack.Marshal(w)
 	if err == nil && len(b) > maxSignal {
 		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), maxSignal)
@@ -151,6 +156,10 @@ func (m *message) field(r *packed.Reader, key string) (err error) {
 		m.sdp, err = r.String(maxDescription)
 	case "r":
 		m.reason, err = r.String(maxReason)
+	case "e":
+		var code uint64
+		code, err = r.Uint(1<<32 - 1)
+		m.code = calls.Code(code)
 	case "c":
 		var n int
 		n, err = r.Array(maxCandidates)

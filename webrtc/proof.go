@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,8 @@ import (
 //	proof    binary  the device key's signature, purpose "webrtc", of
 //	                 role(1) caller(32) callee(32) caller's fingerprint(32)
 //	                 callee's fingerprint(32) caller's nonce(32) callee's nonce(32)
-//	verdict  text    "ok", or "no: " and a reason of at most 200 bytes
+//	verdict  text    "ok", or "no: " and a reason of at most 200 bytes, which a line
+//	                 feed and its code in decimal end if there is one
 //
 // The role is its signer's: 1 caller, 2 callee. Caller and callee are device
 // ids; a fingerprint is the SHA-256 of a DTLS certificate as its side of the
@@ -198,7 +200,7 @@ func verdict(raw messages, peer identity.DeviceID) error {
 	_, err := readKind(raw, make([]byte, len(verdictNo)+maxReason), text)
 	var no *calls.UnprovenRefusal
 	if errors.As(err, &no) {
-		return &RefusedError{Peer: peer, Reason: no.Reason}
+		return &RefusedError{Peer: peer, Code: no.Code, Reason: no.Reason}
 	}
 	return err
 }
@@ -206,7 +208,7 @@ func verdict(raw messages, peer identity.DeviceID) error {
 // refuse tells the peer why, and waits until it hangs up, which shows that it
 // has heard; but not for long.
 func refuse(raw messages, err error, hangUp func()) {
-	if say(raw, []byte(verdictNo+escape.Cap(publicReason(err), maxReason)), text) != nil {
+	if say(raw, []byte(verdictNo+refusal(err)), text) != nil {
 		return
 	}
 	defer time.AfterFunc(refusalTime, hangUp).Stop()
@@ -225,20 +227,40 @@ type unwanted struct{ why error }
 // Error is the decision's.
 func (e *unwanted) Error() string { return e.why.Error() }
 
-// publicReason is what a stranger may know.
-func publicReason(err error) string {
+// refusal is what a stranger may know: a reason and, behind a line feed, its code
+// if there is one.
+func refusal(err error) string {
+	reason, code := publicReason(err)
+	tail := ""
+	if code != 0 {
+		tail = fmt.Sprintf("\n%d", code)
+	}
+	return escape.Cap(strings.ReplaceAll(reason, "\n", " "), maxReason-len(tail)) + tail
+}
+
+// readRefusal takes apart what refusal made.
+func readRefusal(said string) error {
+	reason, tail, _ := strings.Cut(said, "\n")
+	code, err := strconv.ParseUint(tail, 10, 32)
+	if err != nil {
+		code = 0
+	}
+	return calls.Said(calls.Code(code), escape.Cap(reason, maxReason))
+}
+
+func publicReason(err error) (string, calls.Code) {
 	var no *unwanted
 	switch {
 	case errors.As(err, &no):
-		return no.Error()
+		return no.Error(), calls.CodeOf(no.why)
 	case errors.Is(err, identity.ErrNotTrusted):
-		return "not trusted"
+		return "not trusted", calls.CodeUnwanted
 	case errors.Is(err, identity.ErrSignature):
-		return "the proof does not fit this channel"
+		return "the proof does not fit this channel", calls.CodeNotProven
 	case errors.Is(err, identity.ErrChain):
-		return "certificate chain refused"
+		return "certificate chain refused", 0
 	}
-	return "another device or another protocol was expected"
+	return "another device or another protocol was expected", 0
 }
 
 type messageKind bool
@@ -285,7 +307,7 @@ func readKind(raw messages, buf []byte, want messageKind) (int, error) {
 	case isText:
 		said := string(whole[:n])
 		if reason, no := strings.CutPrefix(said, verdictNo); no {
-			return 0, &calls.UnprovenRefusal{Reason: escape.Cap(reason, maxReason)}
+			return 0, readRefusal(reason)
 		}
 		if want != text || said != verdictOK {
 			return 0, fmt.Errorf("unexpected text message %.40q", said)

@@ -136,11 +136,30 @@ func TestProofRefusals(t *testing.T) {
 					t.Errorf("side %d: %v, want %q", i, err, c.want[i])
 				}
 				var said interface{ Refused() string }
-				if errors.As(err, &said) {
+				var unproven interface{ Unproven() bool }
+				if errors.As(err, &said) && !errors.As(err, &unproven) {
 					t.Errorf("side %d believed an unproven refusal: %v", i, err)
 				}
 			}
 		})
+	}
+}
+
+// A refusal's reason is cut, not its code, and what is no code is none.
+func TestRefusalKeepsItsCode(t *testing.T) {
+	for said, want := range map[string]calls.UnprovenRefusal{
+		refusal(&unwanted{errors.New(strings.Repeat("x\n", 150))}): {Code: calls.CodeUnwanted, Reason: strings.Repeat("x ", 99)},
+		refusal(identity.ErrSignature):                             {Code: calls.CodeNotProven, Reason: "the proof does not fit this channel"},
+		refusal(identity.ErrChain):                                 {Reason: "certificate chain refused"},
+		"of an older build":                                        {Reason: "of an older build"},
+		"x\n-6":                                                    {Reason: "x"},
+		"x\n6\n6":                                                  {Reason: "x"},
+		"x\n99999999999":                                           {Reason: "x"},
+	} {
+		no, ok := errors.AsType[*calls.UnprovenRefusal](readRefusal(said))
+		if !ok || *no != want || len(said) > maxReason {
+			t.Errorf("%q is read as %+v", said, no)
+		}
 	}
 }
 

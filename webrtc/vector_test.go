@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -67,6 +68,7 @@ type vectorSignal struct {
 	Candidates []string `json:"candidates,omitempty"`
 	Taken      []string `json:"taken,omitempty"`
 	Reason     string   `json:"reason,omitempty"`
+	Code       uint32   `json:"code,omitempty"`
 	Largest    int      `json:"max_message,omitempty"`
 }
 
@@ -177,12 +179,13 @@ func makeSignals() (out []vectorSignal) {
 		{"answer", message{kind: calls.Answer, id: id, sdp: strings.Replace(sdp, "actpass", "active", 1), candidates: []string{vectorHost}}, []string{vectorHost}},
 		{"answer without candidates yet", message{kind: calls.Answer, id: id, sdp: strings.Replace(sdp, "262144", "16384", 1)}, nil},
 		{"refusal", message{kind: calls.Refusal, id: id, reason: "not now"}, nil},
-		{"withdrawal, by the caller", message{kind: calls.Refusal, id: id, reason: "withdrawn"}, nil},
+		{"refusal for want of room", message{kind: calls.Refusal, id: id, code: calls.CodeBusy, reason: "busy"}, nil},
+		{"withdrawal, by the caller", message{kind: calls.Refusal, id: id, code: calls.CodeWithdrawn, reason: "withdrawn"}, nil},
 		{"candidates", message{kind: calls.More, id: id, candidates: []string{reflexive, vectorHost}}, []string{reflexive, vectorHost}},
 	} {
 		v := vectorSignal{
 			Name: s.name, Wire: must(s.m.encode()), Kind: firstKind + uint8(s.m.kind), ID: s.m.id[:], SDP: s.m.sdp,
-			Candidates: s.m.candidates, Taken: s.taken, Reason: s.m.reason,
+			Candidates: s.m.candidates, Taken: s.taken, Reason: s.m.reason, Code: uint32(s.m.code),
 		}
 		if s.m.sdp != "" {
 			v.Largest = maxMessage
@@ -228,7 +231,7 @@ func makeProof(from, to string, ids map[string]*identity.Identity) vectorProof {
 		s.v.Sign = append([]byte("peerlink/"+proofPurpose+"\x00"), s.v.Statement...)
 		s.v.Signature = must(ids[s.v.Device].Sign(proofPurpose, s.v.Statement))
 	}
-	return vectorProof{Caller: a, Callee: b, Verdict: verdictOK, VerdictText: true, Refusal: verdictNo + "not trusted"}
+	return vectorProof{Caller: a, Callee: b, Verdict: verdictOK, VerdictText: true, Refusal: verdictNo + "not trusted\n6"}
 }
 
 func makeStreams() []vectorStream {
@@ -321,7 +324,7 @@ func TestVectors(t *testing.T) {
 
 func checkSignal(t *testing.T, v vectorSignal) {
 	m, err := decode(v.Wire, networks)
-	if err != nil || firstKind+uint8(m.kind) != v.Kind || !bytes.Equal(m.id[:], v.ID) || m.reason != v.Reason || m.largest != v.Largest {
+	if err != nil || firstKind+uint8(m.kind) != v.Kind || !bytes.Equal(m.id[:], v.ID) || m.reason != v.Reason || uint32(m.code) != v.Code || m.largest != v.Largest {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	if !slices.Equal(m.candidates, v.Taken) {
@@ -330,7 +333,7 @@ func checkSignal(t *testing.T, v vectorSignal) {
 	if v.DecodeOnly {
 		return
 	}
-	again := &message{kind: calls.Kind(v.Kind - firstKind), id: callID(v.ID), sdp: v.SDP, candidates: v.Candidates, reason: v.Reason}
+	again := &message{kind: calls.Kind(v.Kind - firstKind), id: callID(v.ID), sdp: v.SDP, candidates: v.Candidates, reason: v.Reason, code: calls.Code(v.Code)}
 	if b, err := again.encode(); err != nil || !bytes.Equal(b, v.Wire) {
 		t.Errorf("written as %x, %v", b, err)
 	}
@@ -368,8 +371,11 @@ func checkProof(t *testing.T, v vectors, p vectorProof) {
 			t.Errorf("the proof of the %s serves the other as well", r)
 		}
 	}
-	if p.Verdict != verdictOK || !strings.HasPrefix(p.Refusal, verdictNo) {
-		t.Errorf("verdicts %q and %q", p.Verdict, p.Refusal)
+	said := readRefusal(strings.TrimPrefix(p.Refusal, verdictNo))
+	no, ok := errors.AsType[*calls.UnprovenRefusal](said)
+	if p.Verdict != verdictOK || !ok || *no != (calls.UnprovenRefusal{Code: calls.CodeUnwanted, Reason: "not trusted"}) ||
+		p.Refusal != verdictNo+refusal(identity.ErrBanned) {
+		t.Errorf("verdicts %q and %q: %v", p.Verdict, p.Refusal, said)
 	}
 }
 

@@ -39,10 +39,10 @@ type Visit[S Signal] struct {
 // offered takes an offer. One that is being served is answered once more.
 func (b *Board[S]) offered(from identity.Peer, s S) error {
 	v, err := b.admit(from, s.Head().ID)
-	var busy *busyError
+	busy, refused := errors.AsType[no](err)
 	switch {
-	case errors.As(err, &busy):
-		b.refuse(from.Device, s.Head().ID, busy.Error())
+	case refused:
+		b.refuse(from.Device, s.Head().ID, busy)
 		return nil
 	case err != nil:
 		return err
@@ -81,9 +81,9 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 	}
 	switch err := b.places.Take(from.Device); {
 	case errors.Is(err, quota.ErrKey):
-		return nil, &busyError{"too many calls from this device"}
+		return nil, no{CodeBusy, "busy: too many calls from this device"}
 	case err != nil:
-		return nil, &busyError{"too many calls"}
+		return nil, no{CodeBusy, "busy: too many calls"}
 	}
 	b.seen.add(id)
 	v := &Visit[S]{ID: id, From: from, b: b, began: time.Now(), againc: make(chan struct{}, 1), donec: make(chan struct{})}
@@ -125,7 +125,7 @@ func (b *Board[S]) serve(v *Visit[S], offer S) {
 
 func (b *Board[S]) answer(ctx context.Context, v *Visit[S], offer S) (net.Conn, identity.Peer, error) {
 	if err := v.Admit(ctx, v.From); err != nil {
-		v.Refuse(err.Error())
+		v.Refuse(CodeOf(err), err.Error())
 		return nil, identity.Peer{}, err
 	}
 	return b.carrier.Answer(ctx, v, offer)
@@ -177,7 +177,9 @@ func (v *Visit[S]) Attach(s Side[S]) {
 
 // Refuse tells the caller why it is refused, where there is room to. It does not
 // block.
-func (v *Visit[S]) Refuse(reason string) { v.b.refuse(v.From.Device, v.ID, reason) }
+func (v *Visit[S]) Refuse(code Code, reason string) {
+	v.b.refuse(v.From.Device, v.ID, no{code, reason})
+}
 
 // Failure is the error of a visit that came to nothing; stage says how far it came,
 // and tried, if it is not empty, what was tried.
@@ -197,13 +199,13 @@ func (v *Visit[S]) Admit(ctx context.Context, peer identity.Peer) error {
 	b := v.b
 	if Unproven(peer) {
 		if b.banned(peer.Device) {
-			return errors.New("not trusted")
+			return no{CodeUnwanted, "not trusted"}
 		}
 		return nil
 	}
 	if err := b.cfg.Trust.Check(peer); err != nil {
 		b.cfg.Log.Debug(b.cfg.Name+": offer of a device that is not trusted", "from", peer.Device, "err", err)
-		return errors.New("not trusted")
+		return no{CodeUnwanted, "not trusted"}
 	}
 	f := b.decide.Load()
 	if f == nil {
@@ -228,7 +230,7 @@ func (v *Visit[S]) Admit(ctx context.Context, peer identity.Peer) error {
 	case err := <-verdictc:
 		return err
 	case <-ctx.Done():
-		return errors.New("no decision in time")
+		return no{0, "no decision in time"}
 	}
 }
 
@@ -238,14 +240,14 @@ func (b *Board[S]) ask(ctx context.Context, f decision, peer identity.Peer) (err
 	defer func() {
 		if p := recover(); p != nil {
 			b.cfg.Log.Error(b.cfg.Name+": the deciding callback panicked", "panic", p, "stack", string(debug.Stack()))
-			err = errors.New("internal error")
+			err = no{CodeInternal, "internal error"}
 		}
 	}()
 	return f(ctx, peer)
 }
 
 // refuse tells a caller no, if not too many are being told.
-func (b *Board[S]) refuse(to identity.DeviceID, id ID, reason string) {
+func (b *Board[S]) refuse(to identity.DeviceID, id ID, why no) {
 	select {
 	case b.refusec <- struct{}{}:
 	default:
@@ -253,17 +255,17 @@ func (b *Board[S]) refuse(to identity.DeviceID, id ID, reason string) {
 	}
 	if !b.Go(func(ctx context.Context) {
 		defer func() { <-b.refusec }()
-		b.tell(ctx, to, id, reason)
+		b.tell(ctx, to, id, why)
 	}) {
 		<-b.refusec
 	}
 }
 
 // tell sends a refusal, the loss of which does no harm.
-func (b *Board[S]) tell(ctx context.Context, to identity.DeviceID, id ID, reason string) {
+func (b *Board[S]) tell(ctx context.Context, to identity.DeviceID, id ID, why no) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 	defer cancel()
-	if err := b.carrier.Post(ctx, to, b.carrier.Refusal(Head{Refusal, id, reason})); err != nil {
+	if err := b.carrier.Post(ctx, to, b.carrier.Refusal(Head{Refusal, id, why.code, why.reason})); err != nil {
 		b.cfg.Log.Debug(b.cfg.Name+": send a refusal", "to", to, "err", err)
 	}
 }

@@ -81,8 +81,8 @@ func TestCallsAreBounded(t *testing.T) {
 		dial := func(from *device, want string) {
 			t.Helper()
 			conn, _, err := from.Dial(t.Context(), b.id.DeviceID())
-			if refused(err) != want {
-				t.Errorf("%v, want a refusal that says %q", err, want)
+			if r, ok := errors.AsType[*RefusedError](err); refused(err) != want || ok != (want != "") || ok && (r.Code != CodeBusy || !r.Temporary()) {
+				t.Errorf("%v, want a refusal for now that says %q", err, want)
 			}
 			if conn != nil {
 				t.Cleanup(func() { conn.Close() })
@@ -131,25 +131,26 @@ func TestADeviceThatIsNotWantedIsRefused(t *testing.T) {
 		var peer identity.Peer
 		asked := 0
 		b.Decide(func(_ context.Context, p identity.Peer) error { asked++; peer = p; return errors.New("no, thank you") })
-		dial := func(want string) {
+		dial := func(want string, code Code) {
 			t.Helper()
-			if _, _, err := a.Dial(t.Context(), b.id.DeviceID()); refused(err) != want {
-				t.Errorf("%v, want %s", err, want)
+			_, _, err := a.Dial(t.Context(), b.id.DeviceID())
+			if r, ok := errors.AsType[*RefusedError](err); !ok || r.Reason != want || r.Code != code || r.Temporary() {
+				t.Errorf("%v, want %s (%d)", err, want, code)
 			}
 		}
-		dial("no, thank you")
+		dial("no, thank you", CodeUnwanted)
 		if peer.Device != a.id.DeviceID() || peer.Account != a.id.AccountID() {
 			t.Errorf("asked about %v", peer)
 		}
 		if err := trust.Set(a.id.AccountID(), identity.Banned); err != nil {
 			t.Fatal(err)
 		}
-		dial("not trusted")
+		dial("not trusted", CodeUnwanted)
 		b.Decide(func(context.Context, identity.Peer) error { panic("bug in the program") })
 		if err := trust.Set(a.id.AccountID(), identity.Undecided); err != nil {
 			t.Fatal(err)
 		}
-		dial("internal error")
+		dial("internal error", CodeInternal)
 		if asked != 1 || !strings.Contains(b.log.String(), "bug in the program") {
 			t.Errorf("asked %d times; %s", asked, b.log)
 		}

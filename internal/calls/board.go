@@ -257,9 +257,9 @@ func (b *Board[S]) settle(from identity.Peer, s S) (again Side[S], err error) {
 // proven who sent it.
 func (b *Board[S]) refusal(from identity.Peer, h Head) error {
 	if Unproven(from) {
-		return fmt.Errorf("%s: dial %s: %w", b.cfg.Name, from.Device.Short(), &UnprovenRefusal{h.Reason})
+		return fmt.Errorf("%s: dial %s: %w", b.cfg.Name, from.Device.Short(), Said(h.Code, h.Reason))
 	}
-	return fmt.Errorf("%s: %w", b.cfg.Name, &RefusedError{Peer: from.Device, Reason: h.Reason})
+	return fmt.Errorf("%s: %w", b.cfg.Name, &RefusedError{Peer: from.Device, Code: h.Code, Reason: h.Reason})
 }
 
 // Unproven reports whether nothing vouches for who sent a signal.

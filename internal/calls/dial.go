@@ -232,7 +232,7 @@ func (c *Call[S]) Tries() int {
 
 // Withdraw tells the device that the call is over. It does not block.
 func (c *Call[S]) Withdraw() {
-	c.b.Go(func(ctx context.Context) { c.b.tell(ctx, c.Peer, c.ID, "withdrawn") })
+	c.b.Go(func(ctx context.Context) { c.b.tell(ctx, c.Peer, c.ID, no{CodeWithdrawn, "withdrawn"}) })
 }
 
 // How far a call came of which nothing was heard.

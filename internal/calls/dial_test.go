@@ -3,6 +3,7 @@ package calls
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -261,6 +262,25 @@ func TestARefusalIsBelievedAsFarAsItIsProven(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Of an unproven refusal only one code is taken for the device's no, and it is not
+// the last word.
+func TestAnUnprovenRefusalMeansItsCode(t *testing.T) {
+	for code, want := range map[Code]bool{0: false, CodeBusy: false, CodeUnwanted: true, CodeNotProven: false} {
+		err := fmt.Errorf("dial: %w", Said(code, "not today"))
+		var said interface {
+			Refused() string
+			Unproven() bool
+		}
+		var unproven *UnprovenRefusal
+		if errors.As(err, &said) != want || want && (said.Refused() != "not today" || !said.Unproven()) {
+			t.Errorf("%d: %v", code, err)
+		}
+		if !errors.As(err, &unproven) || unproven.Code != code || unproven.Reason != "not today" {
+			t.Errorf("%d: %+v", code, unproven)
+		}
+	}
 }
 
 // Both call at once: the call of the smaller id stands, the other Dial waits until

@@ -21,6 +21,8 @@ var ErrNoPath = errors.New("no path to the device")
 type RefusedError struct {
 	// Peer is the device that refused.
 	Peer identity.DeviceID
+	// Code is what the refusal means to a program.
+	Code Code
 	// Reason is what it said, at most 200 bytes of UTF-8. It is a stranger's
 	// text: quote it before showing it.
 	Reason string
@@ -35,15 +37,59 @@ func (e *RefusedError) Error() string {
 // this method that the device itself said no.
 func (e *RefusedError) Refused() string { return e.Reason }
 
+// Temporary reports that a later call may be taken: the device had no room.
+func (e *RefusedError) Temporary() bool { return e.Code == CodeBusy }
+
 // UnprovenRefusal is a no that nothing proves to be the device's: a stranger on
 // the way of the signals could have said it.
 type UnprovenRefusal struct {
+	// Code is what it means to a program.
+	Code Code
 	// Reason is what was said, a stranger's text.
 	Reason string
 }
 
 // Error quotes the reason.
 func (e *UnprovenRefusal) Error() string { return fmt.Sprintf("the other end refused: %q", e.Reason) }
+
+// Said returns the error that an unproven refusal is: an *UnprovenRefusal, which a
+// connection manager takes for the device's no, though not for its last word, if
+// the code is CodeUnwanted.
+func Said(code Code, reason string) error {
+	no := &UnprovenRefusal{code, reason}
+	if code == CodeUnwanted {
+		return unwanted{no}
+	}
+	return no
+}
+
+// unwanted is a refusal because of who the caller is.
+type unwanted struct{ *UnprovenRefusal }
+
+// Refused returns the reason.
+func (u unwanted) Refused() string { return u.Reason }
+
+// Unproven reports true.
+func (unwanted) Unproven() bool { return true }
+
+// Unwrap returns the *UnprovenRefusal.
+func (u unwanted) Unwrap() error { return u.UnprovenRefusal }
+
+// no is what a caller is told.
+type no struct {
+	code   Code
+	reason string
+}
+
+func (n no) Error() string { return n.reason }
+
+// CodeOf is what an error of Visit.Admit means to the caller.
+func CodeOf(err error) Code {
+	if n, ok := errors.AsType[no](err); ok {
+		return n.code
+	}
+	return CodeUnwanted
+}
 
 // noPathError is what a call that ran out of time ends with.
 type noPathError struct {
@@ -101,12 +147,6 @@ type verdict struct{ error }
 
 // Unwrap returns the reason.
 func (v verdict) Unwrap() error { return v.error }
-
-// busyError refuses an offer for lack of room.
-type busyError struct{ what string }
-
-// Error is what the caller is told.
-func (e *busyError) Error() string { return "busy: " + e.what }
 
 var (
 	errNoCall    = errors.New("no such call runs with this device")

@@ -48,10 +48,24 @@ func (k Kind) String() string {
 type Head struct {
 	Kind Kind
 	ID   ID
-	// Reason is a Refusal's, bounded by the carrier's codec. It is a stranger's
-	// text.
+	// Code and Reason are a Refusal's. The reason is bounded by the carrier's codec,
+	// and a stranger's text for people.
+	Code   Code
 	Reason string
 }
+
+// Code says what a refusal means to a program. The zero value tells no more than
+// the reason.
+type Code uint32
+
+// The codes that calls know (docs/protocol.md, "Codes"); others mean nothing here.
+const (
+	CodeWithdrawn Code = 2  // the caller gives the call up
+	CodeBusy      Code = 3  // there is no room now
+	CodeInternal  Code = 4  // the deciding program failed
+	CodeUnwanted  Code = 6  // the device does not want the caller
+	CodeNotProven Code = 12 // the caller's proof does not fit the connection
+)
 
 // Signal is a carrier's signal in memory.
 type Signal interface {

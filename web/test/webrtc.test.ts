@@ -38,7 +38,7 @@ interface Vectors {
   unix_milli: number;
   devices: Record<string, { device_id: string; chain: string[] }>;
   signals: Signal[];
-  proofs: { caller: Side; callee: Side }[];
+  proofs: { caller: Side; callee: Side; refusal: string }[];
   refused: { signals: Named[]; hellos: Named[] };
 }
 
@@ -184,6 +184,17 @@ describe("the proof", () => {
     const [a] = await both(p);
     expect((a as PromiseRejectedResult).reason).toBeInstanceOf(DeclinedError);
     expect((a as PromiseRejectedResult).reason).toMatchObject({ reason: "not trusted", code: Code.refused });
+  });
+  test("a refusal means its code", async () => {
+    for (const [said, want] of [
+      [v.proofs[0]!.refusal, { name: "DeclinedError", reason: "not trusted", code: Code.refused }],
+      ["no: of an older build", { name: "DeclinedError", reason: "of an older build", code: 0 }],
+      ["no: x\n-6", { name: "DeclinedError", reason: "x", code: 0 }],
+      [`no: words\n${Code.notProven}`, { name: "IdentityError" }],
+    ] as const) {
+      const [a] = await provers();
+      await expect(prove(a, { send: () => {}, receive: async () => said })).rejects.toMatchObject(want);
+    }
   });
   test("bytes before the verdict are refused", async () => {
     const p = await provers();
