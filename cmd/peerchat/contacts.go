@@ -61,12 +61,7 @@ func newContacts(o *options) *cobra.Command {
 
 // changeContacts asks for a change; without one the contacts are printed.
 func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) error {
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	all, err := control.OpContacts.Ask(cmd.Context(), s.client, ch)
+	all, err := ask(cmd, o, control.OpContacts, ch)
 	if err != nil {
 		return err
 	}

@@ -137,12 +137,7 @@ func (o *options) signDevice(cmd *cobra.Command, typed, name string) error {
 	if err != nil {
 		return err
 	}
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	did, err := control.OpSign.Ask(cmd.Context(), s.client, control.Sign{Code: code.String(), Name: name})
+	did, err := ask(cmd, o, control.OpSign, control.Sign{Code: code.String(), Name: name})
 	if err != nil {
 		return err
 	}
@@ -160,12 +155,7 @@ func (o *options) signDevice(cmd *cobra.Command, typed, name string) error {
 }
 
 func (o *options) listDevices(cmd *cobra.Command) error {
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	all, err := control.OpDevices.Ask(cmd.Context(), s.client, control.None{})
+	all, err := ask(cmd, o, control.OpDevices, control.None{})
 	if err != nil {
 		return err
 	}

@@ -77,12 +77,7 @@ func newForwardRule(o *options, do, short string) *cobra.Command {
 // changeForwards asks for a change; without one the rules are printed that are
 // to be shown.
 func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange, show func(control.ForwardRule) bool) error {
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	all, err := control.OpForwards.Ask(cmd.Context(), s.client, ch)
+	all, err := ask(cmd, o, control.OpForwards, ch)
 	if err != nil {
 		return err
 	}

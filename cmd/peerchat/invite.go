@@ -202,12 +202,7 @@ func (o *options) accept(cmd *cobra.Command, n names, typed string) error {
 	if err != nil {
 		return err
 	}
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	met, err := control.OpAccept.Ask(cmd.Context(), s.client, control.AcceptInvite{Code: code.String(), Name: n.them, Me: n.me})
+	met, err := ask(cmd, o, control.OpAccept, control.AcceptInvite{Code: code.String(), Name: n.them, Me: n.me})
 	if err != nil {
 		return err
 	}

@@ -67,6 +67,16 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 	return &session{c, func() error { return errors.Join(d.Close(), acc.Close()) }}, nil
 }
 
+// ask asks the account one question.
+func ask[In, Out any](cmd *cobra.Command, o *options, op control.Op[In, Out], in In) (out Out, err error) {
+	s, err := o.open(cmd)
+	if err != nil {
+		return out, err
+	}
+	defer s.Close()
+	return op.Ask(cmd.Context(), s.client, in)
+}
+
 // Close ends what is in this process.
 func (s *session) Close() error {
 	if s.close == nil {

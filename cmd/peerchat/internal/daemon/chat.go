@@ -38,11 +38,8 @@ func (d *Daemon) openChat() error {
 		return errors.Join(err, st.Close())
 	}
 	d.talk = &talk{st, s}
+	d.onClose(func() error { return errors.Join(s.Close(), st.Close()) })
 	return nil
-}
-
-func (t *talk) close() error {
-	return errors.Join(t.service.Close(), t.store.Close())
 }
 
 // handlers add what commands can ask of the chat.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,9 +46,11 @@ type Daemon struct {
 	talk     *talk
 	problems []string // found at the start
 
-	rules      *forward.Rules
-	forwards   *forward.Server
-	forwarding chan struct{} // closed when they are served no more
+	rules    *forward.Rules
+	forwards *forward.Server
+
+	life life.Group
+	ends []func() error // of what was opened; may be called again
 
 	codes    *codes.Network
 	inviting chan struct{} // has one for each open invite
@@ -55,7 +58,6 @@ type Daemon struct {
 
 	stopped chan struct{}
 	stop    func()
-	life    life.Group // of the daemon's own goroutines
 
 	mu      sync.Mutex
 	twin    string // what is to be said about another process of this device
@@ -88,18 +90,17 @@ func New(cfg Config) (*Daemon, error) {
 	if d.contacts, err = openBook(cfg.Account); err != nil {
 		return nil, err
 	}
-	if d.devices, err = openDevices(cfg.Account, d.contacts, cfg.Logger); err != nil {
-		return nil, err
-	}
-	if err = d.openForwards(); err != nil {
-		return nil, errors.Join(err, d.devices.close())
-	}
-	if err = d.openChat(); err != nil {
-		return nil, errors.Join(err, d.closeForwards(), d.devices.close())
+	for _, open := range []func() error{d.openDevices, d.openForwards, d.openChat} {
+		if err := open(); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	d.life.Go(d.watchTwin)
 	return d, nil
 }
+
+// onClose has Close call end, the last one first. New alone calls it.
+func (d *Daemon) onClose(end func() error) { d.ends = append(d.ends, end) }
 
 // handlers are what commands can ask for.
 func (d *Daemon) handlers() control.Handlers {
@@ -155,13 +156,17 @@ func (d *Daemon) Close() error {
 	servers := d.servers
 	d.servers = nil
 	d.mu.Unlock()
-	d.life.Close()
 	d.offers.drop()
 	var errs []error
 	for _, s := range servers {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, d.closeForwards(), d.talk.close(), d.devices.close())...)
+	d.life.End()
+	for _, end := range slices.Backward(d.ends) {
+		errs = append(errs, end())
+	}
+	d.life.Wait()
+	return errors.Join(errs...)
 }
 
 // Gone tells those who asked for the end that all is over: call it when the

@@ -41,8 +41,7 @@ type devices struct {
 	m       *peerlink.ConnectionManager
 	book    *book
 	log     *slog.Logger
-	l       net.Listener
-	life    life.Group
+	life    *life.Group
 	places  chan struct{} // of channels of others
 	telling chan struct{} // of own ones
 
@@ -50,33 +49,29 @@ type devices struct {
 	seen map[identity.DeviceID]time.Time // of the account's own devices
 }
 
-// openDevices begins to listen to others' lists, and to tell them.
-func openDevices(acc *account.Account, b *book, log *slog.Logger) (*devices, error) {
-	m := acc.ConnectionManager()
+// openDevices begins to listen to others' lists, and to tell them, until the
+// daemon's life ends.
+func (d *Daemon) openDevices() error {
+	m := d.acc.ConnectionManager()
 	l, err := m.Listen(devicesURI)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	d.onClose(l.Close)
 	v := &devices{
-		acc: acc, m: m, book: b, log: log, l: l,
+		acc: d.acc, m: m, book: d.contacts, log: d.log, life: &d.life,
 		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling),
 		seen: map[identity.DeviceID]time.Time{},
 	}
-	events := m.Events(v.life.Context()) // from now on, not from when the goroutine runs
+	d.devices = v
+	events := m.Events(d.life.Context()) // from now on, not from when the goroutine runs
 	v.life.Go(func(context.Context) {
 		for e := range events {
 			v.event(e)
 		}
 	})
-	v.life.Go(v.accept)
-	return v, nil
-}
-
-func (v *devices) close() error {
-	v.life.End()
-	err := v.l.Close()
-	v.life.Wait()
-	return err
+	v.life.Go(func(context.Context) { v.accept(l) })
+	return nil
 }
 
 // own reports whether a device is one of the account's.
@@ -232,9 +227,9 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 }
 
 // accept hears others.
-func (v *devices) accept(context.Context) {
+func (v *devices) accept(l net.Listener) {
 	for {
-		conn, err := v.l.Accept()
+		conn, err := l.Accept()
 		if err != nil {
 			return
 		}

@@ -50,20 +50,13 @@ func (d *Daemon) openForwards() (err error) {
 			return c.Device, ok
 		},
 	})
-	d.forwarding = make(chan struct{})
-	go func() {
-		defer close(d.forwarding)
+	d.onClose(d.forwards.Close)
+	d.life.Go(func(context.Context) {
 		if err := d.forwards.Serve(l); err != nil {
 			d.log.Error("forwards are served no more", "err", err)
 		}
-	}()
+	})
 	return nil
-}
-
-func (d *Daemon) closeForwards() error {
-	err := d.forwards.Close()
-	<-d.forwarding
-	return err
 }
 
 // changeForwards changes the rules, if it is asked to, and answers them.
