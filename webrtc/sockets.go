@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/pion/transport/v3"
-	"github.com/pion/transport/v3/stdnet"
+	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/stdnet"
 )
 
 // socketBuffer is what UDP sockets are asked to hold, in bytes, each way: a
