@@ -57,7 +57,7 @@ func benchmarkSignal(b *testing.B, cold bool) {
 	for _, size := range []int{1, 12} {
 		b.Run(fmt.Sprintf("nodes=%d", size), func(b *testing.B) {
 			unlimited := func(name string, boot *Node) *Node {
-				n := start(b, Config{Identity: newIdentity(b, name), Bootstrap: boot.Addrs(), SignalRate: maxSignalRate, SenderRate: maxSignalRate})
+				n := start(b, Config{Identity: newIdentity(b, name), Bootstrap: boot.Addrs(), signalRate: 1000, senderRate: 1000})
 				ready(b, n)
 				return n
 			}

@@ -11,7 +11,7 @@ import (
 
 // churnConfig is a device that limits nobody, for tests that send as fast as they can.
 func churnConfig(t testing.TB, name string, boot *Node) Config {
-	return Config{Identity: newIdentity(t, name), Bootstrap: boot.Addrs(), SignalRate: maxSignalRate, SenderRate: maxSignalRate, QueueLen: 2000}
+	return Config{Identity: newIdentity(t, name), Bootstrap: boot.Addrs(), signalRate: 1000, senderRate: 1000, queueLen: 2000}
 }
 
 // Of 20 nodes four are killed at random times while a thousand signals go from

@@ -51,7 +51,7 @@ func TestWrongClockIsNamedInTheError(t *testing.T) {
 	nodes := startNodes(t, 3)
 	off := -time.Hour
 	alice := start(t, Config{
-		Identity: newIdentity(t, "alice"), Bootstrap: nodes[0].Addrs(), RecordLife: 30 * time.Minute, // over before it is put
+		Identity: newIdentity(t, "alice"), Bootstrap: nodes[0].Addrs(), recordLife: 30 * time.Minute, // over before it is put
 		now: func() time.Time { return time.Now().Add(off) },
 	})
 	eventually(t, "the clock is known", func() bool { return alice.Health().ClockAhead != 0 && alice.Health().Subscriptions == 3 })

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,15 +60,12 @@ type Config struct {
 	// Logger takes what an operator should know. nil discards it.
 	Logger *slog.Logger
 
-	// NodeKey is the 32-byte Ed25519 seed of the node's own libp2p key, which
-	// is not the device's. Empty: see DataDir.
-	NodeKey []byte
 	// DataDir is a folder in which a node keeps its libp2p key (node.key, mode
-	// 0600, made on first use), so that its multiaddress outlives a restart, and
-	// a Server (not Auto) the records that it stores for others (at most 70 MB). Only one
-	// process can use it at a time.
-	// With neither NodeKey nor DataDir the key is made afresh at every start,
-	// which keeps a client's libp2p id from being linked to its device.
+	// 0600, made on first use), which is not the device's, so that its multiaddress
+	// outlives a restart, and a Server (not Auto) the records that it stores for
+	// others (at most 70 MB). Only one process can use it at a time.
+	// Without DataDir the key is made afresh at every start, which keeps a
+	// client's libp2p id from being linked to its device.
 	DataDir string
 
 	// ReachFile is a file in which a node remembers the addresses of nodes that it
@@ -88,37 +84,29 @@ type Config struct {
 	// network share; others cannot even begin to speak with them. Empty: none.
 	NetworkKey []byte
 
-	// RecordLife is how long a published record is valid; it is published anew
-	// after about a quarter of that. 0: 2 h. At most 24 h.
-	RecordLife time.Duration
-	// SignalRate is how many signals a second are opened, duplicates not
-	// counted; four seconds' worth may come at once. 0: 100 (one costs about
-	// 0.7 ms of CPU).
-	SignalRate int
-	// SenderRate is how many signals a second one sender may deliver; four
-	// seconds' worth may come at once. 0: 20.
-	SenderRate int
-	// QueueLen is how many signals wait for Receive; further ones are dropped
-	// and counted. 0: 256.
-	QueueLen int
 	// MaxListeners is how many streams of listening devices a Server holds. 0: 2048.
 	MaxListeners int
 	// MaxStored is how many bytes of signals a Server keeps for absent
 	// devices. 0: 16 MiB.
 	MaxStored int
 
-	now       func() time.Time      // the device's clock; nil: the system's
-	public    func(netip.Addr) bool // tests: which addresses count as public; nil: isPublic
-	autoFirst time.Duration         // tests: 0: the constant of this name
-	beat      time.Duration         // tests: 0: beatEvery
+	// Tests set what follows; zero is the constant of the name.
+	recordLife time.Duration
+	signalRate int
+	senderRate int
+	queueLen   int
+	now        func() time.Time      // the device's clock; nil: the system's
+	public     func(netip.Addr) bool // which addresses count as public; nil: isPublic
+	autoFirst  time.Duration
+	beat       time.Duration // 0: beatEvery
 }
 
 // Defaults of Config; their fields tell the units.
 const (
-	defaultRecordLife   = 2 * time.Hour
-	defaultSignalRate   = 100
-	defaultSenderRate   = 20
-	defaultQueueLen     = 256
+	defaultRecordLife   = 2 * time.Hour // a record is published anew after about a quarter of it
+	defaultSignalRate   = 100           // signals opened a second, duplicates not counted; one costs about 0.7 ms of CPU
+	defaultSenderRate   = 20            // signals a second of one sender; of both rates four seconds' worth may come at once
+	defaultQueueLen     = 256           // signals that wait for Receive; further ones are dropped and counted
 	defaultMaxListeners = 2048
 	defaultMaxStored    = 16 << 20
 	networkKeyLen       = 32
@@ -133,10 +121,10 @@ func orDefault[T int | time.Duration](v *T, def T) {
 
 // check fills in defaults and refuses what cannot work, before anything starts.
 func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
-	orDefault(&c.RecordLife, defaultRecordLife)
-	orDefault(&c.SignalRate, defaultSignalRate)
-	orDefault(&c.SenderRate, defaultSenderRate)
-	orDefault(&c.QueueLen, defaultQueueLen)
+	orDefault(&c.recordLife, defaultRecordLife)
+	orDefault(&c.signalRate, defaultSignalRate)
+	orDefault(&c.senderRate, defaultSenderRate)
+	orDefault(&c.queueLen, defaultQueueLen)
 	orDefault(&c.MaxListeners, defaultMaxListeners)
 	orDefault(&c.MaxStored, defaultMaxStored)
 	orDefault(&c.autoFirst, autoFirst)
@@ -157,18 +145,10 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 		return nil, errors.New("dht: a node without an identity serves nobody as a client: set Identity, or Mode to Server")
 	case c.Mode == Client && len(c.Listen) > 0:
 		return nil, errors.New("dht: a client listens nowhere: leave Listen empty, or set Mode to Server")
-	case len(c.NodeKey) != 0 && len(c.NodeKey) != ed25519.SeedSize:
-		return nil, fmt.Errorf("dht: NodeKey has %d bytes, want the %d of an Ed25519 seed", len(c.NodeKey), ed25519.SeedSize)
-	case len(c.NodeKey) != 0 && c.DataDir != "":
-		return nil, errors.New("dht: NodeKey and DataDir both name the node's key: set one of them")
 	case len(c.NetworkKey) != 0 && len(c.NetworkKey) != networkKeyLen:
 		return nil, fmt.Errorf("dht: NetworkKey has %d bytes, want %d", len(c.NetworkKey), networkKeyLen)
-	case c.RecordLife < time.Minute || c.RecordLife > maxRecordLife:
-		return nil, fmt.Errorf("dht: RecordLife %v is outside 1m to %v", c.RecordLife, maxRecordLife)
-	case min(c.SignalRate, c.SenderRate, c.QueueLen, c.MaxListeners, c.MaxStored) < 0:
+	case min(c.MaxListeners, c.MaxStored) < 0:
 		return nil, errors.New("dht: a limit is negative: none of them can be switched off")
-	case c.SignalRate > maxSignalRate:
-		return nil, fmt.Errorf("dht: SignalRate %d is above %d: the list of seen signals would not be bounded", c.SignalRate, maxSignalRate)
 	}
 	for _, s := range c.Bootstrap {
 		ai, err := peer.AddrInfoFromString(s)

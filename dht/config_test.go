@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestConfigThatCannotWorkIsRefused(t *testing.T) {
@@ -19,11 +18,7 @@ func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 		"a client listens nowhere":        {Identity: id, Listen: []string{loopback}},
 		"bootstrap address":               {Identity: id, Bootstrap: []string{"192.0.2.1:4001"}},
 		"want something like":             {Identity: id, Bootstrap: []string{"/ip4/192.0.2.1/tcp/4001"}},
-		"NodeKey has 3 bytes":             {Identity: id, NodeKey: []byte("abc")},
-		"both name the node's key":        {Identity: id, NodeKey: make([]byte, 32), DataDir: t.TempDir()},
-		"RecordLife":                      {Identity: id, RecordLife: 25 * time.Hour},
-		"negative":                        {Identity: id, QueueLen: -1},
-		"SignalRate":                      {Identity: id, SignalRate: maxSignalRate + 1},
+		"negative":                        {Identity: id, MaxStored: -1},
 		"start libp2p on":                 {Mode: Server, Listen: []string{"/ip4/127.0.0.1/tcp/99999"}},
 	} {
 		n, err := Start(context.Background(), cfg)

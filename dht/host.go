@@ -183,16 +183,13 @@ func newKad(cfg Config, h host.Host, values *store, g *guard) (*kad.IpfsDHT, err
 
 // hostKey is the node's own key, which is never the device's.
 func hostKey(cfg Config) (crypto.PrivKey, error) {
-	seed := cfg.NodeKey
-	switch {
-	case cfg.DataDir != "":
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	if cfg.DataDir != "" {
 		var err error
 		if seed, err = loadNodeKey(filepath.Join(cfg.DataDir, nodeKeyFile)); err != nil {
 			return nil, err
 		}
-	case len(seed) == 0:
-		seed = make([]byte, ed25519.SeedSize)
-		_, _ = rand.Read(seed) // never fails
 	}
 	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed))
 	if err != nil {

@@ -16,11 +16,10 @@ import (
 
 // Bounds of what an inbox remembers.
 const (
-	maxSources    = 256  // nodes whose rates are known
-	maxSenders    = 1024 // devices whose rates are known
-	maxSignalRate = 1000
-	letterRate    = 10 // letters a second in all, four seconds' worth at once
-	letterQueue   = 64 // letters that wait for ReceiveLetter: at most 1 MiB
+	maxSources  = 256  // nodes whose rates are known
+	maxSenders  = 1024 // devices whose rates are known
+	letterRate  = 10   // letters a second in all, four seconds' worth at once
+	letterQueue = 64   // letters that wait for ReceiveLetter: at most 1 MiB
 	// burstSeconds is how many seconds' worth of a rate may come at once.
 	burstSeconds = 4
 	// logEvery spaces out what a hostile peer could make us log.
@@ -73,18 +72,18 @@ type signalKey struct {
 
 func newInbox(cfg Config, d *drops) *inbox {
 	seenLetters := letterRate*(int((MaxLetterLife+2*freshness)/time.Second)+burstSeconds) + 1
-	seen := cfg.SignalRate*(2*int(freshness/time.Second)+burstSeconds) + 1
+	seen := cfg.signalRate*(2*int(freshness/time.Second)+burstSeconds) + 1
 	return &inbox{
 		me: cfg.Identity, trust: cfg.Trust, log: cfg.Logger, drops: d, now: time.Now,
-		all:       newLimiter(cfg.SignalRate),
+		all:       newLimiter(cfg.signalRate),
 		logs:      rate.NewLimiter(rate.Every(logEvery), 3),
-		sources:   newRates[peer.ID](maxSources, 4*cfg.SignalRate), // copies and all: a node may carry the whole rate
-		senders:   newRates[identity.DeviceID](maxSenders, cfg.SenderRate),
+		sources:   newRates[peer.ID](maxSources, 4*cfg.signalRate), // copies and all: a node may carry the whole rate
+		senders:   newRates[identity.DeviceID](maxSenders, cfg.senderRate),
 		digests:   newLRU[digest, struct{}](seen),
 		ids:       newLRU[signalKey, struct{}](seen),
 		letterIDs: newLRU[signalKey, struct{}](seenLetters),
 		letters:   newLimiter(letterRate),
-		queue:     make(chan signal, cfg.QueueLen), letterQueue: make(chan signal, letterQueue),
+		queue:     make(chan signal, cfg.queueLen), letterQueue: make(chan signal, letterQueue),
 	}
 }
 

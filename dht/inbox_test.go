@@ -144,7 +144,7 @@ func mustSeal(t testing.TB, to *identity.Identity, plain []byte) []byte {
 //
 // fault: E2
 func TestSizeRateAndDuplicatesAreCheckedBeforeAnyCryptography(t *testing.T) {
-	in := newTestInbox(t, nil, func(c *Config) { c.Mode, c.SignalRate = Server, 1 })
+	in := newTestInbox(t, nil, func(c *Config) { c.Mode, c.signalRate = Server, 1 })
 	opens := func(source peer.ID, sealed []byte) (opened bool) {
 		defer func() { opened = recover() != nil }()
 		in.take(source, sealed)
@@ -184,7 +184,7 @@ func TestSizeRateAndDuplicatesAreCheckedBeforeAnyCryptography(t *testing.T) {
 
 func TestOneSenderCannotTakeTheWholeRate(t *testing.T) {
 	alice, bob, carol := newIdentity(t, "alice"), newIdentity(t, "bob"), newIdentity(t, "carol")
-	in := newTestInbox(t, bob, func(c *Config) { c.SenderRate = 2 })
+	in := newTestInbox(t, bob, func(c *Config) { c.senderRate = 2 })
 	for i := range 20 {
 		in.take(someNode, sealedFor(t, alice, bob.DeviceID(), bob.SealingKey(), byte(i), in.now()))
 	}
@@ -196,7 +196,7 @@ func TestOneSenderCannotTakeTheWholeRate(t *testing.T) {
 
 func TestFullQueueDropsTheNewest(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
-	in := newTestInbox(t, bob, func(c *Config) { c.QueueLen = 2 })
+	in := newTestInbox(t, bob, func(c *Config) { c.queueLen = 2 })
 	for i := range 5 {
 		in.take(someNode, sealedFor(t, alice, bob.DeviceID(), bob.SealingKey(), byte(i), in.now()))
 	}
@@ -210,7 +210,7 @@ func TestFullQueueDropsTheNewest(t *testing.T) {
 //
 // fault: E1
 func TestSeenListOutlivesFreshness(t *testing.T) {
-	in := newTestInbox(t, nil, func(c *Config) { c.Mode, c.SignalRate = Server, 3 })
+	in := newTestInbox(t, nil, func(c *Config) { c.Mode, c.signalRate = Server, 3 })
 	first := digestOf([]byte("first"))
 	in.digests.Add(first, struct{}{})
 	for i := range 3*60 + 3*burstSeconds {

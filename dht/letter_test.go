@@ -83,7 +83,7 @@ func TestLetterIsDeliveredOnceInItsWholeLife(t *testing.T) {
 
 func TestLetterThatFindsNoRoomComesAgain(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
-	in := newTestInbox(t, bob, func(c *Config) { c.SenderRate = 100 })
+	in := newTestInbox(t, bob, func(c *Config) { c.senderRate = 100 })
 	in.letters = newLimiter(1000)
 	for i := range letterQueue {
 		if _, err := in.sift(someNode, sealedLetter(t, alice, bob, byte(i), in.now(), time.Minute)); err != nil {
@@ -103,7 +103,7 @@ func TestLetterThatFindsNoRoomComesAgain(t *testing.T) {
 // fault: E2
 func TestLettersAreLimitedInAll(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
-	in := newTestInbox(t, bob, func(c *Config) { c.SenderRate = 1000 })
+	in := newTestInbox(t, bob, func(c *Config) { c.senderRate = 1000 })
 	taken := 0
 	for i := range 2 * burstSeconds * letterRate {
 		if _, err := in.sift(someNode, sealedLetter(t, alice, bob, byte(i), in.now(), time.Minute)); err == nil {

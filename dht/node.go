@@ -160,7 +160,7 @@ func (n *Node) serve() {
 	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger, &n.life)
 	n.service.auto, n.service.public = n.auto, n.cfg.public
 	if id := n.cfg.Identity; id != nil {
-		n.service.card = &card{me: id, life: n.cfg.RecordLife, now: n.cfg.now}
+		n.service.card = &card{me: id, life: n.cfg.recordLife, now: n.cfg.now}
 		if n.cfg.Mode != Server {
 			me := id.DeviceID()
 			n.service.only = &me

@@ -81,7 +81,7 @@ func newPresence(n *Node, in *inbox) *presence {
 		events: make(chan func()), metc: make(chan peer.ID, 64),
 		subs: make(map[peer.ID]*subscription), failed: make(map[peer.ID]failure),
 		ready: make(chan struct{}),
-		pub:   publication{me: id, life: n.cfg.RecordLife},
+		pub:   publication{me: id, life: n.cfg.recordLife},
 	}
 }
 
