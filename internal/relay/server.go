@@ -15,11 +15,10 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
 
-	"peerlink/identity"
 )
 
 const (
-	defaultAllocations = 512
+	maxAllocations = 512
 	// realm is told to every client; it names the kind of service only.
 	realm = "peerlink"
 	// bindingLife is how long a channel lives without being refreshed (RFC 8656).
@@ -42,13 +41,10 @@ type Config struct {
 	// Private lets devices be relayed to loopback and private addresses, for
 	// networks that have no others.
 	Private bool
-	// MaxAllocations bounds the allocations of all devices. 0 means 512.
-	MaxAllocations int
-	// Allow is asked for each device that wants credentials, if it is not nil;
-	// an error refuses. It is called on several goroutines at once.
-	Allow func(identity.Peer) error
 	// Logger hears of what no caller is told. Nil is silent.
 	Logger *slog.Logger
+
+	most int // tests: the allocations of all devices; 0: maxAllocations
 }
 
 // Server is a running STUN and TURN server. Make one with Listen. Its methods
@@ -72,8 +68,8 @@ type Server struct {
 // Listen opens the ports and serves until Close. It fails when a port is taken
 // or no address to relay under is found.
 func Listen(cfg Config) (*Server, error) {
-	if cfg.MaxAllocations <= 0 {
-		cfg.MaxAllocations = defaultAllocations
+	if cfg.most == 0 {
+		cfg.most = maxAllocations
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -115,7 +111,7 @@ func (s *Server) listen() error {
 		if err != nil {
 			return err
 		}
-		s.ports = &ports{at: address, most: s.cfg.MaxAllocations}
+		s.ports = &ports{at: address, most: s.cfg.most}
 		generator = s.ports
 		s.log.Info("relaying", "address", address)
 	} else {
