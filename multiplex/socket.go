@@ -52,10 +52,6 @@ type Config struct {
 	BeaconTimeout time.Duration
 	// CloseTimeout bounds Close: 1 s.
 	CloseTimeout time.Duration
-	// LingerTimeout is how long the peer may take to end its half of a channel
-	// that is closed or declined here, until the channel is forgotten: 5 min.
-	// It is looked at once per beacon interval. Negative: for ever.
-	LingerTimeout time.Duration
 	// LocalAddr and RemoteAddr are what channels report as their addresses:
 	// those of the conn.
 	LocalAddr, RemoteAddr net.Addr
@@ -63,7 +59,14 @@ type Config struct {
 	Version int
 	// MinVersion is the lowest version that a peer may speak: 1.
 	MinVersion int
+
+	linger time.Duration // tests; 0: lingerTimeout
 }
+
+// lingerTimeout is how long the peer may take to end its half of a channel that
+// is closed or declined here, until the channel is forgotten. It is looked at
+// once per beacon interval.
+const lingerTimeout = 5 * time.Minute
 
 func (c Config) withDefaults() Config {
 	c.Window = min(max(or(c.Window, 256<<10), earlyCredit), maxWindow)
@@ -73,7 +76,7 @@ func (c Config) withDefaults() Config {
 	c.BeaconInterval = or(c.BeaconInterval, 10*time.Second)
 	c.BeaconTimeout = or(c.BeaconTimeout, 5*time.Second)
 	c.CloseTimeout = or(c.CloseTimeout, time.Second)
-	c.LingerTimeout = or(c.LingerTimeout, 5*time.Minute)
+	c.linger = or(c.linger, lingerTimeout)
 	c.Version = or(c.Version, version2)
 	c.MinVersion = or(c.MinVersion, version1)
 	return c

@@ -183,11 +183,8 @@ var errUnanswered = fmt.Errorf("%w: it ended the channel without an answer to th
 // this side was done with them. An id of ours is lost then: what the peer might
 // still send on it must not be taken for the data of another channel. s.mu is held.
 func (s *Socket) sweepLocked(now time.Time) {
-	if s.cfg.LingerTimeout < 0 {
-		return
-	}
 	for _, e := range s.table {
-		if e.left != 0 && now.Sub(time.Unix(0, e.left)) >= s.cfg.LingerTimeout {
+		if e.left != 0 && now.Sub(time.Unix(0, e.left)) >= s.cfg.linger {
 			e.forgetLocked()
 		}
 	}

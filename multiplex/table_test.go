@@ -213,7 +213,7 @@ func TestWaitForAnIDEndsWithItsContextOrTheLink(t *testing.T) {
 
 // fault: C6
 func TestPeerThatNeverEndsItsHalfIsForgotten(t *testing.T) {
-	facing(t, Config{LingerTimeout: time.Minute, BeaconInterval: 10 * time.Second, BeaconTimeout: 5 * time.Second}, func(t *testing.T, h *hostile) {
+	facing(t, Config{linger: time.Minute, BeaconInterval: 10 * time.Second, BeaconTimeout: 5 * time.Second}, func(t *testing.T, h *hostile) {
 		_ = h.accepted(1).Close()
 		h.send(h.open(2, "")) // declined
 		kept := h.accepted(3)
