@@ -31,9 +31,10 @@ const (
 	programsOfDevice = 4
 	programsInAll    = 16
 
-	maxCGIHeader = 64 << 10
-	maxComplaint = 4 << 10         // of a program's standard error, for the log
-	killGrace    = 2 * time.Second // for what a killed program has left behind to let go of its output
+	defaultOutput = 64 << 20 // of a program
+	maxCGIHeader  = 64 << 10
+	maxComplaint  = 4 << 10         // of a program's standard error, for the log
+	killGrace     = 2 * time.Second // for what a killed program has left behind to let go of its output
 )
 
 var errTooLong = errors.New("it ran for too long")
@@ -58,7 +59,7 @@ func newPrograms(cfg Config) (*programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve CGI programs: %w", err)
 	}
-	return &programs{root, dir, cfg.CGITime, cfg.CGIOutput, quota.New[identity.DeviceID](programsOfDevice, programsInAll), cfg.Logger}, nil
+	return &programs{root, dir, cfg.CGITime, cfg.output, quota.New[identity.DeviceID](programsOfDevice, programsInAll), cfg.Logger}, nil
 }
 
 // find returns the program that a path names, and what follows its name.
@@ -267,13 +268,8 @@ func (p *programs) answer(w http.ResponseWriter, out io.Reader) (begun bool, err
 		return false, err
 	}
 	copyHeader(w.Header(), header)
-	if p.output >= 0 {
-		limited.N = p.output - int64(br.Buffered()) + 1
-		if limited.N <= 0 {
-			return false, fmt.Errorf("it printed more than %d bytes", p.output)
-		}
-	} else {
-		limited.N = 1<<63 - 1
+	if limited.N = p.output - int64(br.Buffered()) + 1; limited.N <= 0 {
+		return false, fmt.Errorf("it printed more than %d bytes", p.output)
 	}
 	w.WriteHeader(code)
 	if err := stream(w, br); err != nil {

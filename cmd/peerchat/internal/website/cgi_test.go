@@ -103,7 +103,7 @@ func TestAProgramMayAnswerBeforeItReads(t *testing.T) {
 }
 
 func TestProgramsThatFailSayNothingWhole(t *testing.T) {
-	c := cgi(t, Config{CGIOutput: 1000}, map[string]string{
+	c := cgi(t, Config{output: 1000}, map[string]string{
 		"none":   "#!/bin/sh\n",
 		"noend":  "#!/bin/sh\necho Content-Type: text/plain\n",
 		"notype": "#!/bin/sh\nprintf 'X-A: b\\n\\nbody'",
@@ -117,7 +117,7 @@ func TestProgramsThatFailSayNothingWhole(t *testing.T) {
 			t.Errorf("%s: %d %q", name, resp.StatusCode, body)
 		}
 	}
-	c = cgi(t, Config{CGIOutput: 1000}, map[string]string{
+	c = cgi(t, Config{output: 1000}, map[string]string{
 		"exit":  plain + "echo half; exit 3",
 		"kill":  plain + "echo half; kill -9 $$",
 		"flood": plain + "exec cat /dev/zero",

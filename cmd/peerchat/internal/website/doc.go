@@ -40,7 +40,7 @@
 // For each device 32 connections and 4 CGI programs at once, for all 256 and 16;
 // those who may not see the site have 2 connections, and 32, of their own. 64 KiB
 // of header, 10 s for it, 2 min between requests; bodies of requests by
-// Config.MaxBody. A CGI program has Config.CGITime and Config.CGIOutput, and
+// Config.MaxBody. A CGI program has Config.CGITime and 64 MiB of output, and
 // needs a body whose length is told. If it fails after it began to print its page
 // (by a status that is not 0, too), the connection is cut, so that no half page
 // looks whole. Folders are listed up to 10 000 entries.

@@ -52,8 +52,6 @@ type Config struct {
 	CGI string
 	// CGITime is how long a program may run; zero: a minute. Negative: no limit.
 	CGITime time.Duration
-	// CGIOutput is how many bytes it may print; zero: 64 MiB. Negative: no limit.
-	CGIOutput int64
 	// MaxBody is how many bytes a request may have; zero: 256 MiB. Negative: no limit.
 	MaxBody int64
 
@@ -67,6 +65,8 @@ type Config struct {
 	Allow func(identity.DeviceID) bool
 	// Logger gets what went wrong and who was refused. nil: nothing is logged.
 	Logger *slog.Logger
+
+	output int64 // tests: how many bytes a program may print; zero: defaultOutput
 }
 
 // Server serves a site. Its methods may be called concurrently.
@@ -110,8 +110,8 @@ func withDefaults(cfg Config) Config {
 	if cfg.CGITime == 0 {
 		cfg.CGITime = time.Minute
 	}
-	if cfg.CGIOutput == 0 {
-		cfg.CGIOutput = 64 << 20
+	if cfg.output == 0 {
+		cfg.output = defaultOutput
 	}
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = 256 << 20
