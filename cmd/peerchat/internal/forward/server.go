@@ -23,7 +23,7 @@ const (
 	maxInAll = 512
 )
 
-// Config is what a Server is made of. All but Logger and DialFunc are required.
+// Config is what a Server is made of. All but Contact and Logger are required.
 type Config struct {
 	Rules *Rules
 	// Open opens a channel to a device there is a link with.
@@ -35,8 +35,6 @@ type Config struct {
 	// false: a rule is for the one device that it names. It may be called at any
 	// time and must not call the server.
 	Contact func(peer identity.Peer) (device identity.DeviceID, ok bool)
-	// DialFunc reaches a target; nil: a net.Dialer does.
-	DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Logger gets what was allowed and refused. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -64,9 +62,6 @@ type ongoing struct {
 func NewServer(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.DialFunc == nil {
-		cfg.DialFunc = (&net.Dialer{}).DialContext
 	}
 	return &Server{cfg: cfg, places: quota.New[identity.DeviceID](maxOfDevice, maxInAll), busy: map[*ongoing]struct{}{}}
 }
@@ -204,7 +199,7 @@ func (s *Server) dial(c net.Conn, peer identity.Peer, q request) error {
 	}
 	defer done()
 	within, cancel := context.WithTimeout(ctx, dialTimeout)
-	target, err := s.cfg.DialFunc(within, a.Network, a.Addr)
+	target, err := (&net.Dialer{}).DialContext(within, a.Network, a.Addr)
 	cancel()
 	if err != nil {
 		var op *net.OpError
