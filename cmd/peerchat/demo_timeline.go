@@ -20,7 +20,7 @@ type line struct {
 
 // summary is the last line.
 type summary struct {
-	ConnectMS       float64      `json:"connect_ms"`        // ConnectDevice to the first byte of the first channel
+	ConnectMS       float64      `json:"connect_ms"`        // ConnectDevice to bob's answer, the first byte of the first channel
 	SecondChannelMS float64      `json:"second_channel_ms"` // ConnectDevice of the second channel
 	MBPerS          float64      `json:"mb_per_s"`          // of the large file, 10⁶ bytes per second
 	Files           []fileReport `json:"files"`
