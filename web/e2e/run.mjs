@@ -101,7 +101,7 @@ test("a file to a device that is killed in its middle goes on when that is back"
   assert.equal(await page.locator(".file.done", { hasText: "Sent and verified" }).getAttribute("data-blake3"), file.blake3);
 });
 
-test("a file from a device goes on after a cut, and nobody is asked again", async (w) => {
+test("a file from a device goes on after a cut, without a second question", async (w) => {
   const page = await open(w, await w.context());
   const file = w.file("huge.bin", 200 * MiB);
   const bob = w.send("Bob", await own(page), file.at);

@@ -86,7 +86,7 @@ class Bob {
     return c;
   };
 
-  /** raw opens a channel whose sender is the test. */
+  /** raw opens a channel on which the test is the sender. */
   async raw(): Promise<Wire> {
     return new Wire(await this.open("files://00"));
   }
@@ -182,7 +182,7 @@ describe("files", () => {
     expect([bob.takes.sinks[0]!.state, bob.takes.over.length]).toEqual(["open", 1]);
     bob.takes.onMoved = () => {};
     expect(await sender.send(never)).toBe(sum);
-    expect([bob.takes.sinks.length, bob.offers.length]).toEqual([1, 1]); // nobody was asked again
+    expect([bob.takes.sinks.length, bob.offers.length]).toEqual([1, 1]); // there was no second question
     expect(Buffer.compare(bob.takes.sinks[0]!.bytes, content)).toBe(0);
   });
   test("that are cut go on by themselves, and what was there does not come again", async () => {
@@ -245,7 +245,7 @@ describe("files", () => {
 });
 
 describe("a sender that comes back", () => {
-  test("takes the place of its channel that nobody knows to be dead", async () => {
+  test("takes the place of its channel that is not known to be dead", async () => {
     const bob = new Bob();
     const first = await agreed(bob, { bytes: content.length });
     await first.send(entry(0, ["x"], content.length));
@@ -303,7 +303,7 @@ describe("hostile senders", () => {
     "nothing as a name": { names: [""] }, "a dot": { names: ["."] }, "a long name": { names: ["x".repeat(256)] }, "no entries": { entries: 0 },
   };
   for (const [what, o] of Object.entries(refused)) {
-    test(`an offer with ${what} is refused before anybody is asked`, async () => {
+    test(`an offer with ${what} is refused before the user is asked`, async () => {
       const bob = new Bob();
       const w = await bob.raw();
       if (what === "a long name") await w.send(encode(Kind.offer, 2, new Uint8Array(16), 1, 1, ["x".repeat(256)]));
@@ -337,7 +337,7 @@ describe("hostile senders", () => {
     "a start in the middle of nothing": [entry(0, ["x"], 3), encode(Kind.start, 0, 2)],
     "too much content": [entry(0, ["x"], 2), encode(Kind.start, 0, 0), abc],
     "too small a piece": [entry(0, ["x"], 100), encode(Kind.start, 0, 0), abc],
-    "a digest that nobody asked for": [entry(0, ["x"], 3), encode(Kind.digest, 0, new Uint8Array(32))],
+    "a digest without a question": [entry(0, ["x"], 3), encode(Kind.digest, 0, new Uint8Array(32))],
     "the end before the end": [entry(0, ["x"], 3), encode(Kind.end)],
     "a broken entry that is none": [encodeReason(Kind.broken, 0, "")],
     "a long reason": [entry(0, ["x"], 3), encode(Kind.broken, 0, "x".repeat(256))],

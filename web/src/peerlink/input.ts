@@ -24,7 +24,7 @@ export class Input {
     return out;
   }
 
-  /** exactly returns n bytes. It holds what has come, whatever n is, and throws where the stream ends before. */
+  /** exactly returns n bytes. It holds no more than has come, and throws where the stream ends before. */
   async exactly(n: number): Promise<Bytes> {
     const b = await this.next(n);
     if (b) return b;

@@ -79,7 +79,7 @@ function parseID(v: unknown): string {
 /** decodeLetter reads a letter of a stranger. Further keys are of a newer release. */
 export function decodeLetter(b: Bytes): Letter {
   const { id, at = 0, text: said = "" } = parse(b);
-  if (typeof at !== "number" || !Number.isInteger(at) || typeof said !== "string") throw new ProtocolError("a message whose time or text is none");
+  if (typeof at !== "number" || !Number.isInteger(at) || typeof said !== "string") throw new ProtocolError("a message with a time or a text that is none");
   return { id: parseID(id), at, text: said.toWellFormed() };
 }
 
@@ -109,7 +109,7 @@ export class Messenger {
   readonly #senders = new Map<DeviceID, Sender>();
   readonly #over = new AbortController();
 
-  /** told hears of each message that is new, or whose mark has changed. It must not throw. */
+  /** told hears of each new message, and of each change of a mark. It must not throw. */
   constructor(
     private readonly store: MessageStore,
     private readonly open: (peer: DeviceID, name: string, signal: AbortSignal) => Promise<Channel>,

@@ -88,7 +88,7 @@ export class Receiver {
 
   /**
    * offered is asked about each new offer. It resolves with what takes the files,
-   * or rejects to decline, with an error whose text the sender is told. gone
+   * or rejects to decline, with an error; the sender is told its text. gone
    * aborts where the sender has left before the answer; stop ends the parcel once
    * it is taken, and its sender is told why.
    */

@@ -166,7 +166,7 @@ export class FileSender {
         this.events.progress?.(at);
         at += n;
         under = this.#timed(() => wire.send(encodePiece(content, sum)));
-        under.catch(() => {}); // told by whoever waits for it
+        under.catch(() => {}); // the next wait for it tells
         if (at < file.size) continue;
         await under;
         this.events.progress?.(at);
@@ -196,7 +196,7 @@ export class FileSender {
     } catch {
       await wire.send(encodeReason(Kind.broken, 0, "it changed while it was sent: send it again"));
       await wire.send(encode(Kind.end));
-      throw new Final(new Error("the file has changed meanwhile, or is gone: choose it again"));
+      throw new Final(new Error("the file has changed, or is gone: choose it again"));
     }
   }
 

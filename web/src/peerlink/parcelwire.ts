@@ -251,6 +251,6 @@ export class Wire {
     for (const since of [this.#reading, this.#writing]) {
       if (since !== undefined && now - since > silence) this.cut(new LostError(`the other side was silent for ${silence / 1000} s`), Code.cancelled);
     }
-    if (this.#writing === undefined && now - this.#wrote >= (quiet * 2) / 3 - 1) this.send(encode(Kind.nothing)).catch(() => {}); // who reads is told
+    if (this.#writing === undefined && now - this.#wrote >= (quiet * 2) / 3 - 1) this.send(encode(Kind.nothing)).catch(() => {}); // the reader hears of it
   }
 }

@@ -1,5 +1,5 @@
-// What a browser keeps for the page, in IndexedDB: its identity, whose keys
-// cannot be read out, and messages.
+// What a browser keeps for the page, in IndexedDB: its identity, with keys
+// that cannot be read out, and messages.
 
 import { Identity, type Stored } from "./identity";
 

@@ -47,7 +47,7 @@ type peer struct {
 	goon  chan struct{} // closed by “go on”
 
 	mu    sync.Mutex
-	heard map[identity.DeviceID]struct{} // and those called: “say” is for all of them
+	heard map[identity.DeviceID]struct{} // and called: “say” is for all of them
 }
 
 func main() {
@@ -333,7 +333,7 @@ func (p *peer) do(ctx context.Context, what string, device identity.DeviceID, ar
 		return p.m.ConnectDevice(ctx, device, uri, peerlink.ConnectOptions{})
 	}
 	if what == "call" {
-		c, err := dial(ctx, chat.URI) // or nobody would hear that there is no way
+		c, err := dial(ctx, chat.URI) // so that it is told if there is no way
 		if err != nil {
 			return err
 		}

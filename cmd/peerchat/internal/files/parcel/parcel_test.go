@@ -295,7 +295,7 @@ func TestAQuestionEndsWithItsSender(t *testing.T) {
 	}
 }
 
-// A device where nobody takes files is asked once, and its error is the caller's.
+// A device that takes no files is asked once, and its error is the caller's.
 func TestADeviceThatTakesNoFilesIsAskedOnce(t *testing.T) {
 	dir := files(t, map[string][]byte{"a": {1}, "b": {2}})
 	none := fmt.Errorf("nobody is there: %w", ErrNotServed)

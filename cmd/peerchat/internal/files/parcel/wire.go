@@ -35,7 +35,7 @@ const (
 	window = 256
 	// quiet and silence are when something is sent lest the other gives up, and
 	// when it does.
-	// lastWord is how long a sender whose write failed waits to read why.
+	// lastWord is how long a sender waits for the reason after a write that failed.
 	quiet    = 15 * time.Second
 	lastWord = 5 * time.Second
 	silence  = 60 * time.Second
