@@ -185,7 +185,7 @@ func (v *Visit[S]) Refuse(code Code, reason string) {
 // and tried, if it is not empty, what was tried.
 func (v *Visit[S]) Failure(stage, tried string) error {
 	cause := context.Cause(v.ctx)
-	if givenUp(cause) || errors.Is(cause, errWithdrawn) {
+	if givenUp(cause) {
 		return fmt.Errorf("%s: %s: %w", v.b.cfg.Name, stage, cause)
 	}
 	return &noPathError{carrier: v.b.cfg.Name, peer: v.From.Device, stage: stage, took: time.Since(v.began), tried: tried, cause: cause}
