@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,9 +94,7 @@ func Open(dir string, opts Options) (*Account, error) {
 }
 
 func newAccount(f *folder, opts Options) *Account {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	opts.fill(f.cfg)
 	return &Account{f: f, opts: opts, twin: make(chan Twin, 1)}
 }

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,9 +136,7 @@ func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	switch {
 	case c.Mode != Client && c.Mode != Server && c.Mode != Auto:
 		return nil, fmt.Errorf("dht: mode %d is neither Client, Server nor Auto", int(c.Mode))

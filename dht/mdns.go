@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -63,9 +64,7 @@ type announced struct {
 // without a network, or one that loses it, is no error: it goes on when there is
 // one again.
 func (s announcer) Run(ctx context.Context) {
-	if s.Logger == nil {
-		s.Logger = slog.New(slog.DiscardHandler)
-	}
+	s.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
 	var server *zeroconf.Server
 	var had []localNet
 	defer func() {

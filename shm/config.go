@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,19 +57,13 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.RegionSize == 0 {
-		c.RegionSize = defaultRegion
-	}
+	c.RegionSize = cmp.Or(c.RegionSize, defaultRegion)
 	if c.RegionSize < ring.MinSize || c.RegionSize > ring.MaxSize {
 		return c, fmt.Errorf("shm: Config.RegionSize is %d bytes: want %d to %d, or 0 for the default", c.RegionSize, ring.MinSize, ring.MaxSize)
 	}
 	c.RegionSize = c.RegionSize / pageMultiple * pageMultiple
-	if c.HandshakeTimeout == 0 {
-		c.HandshakeTimeout = defaultTimeout
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, defaultTimeout)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }
 

@@ -1,6 +1,7 @@
 package tlssock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,9 +80,7 @@ func Listen(ctx context.Context, cfg Config, addrs ...string) (*Listener, error)
 }
 
 func newListener(cfg Config, socks []net.Listener) *Listener {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.HandshakeTimeout < 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout
 	}

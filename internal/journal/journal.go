@@ -14,6 +14,7 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -103,9 +104,7 @@ var (
 // calls each for every live entry; value is not kept. What is damaged is left
 // out and told. An error means that the file cannot be used.
 func Open(path string, cfg Config, each func(key string, value []byte)) (*Journal, Damage, error) {
-	if cfg.MaxSize == 0 {
-		cfg.MaxSize = 64 << 20
-	}
+	cfg.MaxSize = cmp.Or(cfg.MaxSize, 64<<20)
 	j := &Journal{path: path, max: cfg.MaxSize, at: make(map[string]place)}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, Damage{}, fmt.Errorf("journal: make its folder: %w", err)

@@ -12,6 +12,7 @@ package reach
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,9 +72,7 @@ type Book struct {
 // which says what is wrong with the file, the book is empty too, and Save will
 // replace the file.
 func Open(path string, cfg Config) (*Book, error) {
-	if cfg.Life == 0 {
-		cfg.Life = life
-	}
+	cfg.Life = cmp.Or(cfg.Life, life)
 	b := &Book{path: path, life: cfg.Life, names: make(map[string][]Via)}
 	names, err := read(path)
 	if err != nil {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
-
 )
 
 const (
@@ -71,9 +71,7 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.most == 0 {
 		cfg.most = maxAllocations
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if len(cfg.Key) != ed25519.PrivateKeySize {
 		return nil, errors.New("relay: Config.Key is missing")
 	}

@@ -1,6 +1,7 @@
 package signalling
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -33,9 +34,7 @@ type Joined struct {
 // Join reads the lines, alone. A nil log drops what is logged. Close the Joined
 // before the lines.
 func Join(log *slog.Logger, lines ...Line) *Joined {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	heard, err := lru.New[identity.DeviceID, int](heardKept)
 	if err != nil {
 		panic(err) // a size below one

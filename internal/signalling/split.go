@@ -1,6 +1,7 @@
 package signalling
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,9 +44,7 @@ func (b *Branch) Send(ctx context.Context, to identity.DeviceID, msg []byte) err
 // Split reads line, alone, and hands each message to the first branch with its
 // kind. A nil log drops what is logged. Close the Splitter before the line.
 func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	s := &Splitter{line: line}
 	for _, k := range kinds {
 		s.branches = append(s.branches, &Branch{queue: newQueue(), kinds: k, line: line})

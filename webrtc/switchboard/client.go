@@ -1,6 +1,7 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"crypto/hpke"
 	"crypto/rand"
@@ -141,9 +142,7 @@ func newClient(rawURL string, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err // CheckURL has looked
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	key, err := kem().GenerateKey()
 	if err != nil {
 		return nil, fmt.Errorf("switchboard: make a key: %w", err)

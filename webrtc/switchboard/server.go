@@ -1,6 +1,7 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -74,9 +75,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Rate <= 0 {
 		cfg.Rate = defaultRate
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Server{cfg: cfg, log: cfg.Logger, lines: quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices), members: make(map[identity.DeviceID]*member)}
 }
 

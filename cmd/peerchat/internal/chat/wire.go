@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -83,9 +84,7 @@ func decodeReceipt(b []byte) (id [idLen]byte, why string, err error) {
 	}
 	id, err = parseID(r.No)
 	why = escape.Cap(r.Why, maxReason)
-	if why == "" {
-		why = "no reason was given"
-	}
+	why = cmp.Or(why, "no reason was given")
 	return id, why, err
 }
 

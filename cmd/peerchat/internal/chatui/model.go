@@ -1,6 +1,7 @@
 package chatui
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -56,9 +57,7 @@ type model struct {
 }
 
 func newModel(b Backend, cfg Config, w *work) *model {
-	if cfg.Location == nil {
-		cfg.Location = time.Local
-	}
+	cfg.Location = cmp.Or(cfg.Location, time.Local)
 	if cfg.Retry <= 0 {
 		cfg.Retry = time.Second
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,9 +58,7 @@ type Server struct {
 // Serve answers on a listener, which it owns: that of Bind, one that systemd
 // has opened, or any other. It returns at once; Close ends it.
 func Serve(l net.Listener, cfg Config) *Server {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	s := &Server{cfg: cfg, l: l, places: make(chan struct{}, maxConns), conns: map[net.Conn]*Call{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.accept)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -74,9 +75,7 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Account == nil || cfg.Account.ConnectionManager() == nil {
 		return nil, errors.New("daemon: the account has not been started")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), adding: make(chan struct{}, 1), claims: map[string]int{}}
 	d.stop = sync.OnceFunc(func() { close(d.stopped) })
 	d.codes = &codes.Network{

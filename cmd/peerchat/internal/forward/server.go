@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,9 +61,7 @@ type ongoing struct {
 
 // NewServer makes a server; Close it.
 func NewServer(cfg Config) *Server {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Server{cfg: cfg, places: quota.New[identity.DeviceID](maxOfDevice, maxInAll), busy: map[*ongoing]struct{}{}}
 }
 

@@ -1,6 +1,7 @@
 package website
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,12 +124,8 @@ func (c *GatewayConfig) complete() error {
 			return err
 		}
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Within == 0 {
-		c.Within = openTimeout
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Within = cmp.Or(c.Within, openTimeout)
 	if c.Name == "" {
 		c.Name = c.Device.String()
 	}

@@ -1,6 +1,7 @@
 package website
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,18 +105,12 @@ func New(cfg Config) (*Server, error) {
 }
 
 func withDefaults(cfg Config) Config {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.CGITime == 0 {
-		cfg.CGITime = time.Minute
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.CGITime = cmp.Or(cfg.CGITime, time.Minute)
 	if cfg.output == 0 {
 		cfg.output = defaultOutput
 	}
-	if cfg.MaxBody == 0 {
-		cfg.MaxBody = 256 << 20
-	}
+	cfg.MaxBody = cmp.Or(cfg.MaxBody, 256<<20)
 	return cfg
 }
 

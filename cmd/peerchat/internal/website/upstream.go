@@ -1,6 +1,7 @@
 package website
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,9 +133,7 @@ func relative(h http.Header, host string) {
 	if strings.HasPrefix(to.Path, "//") { // which would be a host again
 		to.Path, to.RawPath = "/"+strings.TrimLeft(to.Path, "/"), ""
 	}
-	if to.Path == "" {
-		to.Path = "/"
-	}
+	to.Path = cmp.Or(to.Path, "/")
 	h.Set("Location", to.String())
 }
 

@@ -33,12 +33,8 @@ type Rule struct {
 }
 
 func (r Rule) withDefaults() Rule {
-	if r.Age == 0 {
-		r.Age = 30 * 24 * time.Hour
-	}
-	if r.Most == 0 {
-		r.Most = 1000
-	}
+	r.Age = cmp.Or(r.Age, 30*24*time.Hour)
+	r.Most = cmp.Or(r.Most, 1000)
 	return r
 }
 

@@ -1,6 +1,7 @@
 package parcel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,9 +63,7 @@ type agreement struct {
 
 // NewReceiver returns a Receiver.
 func NewReceiver(cfg Config) *Receiver {
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 1 << 44
-	}
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, 1<<44)
 	agreed, err := lru.New[agreement, time.Time](agreements)
 	if err != nil {
 		panic(err) // only for a size that is not positive

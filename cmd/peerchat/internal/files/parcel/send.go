@@ -1,6 +1,7 @@
 package parcel
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -60,9 +61,7 @@ func Send(ctx context.Context, cfg SendConfig, paths ...string) (Summary, error)
 	}
 	s := &sender{cfg: cfg, source: t.items, done: map[[16]byte]struct{}{}}
 	s.tally.watch = cfg.Watch
-	if s.cfg.Patience == 0 {
-		s.cfg.Patience = time.Minute
-	}
+	s.cfg.Patience = cmp.Or(s.cfg.Patience, time.Minute)
 	s.offer.names = t.names()
 	if err := s.survey(ctx); err != nil {
 		return Summary{}, err
