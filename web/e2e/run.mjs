@@ -89,7 +89,7 @@ test("a file to a device that is killed in its middle goes on when that is back"
   const bob = await w.listen("Bob");
   const page = await open(w, await w.context());
   await connect(page, bob.device);
-  const file = w.file("huge.bin", 200 * MiB);
+  const file = w.file("large.bin", 96 * MiB);
   await page.locator("input[type=file]").setInputFiles(file.at);
   await page.waitForFunction(() => document.querySelector("progress")?.value > 0.2);
   bob.kill();
@@ -103,9 +103,9 @@ test("a file to a device that is killed in its middle goes on when that is back"
 
 test("a file from a device goes on after a cut, without a second question", async (w) => {
   const page = await open(w, await w.context());
-  const file = w.file("huge.bin", 200 * MiB);
+  const file = w.file("large.bin", 96 * MiB);
   const bob = w.send("Bob", await own(page), file.at);
-  await page.getByRole("button", { name: "Accept huge.bin" }).click();
+  await page.getByRole("button", { name: "Accept large.bin" }).click();
   await page.waitForFunction(() => document.querySelector("progress")?.value > 0.1);
   await page.getByRole("button", { name: "Disconnect" }).click();
   await bob.said((l) => l.step === "cut", "that it was cut");
