@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -45,10 +47,8 @@ type Config struct {
 type Server struct {
 	cfg    Config
 	l      net.Listener
-	ctx    context.Context
-	cancel context.CancelFunc
+	life   life.Group
 	places chan struct{}
-	wg     sync.WaitGroup
 
 	mu    sync.Mutex
 	conns map[net.Conn]*Call // nil: it has not asked yet
@@ -60,30 +60,31 @@ type Server struct {
 func Serve(l net.Listener, cfg Config) *Server {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	s := &Server{cfg: cfg, l: l, places: make(chan struct{}, maxConns), conns: map[net.Conn]*Call{}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.wg.Go(s.accept)
+	s.life.Go(s.accept)
 	return s
 }
 
 // Close tells all commands that the daemon ends, for 2 s at most where one does
 // not listen, ends their connections, and waits for the handlers.
 func (s *Server) Close() error {
+	var last sync.WaitGroup
 	s.mu.Lock()
 	s.over = true
-	s.cancel()
+	s.life.End()
 	err := s.l.Close()
 	for conn, c := range s.conns {
 		switch {
 		case c == nil:
 			_ = conn.Close()
 		case c.channel != nil:
-			s.wg.Go(func() { c.channel.Fail(&EndedError{Told: true}) })
+			last.Go(func() { c.channel.Fail(&EndedError{Told: true}) })
 		default: // its handler ends with its ctx
 			_ = conn.SetDeadline(time.Now().Add(lastWords))
 		}
 	}
 	s.mu.Unlock()
-	s.wg.Wait()
+	last.Wait()
+	s.life.Wait()
 	return err
 }
 
@@ -108,43 +109,42 @@ func (s *Server) carries(c *Call, ch *Conn) bool {
 	return !s.over
 }
 
-func (s *Server) accept() {
+func (s *Server) accept(ctx context.Context) {
 	for {
 		select {
 		case s.places <- struct{}{}:
-		case <-s.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 		conn, err := s.l.Accept()
 		if err != nil {
 			<-s.places
-			if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return
 			}
 			s.cfg.Logger.Warn("control: accept", "err", err)
-			select {
-			case <-time.After(acceptPause):
-				continue
-			case <-s.ctx.Done():
-				return
-			}
+			_ = pause.For(ctx, acceptPause)
+			continue
 		}
-		s.wg.Go(func() {
+		if !s.life.Go(func(ctx context.Context) {
 			defer func() { <-s.places }()
-			s.serve(conn)
-		})
+			s.serve(ctx, conn)
+		}) {
+			_ = conn.Close()
+			return
+		}
 	}
 }
 
 // serve answers one connection.
-func (s *Server) serve(conn net.Conn) {
-	if !s.answer(conn) {
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	if !s.answer(ctx, conn) {
 		_ = conn.Close()
 	}
 }
 
 // answer answers what a connection asks, and tells whether it was detached.
-func (s *Server) answer(conn net.Conn) (detached bool) {
+func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
@@ -175,13 +175,13 @@ func (s *Server) answer(conn net.Conn) (detached bool) {
 		_ = w.writeMessage(answer{Error: &Error{Text: fmt.Sprintf("the daemon cannot do %.40q: restart it, with the same release of peerchat", c.op)}})
 		return false
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.watch(cancel)
 	err = h(ctx, c)
 	switch {
 	case c.carried: // it has its own last words
-	case s.ctx.Err() != nil:
+	case s.life.Ended():
 		c.refuse(&EndedError{Told: true})
 	case err != nil:
 		c.refuse(err)
