@@ -153,21 +153,25 @@ type offers struct {
 }
 
 type offer struct {
-	sock  net.Conn
-	taken func() // gives its place free
-	timer *time.Timer
+	sock   *channel.Socket
+	places chan struct{} // of the command that listens; this one has one of them
+	timer  *time.Timer
 }
 
 // add keeps a channel for a while and returns the word for it.
-func (o *offers) add(sock net.Conn, taken func()) (string, error) {
+func (o *offers) add(sock *channel.Socket, places chan struct{}) (string, error) {
 	token := rand.Text()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.waiting == nil {
 		return "", net.ErrClosed
 	}
-	of := &offer{sock: sock, taken: taken}
-	of.timer = time.AfterFunc(takeTimeout, func() { o.refuse(token) })
+	of := &offer{sock: sock, places: places}
+	of.timer = time.AfterFunc(takeTimeout, func() {
+		if of := o.take(token); of != nil {
+			reset(of.sock)
+		}
+	})
 	o.waiting[token] = of
 	return token, nil
 }
@@ -179,26 +183,27 @@ func (o *offers) take(token string) *offer {
 	if of != nil {
 		of.timer.Stop()
 		delete(o.waiting, token)
-		of.taken()
+		<-of.places
 	}
 	return of
 }
 
-// refuse gives up a channel that nobody takes.
-func (o *offers) refuse(token string) {
-	if of := o.take(token); of != nil {
-		reset(of.sock)
-	}
-}
-
-// drop refuses all.
-func (o *offers) drop() {
+// drop refuses the channels of one command, or, for nil, all from now on.
+func (o *offers) drop(places chan struct{}) {
 	o.mu.Lock()
-	all := o.waiting
-	o.waiting = nil
+	var dropped []*offer
+	for token, of := range o.waiting {
+		if places == nil || of.places == places {
+			of.timer.Stop()
+			delete(o.waiting, token)
+			dropped = append(dropped, of)
+		}
+	}
+	if places == nil {
+		o.waiting = nil
+	}
 	o.mu.Unlock()
-	for _, of := range all {
-		of.timer.Stop()
+	for _, of := range dropped {
 		reset(of.sock)
 	}
 }
@@ -228,47 +233,30 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 		return err
 	}
 	places := make(chan struct{}, maxOffers)
-	var mine []string
-	defer func() {
-		for _, token := range mine {
-			d.offers.refuse(token)
-		}
-	}()
+	defer d.offers.drop(places)
 	for {
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		sock, err := l.Accept()
+		conn, err := l.Accept()
 		if err != nil {
 			return nil // the command has gone, or the daemon ends
 		}
-		token, err := d.offers.add(sock, func() { <-places })
+		sock, ok := conn.(*channel.Socket)
+		if !ok {
+			return errors.New("a channel that is no channel")
+		}
+		token, err := d.offers.add(sock, places)
 		if err != nil {
 			reset(sock)
 			return nil
-		}
-		if mine = append(mine, token); len(mine) > 2*maxOffers {
-			mine = d.offers.still(mine)
 		}
 		if err := c.Answer(control.Incoming{Token: token}); err != nil {
 			return nil
 		}
 	}
-}
-
-// still returns those of tokens that wait.
-func (o *offers) still(tokens []string) []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	kept := tokens[:0]
-	for _, t := range tokens {
-		if o.waiting[t] != nil {
-			kept = append(kept, t)
-		}
-	}
-	return kept
 }
 
 // claim listens under a pattern and notes that for the status until the listener
@@ -312,10 +300,5 @@ func (d *Daemon) take(_ context.Context, c *control.Call) error {
 	if of == nil {
 		return fmt.Errorf("the channel: %w: it was not taken in %v, or its peer has gone", control.ErrNotFound, takeTimeout)
 	}
-	sock, ok := of.sock.(*channel.Socket)
-	if !ok {
-		_ = of.sock.Close()
-		return errors.New("a channel that is no channel")
-	}
-	return d.hand(c, sock)
+	return d.hand(c, of.sock)
 }

@@ -105,7 +105,7 @@ func (d *Daemon) useCode(ctx context.Context, typed string, p codes.Purpose, do 
 		err = d.codes.Use(ctx, code, p, do)
 	}
 	if errors.Is(err, codes.ErrNoInvite) {
-		err = notThere{err}
+		err = notThere(err)
 	}
 	return err
 }

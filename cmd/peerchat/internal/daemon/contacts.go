@@ -38,13 +38,7 @@ func openBook(acc *account.Account) (*book, error) {
 
 // notThere is an error of which a command learns that it is control.ErrNotFound;
 // its words say so already.
-type notThere struct{ error }
-
-// Is tells that what was asked about is not there.
-func (n notThere) Is(target error) bool { return target == control.ErrNotFound }
-
-// Unwrap returns the error.
-func (n notThere) Unwrap() error { return n.error }
+func notThere(err error) error { return known{err, control.ErrNotFound} }
 
 func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
 
@@ -57,7 +51,7 @@ func (d *Daemon) changeContacts(_ context.Context, ch control.ContactChange) (al
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) {
-			err = notThere{err}
+			err = notThere(err)
 		}
 		return all, err
 	}

@@ -155,7 +155,7 @@ func (d *Daemon) Close() error {
 	servers := d.servers
 	d.servers = nil
 	d.mu.Unlock()
-	d.offers.drop()
+	d.offers.drop(nil)
 	var errs []error
 	for _, s := range servers {
 		errs = append(errs, s.Close())

@@ -67,7 +67,7 @@ func (d *Daemon) changeForwards(_ context.Context, ch control.ForwardChange) (al
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) || errors.Is(err, forward.ErrNoRule) {
-			err = notThere{err}
+			err = notThere(err)
 		}
 		return all, err
 	}

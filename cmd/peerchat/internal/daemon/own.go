@@ -127,7 +127,7 @@ func (d *Daemon) ownDevice(who string) (identity.DeviceID, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return identity.DeviceID{}, notThere{fmt.Errorf("%.100q is no device of this account (peerchat device list shows them)", who)}
+		return identity.DeviceID{}, notThere(fmt.Errorf("%.100q is no device of this account (peerchat device list shows them)", who))
 	}
 	return identity.DeviceID{}, fmt.Errorf("%.100q means %d devices of this account: give the id (peerchat device list shows them)", who, len(found))
 }

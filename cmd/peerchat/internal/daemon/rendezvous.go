@@ -39,14 +39,14 @@ func (r rendezvous) FindInvite(ctx context.Context, number int) (identity.Device
 	return id, err
 }
 
-// known is an error of the DHT that matches an error of package codes, too.
+// known is an error that matches another one, too.
 type known struct {
 	error
 	as error
 }
 
-// Is reports that the error matches package codes's.
+// Is reports that the error matches the other one.
 func (k known) Is(target error) bool { return target == k.as }
 
-// Unwrap returns the DHT's error.
+// Unwrap returns the error itself.
 func (k known) Unwrap() error { return k.error }
