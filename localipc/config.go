@@ -11,18 +11,6 @@ import (
 	"peerlink/identity"
 )
 
-// Protection says what happens to the bytes once both devices are proven.
-type Protection int
-
-// The choices. Clear is the zero value.
-const (
-	// Clear leaves the bytes to the kernel.
-	Clear Protection = iota
-	// TLS runs mutual TLS 1.3 as over a network. One side that asks for it is
-	// enough.
-	TLS
-)
-
 var (
 	// ErrNotHere is matched when the device does not listen on this machine, or
 	// not where this user may look. It has a method Elsewhere, by which others see
@@ -45,7 +33,6 @@ func (notHere) Elsewhere() bool { return true }
 const (
 	maxServices   = 8
 	maxServiceLen = 16
-	maxFolders    = 64
 
 	defaultHandshakeTimeout = 5 * time.Second // 0.5 ms of work on each side, on a busy machine
 )
@@ -62,18 +49,11 @@ type Config struct {
 	// Trust is asked about the peer inside each handshake, on either side. nil
 	// lets everybody in.
 	Trust *identity.Trust
-	// Dir is the runtime folder, made with mode 0700 if it is missing. "":
+	// Dir is the runtime folder, made with mode 0700 if it is missing. It must be
+	// this user's, and closed to others. "":
 	// $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder for
 	// temporary files.
 	Dir string
-	// Folders are other users' runtime folders in which a Dialer looks, too.
-	Folders []string
-	// Users are the numeric ids of other users who may call this device and
-	// whose devices may be called. Their folders must let this user in; for
-	// being called, give Dir mode 0710 or 0711. None: only this user.
-	Users []int
-	// Protection keeps TLS. The zero value, Clear, does not.
-	Protection Protection
 	// Services are names of up to 16 letters of what is offered beside plain
 	// streams, to be taken with AcceptUnix. None: nothing.
 	Services []string
@@ -91,8 +71,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("Config.Identity is missing: a carrier acts as one device")
 	case len(c.Services) > maxServices:
 		return c, fmt.Errorf("%d services, at most %d are taken", len(c.Services), maxServices)
-	case len(c.Folders) > maxFolders:
-		return c, fmt.Errorf("%d folders, at most %d are taken", len(c.Folders), maxFolders)
 	}
 	for _, s := range c.Services {
 		if err := checkService(s); err != nil {

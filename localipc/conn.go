@@ -8,20 +8,16 @@ import (
 	"peerlink/identity"
 	"peerlink/internal/rawsock"
 	"peerlink/internal/route"
-	"peerlink/tlssock"
 )
 
-// Largest frame bodies that suit a conn: what a frame's header can say, and one
-// that fills a TLS record (16 384 bytes) with its header of 4.
-const (
-	clearFrame = 65535
-	tlsFrame   = 16380
-)
+// clearFrame is the largest frame body that suits a conn: what a frame's header
+// can say.
+const clearFrame = 65535
 
 // Conn is a stream to a proven device of this machine. It is a complete
 // net.Conn: a Read and a Write may run concurrently, deadlines match
 // os.ErrDeadlineExceeded, Close wakes both with an error that matches
-// net.ErrClosed. Without TLS, io.EOF says only that the peer's end is closed.
+// net.ErrClosed. io.EOF says only that the peer's end is closed.
 type Conn struct {
 	net.Conn
 	peer   identity.Peer
@@ -38,30 +34,17 @@ func (c *Conn) Peer() identity.Peer { return c.peer }
 
 // Path is the way that the bytes take: engine "unix", and the socket's name.
 func (c *Conn) Path() route.Path {
-	p := route.Path{Engine: "unix", Detail: c.path}
-	if _, ok := c.Conn.(*tlssock.Conn); ok {
-		p.Detail += " (TLS)"
-	}
-	return p
+	return route.Path{Engine: "unix", Detail: c.path}
 }
 
 // FrameSize returns the largest frame body, in bytes, that suits the stream:
-// 65 535 in the clear, 16 380 with TLS.
-func (c *Conn) FrameSize() int {
-	if _, ok := c.Conn.(*tlssock.Conn); ok {
-		return tlsFrame
-	}
-	return clearFrame
-}
+// 65 535.
+func (c *Conn) FrameSize() int { return clearFrame }
 
 // WriteNow writes what can be written without waiting and returns how much
-// that was; the rest, if any, is for Write. It never blocks. With TLS it is
-// tlssock's: then Write must follow if it says so. WriteNow and Write must not
-// run at once.
+// that was; the rest, if any, is for Write. It never blocks. WriteNow and Write
+// must not run at once.
 func (c *Conn) WriteNow(p []byte) (int, error) {
-	if t, ok := c.Conn.(*tlssock.Conn); ok {
-		return t.WriteNow(p)
-	}
 	if c.writer == nil {
 		return 0, nil
 	}

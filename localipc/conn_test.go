@@ -24,79 +24,56 @@ func TestConnConforms(t *testing.T) {
 	})
 }
 
-// one side that asks for TLS is enough; what travels is not what was written.
-func TestTLSIsKeptIfOneSideAsks(t *testing.T) {
-	for _, tt := range []struct {
-		name           string
-		caller, callee Protection
-		frame          int
-	}{
-		{"neither", Clear, Clear, 65535},
-		{"the caller", TLS, Clear, 16380},
-		{"the callee", Clear, TLS, 16380},
-		{"both", TLS, TLS, 16380},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := folder(t)
-			l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir, Protection: tt.callee})
-			d := &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir, Protection: tt.caller}}
-			c, s := link(t, l, d)
-			for _, end := range []net.Conn{c, s} {
-				conn := end.(*Conn)
-				if conn.FrameSize() != tt.frame {
-					t.Errorf("frames of %d bytes, want %d", conn.FrameSize(), tt.frame)
-				}
-				if tls := strings.HasSuffix(conn.Path().Detail, "(TLS)"); tls != (tt.frame != clearFrame) || !strings.Contains(conn.Path().String(), l.Path()) {
-					t.Errorf("path %q", conn.Path())
-				}
-			}
-			go func() {
-				io.WriteString(c, "hello")
-				c.(*Conn).CloseWrite()
-			}()
-			if b, err := io.ReadAll(s); string(b) != "hello" || err != nil {
-				t.Errorf("read %q, %v", b, err)
-			}
-			if _, err := io.WriteString(s, "after"); err != nil {
-				t.Errorf("write after the other half is closed: %v", err)
-			}
-			b := make([]byte, 5)
-			if _, err := io.ReadFull(c, b); string(b) != "after" || err != nil {
-				t.Errorf("read %q, %v", b, err)
-			}
-		})
+func TestStreamEndsByHalves(t *testing.T) {
+	dir := folder(t)
+	l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir})
+	c, s := link(t, l, &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir}})
+	for _, end := range []net.Conn{c, s} {
+		if conn := end.(*Conn); conn.FrameSize() != 65535 || !strings.Contains(conn.Path().String(), l.Path()) {
+			t.Errorf("frames of %d bytes, path %q", conn.FrameSize(), conn.Path())
+		}
+	}
+	go func() {
+		io.WriteString(c, "hello")
+		c.(*Conn).CloseWrite()
+	}()
+	if b, err := io.ReadAll(s); string(b) != "hello" || err != nil {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if _, err := io.WriteString(s, "after"); err != nil {
+		t.Errorf("write after the other half is closed: %v", err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); string(b) != "after" || err != nil {
+		t.Errorf("read %q, %v", b, err)
 	}
 }
 
 func TestWriteNowNeverWaits(t *testing.T) {
-	for _, p := range []Protection{Clear, TLS} {
-		dir := folder(t)
-		l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir, Protection: p})
-		d := &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir}}
-		end, s := link(t, l, d)
-		c := end.(*Conn)
-		c.SetWriteDeadline(time.Now().Add(20 * time.Second)) // a bound on the test, should it wait
-		buf := make([]byte, 64<<10)
-		total := 0
-		for {
-			n, err := c.WriteNow(buf)
-			total += n
-			if err != nil || n < len(buf) {
-				if err != nil && p == Clear {
-					t.Fatal(err)
-				}
-				break
-			}
+	dir := folder(t)
+	l := listen(t, Config{Identity: newIdentity(t, "bob"), Dir: dir})
+	end, s := link(t, l, &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir}})
+	c := end.(*Conn)
+	c.SetWriteDeadline(time.Now().Add(20 * time.Second)) // a bound on the test, should it wait
+	buf := make([]byte, 64<<10)
+	total := 0
+	for {
+		n, err := c.WriteNow(buf)
+		total += n
+		if err != nil {
+			t.Fatal(err)
 		}
-		if total == 0 || total > 8<<20 {
-			t.Fatalf("%d bytes fit into a socket that nobody reads", total)
+		if n < len(buf) {
+			break
 		}
-		go c.Write(nil) // with TLS, what has begun is to be finished
-		if n, err := io.CopyN(io.Discard, s, int64(total)); err != nil {
-			t.Fatalf("%d of %d bytes came: %v", n, total, err)
-		}
-		s.Close()
 	}
+	if total == 0 || total > 8<<20 {
+		t.Fatalf("%d bytes fit into a socket that nobody reads", total)
+	}
+	if n, err := io.CopyN(io.Discard, s, int64(total)); err != nil {
+		t.Fatalf("%d of %d bytes came: %v", n, total, err)
+	}
+	s.Close()
 }
 
 func TestWriteNowTellsErrors(t *testing.T) {

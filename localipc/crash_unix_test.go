@@ -79,7 +79,7 @@ func measured(cfg Config, role string) error {
 // serveUntil goes through a callee's steps and stands at one of them.
 func serveUntil(cfg Config, step string) error {
 	ctx := context.Background()
-	p := newPlace(cfg.Dir, os.Geteuid(), cfg.Identity.DeviceID())
+	p := newPlace(cfg.Dir, cfg.Identity.DeviceID())
 	if err := runfolder.Own(cfg.Dir); err != nil || step == "folder" {
 		return errors.Join(err, stand(step))
 	}
@@ -125,7 +125,7 @@ func answerUntil(x *exchange, step string) (err error) {
 		return errors.Join(err, stand(step))
 	}
 	if step == "streaming" {
-		p, err := x.answer(context.Background())
+		p, err := x.answer()
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,12 @@ func callUntil(cfg Config, step string) error {
 		return err
 	}
 	ctx := context.Background()
-	conn, _, err := cfg.find(ctx, peer, streamService)
+	var conn net.Conn
+	if path := os.Getenv(helperSocket); path != "" {
+		conn, err = net.Dial("unix", path)
+	} else {
+		conn, _, err = cfg.find(ctx, peer, streamService)
+	}
 	if err != nil || step == "connected" {
 		return errors.Join(err, stand(step))
 	}
@@ -167,7 +172,7 @@ func callUntil(cfg Config, step string) error {
 		return err
 	}
 	if step == "stream" {
-		if _, err := x.call(ctx, peer, streamService); err != nil {
+		if _, err := x.call(peer, streamService); err != nil {
 			return err
 		}
 		if _, err := conn.Write(make([]byte, 1000)); err != nil {
@@ -293,7 +298,7 @@ func standBetween(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	path := newPlace(cfg.Dir, os.Geteuid(), peer).path(sockSuffix)
+	path := newPlace(cfg.Dir, peer).path(sockSuffix)
 	if err := os.Rename(path, path+".real"); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@
 //
 // # What is proven
 //
-// The kernel says which process is at the other end: its user must be allowed
+// The kernel says which process is at the other end: its user must be this one
 // before a byte is read. Then both devices prove themselves: each signs both
 // sides' fresh nonces, both ids and its own process and user id, which the other
 // compares with what the kernel said. So a process that stands in between, with
@@ -36,13 +36,12 @@
 // when both have agreed.
 //
 // After that bytes go in the clear: who could read them could also read the
-// memory of both processes. Config.Protection keeps TLS instead.
+// memory of both processes.
 //
 // # Limits
 //
 // Both processes must see each other's process ids, so a container with a PID
-// namespace of its own is refused (with that reason). In the clear, io.EOF means
-// that the peer ended or died: the kernel does not tell which. Named pipes are
-// for one user; Folders and Users have no effect there, and devices cannot be
-// listed.
+// namespace of its own is refused (with that reason). io.EOF means that
+// the peer ended or died: the kernel does not tell which. Named pipes are
+// for one user, too, and devices cannot be listed.
 package localipc

@@ -33,13 +33,12 @@ func defaultDir() string { return runfolder.Default() }
 
 // place is where one device is found in one folder.
 type place struct {
-	dir   string
-	owner int // the folder's user
-	base  string
+	dir  string
+	base string
 }
 
-func newPlace(dir string, owner int, id identity.DeviceID) place {
-	return place{dir: dir, owner: owner, base: id.String()[:nameDigits]}
+func newPlace(dir string, id identity.DeviceID) place {
+	return place{dir: dir, base: id.String()[:nameDigits]}
 }
 
 func (p place) path(suffix string) string { return filepath.Join(p.dir, p.base+suffix) }
@@ -47,15 +46,14 @@ func (p place) path(suffix string) string { return filepath.Join(p.dir, p.base+s
 // checkPath refuses a folder whose sockets the system cannot address.
 func (p place) checkPath() error { return runfolder.CheckSocket(p.path(sockSuffix)) }
 
-// checkClosed refuses an own folder that is open to others although no other
-// user was listed.
-func checkClosed(dir string, users []int) error {
+// checkClosed refuses an own folder that is open to others.
+func checkClosed(dir string) error {
 	st, err := os.Lstat(dir)
 	if err != nil {
 		return err
 	}
-	if perm := st.Mode().Perm(); perm&0o077 != 0 && len(users) == 0 {
-		return fmt.Errorf("runtime folder %s is open to other users (mode %04o), but none is listed (Config.Users): chmod 0700 it", dir, perm)
+	if perm := st.Mode().Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("runtime folder %s is open to other users (mode %04o): chmod 0700 it", dir, perm)
 	}
 	return nil
 }
@@ -70,8 +68,8 @@ func (p place) readPeerFile() ([]byte, error) {
 	}
 	defer f.Close()
 	switch owner := runfolder.OwnerOf(st); {
-	case owner != p.owner:
-		return nil, fmt.Errorf("%s belongs to user %d, its folder to user %d", path, owner, p.owner)
+	case owner != os.Geteuid():
+		return nil, fmt.Errorf("%s belongs to user %d, its folder to user %d", path, owner, os.Geteuid())
 	case st.Size() > maxAnnouncement:
 		return nil, fmt.Errorf("%s has %d bytes, an announcement at most %d", path, st.Size(), maxAnnouncement)
 	}
@@ -125,7 +123,7 @@ func (p place) sweep() {
 		if name == p.base {
 			continue
 		}
-		dead := place{dir: p.dir, owner: p.owner, base: name}
+		dead := place{dir: p.dir, base: name}
 		l, err := takeLock(dead.path(lockSuffix))
 		if err != nil {
 			continue

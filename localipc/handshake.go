@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"time"
 
 	"peerlink/identity"
-	"peerlink/tlssock"
 )
 
 // creds is what the kernel says of the process at the other end of a socket.
@@ -21,7 +19,7 @@ type creds struct{ pid, uid int }
 
 // proven is a finished handshake.
 type proven struct {
-	conn    net.Conn // clear, or a *tlssock.Conn
+	conn    net.Conn
 	peer    identity.Peer
 	service string
 }
@@ -92,13 +90,13 @@ func (x *exchange) judge(b []byte, as role, dialled identity.DeviceID) (identity
 // call runs the caller's side. The caller owns conn.
 func (c Config) call(ctx context.Context, conn net.Conn, dialled identity.DeviceID, service string) (proven, error) {
 	x := &exchange{cfg: c, conn: conn}
-	return x.run(ctx, func() (proven, error) { return x.call(ctx, dialled, service) })
+	return x.run(ctx, func() (proven, error) { return x.call(dialled, service) })
 }
 
 // answer runs the callee's side.
 func (c Config) answer(ctx context.Context, conn net.Conn) (proven, error) {
 	x := &exchange{cfg: c, conn: conn}
-	return x.run(ctx, func() (proven, error) { return x.answer(ctx) })
+	return x.run(ctx, func() (proven, error) { return x.answer() })
 }
 
 // run bounds a handshake in time; without success it closes the connection.
@@ -132,31 +130,28 @@ func (x *exchange) checked(handshake func() (proven, error)) (proven, error) {
 	if x.creds, err = peerCreds(x.conn); err != nil {
 		return proven{}, fmt.Errorf("ask the system who is at the other end: %w", err)
 	}
-	if err := x.cfg.allows(x.creds); err != nil {
+	if err := x.creds.allowed(); err != nil {
 		return proven{}, err
 	}
 	return handshake()
 }
 
-// allows reports whether a process of that user may be at the other end.
-func (c Config) allows(who creds) error {
-	if who.uid == selfUID() || slices.Contains(c.Users, who.uid) {
+// allowed refuses a process of another user.
+func (c creds) allowed() error {
+	if c.uid == selfUID() {
 		return nil
 	}
-	return fmt.Errorf("process %d belongs to user %d, and this one runs as user %d: only listed users are let in (Config.Users)", who.pid, who.uid, selfUID())
+	return fmt.Errorf("process %d belongs to user %d, and this one runs as user %d: only processes of one user talk over this carrier", c.pid, c.uid, selfUID())
 }
 
-func (x *exchange) call(ctx context.Context, dialled identity.DeviceID, service string) (proven, error) {
-	mine := hello{protection: x.cfg.Protection, service: service, device: dialled}
+func (x *exchange) call(dialled identity.DeviceID, service string) (proven, error) {
+	mine := hello{service: service, device: dialled}
 	theirs, err := x.greet(mine, 0, callee)
 	if err != nil {
 		return proven{}, err
 	}
 	if theirs.device != dialled {
 		return proven{}, fmt.Errorf("dialled device %s, found %s", dialled, theirs.device)
-	}
-	if theirs.protection == TLS || x.cfg.Protection == TLS {
-		return x.overTLS(ctx, service, theirs, dialled)
 	}
 	if x.first, err = x.prove(caller); err != nil {
 		return proven{}, err
@@ -210,15 +205,15 @@ func (x *exchange) lastWord(err error) error {
 	return err
 }
 
-func (x *exchange) answer(ctx context.Context) (proven, error) {
-	out, err := x.answerOrSay(ctx)
+func (x *exchange) answer() (proven, error) {
+	out, err := x.answerOrSay()
 	if err != nil && !errors.Is(err, ErrRefused) {
 		refuse(x.conn, err)
 	}
 	return out, err
 }
 
-func (x *exchange) answerOrSay(ctx context.Context) (proven, error) {
+func (x *exchange) answerOrSay() (proven, error) {
 	b, err := receive(x.conn, kindHello)
 	if err != nil {
 		return proven{}, err
@@ -235,12 +230,8 @@ func (x *exchange) answerOrSay(ctx context.Context) (proven, error) {
 	case !x.cfg.offers(theirs.service):
 		return proven{}, fmt.Errorf("service %q is not offered", theirs.service)
 	}
-	mine := hello{protection: max(x.cfg.Protection, theirs.protection), device: self}
-	if _, err := x.greet(mine, 1, caller); err != nil {
+	if _, err := x.greet(hello{device: self}, 1, caller); err != nil {
 		return proven{}, err
-	}
-	if mine.protection == TLS {
-		return x.underTLS(ctx, theirs.service)
 	}
 	if x.first, err = receive(x.conn, kindProof); err != nil {
 		return proven{}, err
@@ -269,39 +260,4 @@ func (x *exchange) conclude(service string) (proven, error) {
 		return proven{}, err
 	}
 	return proven{conn: x.conn, peer: peer, service: service}, nil
-}
-
-var errTLSOnly = errors.New("the socket itself is wanted, but one side keeps TLS (Config.Protection)")
-
-// overTLS proves both devices by TLS, and keeps it.
-func (x *exchange) overTLS(ctx context.Context, service string, theirs hello, dialled identity.DeviceID) (proven, error) {
-	switch {
-	case theirs.protection != TLS:
-		return proven{}, errors.New("the far end does not keep TLS, which this one asks for")
-	case service != streamService:
-		return proven{}, errTLSOnly
-	}
-	conn, err := tlssock.Config{Identity: x.cfg.Identity, Trust: x.cfg.Trust, HandshakeTimeout: -1}.Client(ctx, x.conn, dialled)
-	if err != nil {
-		return proven{}, err
-	}
-	// A TLS client is done before the callee has judged it.
-	if _, err := receive(conn, kindReady); err != nil {
-		return proven{}, err
-	}
-	return proven{conn: conn, peer: conn.Peer(), service: service}, nil
-}
-
-func (x *exchange) underTLS(ctx context.Context, service string) (proven, error) {
-	if service != streamService {
-		return proven{}, errTLSOnly
-	}
-	conn, err := tlssock.Config{Identity: x.cfg.Identity, Trust: x.cfg.Trust, HandshakeTimeout: -1}.Server(ctx, x.conn)
-	if err != nil {
-		return proven{}, err
-	}
-	if err := send(conn, kindReady, nil); err != nil {
-		return proven{}, err
-	}
-	return proven{conn: conn, peer: conn.Peer(), service: service}, nil
 }

@@ -52,36 +52,33 @@ func banned(t testing.TB, who identity.Subject) *identity.Trust {
 
 func TestTrustIsAskedOnBothSides(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
-	for _, p := range []Protection{Clear, TLS} {
-		for _, side := range []role{caller, callee} {
-			a, b := config(t, alice), config(t, bob)
-			a.Protection = p
-			if side == caller {
-				a.Trust = banned(t, bob.AccountID())
-			} else {
-				b.Trust = banned(t, alice.DeviceID())
-			}
-			x, y := pair(t)
-			donec := make(chan error, 1)
-			go func() {
-				_, err := b.answer(context.Background(), y)
-				donec <- err
-			}()
-			_, err := a.call(context.Background(), x, bob.DeviceID(), streamService)
-			aerr, berr := err, <-donec
-			if aerr == nil || berr == nil {
-				t.Fatalf("%v, the %s refuses: the caller got %v, the callee %v", p, side, aerr, berr)
-			}
-			judge, other := aerr, berr
-			if side == callee {
-				judge, other = berr, aerr
-			}
-			if !errors.Is(judge, identity.ErrNotTrusted) {
-				t.Errorf("%v: the %s: %v, want ErrNotTrusted", p, side, judge)
-			}
-			if p == Clear && !errors.Is(other, ErrRefused) {
-				t.Errorf("the other side of the %s: %v, want ErrRefused", side, other)
-			}
+	for _, side := range []role{caller, callee} {
+		a, b := config(t, alice), config(t, bob)
+		if side == caller {
+			a.Trust = banned(t, bob.AccountID())
+		} else {
+			b.Trust = banned(t, alice.DeviceID())
+		}
+		x, y := pair(t)
+		donec := make(chan error, 1)
+		go func() {
+			_, err := b.answer(context.Background(), y)
+			donec <- err
+		}()
+		_, err := a.call(context.Background(), x, bob.DeviceID(), streamService)
+		aerr, berr := err, <-donec
+		if aerr == nil || berr == nil {
+			t.Fatalf("the %s refuses: the caller got %v, the callee %v", side, aerr, berr)
+		}
+		judge, other := aerr, berr
+		if side == callee {
+			judge, other = berr, aerr
+		}
+		if !errors.Is(judge, identity.ErrNotTrusted) {
+			t.Errorf("the %s: %v, want ErrNotTrusted", side, judge)
+		}
+		if !errors.Is(other, ErrRefused) {
+			t.Errorf("the other side of the %s: %v, want ErrRefused", side, other)
 		}
 	}
 }
@@ -222,6 +219,22 @@ func TestOtherVersionIsToldWhatToDo(t *testing.T) {
 	}
 }
 
+// Programs before 0.6 could keep TLS over the socket.
+func TestCallerThatAsksForTLSIsTold(t *testing.T) {
+	alice := newIdentity(t, "alice")
+	x, y := pair(t)
+	go config(t, alice).answer(context.Background(), y)
+	id, nonce := alice.DeviceID(), make([]byte, nonceLen)
+	b, err := packed.Pack(wireMagic, wireVersion, 1, streamService, id[:], nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(x, kindHello, b)
+	if _, err := receive(x, kindHello); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("the caller is told %v", err)
+	}
+}
+
 // fault: A1, A3
 func TestBytesOfStrangersAreBounded(t *testing.T) {
 	alice := newIdentity(t, "alice")
@@ -258,7 +271,7 @@ func FuzzMessages(f *testing.F) {
 		f.Add(b)
 	}
 	seed(hello{service: streamService, device: alice.DeviceID()}.encode())
-	seed(hello{device: alice.DeviceID(), protection: TLS}.encode())
+	seed(hello{device: alice.DeviceID()}.encode())
 	seed(proof{chain: alice.Peer().Chain(), creds: creds{1, 2}, sig: make([]byte, 64)}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, from := range []role{caller, callee} {

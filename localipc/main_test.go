@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -22,14 +21,14 @@ import (
 )
 
 // helperEnv makes this test binary act as another process: its value names the
-// role; the others say where and who it is, whom it calls, and whose folder it is
-// if not its own user's.
+// role; the others say where and who it is, whom it calls, and the socket to call
+// at if it is not to look for one.
 const (
-	helperEnv     = "LOCALIPC_HELPER"
-	helperDir     = "LOCALIPC_DIR"
-	helperID      = "LOCALIPC_ID"
-	helperPeer    = "LOCALIPC_PEER"
-	helperForeign = "LOCALIPC_FOREIGN"
+	helperEnv    = "LOCALIPC_HELPER"
+	helperDir    = "LOCALIPC_DIR"
+	helperID     = "LOCALIPC_ID"
+	helperPeer   = "LOCALIPC_PEER"
+	helperSocket = "LOCALIPC_SOCKET"
 )
 
 func TestMain(m *testing.M) {
@@ -125,11 +124,7 @@ func helperConfig() (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	cfg := Config{Identity: id, Dir: os.Getenv(helperDir)}
-	if uid, err := strconv.Atoi(os.Getenv(helperForeign)); err == nil {
-		cfg.Dir, cfg.Folders, cfg.Users = "/nowhere", []string{cfg.Dir}, []int{uid}
-	}
-	return cfg.withDefaults()
+	return Config{Identity: id, Dir: os.Getenv(helperDir)}.withDefaults()
 }
 
 func newIdentity(t testing.TB, name string) *identity.Identity {

@@ -30,14 +30,14 @@ type doorway struct {
 // the name is ours, so what is there is a dead process's; the announcement comes
 // last, when the socket answers.
 func openDoorway(ctx context.Context, cfg Config) (*doorway, error) {
-	p := newPlace(cfg.Dir, os.Geteuid(), cfg.Identity.DeviceID())
+	p := newPlace(cfg.Dir, cfg.Identity.DeviceID())
 	if err := p.checkPath(); err != nil {
 		return nil, err
 	}
 	if err := runfolder.Own(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if err := checkClosed(cfg.Dir, cfg.Users); err != nil {
+	if err := checkClosed(cfg.Dir); err != nil {
 		return nil, err
 	}
 	l, err := waitLock(ctx, p.path(lockSuffix))
@@ -81,28 +81,20 @@ func (d *doorway) open(ctx context.Context, cfg Config) error {
 	if d.sock, err = os.Lstat(path); err != nil {
 		return err
 	}
-	// To connect is to write. The folder and the handshake say who may.
-	sockMode, fileMode := fs.FileMode(0o600), fs.FileMode(0o600)
-	if len(cfg.Users) > 0 {
-		sockMode, fileMode = 0o666, 0o644
-	}
-	if err := os.Chmod(path, sockMode); err != nil {
+	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	return d.announce(cfg, fileMode)
+	return d.announce(cfg)
 }
 
 // announce writes the announcement, whole or not at all.
-func (d *doorway) announce(cfg Config, mode fs.FileMode) error {
+func (d *doorway) announce(cfg Config) error {
 	b, err := cfg.announce(os.Getpid(), time.Now())
 	if err != nil {
 		return err
 	}
 	tmp := d.place.path(newSuffix)
 	if err := os.WriteFile(tmp, b, 0o600); err != nil { // clean has removed an older one
-		return err
-	}
-	if err := os.Chmod(tmp, mode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, d.place.path(peerSuffix))
@@ -135,31 +127,18 @@ func peerCreds(conn net.Conn) (c creds, err error) {
 
 // find looks for a device's announcement and connects to the socket beside it.
 func (c Config) find(ctx context.Context, id identity.DeviceID, service string) (net.Conn, string, error) {
-	var failed []error
-	for _, dir := range append([]string{c.Dir}, c.Folders...) {
-		conn, path, err := c.findIn(ctx, dir, id, service)
-		switch {
-		case err == nil:
-			return conn, path, nil
-		case !errors.Is(err, fs.ErrNotExist):
-			failed = append(failed, err)
-		}
+	conn, path, err := c.look(ctx, id, service)
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotHere) {
+		err = fmt.Errorf("%w (%s has no announcement of it)", ErrNotHere, c.Dir)
 	}
-	if len(failed) > 0 {
-		return nil, "", errors.Join(failed...)
-	}
-	return nil, "", fmt.Errorf("%w (%s has no announcement of it)", ErrNotHere, c.Dir)
+	return conn, path, err
 }
 
-func (c Config) findIn(ctx context.Context, dir string, id identity.DeviceID, service string) (net.Conn, string, error) {
-	owner, err := runfolder.Check(dir)
-	if err != nil {
+func (c Config) look(ctx context.Context, id identity.DeviceID, service string) (net.Conn, string, error) {
+	if err := runfolder.Check(c.Dir); err != nil {
 		return nil, "", err
 	}
-	if err := c.allowsOwner(dir, owner); err != nil {
-		return nil, "", err
-	}
-	p := newPlace(dir, owner, id)
+	p := newPlace(c.Dir, id)
 	if err := p.checkPath(); err != nil {
 		return nil, "", err
 	}
@@ -173,36 +152,13 @@ func (c Config) findIn(ctx context.Context, dir string, id identity.DeviceID, se
 	if service != streamService && !slices.Contains(d.Services, service) {
 		return nil, "", fmt.Errorf("service %q is not offered by device %s", service, id.Short())
 	}
-	conn, err := c.connect(ctx, p)
-	return conn, p.path(sockSuffix), err
-}
-
-// connect connects to a socket whose process must be the folder's user.
-func (c Config) connect(ctx context.Context, p place) (net.Conn, error) {
+	path := p.path(sockSuffix)
 	nd := net.Dialer{Timeout: max(c.HandshakeTimeout, 0)}
-	conn, err := nd.DialContext(ctx, "unix", p.path(sockSuffix))
+	conn, err := nd.DialContext(ctx, "unix", path)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: it ended without a word (%w)", ErrNotHere, err)
+		err = fmt.Errorf("%w: it ended without a word (%w)", ErrNotHere, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	who, err := peerCreds(conn)
-	if err == nil && who.uid != p.owner {
-		err = fmt.Errorf("%s is served by user %d, its folder belongs to user %d", p.path(sockSuffix), who.uid, p.owner)
-	}
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-func (c Config) allowsOwner(dir string, owner int) error {
-	if owner == os.Geteuid() || slices.Contains(c.Users, owner) {
-		return nil
-	}
-	return fmt.Errorf("runtime folder %s belongs to user %d, who is not listed (Config.Users)", dir, owner)
+	return conn, path, err
 }
 
 // device reads and verifies the announcement.
@@ -220,29 +176,20 @@ func (p place) device() (Device, error) {
 
 // devices lists whose announcements are found.
 func (c Config) devices() ([]Device, error) {
+	err := runfolder.Check(c.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, err := devicesIn(c.Dir)
 	var out []Device
-	var failed []error
-	for _, dir := range append([]string{c.Dir}, c.Folders...) {
-		owner, err := runfolder.Check(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = c.allowsOwner(dir, owner)
-		}
-		var names []string
-		if err == nil {
-			names, err = devicesIn(dir)
-		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-		for _, name := range names {
-			d, err := place{dir: dir, owner: owner, base: name}.device()
-			if err == nil && d.Peer.Device.String()[:nameDigits] == name {
-				out = append(out, d)
-			}
+	for _, name := range names {
+		d, err := place{dir: c.Dir, base: name}.device()
+		if err == nil && d.Peer.Device.String()[:nameDigits] == name {
+			out = append(out, d)
 		}
 	}
-	return out, errors.Join(failed...)
+	return out, err
 }

@@ -15,14 +15,15 @@ import (
 //
 //	kind:uint8 | length:uint16 | body[length], body a msgpack array
 //
-//	1 hello    caller: ["peerlink/local", version, protection, service, callee bin(32), nonce bin(32)]
-//	           callee: ["peerlink/local", version, protection, device bin(32), nonce bin(32)]
+//	1 hello    caller: ["peerlink/local", version, 0, service, callee bin(32), nonce bin(32)]
+//	           callee: ["peerlink/local", version, 0, device bin(32), nonce bin(32)]
 //	2 proof    [chain, process id, user id, signature]
 //	3 ready    []
 //	4 refused  [reason, at most 200 bytes, code]   the code only if there is one
 //
 // in this order: hello, hello, caller's proof, callee's proof, ready. The
-// hello's first two elements and its framing stay the same in all versions.
+// hello's first two elements and its framing stay the same in all versions. Its
+// third one is the protection of what follows: there is none but the kernel's.
 const (
 	kindHello   = 1
 	kindProof   = 2
@@ -33,6 +34,7 @@ const (
 	wireVersion = 1
 	idLen       = len(identity.DeviceID{})
 	nonceLen    = 32
+	clear       = 0
 	maxReason   = 200
 	maxMessage  = 7 << 10 // three certificates of 2 KiB, a signature, headers
 	maxSig      = 72      // ASN.1 P-256
@@ -130,17 +132,16 @@ func refuse(w io.Writer, cause error) {
 
 // hello is either side's first message.
 type hello struct {
-	protection Protection
-	service    string // the caller's only
-	device     identity.DeviceID
-	nonce      [nonceLen]byte
+	service string // the caller's only
+	device  identity.DeviceID
+	nonce   [nonceLen]byte
 }
 
 func (h hello) encode() ([]byte, error) {
 	if h.service == "" {
-		return packed.Pack(wireMagic, wireVersion, int(h.protection), h.device[:], h.nonce[:])
+		return packed.Pack(wireMagic, wireVersion, clear, h.device[:], h.nonce[:])
 	}
-	return packed.Pack(wireMagic, wireVersion, int(h.protection), h.service, h.device[:], h.nonce[:])
+	return packed.Pack(wireMagic, wireVersion, clear, h.service, h.device[:], h.nonce[:])
 }
 
 // role is a side of the handshake.
@@ -164,7 +165,9 @@ func decodeHello(b []byte, from role) (h hello, err error) {
 	if v := f.Uint(1 << 16); v != wireVersion {
 		f.Fail(versionError(v))
 	}
-	h.protection = Protection(f.Uint(uint64(TLS)))
+	if f.Uint(1) != clear {
+		f.Fail(errors.New("the other process asks for TLS on this machine, which this one does not speak"))
+	}
 	if from == caller {
 		h.service = f.String(maxServiceLen)
 	}

@@ -37,27 +37,26 @@ func Own(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the runtime folder: %w", err)
 	}
-	owner, err := Check(dir)
-	if err == nil && owner != os.Geteuid() {
-		err = fmt.Errorf("runtime folder %s belongs to user %d, this process runs as %d: choose another one (Config.Dir, XDG_RUNTIME_DIR)", dir, owner, os.Geteuid())
-	}
-	return err
+	return Check(dir)
 }
 
-// Check returns the user that a folder belongs to. It refuses a symbolic link,
-// and a folder in which other users may make files.
-func Check(dir string) (owner int, err error) {
+// Check refuses a symbolic link, a folder of another user, and a folder in which
+// other users may make files.
+func Check(dir string) error {
 	st, err := os.Lstat(dir)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if !st.IsDir() {
-		return 0, fmt.Errorf("runtime folder %s is no folder, but %s", dir, st.Mode())
+		return fmt.Errorf("runtime folder %s is no folder, but %s", dir, st.Mode())
 	}
 	if perm := st.Mode().Perm(); perm&writeByOther != 0 {
-		return 0, fmt.Errorf("runtime folder %s may be changed by other users (mode %04o): chmod 0700 it", dir, perm)
+		return fmt.Errorf("runtime folder %s may be changed by other users (mode %04o): chmod 0700 it", dir, perm)
 	}
-	return OwnerOf(st), nil
+	if owner := OwnerOf(st); owner != os.Geteuid() {
+		return fmt.Errorf("runtime folder %s belongs to user %d, this process runs as %d: choose another one (Config.Dir, XDG_RUNTIME_DIR)", dir, owner, os.Geteuid())
+	}
+	return nil
 }
 
 // CheckSocket refuses a socket's path that the system cannot address: better
