@@ -4,7 +4,7 @@ import { type Carrier, pair, type Sink } from "../src/peerlink/carrier";
 import { type Channel, firstWindow, pieces } from "../src/peerlink/channel";
 import { Code, DeclinedError, GoingAwayError, ProtocolError, ResetError } from "../src/peerlink/errors";
 import { Ids } from "../src/peerlink/ids";
-import { type Incoming, Link } from "../src/peerlink/link";
+import { type Incoming, Link, openOn } from "../src/peerlink/link";
 import { Liveness } from "../src/peerlink/liveness";
 import { Reader } from "../src/peerlink/packed";
 import { decodeMessage, encodeMessage, encodeRequest, frame, type Message, protocolID, Splitter } from "../src/peerlink/wire";
@@ -77,6 +77,44 @@ describe("channels", () => {
     const e = await links().client.open("file://x").catch((e: unknown) => e);
     expect(e).toBeInstanceOf(DeclinedError);
     expect(e).toMatchObject({ code: Code.noListener });
+  });
+
+  // What the end of a link means is its code, not its words. case: E9
+  test("are asked for again on another link where the peer gives links up", async () => {
+    for (const [code, words, fails] of [
+      [Code.idle, "link idle", false],
+      [Code.crossed, "", false],
+      [Code.notNeeded, "zwei auf einmal", false],
+      [Code.closed, "no channels for a while", true],
+    ] as const) {
+      let made = 0;
+      const connect = async (): Promise<Link> => {
+        const n = ++made;
+        const l = links((r) => void (n <= 3 ? l.server.close(code, words) : r.accept()));
+        return l.client;
+      };
+      const opening = openOn(connect, "chat://x");
+      if (fails) await expect(opening).rejects.toMatchObject({ name: "GoingAwayError", code });
+      else expect((await opening).name).toBe("chat://x");
+      expect(made).toBe(fails ? 1 : 4);
+    }
+  });
+
+  test("are asked for again where the decline overtakes the end of the link", async () => {
+    let made = 0;
+    const connect = async (): Promise<Link> => {
+      const n = ++made;
+      const l = links((r) => {
+        if (n > 1) return void r.accept();
+        r.decline("back in a moment", Code.closing);
+        setTimeout(() => l.server.close(), 20);
+      });
+      return l.client;
+    };
+    expect((await openOn(connect, "chat://x")).name).toBe("chat://x");
+    expect(made).toBe(2);
+    const { client } = links((r) => r.decline("closing"));
+    await expect(openOn(async () => client, "chat://x")).rejects.toMatchObject({ name: "DeclinedError", code: 0 });
   });
 
   test("a request can be taken back, and can then not be accepted", async () => {

@@ -8,7 +8,7 @@ import type { Channel } from "./channel";
 import { asError, ClosedError } from "./errors";
 import type { Identity } from "./identity";
 import type { DeviceID } from "./keys";
-import { type Incoming, Link } from "./link";
+import { type Incoming, Link, openOn } from "./link";
 import type { Reachable } from "./signal";
 import { type LineState, Switchboard } from "./switchboard";
 
@@ -95,10 +95,9 @@ export class Device {
     return dialing;
   }
 
-  /** open opens a channel to a device, connecting first if need be. */
-  async open(peer: DeviceID, name: string, signal?: AbortSignal): Promise<Channel> {
-    const c = await this.connect(peer);
-    return c.link.open(name, signal);
+  /** open opens a channel to a device, connecting first if need be, and again where the device gives the link up. */
+  open(peer: DeviceID, name: string, signal?: AbortSignal): Promise<Channel> {
+    return openOn(async () => (await this.connect(peer)).link, name, signal);
   }
 
   /** disconnect says goodbye to a device. */

@@ -85,6 +85,12 @@ export class DeclinedError extends Error {
   }
 }
 
+/** givenUp tells whether a request came to nothing only because the other device gives its link up: it may be asked again on another. */
+export function givenUp(e: unknown): boolean {
+  if (e instanceof DeclinedError) return e.code === Code.closing;
+  return e instanceof GoingAwayError && (e.code === Code.notNeeded || e.code === Code.crossed || e.code === Code.idle);
+}
+
 /** asError makes an Error of whatever was thrown. */
 export function asError(e: unknown): Error {
   return e instanceof Error ? e : new Error(String(e));

@@ -4,7 +4,7 @@
 import type { Bytes } from "./bytes";
 import type { Carrier } from "./carrier";
 import { Channel, firstWindow, type Line } from "./channel";
-import { asError, ClosedError, Code, DeclinedError, GoingAwayError, LostError, ProtocolError } from "./errors";
+import { asError, ClosedError, Code, DeclinedError, givenUp, GoingAwayError, LostError, ProtocolError } from "./errors";
 import { Ids } from "./ids";
 import { Liveness } from "./liveness";
 import { Reader } from "./packed";
@@ -22,6 +22,8 @@ const latePerChannel = 9;
 /** How long the peer may take to close after this side has gone away, in milliseconds. */
 const farewell = 1000;
 const helloTimeout = 5000;
+/** How many links one request may be asked on. */
+const maxTries = 8;
 
 /** Incoming is a peer's wish for a channel, to be decided once. */
 export interface Incoming {
@@ -406,4 +408,29 @@ export class Link implements Line {
       asking?.failed(cause);
     }
   }
+}
+
+/**
+ * openOn opens a channel on the link that connect gives. Where the other device
+ * gives that link up before it has decided, connect is asked for another one, at
+ * most 8 times in all. It rejects as connect and Link.open do.
+ */
+export async function openOn(connect: () => Promise<Link>, name: string, signal?: AbortSignal): Promise<Channel> {
+  for (let tries = 1; ; tries++) {
+    const link = await connect();
+    try {
+      return await link.open(name, signal);
+    } catch (e) {
+      if (tries === maxTries || !givenUp(e) || !(await ends(link))) throw e;
+    }
+  }
+}
+
+/** ends waits for the end of a link, which the decline that tells of it may overtake; false if it does not come. */
+async function ends(link: Link): Promise<boolean> {
+  let late: ReturnType<typeof setTimeout> | undefined;
+  const never = new Promise<boolean>((resolve) => (late = setTimeout(() => resolve(false), 2 * farewell)));
+  const over = await Promise.race([link.closed.then(() => true), never]);
+  clearTimeout(late);
+  return over;
 }
