@@ -34,17 +34,10 @@ type benchFlags struct {
 // newBench is the command that measures channels on this machine.
 func newBench(o *options) *cobra.Command {
 	var f benchFlags
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure channels and carriers on this machine",
-		Long: "Measure channels over loopback, and in turn with them crypto/tls alone, both ends in this\n" +
-			"process; then each carrier, raw and through a channel, to a second process of this program,\n" +
-			"beside one copy in memory. Each figure is the median of the rounds, each ratio the median of\n" +
-			"the rounds' own ratios. What comes is verified; a damaged byte is a failure. It needs no\n" +
-			"account and no network.",
+	cmd := described("bench", &cobra.Command{
 		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, o.json) },
-	}
+	})
 	f.register(cmd.Flags())
 	cmd.AddCommand(newFarEnd())
 	return cmd

@@ -11,15 +11,13 @@ import (
 
 // newFarEnd is the command that bench runs in its second process.
 func newFarEnd() *cobra.Command {
-	return &cobra.Command{
-		Use:    "far-end",
-		Short:  "Be the second process of bench",
+	return described("bench far-end", &cobra.Command{
 		Hidden: true,
 		Args:   usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return bench.FarEnd(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 		},
-	}
+	})
 }
 
 // farEnd starts this program again as the far end. That ends with its standard

@@ -16,18 +16,11 @@ import (
 // newBrowse is the command that opens a device's site in a local browser.
 func newBrowse(o *options) *cobra.Command {
 	b := &browser{o: o}
-	cmd := &cobra.Command{
-		Use:   "browse NAME|DEVICE[@HOST:PORT][/SITE]",
-		Short: "Show the site of a device to a browser of this machine",
-		Long: "Show the site that a device offers with “peerchat serve” to a browser of this machine, at the\n" +
-			"address that is printed. Each site has a host of its own under localhost, so that no cookies\n" +
-			"of other sites go there. Where the device cannot be reached, a page says why. SITE is for a\n" +
-			"device that serves several, by their names.",
-		Example:           "  peerchat browse bob\n  peerchat browse bob/docs\n  peerchat browse --addr 127.0.0.1:8080 bob",
+	cmd := described("browse", &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.ExactArgs(1)),
 		RunE:              func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
-	}
+	})
 	cmd.Flags().StringVar(&b.addr, "addr", "127.0.0.1:0", "HOST:PORT to show it on; port 0: a free one")
 	cmd.Flags().StringSliceVar(&b.hosts, "host", nil, "names under which browsers of other machines may ask; to the device they are you")
 	cmd.Flags().DurationVar(&b.within, "within", 30*time.Second, "how long to try to reach the device before a page says why not")

@@ -18,21 +18,11 @@ import (
 // newChat is the command for conversations.
 func newChat(o *options) *cobra.Command {
 	t := &chatting{o: o}
-	cmd := &cobra.Command{
-		Use:   "chat [NAME|DEVICE[@HOST:PORT]]",
-		Short: "Chat: on the terminal, or lines in, lines out",
-		Long: "Chat with devices. On a terminal all conversations are shown, that of the device first; F1 tells\n" +
-			"the keys. Elsewhere, and with --plain, each line of the input is a message to the device, and what\n" +
-			"comes from it is printed. The daemon keeps both, and delivers what the device could not take yet,\n" +
-			"once. At the end of the input the command waits until all it sent is delivered; with --queue it\n" +
-			"leaves that to the daemon.\n\n" +
-			"With an address, and where no daemon is used, the device has to be there: it is reached first, and\n" +
-			"with an address by direct TCP.",
-		Example:           "  peerchat chat\n  peerchat chat bob\n  echo 'the build is done' | peerchat chat --queue bob\n  peerchat chat bob@192.0.2.7:7000",
+	cmd := described("chat", &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.MaximumNArgs(1)),
 		RunE:              t.run,
-	}
+	})
 	cmd.Flags().BoolVar(&t.plain, "plain", false, "lines, on a terminal too")
 	cmd.Flags().BoolVar(&t.queue, "queue", false, "do not wait for the delivery")
 	return cmd

@@ -13,18 +13,14 @@ import (
 
 // newContacts is the command for names of devices, and for decisions about them.
 func newContacts(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "contacts",
+	cmd := described("contacts", &cobra.Command{
 		Aliases: []string{"contact"},
-		Short:   "Names for devices, and whom to allow or ban",
-		Long:    "List the contacts, or change them. A contact's name can be given wherever a device id can.\nWhat a device calls itself becomes its name here only after an invite code, and only if you give none.",
-		Example: "  peerchat contacts\n  peerchat contacts invite --name bob\n  peerchat contacts add bob 0f3c…\n  peerchat contacts ban bob",
 		Args:    usageArgs(noArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return changeContacts(cmd, o, control.ContactChange{}) },
-	}
-	sub := func(use, short, example string, n int, change func(args []string) (control.ContactChange, error)) {
-		cmd.AddCommand(&cobra.Command{
-			Use: use, Short: short, Example: example, Args: counted(cobra.ExactArgs(n)),
+	})
+	sub := func(name string, n int, change func(args []string) (control.ContactChange, error)) {
+		cmd.AddCommand(described("contacts "+name, &cobra.Command{
+			Args:              counted(cobra.ExactArgs(n)),
 			ValidArgsFunction: o.completeContact,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				ch, err := change(args)
@@ -33,17 +29,17 @@ func newContacts(o *options) *cobra.Command {
 				}
 				return changeContacts(cmd, o, ch)
 			},
-		})
+		}))
 	}
-	sub("list", "List the contacts", "  peerchat contacts list --json", 0, func([]string) (control.ContactChange, error) { return control.ContactChange{}, nil })
-	sub("add NAME DEVICE", "Give a device a name", "  peerchat contacts add bob 0f3c…", 2, func(args []string) (control.ContactChange, error) {
+	sub("list", 0, func([]string) (control.ContactChange, error) { return control.ContactChange{}, nil })
+	sub("add", 2, func(args []string) (control.ContactChange, error) {
 		_, err := parseDevice(args[1])
 		if err == nil {
 			err = contacts.CheckName(args[0])
 		}
 		return control.ContactChange{Do: "add", Name: args[0], Who: args[1]}, err
 	})
-	sub("rename NAME NEW", "Call a contact something else", "  peerchat contacts rename bob robert", 2, func(args []string) (control.ContactChange, error) {
+	sub("rename", 2, func(args []string) (control.ContactChange, error) {
 		return control.ContactChange{Do: "rename", Who: args[0], Name: args[1]}, contacts.CheckName(args[1])
 	})
 	one := func(do string) func(args []string) (control.ContactChange, error) {
@@ -51,10 +47,10 @@ func newContacts(o *options) *cobra.Command {
 			return control.ContactChange{Do: do, Who: args[0]}, nil
 		}
 	}
-	sub("remove NAME", "Forget a contact's name; what was decided about the device stays", "  peerchat contacts remove bob", 1, one("remove"))
-	sub("ban NAME|DEVICE", "Refuse a device from now on, and close its links", "  peerchat contacts ban bob", 1, one("ban"))
-	sub("allow NAME|DEVICE", "Allow a device", "  peerchat contacts allow bob", 1, one("allow"))
-	sub("forget NAME|DEVICE", "Neither ban nor allow a device any more", "  peerchat contacts forget bob", 1, one("forget"))
+	sub("remove", 1, one("remove"))
+	sub("ban", 1, one("ban"))
+	sub("allow", 1, one("allow"))
+	sub("forget", 1, one("forget"))
 	cmd.AddCommand(newInvite(o), newAccept(o))
 	return cmd
 }

@@ -26,12 +26,7 @@ var demoFiles = []demoFile{{"random-64MiB.bin", 64 << 20}, {"empty.txt", 0}}
 
 // newDemo is the command that shows everything on one machine.
 func newDemo(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Show it all on this machine: a network, two devices, a chat, two files",
-		Long: "Start a bootstrap node of a private network and two peerchat processes, Alice and\n" +
-			"Bob, with new accounts in temporary folders, all on loopback. Alice, who knows\n" +
-			"only Bob's device id, finds him, connects, chats, and sends two files at once.",
+	cmd := described("demo", &cobra.Command{
 		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), demoTimeout, fmt.Errorf("the demo did not end in %v", demoTimeout))
@@ -39,7 +34,7 @@ func newDemo(o *options) *cobra.Command {
 			d := &demo{timeline: newTimeline(cmd.OutOrStdout(), o.json)}
 			return d.run(ctx)
 		},
-	}
+	})
 	cmd.AddCommand(newDemoCaller(o))
 	return cmd
 }

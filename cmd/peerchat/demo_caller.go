@@ -25,9 +25,7 @@ const runMainEnv = "PEERCHAT_RUN_MAIN"
 
 // newDemoCaller is Alice.
 func newDemoCaller(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:    "caller DEVICE FILE...",
-		Short:  "Alice's part of the demo",
+	return described("demo caller", &cobra.Command{
 		Hidden: true,
 		Args:   counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,7 +49,7 @@ func newDemoCaller(o *options) *cobra.Command {
 			}
 			return err
 		},
-	}
+	})
 }
 
 // caller is Alice's side of a demo.

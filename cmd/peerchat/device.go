@@ -18,40 +18,22 @@ import (
 
 // newDevice is the command for the devices of the account.
 func newDevice(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "device",
+	cmd := described("device", &cobra.Command{
 		Aliases: []string{"devices"},
-		Short:   "The devices of this account: add, list, revoke",
-		Long: "An account has up to 32 devices, and a contact is all of them: calls go to the nearest one that\n" +
-			"listens. The device with which the account was made holds the account's key; it signs new devices\n" +
-			"and revokes lost ones. Keep a copy of its identity.pem: nothing replaces it.",
-		Example: "  peerchat device add                    # on the new one: shows a code\n  peerchat device sign 7-amber-mango     # on the old one\n  peerchat device revoke phone",
-		Args:    usageArgs(noArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
-	}
-	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), &cobra.Command{
-		Use:     "list",
-		Short:   "List the devices of this account",
-		Long:    "List the account's devices as far as this one knows them: its own first, those that were revoked\nlast. SIGNS says which one holds the account's key, where that is this one.",
-		Example: "  peerchat device list\n  peerchat device list --json",
 		Args:    usageArgs(noArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
 	})
+	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), described("device list", &cobra.Command{
+		Args: usageArgs(noArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
+	}))
 	return cmd
 }
 
 // newDeviceAdd is the command of the new device.
 func newDeviceAdd(o *options) *cobra.Command {
 	var name string
-	cmd := &cobra.Command{
-		Use:   "add",
-		Short: "On the new device: show a code by which another one takes it into its account",
-		Long: "Print a short code and wait until it is typed on a device of the account, after peerchat device\n" +
-			"sign. Then this device is one of that account's. Its id and its keys stay, and so do its contacts and\n" +
-			"messages; the account that it had before is kept beside, in identity-….pem. Its daemon is started\n" +
-			"anew. The code is good once, for ten minutes, and dead after three wrong tries; interrupting the\n" +
-			"command ends it.",
-		Example: "  peerchat device add --name phone\n  peerchat device add --json",
+	cmd := described("device add", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return errors.New("the code is shown on the new device; on the old one it is typed after: peerchat device sign")
@@ -62,7 +44,7 @@ func newDeviceAdd(o *options) *cobra.Command {
 			return identity.CheckName(name)
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.joinAccount(cmd, name) },
-	}
+	})
 	cmd.Flags().StringVar(&name, "name", "", "what this device is to be called, as others see it (default as it is called now)")
 	return cmd
 }
@@ -110,13 +92,7 @@ func (o *options) startAnew(cmd *cobra.Command, s *session) error {
 // newDeviceSign is the command of the device that is in the account.
 func newDeviceSign(o *options) *cobra.Command {
 	var name string
-	cmd := &cobra.Command{
-		Use:   "sign [CODE]",
-		Short: "On the old device: take the device that shows a code into this account",
-		Long: "Take the device that shows a code (peerchat device add) into this account. Both prove that they\n" +
-			"know the code; then the new device's key is signed with the account's. Without CODE it is read from\n" +
-			"standard input; on a terminal Tab completes words.",
-		Example: "  peerchat device sign 7-amber-mango\n  peerchat device sign --name phone",
+	cmd := described("device sign", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			if name != "" {
 				if err := identity.CheckName(name); err != nil {
@@ -127,7 +103,7 @@ func newDeviceSign(o *options) *cobra.Command {
 		}),
 		ValidArgsFunction: completeCodeArg,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.signDevice(cmd, strings.Join(args, "-"), name) },
-	}
+	})
 	cmd.Flags().StringVar(&name, "name", "", "what the new device is to be called (default what it suggests)")
 	return cmd
 }
@@ -191,17 +167,10 @@ func (o *options) listDevices(cmd *cobra.Command) error {
 // newDeviceRevoke is the command that revokes.
 func newDeviceRevoke(o *options) *cobra.Command {
 	r := &revoker{o: o}
-	cmd := &cobra.Command{
-		Use:   "revoke NAME|DEVICE...",
-		Short: "Revoke devices of this account that were lost",
-		Long: "Revoke devices, for ever: the account's key signs a list of them, and this device tells all\n" +
-			"devices to which there is a link, at once; they cut their links to the revoked ones and refuse\n" +
-			"them. Others are told with the next link, by any device of the account. --export writes the list\n" +
-			"to hand it over by other means, --import takes such a list.",
-		Example: "  peerchat device revoke phone\n  peerchat device revoke --export revoked.pem\n  peerchat device revoke --import revoked.pem",
-		Args:    usageArgs(r.check),
-		RunE:    r.run,
-	}
+	cmd := described("device revoke", &cobra.Command{
+		Args: usageArgs(r.check),
+		RunE: r.run,
+	})
 	cmd.Flags().StringVar(&r.export, "export", "", "write the account's revocation lists to a file, - for standard output")
 	cmd.Flags().StringVar(&r.take, "import", "", "take the revocation lists of a file, - for standard input")
 	return cmd

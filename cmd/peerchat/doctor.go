@@ -17,20 +17,12 @@ import (
 
 // newDoctor is the command that tells how a device is reached, or why not.
 func newDoctor(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor NAME|DEVICE[@HOST:PORT]",
-		Short: "Tell how a device is reached, or why it is not",
-		Long: "Connect to a device, draw the path, and tell the story: the record, the nodes that were asked,\n" +
-			"the addresses of both sides, each check and its result, the way that was taken, and, if that is\n" +
-			"a relay, what speaks against a direct one. Where there is a link already, the story is that of\n" +
-			"how it was made. The daemon does it, so that the device is on the network once. The exit status\n" +
-			"is 1 if the device was not reached.",
-		Example: "  peerchat doctor bob\n  peerchat doctor --json bob | jq -r '.hops[].kind'",
-		Args:    counted(cobra.ExactArgs(1)),
+	return described("doctor", &cobra.Command{
+		Args: counted(cobra.ExactArgs(1)),
 
 		ValidArgsFunction: o.completeContact,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.doctor(cmd, args[0]) },
-	}
+	})
 }
 
 func (o *options) doctor(cmd *cobra.Command, who string) error {

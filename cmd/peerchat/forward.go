@@ -19,44 +19,27 @@ import (
 // newForward is the command for ports and sockets of two devices.
 func newForward(o *options) *cobra.Command {
 	f := &forwarder{o: o}
-	cmd := &cobra.Command{
-		Use:   "forward [-L SPEC]... [-R SPEC]... NAME|DEVICE[@HOST:PORT]",
-		Short: "Forward TCP ports and Unix sockets, as ssh -L and -R do",
-		Long: "Forward connections to and from a device until interrupted. SPEC is [BIND:]PORT:HOST:PORT; a path\n" +
-			"beginning with / stands for a Unix socket at either end. -L takes connections here and has the\n" +
-			"device make them; -R has the device take them, and makes them here. BIND is 127.0.0.1 if it is\n" +
-			"left out, * is every address; port 0 is any free one. A port is for all users of a machine, a\n" +
-			"socket for this one. Each line of the output says where connections are taken. 128 of a forward\n" +
-			"are joined at once; more wait. If the link to the device is lost, what -R had it take is asked for\n" +
-			"again until it is there; the command ends with the daemon.\n\n" +
-			"The other device's daemon does this only as its user allows, with peerchat forward allow: by\n" +
-			"default nobody may do anything. A rule's HOST:PORT is compared with that of SPEC letter by letter.",
-		Example:           "  peerchat forward -L 8080:127.0.0.1:80 bob      # his web server is http://127.0.0.1:8080 here\n  peerchat forward -R 9000:127.0.0.1:3000 bob    # ours is at port 9000 there\n  peerchat forward allow alice 127.0.0.1:80      # on bob's device\n  peerchat forward allow --listen alice 127.0.0.1:9000",
+	cmd := described("forward", &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.ExactArgs(1)),
 		RunE:              f.run,
-	}
+	})
 	cmd.Flags().StringArrayVarP(&f.here, "here", "L", nil, "take here, make there: [BIND:]PORT:HOST:PORT")
 	cmd.Flags().StringArrayVarP(&f.there, "there", "R", nil, "take there, make here: [BIND:]PORT:HOST:PORT")
-	cmd.AddCommand(newForwardRule(o, "allow", "Let a device connect, or listen, here"),
-		newForwardRule(o, "remove", "Take a rule back; what it allowed ends at once"),
-		&cobra.Command{
-			Use: "list", Short: "List the rules", Example: "  peerchat forward list --json", Args: usageArgs(noArgs),
+	cmd.AddCommand(newForwardRule(o, "allow"), newForwardRule(o, "remove"),
+		described("forward list", &cobra.Command{
+			Args: usageArgs(noArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
 			},
-		})
+		}))
 	return cmd
 }
 
 // newForwardRule is the command that adds a rule, or removes it.
-func newForwardRule(o *options, do, short string) *cobra.Command {
+func newForwardRule(o *options, do string) *cobra.Command {
 	var listen bool
-	cmd := &cobra.Command{
-		Use: do + " NAME|DEVICE HOST:PORT|/PATH", Short: short,
-		Long: short + ". HOST:* is all ports of the host; with --listen *:PORT is\nall addresses of this machine. A name is looked up when it is used: whoever answers for it is\ntrusted. A rule for a contact, by name or by the device that it was added with, is for all devices\nof its account; one for another device is for that one.",
-		Example: "  peerchat forward " + do + " bob 127.0.0.1:5432\n  peerchat forward " + do + " bob /run/docker.sock\n  peerchat forward " +
-			do + " --listen bob 127.0.0.1:9000",
+	cmd := described("forward "+do, &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,7 +52,7 @@ func newForwardRule(o *options, do, short string) *cobra.Command {
 			}
 			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]}, nil)
 		},
-	}
+	})
 	cmd.Flags().BoolVar(&listen, "listen", false, "about taking connections here (-R), not making them (-L)")
 	return cmd
 }

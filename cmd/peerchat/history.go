@@ -11,11 +11,7 @@ import (
 // newHistory is the command that prints a conversation.
 func newHistory(o *options) *cobra.Command {
 	var n int
-	cmd := &cobra.Command{
-		Use:               "history NAME|DEVICE",
-		Short:             "Print a conversation",
-		Long:              "Print the newest messages of a conversation, the oldest first: when, who, what became of it,\nand the text, escaped. With --json each is a line.",
-		Example:           "  peerchat history bob\n  peerchat history --json -n 1000 bob | jq -r .text",
+	cmd := described("history", &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +45,7 @@ func newHistory(o *options) *cobra.Command {
 			}
 			return nil
 		},
-	}
+	})
 	cmd.Flags().IntVarP(&n, "number", "n", 50, "how many messages at most")
 	return cmd
 }

@@ -19,12 +19,8 @@ import (
 // newInit is the command that makes an account.
 func newInit(o *options) *cobra.Command {
 	var name string
-	cmd := &cobra.Command{
-		Use:     "init",
-		Short:   "Make an account on this machine",
-		Long:    "Make a new account with this machine as its device, and print its device id. Other commands\ndo it by themselves when they need one; here the name can be chosen, and an account that is there\nalready is an error.",
-		Example: "  peerchat init --name \"alice's laptop\"\n  peerchat init --account /srv/peer",
-		Args:    usageArgs(noArgs),
+	cmd := described("init", &cobra.Command{
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			acc, err := account.Create(o.account, account.Options{Name: name, Logger: o.logger(cmd.ErrOrStderr())})
 			if err != nil {
@@ -34,7 +30,7 @@ func newInit(o *options) *cobra.Command {
 			fmt.Fprintf(cmd.ErrOrStderr(), "made an account in %s; keep a copy of identity.pem, which nothing replaces\n", acc.Dir())
 			return o.printID(cmd.OutOrStdout(), acc.Identity().Peer(), false)
 		},
-	}
+	})
 	cmd.Flags().StringVar(&name, "name", "", "what the device is called, as others see it (default the host's name)")
 	return cmd
 }
@@ -42,12 +38,8 @@ func newInit(o *options) *cobra.Command {
 // newID is the command that prints the device id.
 func newID(o *options) *cobra.Command {
 	var asQR bool
-	cmd := &cobra.Command{
-		Use:     "id",
-		Short:   "Print this device's id",
-		Long:    "Print the id by which others reach this device: 64 hex digits, which are no secret. With\n--qr it is drawn, too, for a telephone's camera.",
-		Example: "  peerchat id\n  peerchat id --qr\n  ssh other peerchat contacts add laptop $(peerchat id)",
-		Args:    usageArgs(noArgs),
+	cmd := described("id", &cobra.Command{
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := o.self(cmd.Context())
 			if err != nil {
@@ -55,7 +47,7 @@ func newID(o *options) *cobra.Command {
 			}
 			return o.printID(cmd.OutOrStdout(), self, asQR)
 		},
-	}
+	})
 	cmd.Flags().BoolVar(&asQR, "qr", false, "draw the id as a QR code, too")
 	return cmd
 }

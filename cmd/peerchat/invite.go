@@ -37,14 +37,7 @@ func (n *names) check() error {
 func newInvite(o *options) *cobra.Command {
 	var n names
 	var within time.Duration
-	cmd := &cobra.Command{
-		Use:   "invite",
-		Short: "Make a code with which somebody becomes a contact",
-		Long: "Print a short code and wait until somebody uses it. Tell it to one person, by telephone perhaps:\n" +
-			"they type it after peerchat contacts accept, and then each is the other's contact, proven to be\n" +
-			"who was told the code. It is good once, for ten minutes at most, and dead after three wrong tries;\n" +
-			"so somebody who guesses gets in once in 880 000 codes. Interrupting the command ends it.",
-		Example: "  peerchat contacts invite --name bob\n  peerchat contacts invite --json --timeout 2m",
+	cmd := described("contacts invite", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			if within <= 0 || within > codes.Life {
 				return fmt.Errorf("--timeout %v: want more than 0 and at most %v", within, codes.Life)
@@ -52,7 +45,7 @@ func newInvite(o *options) *cobra.Command {
 			return errors.Join(n.check(), noArgs(cmd, args))
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.invite(cmd, n, within) },
-	}
+	})
 	n.register(cmd)
 	cmd.Flags().DurationVar(&within, "timeout", codes.Life, "how long the code is good, 10m at most")
 	return cmd
@@ -157,21 +150,13 @@ func metText(m control.Met) string {
 // newAccept is the command that uses a code.
 func newAccept(o *options) *cobra.Command {
 	var n names
-	cmd := &cobra.Command{
-		Use:   "accept [CODE]",
-		Short: "Become a contact of who made a code, and they one here",
-		Long: "Use a code that somebody has made with peerchat contacts invite, and then each is the other's\n" +
-			"contact. Without CODE it is read from standard input; on a terminal Tab completes words. As an\n" +
-			"argument other users of this machine can see it while the command runs, and it stays in the\n" +
-			"shell's history: that does not matter much, as it is good once. Case does not matter, nor what\n" +
-			"stands between the words.",
-		Example: "  peerchat contacts accept --name alice\n  peerchat contacts accept 7-amber-mango",
+	cmd := described("contacts accept", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return errors.Join(n.check(), counted(cobra.MaximumNArgs(3))(cmd, args))
 		}),
 		ValidArgsFunction: completeCodeArg,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.accept(cmd, n, strings.Join(args, "-")) },
-	}
+	})
 	n.register(cmd)
 	return cmd
 }

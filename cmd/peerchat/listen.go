@@ -19,16 +19,12 @@ import (
 func newListen(o *options) *cobra.Command {
 	var reply string
 	f := takeFlags{into: "."}
-	cmd := &cobra.Command{
-		Use:     "listen",
-		Short:   "Be reachable: take messages and files",
-		Example: "  peerchat listen --into ~/Downloads\n  peerchat listen --json --no-daemon --tcp :7000",
-		Long:    "Be reachable under this account's device id, which is printed. Messages appear on the\nterminal, and lines typed here go to all devices that one came from; files go into a folder.",
-		Args:    usageArgs(noArgs),
+	cmd := described("listen", &cobra.Command{
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listen(cmd, o, f, reply)
 		},
-	}
+	})
 	cmd.Flags().StringVar(&f.into, "into", ".", "folder for received files")
 	f.register(cmd)
 	cmd.Flags().StringVar(&reply, "reply", "", "answer each message with this text")

@@ -163,11 +163,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 
 // newHelp is the command that shows the help of others.
 func newHelp() *cobra.Command {
-	return &cobra.Command{
-		Use:     "help [COMMAND]",
-		Short:   "Help about any command",
-		Long:    "Show the help of a command, as --help after it does.",
-		Example: "  peerchat help contacts add",
+	return described("help", &cobra.Command{
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, rest, err := cmd.Root().Find(args)
 			if err != nil {
@@ -191,7 +187,7 @@ func newHelp() *cobra.Command {
 			}
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
-	}
+	})
 }
 
 // usageArgs makes wrong arguments an error of the command line.

@@ -11,12 +11,9 @@ import (
 
 // newMan is the command that writes the man pages, for those who package this.
 func newMan() *cobra.Command {
-	return &cobra.Command{
-		Use:     "man DIR",
-		Short:   "Write the man pages into a folder",
-		Example: "  peerchat man /usr/local/share/man/man1",
-		Hidden:  true,
-		Args:    counted(cobra.ExactArgs(1)),
+	return described("man", &cobra.Command{
+		Hidden: true,
+		Args:   counted(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
@@ -26,7 +23,7 @@ func newMan() *cobra.Command {
 			date := time.Unix(0, 0).UTC()
 			return doc.GenManTree(root, &doc.GenManHeader{Title: "PEERCHAT", Section: "1", Source: "peerlink", Manual: "peerchat", Date: &date}, args[0])
 		},
-	}
+	})
 }
 
 // exitStatus is part of the help of the program itself.

@@ -43,10 +43,7 @@ func newNode(o *options) *cobra.Command {
 	var cfg dht.Config
 	var keyFile string
 	data := filepath.Join(xdg.DataHome, "peerlink", "node")
-	cmd := &cobra.Command{
-		Use:   "node",
-		Short: "Run a node of the DHT, for others to bootstrap from",
-		Long:  "Run a node of a private Kademlia network. It prints its multiaddresses, one a line:\ngive one to others as --bootstrap. Its key is kept, so they stay the same. Beside it runs a STUN\nserver, which tells devices behind NATs their public addresses, and with --relay a TURN server,\nthrough which those reach each other that have no other way. With --signal it is also a\nswitchboard: browsers and devices with its wss:// address as --signal meet there.",
+	cmd := described("node", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return errors.Join(noArgs(cmd, args), checkListens(listen), r.check())
 		}),
@@ -83,7 +80,7 @@ func newNode(o *options) *cobra.Command {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		},
-	}
+	})
 	cmd.Flags().StringSliceVar(&listen, "listen", []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"}, "multiaddresses to listen on")
 	cmd.Flags().StringVar(&data, "data", data, "folder for the node's key and what it stores")
 	cmd.Flags().BoolVar(&cfg.LAN, "lan", true, "be found on the local network by mDNS (never if --listen has loopback addresses only)")

@@ -28,41 +28,28 @@ const defaultPipe = "default"
 // newPipe is the command that joins standard input and output to a channel.
 func newPipe(o *options) *cobra.Command {
 	p := &piper{o: o}
-	cmd := &cobra.Command{
-		Use:   "pipe NAME|DEVICE[@HOST:PORT] | pipe --listen --from NAME",
-		Short: "Join standard input and output to a device, as nc does",
-		Long: "Join standard input and output to a channel. One side listens, for certain devices only;\n" +
-			"the other one names it. The end of the input ends one direction; the command ends when both\n" +
-			"directions have. A side that fails resets the channel, so the other one fails, too: a cut never\n" +
-			"looks like an end.\n\n" +
-			"Who may join is said by --from and --anyone; without them by rules that stay, which pipe allow\n" +
-			"makes. By default nobody may.",
-		Example: "  peerchat pipe --listen --from alice > backup.tar\n  tar c . | peerchat pipe bob\n  peerchat pipe --listen --from alice --name log\n" +
-			"  peerchat pipe allow alice log    # from now on without --from",
+	cmd := described("pipe", &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              usageArgs(p.check),
 		RunE:              p.run,
-	}
+	})
 	cmd.Flags().BoolVarP(&p.listen, "listen", "l", false, "wait for a device to join")
 	cmd.Flags().StringSliceVar(&p.from, "from", nil, "devices that may join, by name or id; others are refused")
 	cmd.Flags().BoolVar(&p.anyone, "anyone", false, "any device may join that can reach this one")
 	cmd.Flags().StringVar(&p.name, "name", defaultPipe, "name of the pipe, where there are several")
-	cmd.AddCommand(newPipeRule(o, "allow", "Let a device join pipes that listen here"), newPipeRule(o, "remove", "Take a rule back; a pipe that was joined by it is cut"),
-		&cobra.Command{
-			Use: "list", Short: "List the rules for pipes", Example: "  peerchat pipe list --json", Args: usageArgs(noArgs),
+	cmd.AddCommand(newPipeRule(o, "allow"), newPipeRule(o, "remove"),
+		described("pipe list", &cobra.Command{
+			Args: usageArgs(noArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May == forward.DoPipe })
 			},
-		})
+		}))
 	return cmd
 }
 
 // newPipeRule is the command that adds a rule for pipes, or removes it.
-func newPipeRule(o *options, do, short string) *cobra.Command {
-	return &cobra.Command{
-		Use: do + " NAME|DEVICE [PIPE]", Short: short,
-		Long:              short + ". PIPE is what --name says on either side; without it the\ndefault one is meant, and * is every pipe. A rule for a contact, by name or by\nthe device that it was added with, is for all devices of its account. The rules stand among those\nof peerchat forward.",
-		Example:           "  peerchat pipe " + do + " bob\n  peerchat pipe " + do + " bob log\n  peerchat pipe " + do + " bob '*'",
+func newPipeRule(o *options, do string) *cobra.Command {
+	return described("pipe "+do, &cobra.Command{
 		ValidArgsFunction: o.completeContact,
 		Args:              counted(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,7 +62,7 @@ func newPipeRule(o *options, do, short string) *cobra.Command {
 			}
 			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: rule.Do, Addr: rule.Addr}, nil)
 		},
-	}
+	})
 }
 
 type piper struct {

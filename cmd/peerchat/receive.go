@@ -38,15 +38,8 @@ func (f *takeFlags) register(cmd *cobra.Command) {
 func newReceive(o *options) *cobra.Command {
 	f := takeFlags{into: "."}
 	var once, clean bool
-	cmd := &cobra.Command{
-		Use:   "receive [FOLDER]",
-		Short: "Be reachable: take files into a folder",
-		Long: "Be reachable under this account's device id and take files into a folder, verified, under names\n" +
-			"that are free. What is cut stays there as .peerlink-part-… and goes on when it is sent again.\n" +
-			"What nobody has gone on with for 30 days is removed when a receiver starts, and of more than 1000\n" +
-			"such files the oldest, if they are older than a day.",
-		Example: "  peerchat receive ~/Downloads\n  peerchat receive --once --accept always .\n  peerchat receive --clean ~/Downloads",
-		Args:    counted(cobra.MaximumNArgs(1)),
+	cmd := described("receive", &cobra.Command{
+		Args: counted(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.into = args[0]
@@ -59,7 +52,7 @@ func newReceive(o *options) *cobra.Command {
 			}
 			return o.receive(cmd, f, len(args) == 1, once)
 		},
-	}
+	})
 	f.register(cmd)
 	cmd.Flags().BoolVar(&clean, "clean", false, "remove all incomplete files that nobody is receiving now, and end")
 	cmd.Flags().BoolVar(&once, "once", false, "end after one transfer, with its outcome")

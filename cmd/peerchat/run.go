@@ -34,19 +34,12 @@ const (
 // newRun is the command that is the daemon.
 func newRun(o *options) *cobra.Command {
 	r := &runner{o: o}
-	cmd := &cobra.Command{
-		Use:   "run",
-		Short: "Hold the account and its links, for all other commands",
-		Long: "Hold the account and its links until it is stopped: the daemon. Other commands talk to it\n" +
-			"over a socket that only this user can use, and start one in the background where none runs.\n" +
-			"SIGHUP reads the settings anew; SIGTERM and SIGINT end it, as peerchat stop does. A second one\n" +
-			"for the same account says which process the first is, and ends with status 0.",
-		Example: "  peerchat run --verbose\n  peerchat run --tcp :7000 --metrics 127.0.0.1:9155\n  systemctl --user enable --now peerchat.socket peerchat.service",
+	cmd := described("run", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return errors.Join(noArgs(cmd, args), r.check())
 		}),
 		RunE: r.run,
-	}
+	})
 	cmd.Flags().StringVar(&r.metrics, "metrics", "", "HOST:PORT to serve /metrics to Prometheus on; without HOST: 127.0.0.1")
 	cmd.Flags().BoolVar(&r.detached, "detached", false, "tell whoever started this when it is ready, on descriptor 3")
 	_ = cmd.Flags().MarkHidden("detached")
@@ -277,12 +270,8 @@ func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
 
 // newStop is the command that ends the daemon.
 func newStop(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:     "stop",
-		Short:   "End the daemon",
-		Long:    "End the account's daemon: its links close, and commands that use it end. Without one\nthere is nothing to do, and the status is 0.",
-		Example: "  peerchat stop",
-		Args:    usageArgs(noArgs),
+	return described("stop", &cobra.Command{
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := stopDaemon(cmd.Context(), control.NewClient(o.account))
 			if errors.Is(err, control.ErrNoDaemon) {
@@ -291,7 +280,7 @@ func newStop(o *options) *cobra.Command {
 			}
 			return err
 		},
-	}
+	})
 }
 
 // stopDaemon asks the daemon to end and waits until it has.

@@ -20,14 +20,8 @@ import (
 // newSend is the command that sends files and folders.
 func newSend(o *options) *cobra.Command {
 	var patience time.Duration
-	cmd := &cobra.Command{
-		Use:   "send NAME|DEVICE[@HOST:PORT] FILE|FOLDER...",
-		Short: "Send files and folders to a device",
-		Long: "Send files and folders to a device. It ends when the receiver has verified and kept them all.\n" +
-			"A connection that is cut is made again. Whatever stops it, what has arrived is kept there: the same\n" +
-			"command goes on with it. Files that are there already are not sent again. Symbolic links are not sent.",
-		Example: "  peerchat send bob photo.jpg holiday/\n  peerchat send --json bob *.pdf",
-		Args:    counted(cobra.MinimumNArgs(2)),
+	cmd := described("send", &cobra.Command{
+		Args: counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := o.target(args[0])
 			if err != nil {
@@ -52,7 +46,7 @@ func newSend(o *options) *cobra.Command {
 			return o.send(cmd, s, to, patience, args[1:])
 		},
 		ValidArgsFunction: o.completeContact,
-	}
+	})
 	cmd.Flags().DurationVar(&patience, "retry", time.Minute, "how long to try again after a cut without anything getting through; 0: not at all")
 	return cmd
 }

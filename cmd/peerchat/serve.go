@@ -22,21 +22,11 @@ import (
 // newServe is the command that offers a site to other devices.
 func newServe(o *options) *cobra.Command {
 	s := &server{o: o}
-	cmd := &cobra.Command{
-		Use:   "serve [[SITE=]FOLDER | [SITE=]http://127.0.0.1:PORT | [SITE=]unix:SOCKET]... --from NAME",
-		Short: "Offer a folder, a local web server or CGI programs to devices",
-		Long: "Offer a folder, a web server of this machine or CGI programs to certain devices, which open\n" +
-			"the site with “peerchat browse”. Folders are for reading; what begins with a dot is left out,\n" +
-			"and links that lead out of the folder do not work. A web server is told which device asks by\n" +
-			"the header Peerlink-Device, a CGI program by PEERLINK_DEVICE: these can be believed, as whoever\n" +
-			"asks cannot set them. The command serves until it is stopped.\n\n" +
-			"Several sites have names, of small letters, digits and -, and others open them with\n" +
-			"“peerchat browse WHO/SITE”. One of them may be without a name, and then is what “browse WHO” opens.",
-		Example:           "  peerchat serve ~/photos --from alice\n  peerchat serve docs=./handbook app=http://127.0.0.1:3000 --from alice\n  peerchat serve http://127.0.0.1:8000 --from alice,bob\n  peerchat serve --cgi ./programs --anyone",
+	cmd := described("serve", &cobra.Command{
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
 		Args:              usageArgs(s.check),
 		RunE:              s.run,
-	}
+	})
 	f := cmd.Flags()
 	f.StringSliceVar(&s.from, "from", nil, "devices that may see the site, by name or id; others are refused")
 	f.BoolVar(&s.anyone, "anyone", false, "any device may see it that can reach this one")

@@ -20,14 +20,8 @@ import (
 // newStatus is the command that shows what the daemon holds.
 func newStatus(o *options) *cobra.Command {
 	s := &statusShow{o: o}
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show links, channels, traffic and the DHT's health",
-		Long: "Show what the daemon holds: the links with their carriers, directions, addresses, round\n" +
-			"trips and traffic, why a link is relayed, the channels on them, and how the DHT fares. Without a\n" +
-			"daemon the status is 3; none is started.",
-		Example: "  peerchat status\n  peerchat status --watch\n  peerchat status --json | jq '.links[].rtt_ns'\n  peerchat status --metrics > /var/lib/node_exporter/peerchat.prom",
-		Args:    usageArgs(noArgs),
+	cmd := described("status", &cobra.Command{
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if s.metrics && (s.watch || o.json) {
 				return usageError{errors.New("--metrics has a format of its own, and is asked for once: leave --watch and --json out")}
@@ -37,7 +31,7 @@ func newStatus(o *options) *cobra.Command {
 			}
 			return s.run(cmd.Context(), control.NewClient(o.account), cmd.OutOrStdout())
 		},
-	}
+	})
 	cmd.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it again and again, until interrupted")
 	cmd.Flags().DurationVar(&s.every, "every", time.Second, "how often --watch looks")
 	cmd.Flags().BoolVar(&s.metrics, "metrics", false, "print the numbers in Prometheus's text format")

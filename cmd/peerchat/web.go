@@ -43,17 +43,7 @@ type site struct {
 // newWeb is the command that serves the page.
 func newWeb(o *options) *cobra.Command {
 	var s site
-	cmd := &cobra.Command{
-		Use:   "web",
-		Short: "Serve a page that makes a browser a device: chat and files",
-		Long: "Serve a page that makes a browser a device: chat and files, with a key of its own that\n" +
-			"stays in the browser. Devices find each other at the switchboard, which is served beside the\n" +
-			"page unless --signal names another. Browsers give pages keys on loopback and over HTTPS only:\n" +
-			"for other machines give --cert and --key, or --host behind a proxy that has TLS.\n\n" +
-			"--ice names a file with the STUN and TURN servers that the page is told of, read again for each\n" +
-			"call: [{\"urls\": \"turn:HOST:PORT\", \"username\": \"…\", \"credential\": \"…\"}, {\"urls\":\n" +
-			"\"turns:HOST\", \"secret\": \"…\"}, {\"urls\": \"stun:HOST\"}]. A secret (coturn: use-auth-secret) is not\n" +
-			"told; whoever loads the page gets credentials made from it, for 12 hours.",
+	cmd := described("web", &cobra.Command{
 		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch len(o.signals) {
@@ -74,7 +64,7 @@ func newWeb(o *options) *cobra.Command {
 			s.announce(&printer{out: cmd.OutOrStdout()}, l.Addr(), o.json)
 			return serveSite(cmd.Context(), l, h, o.logger(cmd.ErrOrStderr()))
 		},
-	}
+	})
 	cmd.Flags().StringVar(&s.addr, "addr", "127.0.0.1:8470", "HOST:PORT to serve on")
 	cmd.Flags().StringSliceVar(&s.hosts, "host", nil, "names under which browsers may ask for the page, besides loopback ones")
 	cmd.Flags().StringVar(&s.cert, "cert", "", "file with the PEM certificate for HTTPS")
