@@ -54,7 +54,7 @@ func newOriginRates(ofPeer, ofNetwork rate.Limit, burst int) originRates {
 	}
 }
 
-// requestRates are those of requests: so many a second from one peer.
+// requestRates are the rates of requests: so many a second from one peer.
 func requestRates(perSecond int) originRates {
 	return newOriginRates(rate.Limit(perSecond), rate.Limit(networkRate*perSecond), burstSeconds*perSecond)
 }

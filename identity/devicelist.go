@@ -11,7 +11,7 @@ import (
 // A device list tells which devices an account has, so that a peer that knows one
 // finds the others. It proves nothing about them: a device belongs to an account
 // because its chain says so. It is a signed list (see signedList) of the purpose
-// "devices" whose items are
+// "devices", with the items
 //
 //	id[32] | name length:uint8, 1 to 64 | name
 var deviceLists = listForm[ListedDevice]{
@@ -49,8 +49,8 @@ type ListedDevice struct {
 	Name string
 }
 
-// DeviceList is a list of an account's devices whose signature has been
-// verified. It is immutable and may be used concurrently.
+// DeviceList is a list of an account's devices. Its signature has been verified.
+// It is immutable and may be used concurrently.
 type DeviceList struct{ signedList[ListedDevice] }
 
 // NewDeviceList signs a list with the key of an account. number is above that
@@ -85,8 +85,8 @@ func ParseDeviceList(b []byte) (*DeviceList, error) {
 	return &DeviceList{l}, nil
 }
 
-// Account returns the id of the account whose devices are listed, and that has
-// signed the list.
+// Account returns the id of the account that has these devices and has signed the
+// list.
 func (l *DeviceList) Account() AccountID { return l.signer }
 
 // Devices returns the devices, by id; the slice is a copy.
@@ -97,7 +97,7 @@ func (l *DeviceList) Has(id DeviceID) bool {
 	return slices.ContainsFunc(l.items, func(d ListedDevice) bool { return d.Device == id })
 }
 
-// String says whose list it is, for people.
+// String names the list for people.
 func (l *DeviceList) String() string {
 	return fmt.Sprintf("device list %d of account %s (%d devices)", l.number, l.signer.Short(), len(l.items))
 }

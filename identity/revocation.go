@@ -12,7 +12,7 @@ import (
 
 // A revocation list says which of the keys that an account (or an authority)
 // has signed are no longer to be believed. It is a signed list (see signedList)
-// of the purpose "revoke" whose items are
+// of the purpose "revoke", with the items
 //
 //	kind:uint8, 'a' account or 'd' device | id[32]
 var revocationLists = listForm[subject]{
@@ -44,20 +44,19 @@ const MaxRevocationNumber = 1 << 62
 // ErrRevocations is matched by the errors of ParseRevocationList.
 var ErrRevocations = errors.New("identity: revocation list refused")
 
-// RevocationList is a list of revoked keys whose signature has been verified. It
-// is immutable and may be used concurrently.
+// RevocationList is a list of revoked keys. Its signature has been verified. It is immutable and may be used concurrently.
 type RevocationList struct{ signedList[subject] }
 
 // NewRevocationList signs a list with the key of an account or an authority.
-// number is above that of every earlier list of the same key; who are all that
-// are revoked, at most 1 024, those of earlier lists included. It blocks only if
+// number is above that of every earlier list of the same key; ids are all that are
+// revoked, at most 1 024, the ones of earlier lists included. It blocks only if
 // the key lives in hardware that does.
-func NewRevocationList(issuer crypto.Signer, number uint64, who ...Subject) (*RevocationList, error) {
-	ids := make([]subject, len(who))
-	for i, s := range who {
-		ids[i] = s.subject()
+func NewRevocationList(issuer crypto.Signer, number uint64, ids ...Subject) (*RevocationList, error) {
+	items := make([]subject, len(ids))
+	for i, s := range ids {
+		items[i] = s.subject()
 	}
-	b, err := revocationLists.encode(issuer, number, ids)
+	b, err := revocationLists.encode(issuer, number, items)
 	if err != nil {
 		return nil, fmt.Errorf("identity: make revocation list: %w", err)
 	}
@@ -66,11 +65,11 @@ func NewRevocationList(issuer crypto.Signer, number uint64, who ...Subject) (*Re
 
 // RevocationList is NewRevocationList with the key of the device's account. A
 // device that does not hold it fails.
-func (id *Identity) RevocationList(number uint64, who ...Subject) (*RevocationList, error) {
+func (id *Identity) RevocationList(number uint64, ids ...Subject) (*RevocationList, error) {
 	if id.account == nil {
 		return nil, errors.New("identity: this device does not hold its account's key, so it cannot revoke another device")
 	}
-	return NewRevocationList(id.account, number, who...)
+	return NewRevocationList(id.account, number, ids...)
 }
 
 // ParseRevocationList reads what MarshalBinary or MarshalText wrote and verifies
@@ -100,7 +99,7 @@ func (l *RevocationList) Issuer() AccountID { return l.signer }
 func (l *RevocationList) Digest() [sha256.Size]byte { return sha256.Sum256(l.raw) }
 
 // Revokes reports whether the list names an id.
-func (l *RevocationList) Revokes(who Subject) bool { return l.has(who.subject()) }
+func (l *RevocationList) Revokes(id Subject) bool { return l.has(id.subject()) }
 
 func (l *RevocationList) has(s subject) bool {
 	_, found := slices.BinarySearchFunc(l.items, s, compareSubjects)
@@ -120,7 +119,7 @@ func (l *RevocationList) Revoked() []Subject {
 	return out
 }
 
-// String says whose list it is, for people.
+// String names the list for people.
 func (l *RevocationList) String() string {
 	d := l.Digest()
 	return fmt.Sprintf("revocation list %d of account %s (%d revoked, digest %s)", l.number, l.signer.Short(), len(l.items), hex.EncodeToString(d[:4]))

@@ -165,8 +165,8 @@ func (l *signedList[T]) MarshalText() ([]byte, error) {
 
 // ParseList reads a list of any kind, in binary: a *DeviceList or a
 // *RevocationList, told by its first bytes. Another beginning gives nil without an
-// error: a list of a kind that this program does not know. Errors are those of
-// ParseDeviceList and ParseRevocationList.
+// error: a list of a kind that this program does not know. Errors are the ones
+// of ParseDeviceList and ParseRevocationList.
 func ParseList(b []byte) (list any, err error) {
 	switch {
 	case bytes.HasPrefix(b, []byte(deviceLists.magic)):

@@ -16,7 +16,7 @@ const (
 	// maxPending is how many handshakes run at once; one holds a goroutine, a
 	// descriptor and at most 20 KiB.
 	maxPending = 64
-	// grace is how long a handshake keeps its place whatever happens: a thousand
+	// grace is how long a handshake keeps its place in any case: a thousand
 	// times what it takes.
 	grace = time.Second
 )

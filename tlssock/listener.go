@@ -26,7 +26,7 @@ const (
 	maxPending = 128
 	// maxPendingPerSource is how many of them one source may have.
 	maxPendingPerSource = 32
-	// grace is how long a handshake keeps its place whatever happens: two round
+	// grace is how long a handshake keeps its place in any case: two round
 	// trips over the worst link that we care for, on a busy machine. Taking
 	// places earlier would let a rush of honest callers push out each other.
 	grace = 5 * time.Second
@@ -36,15 +36,15 @@ const (
 	sourceEvery = 50 * time.Millisecond
 )
 
-// handshakeRate is how many handshakes a second a listener begins, whoever
-// asks: a server's share of one costs about 0.6 ms of a core, so this takes a
+// handshakeRate is how many handshakes a second a listener begins, of all
+// callers together: a server's share of one costs about 0.6 ms of a core, so this takes a
 // quarter of the machine at most.
 func handshakeRate() int { return 400 * runtime.GOMAXPROCS(0) }
 
 // Stats counts what a Listener has done since it was opened.
 type Stats = proving.Stats
 
-// Listener takes TCP connections and proves who calls. Handshakes run
+// Listener takes TCP connections and proves which device calls. Handshakes run
 // concurrently, at most 128 at a time and 32 from one IPv4 /24 or IPv6 /64;
 // above that, handshakes older than 5 s lose their place to newer ones, and
 // sources that begin more than 20 a second are turned away. Make one with

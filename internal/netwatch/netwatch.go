@@ -6,7 +6,7 @@
 //
 // On Linux the kernel says so at once (rtnetlink); elsewhere, and where that is
 // not allowed, the addresses (without the routes) are looked at every five seconds. What has changed
-// is not told: whoever is interested looks for himself.
+// is not told: the caller looks for itself.
 package netwatch
 
 import (
@@ -24,7 +24,7 @@ const (
 	// settle is how long a burst of changes may last until it is told as one:
 	// an interface that comes up makes several within some 100 ms.
 	settle = 250 * time.Millisecond
-	// every is how often the addresses are looked at where nobody tells.
+	// every is how often the addresses are looked at where the system does not tell.
 	every = 5 * time.Second
 )
 

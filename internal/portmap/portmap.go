@@ -42,7 +42,7 @@ const (
 // Config varies Keep. The zero value is for use.
 type Config struct {
 	// Changed, if it is not nil, returns a channel that is closed when the
-	// network has changed: routers are then asked anew.
+	// network has changed: routers are then asked again.
 	Changed func() <-chan struct{}
 
 	// For tests: where routers are, and whether their network may be this

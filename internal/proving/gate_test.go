@@ -31,7 +31,7 @@ func newGate() *Gate {
 	}
 }
 
-// stranger is a connection of which only the remote address matters.
+// stranger is a connection that has nothing but a remote address.
 type stranger struct {
 	net.Conn
 	addr net.Addr

@@ -73,13 +73,13 @@ type Config[C Proven] struct {
 	// Starts bounds how many proofs begin in a second, of all sources together.
 	// nil: no bound.
 	Starts *rate.Limiter
-	// Prove finds out who is at the far end. It blocks until that is known or ctx
+	// Prove finds out which device is at the far end. It blocks until then or until ctx
 	// ends, and closes the connection when it fails.
 	Prove func(ctx context.Context, conn net.Conn) (C, error)
 	// Keep makes the place of a proven connection safe from newcomers.
 	Keep bool
-	// Queues are the names that Accept may ask for, and Queue tells to which of
-	// them a proven connection belongs. nil: there is one, "".
+	// Queues are the names that Accept may ask for, and Queue returns the
+	// one that a proven connection belongs to. nil: there is one, "".
 	Queues []string
 	Queue  func(C) string
 	// Stop ends the sources when the listener closes. nil: their context does.

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The model has a list of places, each with its key's kind, and counts anew at
-// every step.
+// The model has a list of places, each with its key's kind, and counts all of them
+// at every step.
 func TestQuotaBehavesAsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := func(name string) Limits {
@@ -136,7 +136,7 @@ func TestRatesAreOfEachKey(t *testing.T) {
 	allowed("b", true)
 	now = now.Add(2 * time.Second)
 	allowed("a", true, true, false)
-	allowed("c", true) // b, of which nothing was heard for longest, is forgotten
+	allowed("c", true) // b, which was heard of least recently, is forgotten
 	allowed("a", false)
 	allowed("b", true, true, true, false)
 }

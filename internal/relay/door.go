@@ -21,10 +21,10 @@ const (
 	maxConnsOfOne = 32
 	// firstByteLimit bounds what is needed to tell TLS from TURN, and a handshake.
 	firstByteLimit = 5 * time.Second
-	// idleLimit ends a connection on which nothing arrives: whoever wants it asks
+	// idleLimit ends a connection on which nothing arrives: a client that wants it asks
 	// at least every minute.
 	idleLimit = 2 * time.Minute
-	// tlsRecord is the first byte of TLS; those of STUN and TURN are below 0x80
+	// tlsRecord is the first byte of TLS; the ones of STUN and TURN are below 0x80
 	// and never this one (RFC 7983).
 	tlsRecord = 0x16
 )
@@ -144,7 +144,7 @@ func (d *door) answer(conn *tls.Conn, cs tls.ConnectionState) {
 		d.s.log.Debug("relay: no credentials", "to", conn.RemoteAddr(), "err", err)
 		return
 	}
-	_, _ = conn.Write(b) // who has gone asks again
+	_, _ = conn.Write(b) // a device that has gone asks again
 }
 
 func (d *door) passFor(cs tls.ConnectionState) ([]byte, error) {
@@ -168,7 +168,7 @@ func (d *door) pass(c net.Conn) {
 	}
 }
 
-// visitor is a counted connection, whose first byte has been looked at.
+// visitor is a counted connection. Its first byte has been looked at.
 type visitor struct {
 	net.Conn
 	first []byte

@@ -1,5 +1,5 @@
 // Package runfolder keeps a user's runtime folder, in which processes of one
-// machine find each other's Unix sockets: whose it must be, what a dead process
+// machine find each other's Unix sockets: the user that it must belong to, what a dead process
 // left there, and which process is at the other end of a socket.
 //
 //	dir := runfolder.Default()

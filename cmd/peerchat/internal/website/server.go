@@ -27,13 +27,13 @@ const (
 
 	maxHeader     = 64 << 10         // twice what common browsers send at most
 	headerTimeout = 10 * time.Second // as the program's own page has it
-	idleTimeout   = 2 * time.Minute  // longer than clients keep theirs (90 s), so that those end first
+	idleTimeout   = 2 * time.Minute  // longer than clients keep theirs (90 s), so that theirs end first
 	lingering     = 5 * time.Second  // for a refusal to be read
 
 	maxOfDevice = 32 // connections; browsers open 6, a Gateway 24
 	maxInAll    = 256
 
-	// Those who may not see the site have places of their own, to be told so.
+	// Devices that may not see the site have places of their own, to be told so.
 	strangersOfDevice = 2
 	strangersInAll    = 32
 )
@@ -178,7 +178,7 @@ func (s *split) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.rest.ServeHTTP(w, r)
 }
 
-// guard lets in who may, and says who they are.
+// guard lets in the devices that may see the site, and tells the site which one asks.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.life.Enter() {

@@ -1,0 +1,161 @@
+package proving
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"peerlink/identity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// known is a connection that has said a byte: the queue that it belongs to.
+type known struct {
+	net.Conn
+	queue string
+}
+
+func (k known) Peer() identity.Peer { return identity.Peer{Device: identity.DeviceID{1}} }
+
+// world is a listener over a source that a test feeds.
+type world struct {
+	*Listener[known]
+	in   chan any // net.Conn or error
+	stop atomic.Int32
+}
+
+// prove reads a byte.
+func prove(ctx context.Context, conn net.Conn) (known, error) {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	var b [1]byte
+	if _, err := conn.Read(b[:]); err != nil {
+		_ = conn.Close()
+		return known{}, err
+	}
+	return known{conn, string(b[:])}, nil
+}
+
+func newWorld(gate *Gate, keep bool) *world {
+	w := &world{in: make(chan any)}
+	w.Listener = Listen(Config[known]{
+		Room: "room", Carrier: "wire", Logger: slog.New(slog.DiscardHandler), Gate: gate, Prove: prove, Keep: keep,
+		Queues: []string{"a", "b"}, Queue: func(k known) string { return k.queue },
+		Stop: func() { w.stop.Add(1) },
+	}, func(ctx context.Context) (net.Conn, error) {
+		select {
+		case v := <-w.in:
+			if err, failed := v.(error); failed {
+				return nil, err
+			}
+			return v.(net.Conn), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	return w
+}
+
+// call makes a connection and returns the caller's end, which has said what.
+func (w *world) call(what string) net.Conn {
+	ours, theirs := net.Pipe()
+	w.in <- ours
+	if what != "" {
+		_, _ = theirs.Write([]byte(what))
+	}
+	return theirs
+}
+
+func TestProvenConnectionsComeOutOfTheirQueues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(&Gate{Places: 8}, true)
+		defer w.Close()
+		first, second := w.call("b"), w.call("a")
+		defer first.Close()
+		defer second.Close()
+		for _, queue := range []string{"a", "b"} {
+			conn, err := w.Accept(t.Context(), queue)
+			if err != nil || conn.queue != queue {
+				t.Errorf("from %s: %v, %v", queue, conn, err)
+			}
+			conn.Close()
+		}
+		if _, err := w.Accept(t.Context(), "c"); err == nil || errors.Is(err, net.ErrClosed) {
+			t.Errorf("a queue that is not there: %v", err)
+		}
+		w.call("").Close()
+		synctest.Wait()
+		if s := w.Stats(); s != (Stats{Proven: 2, Failed: 1}) || w.Held() != 0 {
+			t.Errorf("%+v, %d places are taken", s, w.Held())
+		}
+	})
+}
+
+// fault: D7
+func TestTheOldestThatSaysNothingLosesItsPlaceAndIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(&Gate{Places: 2, Grace: time.Second}, true)
+		defer w.Close()
+		kept := w.call("a") // waits to be accepted, and keeps its place
+		silent := w.call("")
+		start := time.Now()
+		next := w.call("a") // is heard once it has the place of the silent one
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("the newcomer waited %v, want the grace", d)
+		}
+		for range 2 {
+			conn, err := w.Accept(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			synctest.Wait()
+		}
+		for _, c := range []net.Conn{kept, silent, next} {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Error("a connection is still open")
+			}
+		}
+		if s := w.Stats(); s != (Stats{Proven: 2, Shed: 1}) {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// fault: J2
+func TestAListenerEndsWithItsSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(&Gate{Places: 8}, false)
+		w.in <- syscall.EMFILE // for a moment
+		start := time.Now()
+		caller := w.call("a")
+		defer caller.Close()
+		if d := time.Since(start); d != FirstPause {
+			t.Errorf("after a failure the source was asked again after %v, want %v", d, FirstPause)
+		}
+		w.in <- net.ErrClosed // for good
+		synctest.Wait()
+		if _, err := w.Accept(t.Context(), "a"); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want net.ErrClosed", err)
+		}
+		for range 2 {
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := w.stop.Load(); n != 1 {
+			t.Errorf("the sources were stopped %d times", n)
+		}
+		if s := w.Stats(); s.AcceptErrors != 1 || w.Held() != 0 {
+			t.Errorf("%+v, %d places are taken", s, w.Held())
+		}
+	})
+}
