@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/proving"
 )
 
 // creds is what the kernel says of the process at the other end of a socket.
@@ -101,27 +102,7 @@ func (c Config) answer(ctx context.Context, conn net.Conn) (proven, error) {
 
 // run bounds a handshake in time; without success it closes the connection.
 func (x *exchange) run(ctx context.Context, handshake func() (proven, error)) (proven, error) {
-	hctx, cancel := ctx, func() {}
-	if x.cfg.HandshakeTimeout > 0 {
-		hctx, cancel = context.WithTimeout(ctx, x.cfg.HandshakeTimeout)
-	}
-	defer cancel()
-	// A deadline in the past wakes whoever waits for the far end.
-	stop := context.AfterFunc(hctx, func() { _ = x.conn.SetDeadline(time.Unix(1, 0)) })
-	out, err := x.checked(handshake)
-	if !stop() && err == nil {
-		err = hctx.Err()
-	}
-	switch {
-	case err == nil:
-		return out, nil
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	case hctx.Err() != nil:
-		err = fmt.Errorf("the far end has not proven its device after %s: %w", x.cfg.HandshakeTimeout, os.ErrDeadlineExceeded)
-	}
-	_ = x.conn.Close()
-	return proven{}, err
+	return proving.Within(ctx, x.conn, x.cfg.HandshakeTimeout, "proven its device", func() (proven, error) { return x.checked(handshake) })
 }
 
 // checked asks the kernel who is there before anything is read.

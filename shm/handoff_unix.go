@@ -9,11 +9,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"peerlink/identity"
+	"peerlink/internal/proving"
 	"peerlink/internal/ring"
 )
 
@@ -247,28 +247,7 @@ func assemble(seg *segment, side ring.Side, in, out *net.UnixConn, peer identity
 
 // bounded bounds a set-up in time; without success it closes the socket.
 func (c Config) bounded(ctx context.Context, raw *net.UnixConn, setUp func() (*Conn, error)) (*Conn, error) {
-	limited, cancel := ctx, func() {}
-	if c.HandshakeTimeout > 0 {
-		limited, cancel = context.WithTimeout(ctx, c.HandshakeTimeout)
-	}
-	defer cancel()
-	// A deadline in the past wakes whoever waits for the far end.
-	stop := context.AfterFunc(limited, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	conn, err := setUp()
-	if !stop() && err == nil {
-		_ = conn.Close()
-		err = limited.Err()
-	}
-	switch {
-	case err == nil:
-		return conn, nil
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	case limited.Err() != nil:
-		err = fmt.Errorf("the far end has not finished the set-up after %s: %w", c.HandshakeTimeout, os.ErrDeadlineExceeded)
-	}
-	_ = raw.Close()
-	return nil, err
+	return proving.Within(ctx, raw, c.HandshakeTimeout, "finished the set-up", setUp)
 }
 
 func ended(err error) error {

@@ -3,8 +3,10 @@ package proving
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -156,6 +158,59 @@ func TestAListenerEndsWithItsSources(t *testing.T) {
 		}
 		if s := w.Stats(); s.AcceptErrors != 1 || w.Held() != 0 {
 			t.Errorf("%+v, %d places are taken", s, w.Held())
+		}
+	})
+}
+
+func TestAProofEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := func(ctx context.Context, limit time.Duration, said string) (known, error) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			if said != "" {
+				go theirs.Write([]byte(said))
+			}
+			k, err := Within(ctx, ours, limit, "said a byte", func() (known, error) {
+				var b [1]byte
+				_, err := ours.Read(b[:])
+				return known{ours, string(b[:])}, err
+			})
+			if err != nil {
+				if _, err := ours.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("the connection is not closed: %v", err)
+				}
+			}
+			return k, err
+		}
+		if k, err := read(t.Context(), time.Second, "a"); err != nil || k.queue != "a" || k.Close() != nil {
+			t.Errorf("%v, %v", k, err)
+		}
+		start := time.Now()
+		if _, err := read(t.Context(), time.Second, ""); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		if _, err := read(ctx, 0, ""); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second+time.Minute {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// A proof that succeeds too late is none: what it made is closed.
+func TestAProofThatComesTooLateIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		_, err := Within(t.Context(), ours, time.Second, "come", func() (known, error) {
+			time.Sleep(2 * time.Second)
+			return known{Conn: ours}, nil
+		})
+		if err == nil {
+			t.Error("it was taken")
+		}
+		if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("%v, want io.EOF", err)
 		}
 	})
 }
