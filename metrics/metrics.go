@@ -61,42 +61,15 @@ var totals = []struct {
 	{opened, func(t peerlink.Totals) uint64 { return t.Opened }},
 	{closed, func(t peerlink.Totals) uint64 { return t.Closed }},
 	{attempts, func(t peerlink.Totals) uint64 { return t.Failed }},
-	{
-		desc("sent_bytes_total", "Bytes sent on links, frames' headers and datagrams included.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.BytesSent },
-	},
-	{
-		desc("received_bytes_total", "Bytes received on links, frames' headers and datagrams included.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.BytesReceived },
-	},
-	{
-		desc("sent_frames_total", "Frames of channels' data sent on links.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.FramesSent },
-	},
-	{
-		desc("received_frames_total", "Frames received on links.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.FramesReceived },
-	},
-	{
-		desc("stalls_total", "Times that Writes on channels had to wait for credit.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.Stalls },
-	},
-	{
-		desc("would_block_total", "Times that a message was not sent because it would have had to wait.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.WouldBlocks },
-	},
-	{
-		desc("sent_datagrams_total", "Datagrams sent.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.DatagramsSent },
-	},
-	{
-		desc("received_datagrams_total", "Datagrams received.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.DatagramsReceived },
-	},
-	{
-		desc("dropped_datagrams_total", "Datagrams received and dropped: not read in time, or of no channel.", "carrier"),
-		func(t peerlink.Totals) uint64 { return t.DatagramsDropped },
-	},
+	{desc("sent_bytes_total", "Bytes sent on links, frames' headers and datagrams included.", "carrier"), func(t peerlink.Totals) uint64 { return t.BytesSent }},
+	{desc("received_bytes_total", "Bytes received on links, frames' headers and datagrams included.", "carrier"), func(t peerlink.Totals) uint64 { return t.BytesReceived }},
+	{desc("sent_frames_total", "Frames of channels' data sent on links.", "carrier"), func(t peerlink.Totals) uint64 { return t.FramesSent }},
+	{desc("received_frames_total", "Frames received on links.", "carrier"), func(t peerlink.Totals) uint64 { return t.FramesReceived }},
+	{desc("stalls_total", "Times that Writes on channels had to wait for credit.", "carrier"), func(t peerlink.Totals) uint64 { return t.Stalls }},
+	{desc("would_block_total", "Times that a message was not sent because it would have had to wait.", "carrier"), func(t peerlink.Totals) uint64 { return t.WouldBlocks }},
+	{desc("sent_datagrams_total", "Datagrams sent.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsSent }},
+	{desc("received_datagrams_total", "Datagrams received.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsReceived }},
+	{desc("dropped_datagrams_total", "Datagrams received and dropped: not read in time, or of no channel.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsDropped }},
 }
 
 // Describe implements prometheus.Collector.
