@@ -158,7 +158,7 @@ func checkAccepted(conn net.Conn, find func(hello) *negotiation) (*negotiation, 
 
 // bounded runs f, which reads and writes conn, until ctx ends or the time is
 // over, and leaves conn without a deadline.
-func bounded(ctx context.Context, conn net.Conn, limit time.Duration, f func() error) error {
+func bounded(ctx context.Context, conn interface{ SetDeadline(time.Time) error }, limit time.Duration, f func() error) error {
 	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}

@@ -40,15 +40,12 @@ import (
 // not know are too. A key given twice, a wrong type or a missing "k" or "i"
 // makes the whole message invalid.
 const (
-	maxMessage    = 8 << 10
-	maxReason     = 200
-	maxListed     = 512 // candidates that are read over at all; 8 KiB hold no more
-	maxAddress    = 64  // an IPv6 address with its zone
-	minUfrag      = 4
-	maxUfrag      = 32
-	minPassword   = 22
-	maxPassword   = 64
-	maxMessageKey = 32
+	maxListed   = 512 // candidates that are read over at all; 8 KiB hold no more
+	maxAddress  = 64  // an IPv6 address with its zone
+	minUfrag    = 4
+	maxUfrag    = 32
+	minPassword = 22
+	maxPassword = 64
 )
 
 // firstKind is how an offer is numbered.
@@ -122,10 +119,10 @@ type wireUDP struct {
 	Candidates [][]any `msgpack:"c"`
 }
 
-// encode writes the message. It cannot grow past maxMessage: 32 candidates of
+// encode writes the message. It cannot grow past calls.MaxSignal: 32 candidates of
 // at most 64 bytes and the fields above take less than 3 KiB.
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{Kind: firstKind + uint8(m.kind), ID: m.id[:], Reason: escape.Cap(m.reason, maxReason), Code: uint32(m.code)}
+	w := wireMessage{Kind: firstKind + uint8(m.kind), ID: m.id[:], Reason: escape.Cap(m.reason, calls.MaxReason), Code: uint32(m.code)}
 	if m.tcp != nil {
 		w.TCP = &wireTCP{Candidates: encodeCandidates(m.tcp.candidates)}
 		if m.kind == calls.Offer {
@@ -155,19 +152,23 @@ func encodeCandidates(cs []candidate) [][]any {
 // decode reads what a peer sent. It keeps loopback candidates only where
 // loopback says so.
 func decode(b []byte, loopback bool) (*message, error) {
-	if len(b) > maxMessage {
-		return nil, fmt.Errorf("ice: signal of %d bytes, at most %d are taken", len(b), maxMessage)
-	}
-	d := decoder{r: packed.NewReader(b), loopback: loopback}
 	m := &message{}
-	seen, err := d.fields(func(key string) error { return d.messageField(m, key) })
+	h, err := calls.ReadHead(b, firstKind, func(r *packed.Reader, key string) (err error) {
+		d := decoder{r, loopback}
+		switch key {
+		case "tcp":
+			m.tcp, err = d.tcp()
+		case "udp":
+			m.udp, err = d.udp()
+		default:
+			err = r.Skip()
+		}
+		return err
+	})
+	m.kind, m.id, m.reason, m.code = h.Kind, h.ID, h.Reason, h.Code
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("ice: signal: %w", err)
-	case !seen["k"] || !seen["i"]:
-		return nil, errors.New("ice: signal without a kind or a request id")
-	case d.r.Len() > 0:
-		return nil, fmt.Errorf("ice: %d bytes after the signal", d.r.Len())
+		return nil, fmt.Errorf("ice: %w", err)
 	case m.kind == calls.Offer && m.tcp != nil && m.tcp.key == checkKey{}:
 		return nil, errors.New("ice: offer of TCP without a check key")
 	case m.kind != calls.More && m.udp != nil && m.udp.ufrag == "":
@@ -181,68 +182,12 @@ type decoder struct {
 	loopback bool
 }
 
-// fields reads a map, gives each key to read, and returns the keys.
-func (d *decoder) fields(read func(key string) error) (map[string]bool, error) {
-	n, err := d.r.Map(packed.MaxCount)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool, min(n, 8))
-	for range n {
-		key, err := d.r.String(maxMessageKey)
-		if err != nil {
-			return nil, err
-		}
-		if seen[key] {
-			return nil, fmt.Errorf("key %q given twice", key)
-		}
-		seen[key] = true
-		if err := read(key); err != nil {
-			return nil, fmt.Errorf("%q: %w", key, err)
-		}
-	}
-	return seen, nil
-}
-
-func (d *decoder) messageField(m *message, key string) (err error) {
-	switch key {
-	case "k":
-		var k uint64
-		k, err = d.r.Uint(255)
-		m.kind = calls.Kind(k - firstKind)
-	case "i":
-		err = d.exactly(m.id[:])
-	case "r":
-		m.reason, err = d.r.String(maxReason)
-	case "e":
-		var code uint64
-		code, err = d.r.Uint(1<<32 - 1)
-		m.code = calls.Code(code)
-	case "tcp":
-		m.tcp, err = d.tcp()
-	case "udp":
-		m.udp, err = d.udp()
-	default:
-		err = d.r.Skip()
-	}
-	return err
-}
-
-func (d *decoder) exactly(dst []byte) error {
-	b, err := d.r.Bytes(len(dst))
-	if err == nil && len(b) != len(dst) {
-		err = fmt.Errorf("%d bytes, want %d", len(b), len(dst))
-	}
-	copy(dst, b)
-	return err
-}
-
 func (d *decoder) tcp() (*tcpPart, error) {
 	p := &tcpPart{}
-	_, err := d.fields(func(key string) (err error) {
+	_, err := d.r.Keyed(calls.MaxKey, func(key string) (err error) {
 		switch key {
 		case "s":
-			err = d.exactly(p.key[:])
+			err = d.r.Exactly(p.key[:])
 		case "c":
 			p.candidates, err = d.candidates()
 		default:
@@ -255,7 +200,7 @@ func (d *decoder) tcp() (*tcpPart, error) {
 
 func (d *decoder) udp() (*udpPart, error) {
 	p := &udpPart{}
-	_, err := d.fields(func(key string) (err error) {
+	_, err := d.r.Keyed(calls.MaxKey, func(key string) (err error) {
 		switch key {
 		case "u":
 			p.ufrag, err = d.r.String(maxUfrag)

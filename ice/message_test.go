@@ -99,7 +99,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		"long id":         pack(t, map[string]any{"k": 1, "i": append(id, 0)}),
 		"id as text":      pack(t, map[string]any{"k": 1, "i": string(id)}),
 		"kind as text":    pack(t, map[string]any{"k": "offer", "i": id}),
-		"long reason":     pack(t, map[string]any{"k": 3, "i": id, "r": strings.Repeat("a", maxReason+1)}),
+		"long reason":     pack(t, map[string]any{"k": 3, "i": id, "r": strings.Repeat("a", calls.MaxReason+1)}),
 		"offer, no key":   pack(t, map[string]any{"k": 1, "i": id, "tcp": map[string]any{"c": cands}}),
 		"short key":       pack(t, map[string]any{"k": 1, "i": id, "tcp": map[string]any{"s": key[1:]}}),
 		"host name":       pack(t, map[string]any{"k": 2, "i": id, "tcp": map[string]any{"c": []any{[]any{0, "example.com", 1}}}}),
@@ -111,7 +111,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		"trailing bytes":  append(pack(t, map[string]any{"k": 3, "i": id}), 0),
 		"key twice":       append([]byte{0x83}, bytes.Repeat(pack(t, map[string]any{"k": 3})[1:], 3)...),
 		"4 GiB announced": append([]byte{0x82, 0xa1, 'k', 1, 0xa1, 'i', 0xc6, 0xff, 0xff, 0xff, 0xff}, id...),
-		"too long":        pack(t, map[string]any{"k": 3, "i": id, "z": make([]byte, maxMessage)}),
+		"too long":        pack(t, map[string]any{"k": 3, "i": id, "z": make([]byte, calls.MaxSignal)}),
 	} {
 		if m, err := decode(in, true); err == nil {
 			t.Errorf("%s: read %+v", name, m)
@@ -241,7 +241,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if m.candidates() > maxCandidates || len(m.reason) > maxReason {
+		if m.candidates() > maxCandidates || len(m.reason) > calls.MaxReason {
 			t.Fatalf("bounds passed: %+v", m)
 		}
 		for _, p := range [][]candidate{m.tcpCandidates(), m.udpCandidates()} {
@@ -252,7 +252,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		again, err := m.encode()
-		if err != nil || len(again) > maxMessage {
+		if err != nil || len(again) > calls.MaxSignal {
 			t.Fatalf("%d bytes, %v", len(again), err)
 		}
 		back, err := decode(again, loopback)

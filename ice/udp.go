@@ -241,7 +241,7 @@ func (e *udpEngine) greet(ctx context.Context, conn *quic.Conn, n *negotiation) 
 	}
 	// The device closes what it does not take within greetTimeout, and QUIC what is
 	// dead: to give up sooner would lose a stream that a busy device has just taken.
-	err = quicBounded(ctx, stream, e.t.cfg.Timeout, func() error {
+	err = bounded(ctx, stream, e.t.cfg.Timeout, func() error {
 		if _, err := stream.Write(append([]byte(quicPreface), n.id[:]...)); err != nil {
 			return err
 		}
@@ -274,7 +274,7 @@ func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) erro
 		return err
 	}
 	var b [len(quicPreface) + 16]byte
-	if err := quicBounded(ctx, stream, greetTimeout, func() error {
+	if err := bounded(ctx, stream, greetTimeout, func() error {
 		_, err := io.ReadFull(stream, b[:])
 		return err
 	}); err != nil {
@@ -294,25 +294,9 @@ func (e *udpEngine) welcome(ctx context.Context, at *base, conn *quic.Conn) erro
 	}
 	way := e.t.way(n, addrPort(conn.RemoteAddr()), class)
 	return e.t.deliver(n, newQUICConn(at, conn, stream, desc, controlled), peer, way, func() error {
-		return quicBounded(ctx, stream, greetTimeout, func() error {
+		return bounded(ctx, stream, greetTimeout, func() error {
 			_, err := stream.Write([]byte{greeting})
 			return err
 		})
 	})
-}
-
-// quicBounded is bounded for a stream.
-func quicBounded(ctx context.Context, stream *quic.Stream, limit time.Duration, f func() error) error {
-	if err := stream.SetDeadline(time.Now().Add(limit)); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) })
-	err := f()
-	if !stop() {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	return stream.SetDeadline(time.Time{})
 }

@@ -122,6 +122,6 @@ func (t carrier) Post(ctx context.Context, to identity.DeviceID, m *message) err
 	}
 	types := map[calls.Kind]DescriptionType{calls.Offer: Offer, calls.Answer: Answer, calls.Refusal: Refusal}
 	return t.cfg.OnLocalDescription(ctx, to, Description{
-		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Code: uint32(m.code), Reason: escape.Cap(m.reason, maxReason),
+		Call: call, Type: types[m.kind], SDP: m.sdp, Candidates: m.candidates, Code: uint32(m.code), Reason: escape.Cap(m.reason, calls.MaxReason),
 	})
 }

@@ -1,7 +1,6 @@
 package webrtc
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,11 +32,9 @@ import (
 // passed over. Keys that a receiver does not know are, too; a key given twice,
 // a wrong type or a missing "k" or "i" makes the whole message invalid.
 const (
-	maxSignal        = 8 << 10
 	maxDescription   = 4 << 10
 	maxCandidates    = 16
 	maxCandidateLen  = 256
-	maxSignalKey     = 32
 	minRemoteMessage = 1 << 10
 )
 
@@ -73,10 +70,10 @@ type wireMessage struct {
 }
 
 func (m *message) encode() ([]byte, error) {
-	w := wireMessage{firstKind + uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], escape.Cap(m.reason, maxReason), uint32(m.code)}
+	w := wireMessage{firstKind + uint8(m.kind), m.id[:], m.sdp, m.candidates[:min(len(m.candidates), maxCandidates)], escape.Cap(m.reason, calls.MaxReason), uint32(m.code)}
 	b, err := msgpack.Marshal(w)
-	if err == nil && len(b) > maxSignal {
-		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), maxSignal)
+	if err == nil && len(b) > calls.MaxSignal {
+		err = fmt.Errorf("%d bytes, at most %d can be sent", len(b), calls.MaxSignal)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("webrtc: encode %s: %w", m.kind, err)
@@ -94,20 +91,12 @@ const (
 
 // decode reads what a peer sent.
 func decode(b []byte, on reachableOn) (*message, error) {
-	if len(b) > maxSignal {
-		return nil, fmt.Errorf("webrtc: signal of %d bytes, at most %d are taken", len(b), maxSignal)
-	}
-	r := packed.NewReader(b)
 	m := &message{}
-	seen, err := m.fields(r)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("webrtc: signal: %w", err)
-	case !seen["k"] || !seen["i"]:
-		return nil, errors.New("webrtc: signal without a kind or a call id")
-	case r.Len() > 0:
-		return nil, fmt.Errorf("webrtc: %d bytes after the signal", r.Len())
+	h, err := calls.ReadHead(b, firstKind, m.field)
+	if err != nil {
+		return nil, fmt.Errorf("webrtc: %w", err)
 	}
+	m.kind, m.id, m.reason, m.code = h.Kind, h.ID, h.Reason, h.Code
 	if m.kind == calls.Offer || m.kind == calls.Answer {
 		if err := m.describe(); err != nil {
 			return nil, fmt.Errorf("webrtc: %s: %w", m.kind, err)
@@ -118,48 +107,10 @@ func decode(b []byte, on reachableOn) (*message, error) {
 	return m, nil
 }
 
-func (m *message) fields(r *packed.Reader) (map[string]bool, error) {
-	n, err := r.Map(packed.MaxCount)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool, min(n, 8))
-	for range n {
-		key, err := r.String(maxSignalKey)
-		if err != nil {
-			return nil, err
-		}
-		if seen[key] {
-			return nil, fmt.Errorf("key %q given twice", key)
-		}
-		seen[key] = true
-		if err := m.field(r, key); err != nil {
-			return nil, fmt.Errorf("%q: %w", key, err)
-		}
-	}
-	return seen, nil
-}
-
 func (m *message) field(r *packed.Reader, key string) (err error) {
 	switch key {
-	case "k":
-		var k uint64
-		k, err = r.Uint(255)
-		m.kind = calls.Kind(k - firstKind)
-	case "i":
-		var b []byte
-		if b, err = r.Bytes(len(m.id)); err == nil && len(b) != len(m.id) {
-			err = fmt.Errorf("%d bytes, want %d", len(b), len(m.id))
-		}
-		copy(m.id[:], b)
 	case "s":
 		m.sdp, err = r.String(maxDescription)
-	case "r":
-		m.reason, err = r.String(maxReason)
-	case "e":
-		var code uint64
-		code, err = r.Uint(1<<32 - 1)
-		m.code = calls.Code(code)
 	case "c":
 		var n int
 		n, err = r.Array(maxCandidates)

@@ -101,14 +101,14 @@ func TestSignalsThatAreRefused(t *testing.T) {
 		"long description":   offer(plainSDP + strings.Repeat("a=x\r\n", 1000)),
 		"many candidates":    map[string]any{"k": 19, "i": id, "c": make([]string, maxCandidates+1)},
 		"long candidate":     map[string]any{"k": 19, "i": id, "c": []string{strings.Repeat("x", maxCandidateLen+1)}},
-		"long reason":        map[string]any{"k": 18, "i": id, "r": strings.Repeat("x", maxReason+1)},
+		"long reason":        map[string]any{"k": 18, "i": id, "r": strings.Repeat("x", calls.MaxReason+1)},
 		"two sections":       offer(plainSDP + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"),
 		"audio":              offer(plainSDP + "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"),
 		"no fingerprint":     offer(strings.ReplaceAll(plainSDP, "a=fingerprint", "a=foo")),
 		"a weak fingerprint": offer(strings.ReplaceAll(plainSDP, "sha-256", "sha-1")),
 		"tiny messages":      offer(strings.ReplaceAll(plainSDP, "262144", "10")),
 		"a control sign":     offer(plainSDP + "a=x\x00y\r\n"),
-		"too long":           map[string]any{"k": 19, "i": id, "x": make([]byte, maxSignal)},
+		"too long":           map[string]any{"k": 19, "i": id, "x": make([]byte, calls.MaxSignal)},
 	} {
 		if m, err := decode(wire(t, v), networks); err == nil {
 			t.Errorf("%s: taken as %+v", name, m)
@@ -133,7 +133,7 @@ func FuzzSignal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(m.candidates) > maxCandidates || len(m.sdp) > 2*maxDescription || len(m.reason) > maxReason {
+		if len(m.candidates) > maxCandidates || len(m.sdp) > 2*maxDescription || len(m.reason) > calls.MaxReason {
 			t.Fatalf("past its bounds: %+v", m)
 		}
 		for _, c := range m.candidates {

@@ -42,7 +42,6 @@ const (
 	proofPurpose  = "webrtc"
 	maxHello      = identity.MaxChainLen*(identity.MaxCertLen+8) + 256
 	maxProof      = 72 // an ASN.1 P-256 signature
-	maxReason     = 200
 	verdictOK     = "ok"
 	verdictNo     = "no: "
 	maxHelloExtra = 8
@@ -197,7 +196,7 @@ func verdict(raw messages, peer identity.DeviceID) error {
 	if err := say(raw, []byte(verdictOK), text); err != nil {
 		return err
 	}
-	_, err := readKind(raw, make([]byte, len(verdictNo)+maxReason), text)
+	_, err := readKind(raw, make([]byte, len(verdictNo)+calls.MaxReason), text)
 	var no *calls.UnprovenRefusal
 	if errors.As(err, &no) {
 		return &RefusedError{Peer: peer, Code: no.Code, Reason: no.Reason}
@@ -235,7 +234,7 @@ func refusal(err error) string {
 	if code != 0 {
 		tail = fmt.Sprintf("\n%d", code)
 	}
-	return escape.Cap(strings.ReplaceAll(reason, "\n", " "), maxReason-len(tail)) + tail
+	return escape.Cap(strings.ReplaceAll(reason, "\n", " "), calls.MaxReason-len(tail)) + tail
 }
 
 // readRefusal takes apart what refusal made.
@@ -245,7 +244,7 @@ func readRefusal(said string) error {
 	if err != nil {
 		code = 0
 	}
-	return calls.Said(calls.Code(code), escape.Cap(reason, maxReason))
+	return calls.Said(calls.Code(code), escape.Cap(reason, calls.MaxReason))
 }
 
 func publicReason(err error) (string, calls.Code) {
@@ -295,7 +294,7 @@ func lost(err error) error { return &lostError{err} }
 // wherever it comes; anything else unexpected is one, too.
 func readKind(raw messages, buf []byte, want messageKind) (int, error) {
 	whole := buf
-	if least := len(verdictNo) + maxReason; len(buf) < least {
+	if least := len(verdictNo) + calls.MaxReason; len(buf) < least {
 		whole = make([]byte, least)
 	}
 	n, isText, err := raw.ReadDataChannel(whole)

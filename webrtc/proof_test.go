@@ -157,7 +157,7 @@ func TestRefusalKeepsItsCode(t *testing.T) {
 		"x\n99999999999":                                           {Reason: "x"},
 	} {
 		no, ok := errors.AsType[*calls.UnprovenRefusal](readRefusal(said))
-		if !ok || *no != want || len(said) > maxReason {
+		if !ok || *no != want || len(said) > calls.MaxReason {
 			t.Errorf("%q is read as %+v", said, no)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,16 +76,23 @@ func TestAnOfferIsRepeatedUntilSomethingIsHeard(t *testing.T) {
 func TestOffersDoNotPileUp(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a, b := w.device(t, func(c *Config) { c.Timeout = 12 * time.Second }), w.device(t)
+		var mu sync.Mutex
 		var at []time.Duration
 		begun := time.Now()
 		a.box.Alter = func(identity.DeviceID, []byte) ([]byte, error) {
-			if at = append(at, time.Since(begun)); len(at) == 1 {
+			mu.Lock()
+			at = append(at, time.Since(begun))
+			first := len(at) == 1
+			mu.Unlock()
+			if first {
 				time.Sleep(5 * time.Second)
 			}
 			return nil, nil
 		}
 		_, _, err := a.Dial(t.Context(), b.id.DeviceID())
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if want := []time.Duration{0, 7 * repeatAfter, 12 * time.Second}; !slices.Equal(at, want) {
 			t.Errorf("signals after %v, want %v, the last one a withdrawal: %v", at, want, err)
 		}

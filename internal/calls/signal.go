@@ -3,11 +3,15 @@ package calls
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
 	"net"
 	"slices"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/packed"
 )
 
 // ID names one call. The caller makes it at random, so a peer that knows an ID
@@ -66,6 +70,53 @@ const (
 	CodeUnwanted  Code = 6  // the device does not want the caller
 	CodeNotProven Code = 12 // the caller's proof does not fit the connection
 )
+
+// The bounds of every signal, in bytes.
+const (
+	// MaxSignal is the length of a whole signal, and of a key MaxKey.
+	MaxSignal = 8 << 10
+	MaxKey    = 32
+	// MaxReason is the length of a Refusal's reason.
+	MaxReason = 200
+)
+
+// ReadHead reads a signal as all carriers write it: a msgpack map of which "k" is
+// the kind, counted from the carrier's first one, "i" the id, and "r" and "e" the
+// reason and code of a refusal. field reads, or skips, the value of any other key.
+func ReadHead(b []byte, first uint8, field func(r *packed.Reader, key string) error) (h Head, err error) {
+	if len(b) > MaxSignal {
+		return h, fmt.Errorf("a signal of %d bytes, at most %d are taken", len(b), MaxSignal)
+	}
+	r := packed.NewReader(b)
+	seen, err := r.Keyed(MaxKey, func(key string) (err error) {
+		switch key {
+		case "k":
+			var k uint64
+			k, err = r.Uint(255)
+			h.Kind = Kind(uint8(k) - first)
+		case "i":
+			err = r.Exactly(h.ID[:])
+		case "r":
+			h.Reason, err = r.String(MaxReason)
+		case "e":
+			var code uint64
+			code, err = r.Uint(math.MaxUint32)
+			h.Code = Code(code)
+		default:
+			err = field(r, key)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return h, fmt.Errorf("signal: %w", err)
+	case !seen["k"] || !seen["i"]:
+		return h, errors.New("a signal without a kind or an id")
+	case r.Len() > 0:
+		return h, fmt.Errorf("%d bytes after the signal", r.Len())
+	}
+	return h, nil
+}
 
 // Signal is a carrier's signal in memory.
 type Signal interface {

@@ -78,12 +78,7 @@ func (f *Fields) Bytes(most int) []byte {
 
 // Exactly reads as many bytes as into has. On an error into stays as it was.
 func (f *Fields) Exactly(into []byte) {
-	b := f.Bytes(len(into))
-	if len(b) != len(into) {
-		f.Fail(fmt.Errorf("%w: bytes: %d, want %d", ErrMalformed, len(b), len(into)))
-		return
-	}
-	copy(into, b)
+	field(f, func() (struct{}, error) { return struct{}{}, f.r.Exactly(into) })
 }
 
 // Blobs reads an array of at most most byte strings of at most size bytes each.

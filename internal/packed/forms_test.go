@@ -70,6 +70,34 @@ func TestAfterTheFirstErrorFieldsAreZero(t *testing.T) {
 	}
 }
 
+func TestKeysComeOnceEach(t *testing.T) {
+	for name, c := range map[string]struct {
+		in  string
+		err bool
+	}{
+		"two keys":    {"\x82\xa1k\x01\xa1i\x02", false},
+		"none":        {"\x80", false},
+		"one twice":   {"\x82\xa1k\x01\xa1k\x02", true},
+		"a long key":  {"\x81\xa5abcde\x01", true},
+		"a number":    {"\x01", true},
+		"a bad value": {"\x81\xa1k\xa1x", true},
+		"cut":         {"\x82\xa1k\x01", true},
+	} {
+		r, sum := NewReader([]byte(c.in)), uint64(0)
+		seen, err := r.Keyed(4, func(string) error {
+			v, err := r.Uint(9)
+			sum += v
+			return err
+		})
+		if (err != nil) != c.err || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name == "two keys" && (!seen["k"] || !seen["i"] || len(seen) != 2 || sum != 3) {
+			t.Errorf("%v, %d", seen, sum)
+		}
+	}
+}
+
 func TestExactlyTakesNoOtherLength(t *testing.T) {
 	for n := range 6 {
 		var into [4]byte

@@ -105,6 +105,42 @@ func (r *Reader) String(most int) (string, error) {
 // Bytes reads a byte string of at most most bytes and returns a copy.
 func (r *Reader) Bytes(most int) ([]byte, error) { return r.raw("bytes", most, msgpcode.IsBin) }
 
+// Exactly reads as many bytes as into has. On an error into stays as it was.
+func (r *Reader) Exactly(into []byte) error {
+	b, err := r.Bytes(len(into))
+	if err == nil && len(b) != len(into) {
+		err = fmt.Errorf("%w: bytes: %d, want %d", ErrMalformed, len(b), len(into))
+	}
+	if err == nil {
+		copy(into, b)
+	}
+	return err
+}
+
+// Keyed reads a map with keys of at most size bytes, no key twice. read takes each
+// key's value. The result has the keys that were there.
+func (r *Reader) Keyed(size int, read func(key string) error) (map[string]bool, error) {
+	n, err := r.Map(MaxCount)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool, min(n, 8))
+	for range n {
+		key, err := r.String(size)
+		if err != nil {
+			return nil, err
+		}
+		if seen[key] {
+			return nil, fmt.Errorf("%w: key %q given twice", ErrMalformed, key)
+		}
+		seen[key] = true
+		if err := read(key); err != nil {
+			return nil, fmt.Errorf("%q: %w", key, err)
+		}
+	}
+	return seen, nil
+}
+
 func (r *Reader) raw(what string, most int, is func(byte) bool) ([]byte, error) {
 	code, err := r.dec.PeekCode()
 	if err != nil {
