@@ -188,34 +188,30 @@ func (s *udpSession) offer(ctx context.Context, w checkedWay) {
 		at = r.base
 	}
 	remote := net.UDPAddrFromAddrPort(w.addr)
-	desc := s.e.describePath(at, s.n, w.addr)
 	typ := s.e.typeOf(s.n, w.addr)
 	class := udpClassOf(at.relay != nil, typ == relayCandidate.String())
-	target, server := typ+" "+w.addr.String(), ""
+	target := typ + " " + w.addr.String()
 	if at.relay != nil {
-		server = at.relay.server
 		target += " through the relay " + at.relay.addr.String()
 	}
 	s.n.worked(engineUDP, target)
 	for pauses := pause.Backoff(redialPause, maxRedialPause); ; {
 		lost := make(chan struct{})
-		s.n.addPath(&path{
-			engine: engineUDP,
-			class:  class,
-			near:   typ == hostCandidate.String(),
-			vague:  typ == unnamed && !s.n.isPeers(engineUDP, w.addr.Addr()),
-			remote: w.addr,
-			relay:  server,
-			desc:   desc,
-			drop:   func() {},
-			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-				conn, peer, err := at.dial(ctx, s.n, remote, desc, s.takeEarly)
-				if err != nil {
-					close(lost)
-				}
-				return conn, peer, err
-			},
-		})
+		p := &path{
+			Path:  s.e.describePath(at, s.n, w.addr),
+			class: class,
+			near:  typ == hostCandidate.String(),
+			vague: typ == unnamed && !s.n.isPeers(engineUDP, w.addr.Addr()),
+			drop:  func() {},
+		}
+		p.take = func(ctx context.Context) (net.Conn, identity.Peer, error) {
+			conn, peer, err := at.dial(ctx, s.n, remote, p.Path, s.takeEarly)
+			if err != nil {
+				close(lost)
+			}
+			return conn, peer, err
+		}
+		s.n.addPath(p)
 		select {
 		case <-lost:
 		case <-ctx.Done():

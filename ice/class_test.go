@@ -21,7 +21,7 @@ func TestOneRelayIsTakenRatherThanTwo(t *testing.T) {
 	var taken []string
 	add := func(name, relay string, remote netip.AddrPort, class class) {
 		n.addPath(&path{
-			engine: engineUDP, desc: route.Path{Detail: name}, relay: relay, remote: remote, class: class, drop: func() {},
+			Path: route.Path{Engine: engineUDP, Detail: name, Relay: relay, Remote: remote}, class: class, drop: func() {},
 		})
 	}
 	at := netip.MustParseAddrPort("192.0.2.1:3478")
@@ -33,7 +33,7 @@ func TestOneRelayIsTakenRatherThanTwo(t *testing.T) {
 		want            int
 	}{{true, true, 0}, {false, true, 0}, {true, false, 1}, {true, false, 1}, {false, false, 2}} {
 		if p := c.best(step.patient, step.direct); p != nil {
-			taken = append(taken, p.desc.Detail)
+			taken = append(taken, p.Detail)
 		}
 		if len(taken) != step.want {
 			t.Errorf("patient %v, direct %v: took %q", step.patient, step.direct, taken)

@@ -203,7 +203,7 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 	c.Heard("the device connected before its answer came")
 	c.foundAt = time.Now()
 	c.found.Store(true)
-	trace.Note(c.n.ctx, trace.PairSelected, "%s", p.desc)
+	trace.Note(c.n.ctx, trace.PairSelected, "%s", p.Path)
 	conn, peer, err := p.take(c.n.ctx)
 	if err == nil && peer.Device != c.Peer {
 		conn.Close()
@@ -212,8 +212,8 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 	switch {
 	case err == nil:
 		c.taken = p
-		c.t.log.Debug("ice: connected", "peer", peer.Device, "way", c.t.way(c.n, p.remote, p.class), "path", p.desc)
-		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.desc, peer)
+		c.t.log.Debug("ice: connected", "peer", peer.Device, "way", c.t.way(c.n, p.Remote, p.class), "path", p.Path)
+		trace.Note(c.n.ctx, trace.Secured, "%s, %s", p.Path, peer)
 		if p.apart {
 			c.Withdraw()
 		}
@@ -221,8 +221,8 @@ func (c *call) take(patient, direct bool) (net.Conn, identity.Peer, error) {
 	case errors.Is(err, identity.ErrNotTrusted), refusedInTLS(err):
 		return nil, identity.Peer{}, &refusedError{c.Peer, err}
 	}
-	trace.Note(c.n.ctx, trace.AttemptFailed, "%s: %v", p.desc, err)
-	c.n.tried(p.engine, p.desc.String(), err)
+	trace.Note(c.n.ctx, trace.AttemptFailed, "%s: %v", p.Path, err)
+	c.n.tried(p.Engine, p.String(), err)
 	c.stage = "a path was found, but no stream could be made"
 	return nil, identity.Peer{}, nil
 }

@@ -75,13 +75,11 @@ func (e *tcpEngine) reachedDirect(n *negotiation, conn *net.TCPConn, c candidate
 	tcp := newTCPConn(conn, route.Between(engineTCP, c.typ.String(), conn.LocalAddr(), conn.RemoteAddr()))
 	n.worked(engineTCP, c.String())
 	n.addPath(&path{
-		engine: engineTCP,
-		class:  classOf(c.typ),
-		near:   true,
-		apart:  true,
-		remote: addrPort(conn.RemoteAddr()),
-		desc:   tcp.path,
-		drop:   func() { tcp.Close() },
+		Path:  tcp.path,
+		class: classOf(c.typ),
+		near:  true,
+		apart: true,
+		drop:  func() { tcp.Close() },
 		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
 			s, err := e.t.tls.Client(ctx, tcp, n.peer)
 			if err != nil {

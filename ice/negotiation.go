@@ -18,13 +18,10 @@ import (
 
 // path is a way that has been checked and may be taken.
 type path struct {
-	engine string
-	class  class
-	near   bool // to an address of one of the peer's interfaces
-	vague  bool // to a host of which the peer has named no address: it may be a relay
-	remote netip.AddrPort
-	relay  string // the server of this side's relay, if it is through one
-	desc   route.Path
+	route.Path
+	class class
+	near  bool // to an address of one of the peer's interfaces
+	vague bool // to a host of which the peer has named no address: it may be a relay
 	// take nominates the path and proves the device at its end.
 	take func(ctx context.Context) (net.Conn, identity.Peer, error)
 	// drop gives the path up.

@@ -88,8 +88,8 @@ func (c *call) report(err error) {
 	if err != nil {
 		r.Error = err.Error()
 	} else if c.taken != nil {
-		r.Way, r.Path = c.t.way(c.n, c.taken.remote, c.taken.class), c.taken.desc
-		r.Relay = c.taken.relay
+		r.Way, r.Path = c.t.way(c.n, c.taken.Remote, c.taken.class), c.taken.Path
+		r.Relay = c.taken.Relay
 	}
 	if r.Way == wayRelay {
 		r.WhyRelayed = whyRelayed(r)

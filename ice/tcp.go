@@ -233,16 +233,13 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class class) <-chan struct{} {
 	lost := make(chan struct{})
 	c := newTCPConn(conn, route.Between(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr()))
-	remote := addrPort(conn.RemoteAddr())
-	n.worked(engineTCP, typ+" "+remote.String())
+	n.worked(engineTCP, typ+" "+c.path.Remote.String())
 	if n.role == controlling {
 		n.addPath(&path{
-			engine: engineTCP,
-			class:  class,
-			near:   class == tcpClass,
-			remote: remote,
-			desc:   c.path,
-			drop:   func() { c.Close() },
+			Path:  c.path,
+			class: class,
+			near:  class == tcpClass,
+			drop:  func() { c.Close() },
 			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
 				s, peer, err := e.nominate(ctx, n, c)
 				if err != nil {

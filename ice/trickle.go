@@ -69,13 +69,11 @@ func (n *negotiation) learn(name string, found []candidate) []candidate {
 func (n *negotiation) reclass(name string, c candidate) {
 	for _, p := range n.paths {
 		switch {
-		case p.engine != name:
-		case p.remote == c.addr && c.typ == relayCandidate:
-			p.class = udpClassOf(p.relay != "", true)
-			if p.desc.Class == unnamed {
-				p.desc.Class = relayCandidate.String()
-			}
-		case p.vague && p.remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
+		case p.Engine != name:
+		case p.Remote == c.addr && c.typ == relayCandidate:
+			p.class = udpClassOf(p.Relay != "", true)
+			p.Class = relayCandidate.String()
+		case p.vague && p.Remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
 			p.vague = false
 			n.news()
 		}
