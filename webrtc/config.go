@@ -12,6 +12,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+	"github.com/pion/transport/v5"
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
@@ -90,7 +91,8 @@ type Config struct {
 	// Logger gets what no caller is told. nil: nothing is logged.
 	Logger *slog.Logger
 
-	silence time.Duration // tests: in place of defaultSilence
+	silence time.Duration                             // tests: in place of defaultSilence
+	wrap    func(transport.UDPConn) transport.UDPConn // tests: in place of the sockets themselves
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -133,6 +135,7 @@ func (c Config) engine() (*pion.API, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.wrap = c.wrap
 	s.SetNet(n)
 	s.DetachDataChannels()
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)

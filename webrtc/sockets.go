@@ -15,14 +15,17 @@ import (
 const socketBuffer = 4 << 20
 
 // sockets are the system's, with larger buffers.
-type sockets struct{ transport.Net }
+type sockets struct {
+	transport.Net
+	wrap func(transport.UDPConn) transport.UDPConn
+}
 
 func newSockets() (sockets, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
 		return sockets{}, fmt.Errorf("webrtc: look at the network interfaces: %w", err)
 	}
-	return sockets{n}, nil
+	return sockets{Net: n}, nil
 }
 
 // Interfaces are those of now; stdnet's are those of when it was made.
@@ -39,6 +42,9 @@ func (s sockets) ListenUDP(network string, at *net.UDPAddr) (transport.UDPConn, 
 	c, err := s.Net.ListenUDP(network, at)
 	if err == nil {
 		widen(c)
+		if s.wrap != nil {
+			c = s.wrap(c)
+		}
 	}
 	return c, err
 }
