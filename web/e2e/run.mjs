@@ -2,7 +2,7 @@
 //
 //   PEERCHAT=… PEER=… node e2e/run.mjs [part of a test's name]
 //
-// PEERCHAT is cmd/peerchat built, PEER is cmd/peerchat/internal/e2epeer built. Screenshots go to
+// PEERCHAT is cmd/peerchat built, PEER is the tests of cmd/peerchat/internal/e2epeer, built with go test -c. Screenshots go to
 // $SCREENSHOTS, else e2e/out.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";

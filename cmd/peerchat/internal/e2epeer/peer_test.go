@@ -1,4 +1,4 @@
-// Peer is the other end of the browser's measurements: a device that takes
+// Package e2epeer is the other end of the browser's measurements: a device that takes
 // calls through a switchboard and does what the channels it is asked for say.
 //
 //	bench://up              reads all, then answers with the number of bytes
@@ -11,7 +11,7 @@
 //
 // It prints JSON lines, as “peerchat --json listen” does. Lines of its input
 // are commands: “say TEXT”, “send DEVICE FILE”, “call DEVICE TEXT”, “go on”.
-package main
+package e2epeer
 
 import (
 	"bufio"
@@ -24,9 +24,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/chat"
@@ -50,7 +52,11 @@ type peer struct {
 	heard map[identity.DeviceID]struct{} // and called: “say” is for all of them
 }
 
-func main() {
+// TestMain is the program. Where go test runs it there is nothing to test.
+func TestMain(m *testing.M) {
+	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.") }) {
+		os.Exit(m.Run())
+	}
 	signal := flag.String("signal", "", "address of the switchboard")
 	into := flag.String("into", ".", "folder for received files")
 	reply := flag.String("reply", "", "answer to each message")
