@@ -140,7 +140,7 @@ const maxReminders = 2
 
 // The wait for a direct path before a relay is taken, from the answer on. A
 // direct path shows itself a round trip and a check later, and the way of the
-// signals is hardly shorter than that round trip.
+// signals is seldom shorter than that round trip.
 const (
 	minRelayPatience = 50 * time.Millisecond
 	maxRelayPatience = 300 * time.Millisecond
@@ -181,7 +181,7 @@ func (c *call) answered(m *message) error {
 func (c *call) best(patient, direct bool) *path {
 	return c.n.takePath(c.order, func(p *path) bool {
 		switch {
-		case p.class == relaysClass: // one relay may do, and is found hardly later
+		case p.class == relaysClass: // one relay may do, and is found at about the same time
 			return !direct && !patient
 		case p.class == relayClass, p.vague:
 			return !direct

@@ -12,7 +12,7 @@ import (
 )
 
 // A device may take plain TLS connections at a port of its own (package tlssock),
-// which is open in a firewall that lets nothing else in. Whoever knows only the
+// which is open in a firewall that lets nothing else in. A caller that knows only the
 // device's id hears of that port in the answer, and dials it beside the engine's.
 // TLS proves the device, as everywhere; the stream comes out of the device's other
 // listener, so the caller tells it by a refusal that this negotiation is over.

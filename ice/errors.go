@@ -30,7 +30,7 @@ type refusedError struct {
 	err  error
 }
 
-// Error says who was called.
+// Error says which device was called.
 func (e *refusedError) Error() string { return fmt.Sprintf("ice: dial %s: %v", e.peer.Short(), e.err) }
 
 // Unwrap returns the handshake's error.

@@ -21,7 +21,7 @@ type path struct {
 	route.Path
 	class class
 	near  bool // to an address of one of the peer's interfaces
-	vague bool // to a host of which the peer has named no address: it may be a relay
+	vague bool // to a host where the peer has named no address: it may be a relay
 	// take nominates the path and proves the device at its end.
 	take func(ctx context.Context) (net.Conn, identity.Peer, error)
 	// drop gives the path up.

@@ -30,20 +30,19 @@ const (
 	// preferred engine: it covers a round trip more within a continent.
 	patience = 50 * time.Millisecond
 	// maxNegotiations bounds the negotiations that run at once, counted apart for
-	// those begun here and those begun elsewhere; streams that wait for Accept count
-	// with the latter. maxPerPeer bounds those begun by one device.
+	// the ones begun here and the ones begun elsewhere; streams that wait for Accept count
+	// with the latter. maxPerPeer bounds the ones begun by one device.
 	maxNegotiations = 128
 	maxPerPeer      = 64
 )
 
-// Signaller carries short messages between devices. It vouches for who sent a
-// message and keeps everybody else from reading it; it may lose, delay and
-// repeat. Both methods block until ctx ends at the latest and are called
-// concurrently. A Receive error that matches net.ErrClosed is final.
+// Signaller carries short messages between devices. It vouches for the sender of a
+// message and keeps others from reading it; it may lose, delay and repeat. Both
+// methods block until ctx ends at the latest and are called concurrently. A Receive error that matches net.ErrClosed is final.
 type Signaller interface {
 	// Send hands msg, at most 8 KiB, to the device.
 	Send(ctx context.Context, to identity.DeviceID, msg []byte) error
-	// Receive returns the next message for this device and who sent it.
+	// Receive returns the next message for this device and its sender.
 	Receive(ctx context.Context) (from identity.Peer, msg []byte, err error)
 }
 
@@ -53,7 +52,7 @@ type Config struct {
 	// Identity is this device. Required.
 	Identity *identity.Identity
 	// Trust is asked about each caller before its offer is answered, and again
-	// inside each handshake on both sides. Nil lets everybody in.
+	// inside each handshake on both sides. Nil lets all devices in.
 	Trust *identity.Trust
 	// Signaller carries offers and answers. Required. The Transport is its only
 	// reader and does not close it.
@@ -62,17 +61,17 @@ type Config struct {
 	// "tcp", "udp": on loopback TLS over TCP moves about three times the bytes
 	// of QUIC (BenchmarkThroughput).
 	Engines []string
-	// Loopback offers this machine's loopback addresses and dials those of
-	// others. It is off by default, as between two machines they only waste
+	// Loopback offers this machine's loopback addresses and dials other
+	// devices' ones. It is off by default, as between two machines they only waste
 	// time, and a stranger could have us dial services of our own. Both ends
 	// need it to meet on one machine without another network.
 	Loopback bool
 	// Addresses lists the addresses to offer as host candidates. Nil means
-	// those of the machine's interfaces at that time, except link-local ones.
+	// the addresses of the machine's interfaces at that time, except link-local ones.
 	Addresses func() ([]netip.Addr, error)
 	// Direct lists where this device takes plain TLS connections (package tlssock),
-	// with whatever else accepts them: callers are told, and try there too, so that
-	// one open port is enough. An unspecified address stands for those of Addresses.
+	// by a listener of the program's: callers are told, and try there too, so that
+	// one open port is enough. An unspecified address stands for all of Addresses.
 	// At most 4 are told. Nil: there are none.
 	Direct func() []netip.AddrPort
 	// Servers are STUN and TURN servers: through them a device behind NATs is
@@ -220,7 +219,7 @@ func (t *Transport) open(name string) (engine, error) {
 // Name returns "ice".
 func (t *Transport) Name() string { return "ice" }
 
-// Decide sets who decides about offers. f is asked, after the trust store and
+// Decide sets the program's decision about offers. f is asked, after the trust store and
 // possibly several times at once, before an offer is answered; an error
 // refuses, and its text, cut to 200 bytes, is what the caller is told. f must
 // return when its context ends; until it does, it takes up one of the caller's
@@ -238,7 +237,7 @@ func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 
 // Close ends all negotiations, closes the sockets and waits for everything the
 // Transport has started, about two seconds at most. Streams over TCP live on;
-// those over UDP end with it, as they share its socket.
+// streams over UDP end with it, as they share its socket.
 func (t *Transport) Close() error {
 	t.board.End()
 	for _, e := range t.engines {

@@ -47,7 +47,7 @@ func (n *negotiation) start(engines []engine, m *message) []string {
 	return names
 }
 
-// learn remembers candidates of the peer, and returns those that are new. What
+// learn remembers candidates of the peer, and returns the new ones. What
 // is more than an engine's share is cut.
 func (n *negotiation) learn(name string, found []candidate) []candidate {
 	n.mu.Lock()
@@ -171,7 +171,7 @@ func (n *negotiation) tell(m *message) *message {
 	return out
 }
 
-// candidates returns a message with those of all engines as they are now.
+// candidates returns a message with the candidates of all engines as they are now.
 func (t *Transport) candidates(n *negotiation) (*message, error) {
 	addrs, err := t.cfg.Addresses()
 	if err != nil {

@@ -24,14 +24,14 @@ const (
 
 // Description is one side's part of a call, for a signalling of the
 // application's own, which may carry it as JSON. It is at most 8 KiB long, and
-// not secret: who changes it can keep two devices apart, and nothing else.
+// not secret: a change can keep two devices apart, and nothing else.
 type Description struct {
 	// Call names the call: 32 hex digits.
 	Call string          `json:"call"`
 	Type DescriptionType `json:"type"`
 	// SDP is the session description of an Offer or an Answer.
 	SDP string `json:"sdp,omitempty"`
-	// Candidates are those known by then, at most 16; further ones follow, each
+	// Candidates are the ones known by then, at most 16; further ones follow, each
 	// by itself.
 	Candidates []string `json:"candidates,omitempty"`
 	// Reason is a Refusal's, at most 200 bytes. From a peer it is a stranger's
@@ -81,7 +81,7 @@ func (t *Transport) AddRemoteCandidate(from identity.DeviceID, c Candidate) erro
 }
 
 // hand treats a peer's message as if a Signaller had brought it, but from a
-// device that nobody has proven.
+// device that is not proven.
 func (t *Transport) hand(from identity.DeviceID, call string, m *message) error {
 	if t.cfg.Signaller != nil {
 		return errOwnSignaller

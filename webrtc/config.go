@@ -23,7 +23,7 @@ import (
 type Signaller interface {
 	// Send blocks until the message is on its way, not until it has arrived.
 	Send(ctx context.Context, to identity.DeviceID, msg []byte) error
-	// Receive returns the next message for this device and who sent it. An
+	// Receive returns the next message for this device and its sender. An
 	// error that matches net.ErrClosed is its last.
 	Receive(ctx context.Context) (from identity.Peer, msg []byte, err error)
 }
@@ -77,7 +77,7 @@ type Config struct {
 	// whose side passes it to SetRemoteDescription and AddRemoteCandidate. Order
 	// does not matter, loss only delays. Both may be called several times at
 	// once; they must return, at the latest when their context ends, and may
-	// call the Transport's methods. An error is told to whoever calls Dial if
+	// call the Transport's methods. An error is told to the caller of Dial if
 	// nothing else comes of the call.
 	OnLocalDescription func(ctx context.Context, to identity.DeviceID, d Description) error
 	OnLocalCandidate   func(ctx context.Context, to identity.DeviceID, c Candidate) error

@@ -32,7 +32,7 @@ func list(cs []string) string {
 	return strings.Join(out, ", ")
 }
 
-// errLost is why a stream cannot be written to whose connection is gone.
+// errLost is why a stream without its connection cannot be written to.
 var errLost = errors.New("the connection to the peer has ended")
 
 var errClosed = fmt.Errorf("webrtc: transport closed: %w", net.ErrClosed)

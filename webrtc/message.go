@@ -27,7 +27,7 @@ import (
 //	"r"  str     refuse: the reason, at most 200 bytes
 //	"e"  uint    refuse: its code, if there is one
 //
-// Candidates stand in "c", those in a session description count as well. A
+// Candidates stand in "c"; the ones in a session description count as well. A
 // candidate that is no UDP or TCP one with an IP address that may be dialled is
 // passed over. Keys that a receiver does not know are, too; a key given twice,
 // a wrong type or a missing "k" or "i" makes the whole message invalid.

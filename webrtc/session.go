@@ -150,7 +150,7 @@ func (s *session) candidate(c string) {
 }
 
 // untold returns the candidates that the peer was not told, and counts them as
-// told; all returns those that it was told as well.
+// told; all returns the told ones as well.
 func (s *session) untold() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,7 +314,7 @@ func (s *session) secure(ctx context.Context) (*Conn, identity.Peer, error) {
 }
 
 // hangUp ends the connection, and with it all reads, without waiting: pion's
-// callbacks call it, and pion waits for those.
+// callbacks call it, and pion waits for them.
 func (s *session) hangUp() { s.hanging.Do(func() { go s.close() }) }
 
 // closeTimeout is how long the end of a connection is waited for: pion does not
@@ -347,7 +347,7 @@ func (s *session) close() {
 	s.t.mu.Unlock()
 }
 
-// addresses are those of the selected pair.
+// addresses returns the addresses of the selected pair.
 func (s *session) addresses() (local, far net.Addr, path route.Path) {
 	local, far = &net.UDPAddr{}, &net.UDPAddr{}
 	pair, err := s.dtls.ICETransport().GetSelectedCandidatePair()

@@ -71,7 +71,7 @@ func New(cfg Config) (*Transport, error) {
 // Name returns "webrtc".
 func (t *Transport) Name() string { return "webrtc" }
 
-// Decide sets who decides about callers. f is asked, after the trust store and
+// Decide sets the program's decision about callers. f is asked, after the trust store and
 // possibly several times at once, before an offer is answered; an error refuses,
 // and its text, cut to 200 bytes, is what the caller is told, as does a panic, which
 // is logged. f must return when its context ends; until it does, it takes up one of
@@ -106,7 +106,7 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// adopt makes a stream of a session whose peer is proven.
+// adopt makes a stream of a session with a proven peer.
 func (t *Transport) adopt(s *session, raw messages) (*Conn, error) {
 	local, far, path := s.addresses()
 	s.mu.Lock()

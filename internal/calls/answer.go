@@ -56,8 +56,8 @@ func (b *Board[S]) offered(from identity.Peer, s S) error {
 	return nil
 }
 
-// goesFirst says whose call stands when two devices call each other at once: that
-// of the smaller id, which is also the link that both managers prefer.
+// goesFirst reports whether the call of a stands when a and b call each other at
+// once: it is the call of the smaller id, which is also the link that both managers prefer.
 func goesFirst(a, b identity.DeviceID) bool { return string(a[:]) < string(b[:]) }
 
 // admit takes a place and registers an offer. A repeated one gives nil.
@@ -163,8 +163,8 @@ func (v *Visit[S]) waitFor(ctx context.Context) error {
 	return nil
 }
 
-// Attach has the carrier's side told of the caller's candidates, also of those
-// that came before, and found by Serving.
+// Attach has the carrier's side told of the caller's candidates, also of the
+// ones that came before, and found by Serving.
 func (v *Visit[S]) Attach(s Side[S]) {
 	v.b.mu.Lock()
 	v.side = s
@@ -261,7 +261,7 @@ func (b *Board[S]) refuse(to identity.DeviceID, id ID, why no) {
 	}
 }
 
-// tell sends a refusal, the loss of which does no harm.
+// tell sends a refusal. Its loss does no harm.
 func (b *Board[S]) tell(ctx context.Context, to identity.DeviceID, id ID, why no) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 	defer cancel()

@@ -34,9 +34,9 @@ type Config struct {
 	// Most bounds the calls at once, in each direction; streams that wait for
 	// Accept count. Each bounds how many of the incoming ones are one device's.
 	Most, Each int
-	// OneOfTwo drops one of two calls by which two devices call each other at once:
-	// that of the larger id. The Dial which made it waits until the other call is
-	// through, then calls again. False lets both calls go on.
+	// OneOfTwo drops the call of the larger id where two devices call each other at
+	// once. The Dial that made it waits until the other call is through, then calls
+	// again. False lets both calls go on.
 	OneOfTwo bool
 	// Closed is the error of what is used after Close. It matches net.ErrClosed.
 	Closed error
@@ -89,7 +89,7 @@ func New[S Signal](cfg Config, c Carrier[S]) *Board[S] {
 	}
 }
 
-// Listen begins to read a signaller, of which the Board is the only reader, until
+// Listen begins to read a signaller, as its only reader, until
 // the Board or the signaller is closed. Call it once, or not at all where signals
 // come by Handle. It does not block.
 func (b *Board[S]) Listen(from signalling.Line) {
@@ -102,9 +102,9 @@ func (b *Board[S]) Listen(from signalling.Line) {
 	})
 }
 
-// Decide sets who decides about callers. f is asked, after the trust store and
-// possibly several times at once, before an offer is answered; an error refuses,
-// and its text is what the caller is told. f must return when its context ends;
+// Decide sets the program's decision about callers. f is asked, after the trust
+// store and possibly several times at once, before an offer is answered; an error
+// refuses, and its text is what the caller is told. f must return when its context ends;
 // until it does, it takes up one of the caller's places. A nil f takes every
 // caller, as does a new Board.
 func (b *Board[S]) Decide(f func(ctx context.Context, peer identity.Peer) error) {
@@ -253,8 +253,8 @@ func (b *Board[S]) settle(from identity.Peer, s S) (again Side[S], err error) {
 	return nil, nil
 }
 
-// refusal is the error of a Dial that was refused: the device's word only if it is
-// proven who sent it.
+// refusal is the error of a Dial that was refused: the device's word only if its
+// sender is proven.
 func (b *Board[S]) refusal(from identity.Peer, h Head) error {
 	if Unproven(from) {
 		return fmt.Errorf("%s: dial %s: %w", b.cfg.Name, from.Device.Short(), Said(h.Code, h.Reason))
@@ -262,7 +262,7 @@ func (b *Board[S]) refusal(from identity.Peer, h Head) error {
 	return fmt.Errorf("%s: %w", b.cfg.Name, &RefusedError{Peer: from.Device, Code: h.Code, Reason: h.Reason})
 }
 
-// Unproven reports whether nothing vouches for who sent a signal.
+// Unproven reports whether nothing vouches for the sender of a signal.
 func Unproven(from identity.Peer) bool { return from.Account.IsZero() }
 
 // more passes a peer's further candidates on, or keeps them for an offer that

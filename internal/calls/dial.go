@@ -138,7 +138,7 @@ func (c *Call[S]) Attach(s Side[S]) {
 
 // Offer has an offer sent, and again while the call runs. next gives the signal of
 // each round, counted from 0, or false when there is no more to say; it runs on a
-// goroutine of its own. then runs beside, once the first offer is on its way, until
+// goroutine of its own. then runs at the same time, once the first offer is on its way, until
 // the call's context ends. Offer does not block. An offer that cannot even be sent
 // for the first time ends the call.
 func (c *Call[S]) Offer(next func(round int) (S, bool), then func(ctx context.Context)) {
@@ -235,7 +235,7 @@ func (c *Call[S]) Withdraw() {
 	c.b.Go(func(ctx context.Context) { c.b.tell(ctx, c.Peer, c.ID, no{CodeWithdrawn, "withdrawn"}) })
 }
 
-// How far a call came of which nothing was heard.
+// How far a call came while nothing was heard of the device.
 const (
 	stageUnsent = "the offer could not be sent"
 	stageSent   = "no answer"

@@ -1,5 +1,4 @@
-// Package calls is the machine by which devices call each other over a
-// signaller: one device offers, the other answers or refuses, and the two meet.
+// Package calls lets devices call each other over a signaller: one device offers, the other answers or refuses, and the two meet.
 // What an offer says, and how the devices meet, is the business of a Carrier
 // (packages ice and webrtc).
 //

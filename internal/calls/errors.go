@@ -63,7 +63,7 @@ func Said(code Code, reason string) error {
 	return no
 }
 
-// unwanted is a refusal because of who the caller is.
+// unwanted is a refusal of this caller, not of its call.
 type unwanted struct{ *UnprovenRefusal }
 
 // Refused returns the reason.

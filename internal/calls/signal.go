@@ -80,8 +80,8 @@ const (
 	MaxReason = 200
 )
 
-// ReadHead reads a signal as all carriers write it: a msgpack map of which "k" is
-// the kind, counted from the carrier's first one, "i" the id, and "r" and "e" the
+// ReadHead reads a signal as all carriers write it: a msgpack map. Its "k" is
+// the kind, counted from the carrier's first one, "i" the id, and "r" and "e" are the
 // reason and code of a refusal. field reads, or skips, the value of any other key.
 func ReadHead(b []byte, first uint8, field func(r *packed.Reader, key string) error) (h Head, err error) {
 	if len(b) > MaxSignal {

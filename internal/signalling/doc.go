@@ -10,6 +10,6 @@
 //	webrtc.Config{Signaller: j}            // over the switchboard, or else the DHT
 //
 // Messages are msgpack maps in which the key "k" is the kind, as in
-// docs/protocol.md. Nothing here believes anything: who sent a message is what
-// its line has proven.
+// docs/protocol.md. Nothing here believes anything: the sender of a message is
+// the one that its line has proven.
 package signalling

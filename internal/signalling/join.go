@@ -16,7 +16,7 @@ import (
 
 const (
 	// tryFor is what a line has to take a message while there are others: an
-	// answer of a far server takes well under a second, a broken line for ever.
+	// answer of a far server takes well under a second, a broken line never answers.
 	tryFor = 3 * time.Second
 	// heardKept is of how many devices it is known over which line they talk.
 	heardKept = 1024

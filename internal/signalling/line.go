@@ -16,7 +16,7 @@ import (
 type Line interface {
 	// Send blocks until the message is on its way, not until it has arrived.
 	Send(ctx context.Context, to identity.DeviceID, msg []byte) error
-	// Receive returns the next message for this device and who sent it. An
+	// Receive returns the next message for this device and its sender. An
 	// error that matches net.ErrClosed is its last.
 	Receive(ctx context.Context) (from identity.Peer, msg []byte, err error)
 }

@@ -61,7 +61,7 @@ func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
 // Branch returns the one with the i-th kinds, counted from 0.
 func (s *Splitter) Branch(i int) *Branch { return s.branches[i] }
 
-// Dropped counts the messages that had no kind, one of nobody, or came while 64
+// Dropped counts the messages that had no kind, one that no branch takes, or came while 64
 // waited for their reader. A stranger can make it grow.
 func (s *Splitter) Dropped() uint64 { return s.dropped.Load() }
 
@@ -88,7 +88,7 @@ func (s *Splitter) Close() error {
 	return nil
 }
 
-// Kind returns a message's kind, of which the rest need not be valid.
+// Kind returns a message's kind. The rest of the message need not be valid.
 func Kind(msg []byte) (uint8, error) {
 	r := packed.NewReader(msg)
 	n, err := r.Map(packed.MaxCount)
