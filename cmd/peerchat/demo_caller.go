@@ -29,11 +29,11 @@ func newDemoCaller(o *options) *cobra.Command {
 		Hidden: true,
 		Args:   counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := parseTarget(args[0])
+			bob, err := parseDevice(args[0])
 			if err != nil {
-				return err
+				return usageError{err}
 			}
-			c := &caller{timeline: newTimeline(cmd.OutOrStdout(), true), bob: to.device}
+			c := &caller{timeline: newTimeline(cmd.OutOrStdout(), true), bob: bob}
 			c.begin("alice up")
 			acc, err := o.start(cmd)
 			if err == nil {

@@ -206,7 +206,7 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 	}
 	defer s.Close()
 	if len(lists) > 0 {
-		_, err := control.OpImported.Ask(ctx, s.client, control.Revocations{Lists: lists})
+		_, err := control.OpImported.Ask(ctx, s.client, lists)
 		return err
 	}
 	if len(args) > 0 {
@@ -221,10 +221,10 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(all.Lists) == 0 {
+	if len(all) == 0 {
 		return errors.New("this account has revoked nothing")
 	}
-	text := strings.Join(all.Lists, "")
+	text := strings.Join(all, "")
 	if r.export == "-" {
 		_, err = io.WriteString(cmd.OutOrStdout(), text)
 		return err
@@ -233,7 +233,7 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 }
 
 func (r *revoker) revoke(ctx context.Context, out io.Writer, s *session, who []string) error {
-	did, err := control.OpRevoke.Ask(ctx, s.client, control.Revoke{Who: who})
+	did, err := control.OpRevoke.Ask(ctx, s.client, who)
 	if err != nil {
 		return err
 	}

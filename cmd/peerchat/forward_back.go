@@ -68,7 +68,7 @@ func (f *forwarder) fromThere(ctx context.Context, sp forward.Spec, start func(f
 // ask has the device listen.
 func (f *forwarder) ask(ctx context.Context, where forward.Address) (*back, error) {
 	token := forward.NewToken()
-	l, err := f.s.listen(ctx, forward.BackURI(token))
+	l, err := f.s.client.Listen(ctx, forward.BackURI(token))
 	if err != nil {
 		return nil, err
 	}

@@ -59,11 +59,11 @@ func pages(cmd *cobra.Command, s *session, to target, n int) ([]control.Message,
 		if err != nil {
 			return nil, err
 		}
-		if len(page.Messages) == 0 {
+		if len(page) == 0 {
 			break
 		}
-		all = append(page.Messages, all...)
-		before = page.Messages[0].Seq
+		all = append(page, all...)
+		before = page[0].Seq
 	}
 	return all, nil
 }

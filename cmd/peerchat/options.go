@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,17 +130,4 @@ func parseDevice(s string) (identity.DeviceID, error) {
 		err = errors.New(strings.TrimPrefix(err.Error(), identity.ErrBadID.Error()+": "))
 	}
 	return id, err
-}
-
-// parseTarget reads DEVICE or DEVICE@HOST:PORT.
-func parseTarget(s string) (target, error) {
-	id, addr, at := strings.Cut(s, "@")
-	device, err := parseDevice(id)
-	if err == nil && at {
-		_, _, err = net.SplitHostPort(addr)
-	}
-	if err != nil {
-		return target{}, usageError{err}
-	}
-	return target{device: device, addr: addr}, nil
 }

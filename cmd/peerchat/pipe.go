@@ -178,7 +178,7 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 	case len(now) == 0 && !p.anyone:
 		return nil, errWhoJoins
 	}
-	l, err := s.listen(ctx, pipeScheme+p.name)
+	l, err := s.client.Listen(ctx, pipeScheme+p.name)
 	if err != nil {
 		return nil, err
 	}

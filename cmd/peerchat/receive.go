@@ -156,7 +156,7 @@ func (t *taker) close() {
 // serve takes the channels of transfers until ctx ends; failed is told why it
 // cannot go on.
 func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error {
-	l, err := s.listen(ctx, parcel.Scheme+"*")
+	l, err := s.client.Listen(ctx, parcel.Scheme+"*")
 	if err != nil {
 		return err
 	}

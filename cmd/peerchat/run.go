@@ -199,11 +199,11 @@ func (r *runner) wait(ctx context.Context, d *daemon.Daemon) error {
 			return nil
 		case <-reloads:
 			notify(notifyReloading)
-			did, err := d.Reload()
+			applied, restart, err := d.Reload()
 			if err != nil {
 				r.log.Error("the old settings stay", "err", err)
 			} else {
-				r.log.Info("settings read anew", "applied", did.Applied, "after a restart", did.Restart)
+				r.log.Info("settings read anew", "applied", applied, "after a restart", restart)
 			}
 			notify(notifyReady)
 		}

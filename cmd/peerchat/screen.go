@@ -103,7 +103,7 @@ func (d *desk) Contacts(ctx context.Context) ([]chatui.Contact, error) {
 			c.Detail = "banned"
 		}
 	}
-	for _, t := range talks.Talks {
+	for _, t := range talks {
 		of(t.Peer).Unread = t.Unread
 	}
 	if !d.open.IsZero() {
@@ -156,7 +156,7 @@ func (d *desk) History(ctx context.Context, contact string, before int64, n int)
 		return nil, err
 	}
 	var out []chatui.Message
-	for _, m := range page.Messages {
+	for _, m := range page {
 		out = append(out, onScreen(m))
 	}
 	return out, nil

@@ -150,7 +150,7 @@ func (s *server) serve(cmd *cobra.Command) error {
 		return err
 	}
 	defer held.Close()
-	l, err := held.listen(ctx, website.Pattern)
+	l, err := held.client.Listen(ctx, website.Pattern)
 	if err != nil {
 		return err
 	}

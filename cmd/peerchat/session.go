@@ -115,11 +115,6 @@ func (s *session) explain(ctx context.Context, uri string, err error) error {
 	return fmt.Errorf("%w\n%s", err, noNodes)
 }
 
-// listen claims the channels of a URI pattern.
-func (s *session) listen(ctx context.Context, pattern string) (net.Listener, error) {
-	return s.client.Listen(ctx, pattern)
-}
-
 // watch calls ended with the reason if the daemon ends before ctx does. It does
 // not block.
 func (s *session) watch(ctx context.Context, ended func(error)) {

@@ -50,7 +50,7 @@ func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) 
 		if err != nil {
 			return err
 		}
-		_, err = io.WriteString(out, m.Text)
+		_, err = io.WriteString(out, m)
 		return err
 	}
 	for began := false; ; began = true {

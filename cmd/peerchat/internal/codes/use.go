@@ -77,7 +77,7 @@ func isFinal(err error) bool {
 		errors.Is(err, peerlink.ErrRefused) || errors.As(err, &unreachable)
 }
 
-// explain says what an error means for the person who has typed the code.
+// explain says what an error means for the person at this end.
 func explain(ctx context.Context, p Purpose, err error) error {
 	var hungUp *channel.ResetError
 	again := words[p].again

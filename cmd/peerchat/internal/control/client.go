@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -149,10 +150,9 @@ func (c *Client) channel(ctx context.Context, op string, in any) (*Conn, error) 
 
 // Listen claims the channels that peers open under URIs of a pattern, as
 // ConnectionManager.Listen does; ctx bounds the call only. The listener's conns
-// are *Conn, so peerlink.PeerOf tells whose they are.
+// are *Conn, so peerlink.PeerOf tells the device at the other end.
 func (c *Client) Listen(ctx context.Context, pattern string) (net.Listener, error) {
-	var first Incoming
-	w, end, err := c.ask(ctx, OpListen, Listen{pattern}, &first)
+	w, end, err := c.ask(ctx, OpListen, pattern, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -167,11 +167,9 @@ type listener struct {
 	c       *Client
 	w       *wire
 	pattern string
+	closed  atomic.Bool
 
 	accepting sync.Mutex
-
-	mu     sync.Mutex
-	closed bool
 }
 
 // Accept implements net.Listener.
@@ -179,37 +177,29 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
 	for {
-		var in Incoming
-		if err := readAnswer(l.w, &in); err != nil {
-			if l.isClosed() {
+		var word string
+		if err := readAnswer(l.w, &word); err != nil {
+			if l.closed.Load() {
 				err = net.ErrClosed
 			}
 			return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: err}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), takeTimeout)
-		conn, err := l.c.channel(ctx, OpTake, Take(in))
+		conn, err := l.c.channel(ctx, OpTake, word)
 		cancel()
 		switch {
 		case err == nil:
 			return conn, nil
-		case l.isClosed():
+		case l.closed.Load():
 			return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
 		}
-		// That one has gone meanwhile; the next one may be there.
+		// That channel has gone; the next one may be there.
 	}
-}
-
-func (l *listener) isClosed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
 }
 
 // Close implements net.Listener: the daemon gives the pattern up.
 func (l *listener) Close() error {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
+	l.closed.Store(true)
 	return l.w.conn.Close()
 }
 

@@ -6,8 +6,8 @@ import (
 	"peerlink/identity"
 )
 
-// Invite makes a code for one person, good until the connection ends, somebody
-// has used it, or its time is over.
+// Invite makes a code for one person, good until the connection ends, the code is
+// used, or its time is over.
 type Invite struct {
 	// Name is what the contact is to be called; empty: what it suggests.
 	Name string `json:"name,omitempty"`
@@ -47,7 +47,7 @@ type CodeEvent struct {
 // AcceptInvite uses a code.
 type AcceptInvite struct {
 	Code string `json:"code"`
-	// Name and Me are those of Invite.
+	// Name and Me are as in Invite.
 	Name string `json:"name,omitempty"`
 	Me   string `json:"me,omitempty"`
 }

@@ -24,13 +24,6 @@ type Devices struct {
 	Devices []OwnDevice `json:"devices"`
 }
 
-// Revoke asks to revoke devices of the account.
-type Revoke struct {
-	// Who are device ids, names of the account's devices, or the first 8 digits
-	// or more of an id.
-	Who []string `json:"who"`
-}
-
 // Revoked tells what became of it.
 type Revoked struct {
 	Devices []identity.DeviceID `json:"devices"`
@@ -40,11 +33,6 @@ type Revoked struct {
 	// have the list.
 	Connected int `json:"connected"`
 	Told      int `json:"told"`
-}
-
-// Revocations are revocation lists as PEM.
-type Revocations struct {
-	Lists []string `json:"lists"`
 }
 
 // ContactDevice is a device of a contact.

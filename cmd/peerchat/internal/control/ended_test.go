@@ -62,7 +62,7 @@ func waiting() Handlers {
 	return Handlers{
 		"wait": wait, "news": follow,
 		OpListen: func(ctx context.Context, c *Call) error {
-			err := c.Answer(Incoming{})
+			err := c.Answer("")
 			<-ctx.Done()
 			return err
 		},
@@ -127,7 +127,7 @@ func TestCommandsNoticeThatTheDaemonWasKilled(t *testing.T) {
 				case c.op == OpConnect:
 					_ = c.Answer(Channel{"x://", identity.Peer{Device: somebody}, identity.Peer{Device: somebody}})
 				case c.op == OpListen:
-					_ = c.Answer(Incoming{})
+					_ = c.Answer("")
 				default:
 					_ = c.Answer(nil)
 				}

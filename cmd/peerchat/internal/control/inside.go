@@ -24,7 +24,7 @@ func Inside() (net.Listener, *Client) {
 	return l, &Client{l.dial}
 }
 
-// inside is a listener whose connections begin in this process.
+// inside is a listener for connections that begin in this process.
 type inside struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -174,7 +174,7 @@ func (h *half) write(p []byte) (n int, err error) {
 	}
 }
 
-// leave ends a side. Nothing that nobody reads is kept.
+// leave ends a side. Bytes that are read no more are dropped.
 func (h *half) leave(own *side) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

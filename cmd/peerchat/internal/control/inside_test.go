@@ -57,7 +57,7 @@ func TestLastWordsWaitForABusyCommand(t *testing.T) {
 }
 
 // A Write that waits for room fails once the other end reads no more.
-func TestAWriteThatWaitsHearsThatNobodyReads(t *testing.T) {
+func TestAWriteThatWaitsFailsWithTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, stop, err := insidePair()
 		if err != nil {

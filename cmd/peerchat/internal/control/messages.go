@@ -24,11 +24,6 @@ type Message struct {
 	Reason string            `json:"reason,omitempty"`
 }
 
-// Messages are a part of a conversation, the oldest first.
-type Messages struct {
-	Messages []Message `json:"messages"`
-}
-
 // History asks for the N newest messages with a device whose Seq is below
 // Before; 0 means all.
 type History struct {
@@ -48,9 +43,4 @@ type Talk struct {
 	Peer   identity.DeviceID `json:"peer"`
 	Last   time.Time         `json:"last"` // of the newest message
 	Unread int               `json:"unread"`
-}
-
-// Talks are all conversations, the latest first.
-type Talks struct {
-	Talks []Talk `json:"talks"`
 }

@@ -12,20 +12,19 @@ import (
 const (
 	OpReady    Op[None, None]                  = "ready" // answered once others can reach this device
 	OpStatus   Op[None, Status]                = "status"
-	OpMetrics  Op[None, Metrics]               = "metrics"
-	OpReload   Op[None, Reloaded]              = "reload"
+	OpMetrics  Op[None, string]                = "metrics" // in the text format of Prometheus
 	OpContacts Op[ContactChange, Contacts]     = "contacts"
 	OpForwards Op[ForwardChange, ForwardRules] = "forwards"
-	OpSay      Op[Say, Message]                = "say" // the message is on disk, and will be delivered
-	OpHistory  Op[History, Messages]           = "history"
+	OpSay      Op[Say, Message]                = "say"     // the message is on disk, and will be delivered
+	OpHistory  Op[History, []Message]          = "history" // the oldest first
 	OpSeen     Op[Seen, None]                  = "seen"
-	OpTalks    Op[None, Talks]                 = "talks"
+	OpTalks    Op[None, []Talk]                = "talks" // the latest first
 	OpAccept   Op[AcceptInvite, Met]           = "accept"
 	OpDevices  Op[None, Devices]               = "devices"
 	OpSign     Op[Sign, Signed]                = "device-sign"
-	OpRevoke   Op[Revoke, Revoked]             = "revoke"
-	OpRevoked  Op[None, Revocations]           = "revocations"  // those of the account, to be handed on
-	OpImported Op[Revocations, None]           = "revoked-list" // lists of others, or of the account, are taken
+	OpRevoke   Op[[]string, Revoked]           = "revoke"       // names of the account's devices, ids, or the first 8 digits or more of one
+	OpRevoked  Op[None, []string]              = "revocations"  // as PEM, the lists of the account, to be handed on
+	OpImported Op[[]string, None]              = "revoked-list" // as PEM, lists of others, or of the account, are taken
 
 	OpChanges  Feed[None, Changed]     = "changes"
 	OpMessages Feed[None, Message]     = "messages"    // each that is new or has another Mark
@@ -35,8 +34,8 @@ const (
 	OpStop Feed[None, None] = "stop" // one answer; then the daemon ends, and the connection with it
 
 	OpConnect = "connect" // Connect, Channel; then the connection carries the channel
-	OpListen  = "listen"  // Listen, nothing; then a message Incoming for each channel
-	OpTake    = "take"    // Take, Channel; then the connection carries the channel
+	OpListen  = "listen"  // a URI pattern, ""; then a word for each channel of a peer
+	OpTake    = "take"    // within 10 s a word of listen, Channel; then the connection carries the channel
 )
 
 // Op names a question of one answer, by its types.
@@ -126,36 +125,9 @@ type Connect struct {
 	Within time.Duration `json:"within,omitempty"`
 }
 
-// Channel tells whose channel a connection carries.
+// Channel describes the channel that a connection carries.
 type Channel struct {
 	URI  string        `json:"uri"`
 	Self identity.Peer `json:"self"` // both without certificates
 	Peer identity.Peer `json:"peer"`
-}
-
-// Listen claims the channels of a URI pattern, as ConnectionManager.Listen does.
-type Listen struct {
-	Pattern string `json:"pattern"`
-}
-
-// Incoming announces a channel. The zero value is the answer to Listen: from
-// now on channels come.
-type Incoming struct {
-	Token string `json:"token,omitempty"`
-}
-
-// Take asks for an announced channel, within 10 s.
-type Take struct {
-	Token string `json:"token"`
-}
-
-// Metrics are numbers for Prometheus, in its text format.
-type Metrics struct {
-	Text string `json:"text"`
-}
-
-// Reloaded tells what reading the settings anew has changed.
-type Reloaded struct {
-	Applied []string `json:"applied,omitempty"` // settings that hold now
-	Restart []string `json:"restart,omitempty"` // settings that hold after a restart
 }

@@ -218,18 +218,18 @@ func reset(c net.Conn) {
 
 // listen claims a pattern for a command, as long as the command is there.
 func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
-	var what control.Listen
-	if err := c.Decode(&what); err != nil {
+	var pattern string
+	if err := c.Decode(&pattern); err != nil {
 		return err
 	}
-	l, err := d.claim(what.Pattern)
+	l, err := d.claim(pattern)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	if err := c.Answer(control.Incoming{}); err != nil {
+	if err := c.Answer(""); err != nil {
 		return err
 	}
 	places := make(chan struct{}, maxOffers)
@@ -253,7 +253,7 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 			reset(sock)
 			return nil
 		}
-		if err := c.Answer(control.Incoming{Token: token}); err != nil {
+		if err := c.Answer(token); err != nil {
 			return nil
 		}
 	}
@@ -292,11 +292,11 @@ func (c *claimed) Close() error {
 
 // take hands an announced channel over.
 func (d *Daemon) take(_ context.Context, c *control.Call) error {
-	var what control.Take
-	if err := c.Decode(&what); err != nil {
+	var token string
+	if err := c.Decode(&token); err != nil {
 		return err
 	}
-	of := d.offers.take(what.Token)
+	of := d.offers.take(token)
 	if of == nil {
 		return fmt.Errorf("the channel: %w: it was not taken in %v, or its peer has gone", control.ErrNotFound, takeTimeout)
 	}

@@ -23,7 +23,7 @@ type talk struct {
 	service *chat.Service
 }
 
-// openChat begins to take messages, and to send those that wait.
+// openChat begins to take messages, and to send the waiting ones.
 func (d *Daemon) openChat() error {
 	st, err := chat.Open(filepath.Join(d.acc.Dir(), HistoryFile))
 	if err != nil {
@@ -66,11 +66,10 @@ func (t *talk) say(_ context.Context, in control.Say) (control.Message, error) {
 	return message(m), err
 }
 
-func (t *talk) history(_ context.Context, in control.History) (control.Messages, error) {
+func (t *talk) history(_ context.Context, in control.History) (out []control.Message, err error) {
 	ms, err := t.store.History(in.Peer, in.Before, min(in.N, maxPage))
-	out := control.Messages{Messages: []control.Message{}}
 	for _, m := range ms {
-		out.Messages = append(out.Messages, message(m))
+		out = append(out, message(m))
 	}
 	return out, err
 }
@@ -79,11 +78,10 @@ func (t *talk) seen(_ context.Context, in control.Seen) (no control.None, err er
 	return no, t.store.Seen(in.Peer, in.Seq)
 }
 
-func (t *talk) talks(context.Context, control.None) (control.Talks, error) {
+func (t *talk) talks(context.Context, control.None) (out []control.Talk, err error) {
 	cs, err := t.store.Conversations()
-	out := control.Talks{Talks: []control.Talk{}}
 	for _, v := range cs {
-		out.Talks = append(out.Talks, control.Talk{Peer: v.Peer, Last: v.Last, Unread: v.Unread})
+		out = append(out, control.Talk(v))
 	}
 	return out, err
 }

@@ -62,10 +62,10 @@ type Daemon struct {
 
 	mu      sync.Mutex
 	twin    string // what is to be said about another process of this device
-	why     error  // of the end, where nobody asked for it
+	why     error  // of an end that no command asked for
 	servers []*control.Server
 	claims  map[string]int
-	waiting []net.Conn // of those who have asked for the end
+	waiting []net.Conn // of the commands that have asked for the end
 	closed  bool
 }
 
@@ -117,7 +117,6 @@ func (d *Daemon) handlers() control.Handlers {
 	d.talk.handlers(h)
 	d.deviceHandlers(h)
 	control.OpReady.On(h, func(ctx context.Context, _ control.None) (no control.None, err error) { return no, d.acc.Ready(ctx) })
-	control.OpReload.On(h, func(context.Context, control.None) (control.Reloaded, error) { return d.Reload() })
 	control.OpStatus.On(h, d.status)
 	control.OpMetrics.On(h, d.metrics)
 	control.OpContacts.On(h, d.changeContacts)
@@ -141,11 +140,8 @@ func (d *Daemon) Serve(l net.Listener) {
 // Stopped is closed when a command has asked the daemon to end.
 func (d *Daemon) Stopped() <-chan struct{} { return d.stopped }
 
-// Reload reads the account's settings anew; after an error all is as it was.
-func (d *Daemon) Reload() (control.Reloaded, error) {
-	applied, restart, err := d.acc.Reload()
-	return control.Reloaded{Applied: applied, Restart: restart}, err
-}
+// Reload reads the account's settings again, as account.Reload does.
+func (d *Daemon) Reload() (applied, restart []string, err error) { return d.acc.Reload() }
 
 // Close ends what commands have open and waits for it. It may be called more
 // than once.

@@ -202,7 +202,7 @@ func TestARevokedDeviceIsCutOffAtItsContacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	did, err := control.OpRevoke.Ask(t.Context(), laptop.client, control.Revoke{Who: []string{"phone"}})
+	did, err := control.OpRevoke.Ask(t.Context(), laptop.client, []string{"phone"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,14 +28,13 @@ func (d *Daemon) deviceHandlers(h control.Handlers) {
 }
 
 // exportLists returns the account's revocation lists, to be handed on.
-func (d *Daemon) exportLists(context.Context, control.None) (control.Revocations, error) {
-	out := control.Revocations{Lists: []string{}}
+func (d *Daemon) exportLists(context.Context, control.None) (out []string, err error) {
 	for _, l := range d.devices.ownRevocations() {
 		text, err := l.MarshalText()
 		if err != nil {
 			return out, err
 		}
-		out.Lists = append(out.Lists, string(text))
+		out = append(out, string(text))
 	}
 	return out, nil
 }
@@ -83,13 +82,13 @@ func (d *Daemon) ownRevoked() (out []identity.DeviceID) {
 	return out
 }
 
-// revoke revokes devices, and tells everybody to whom there is a link.
-func (d *Daemon) revoke(ctx context.Context, what control.Revoke) (out control.Revoked, err error) {
-	if len(what.Who) == 0 {
+// revoke revokes devices, and tells all devices that have a link.
+func (d *Daemon) revoke(ctx context.Context, names []string) (out control.Revoked, err error) {
+	if len(names) == 0 {
 		return out, errors.New("no device is named")
 	}
 	var who []identity.Subject
-	for _, name := range what.Who {
+	for _, name := range names {
 		id, err := d.ownDevice(name)
 		if err != nil {
 			return out, err
@@ -132,9 +131,9 @@ func (d *Daemon) ownDevice(who string) (identity.DeviceID, error) {
 	return identity.DeviceID{}, fmt.Errorf("%.100q means %d devices of this account: give the id (peerchat device list shows them)", who, len(found))
 }
 
-// importLists takes revocation lists of anybody, as a person hands them over.
-func (d *Daemon) importLists(ctx context.Context, in control.Revocations) (no control.None, err error) {
-	for _, text := range in.Lists {
+// importLists takes revocation lists that a person hands over.
+func (d *Daemon) importLists(ctx context.Context, lists []string) (no control.None, err error) {
+	for _, text := range lists {
 		l, err := d.acc.ImportRevocations([]byte(text))
 		if err != nil {
 			return no, err

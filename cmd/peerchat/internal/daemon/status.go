@@ -63,9 +63,8 @@ func (d *Daemon) link(c peerlink.Connection) control.Link {
 }
 
 // metrics answers the numbers for Prometheus.
-func (d *Daemon) metrics(context.Context, control.None) (control.Metrics, error) {
-	text, err := metrics.Text(metrics.New(d.acc.ConnectionManager()), metrics.NewDHT(d.dhtMetrics))
-	return control.Metrics{Text: text}, err
+func (d *Daemon) metrics(context.Context, control.None) (string, error) {
+	return metrics.Text(metrics.New(d.acc.ConnectionManager()), metrics.NewDHT(d.dhtMetrics))
 }
 
 // MetricsHandler serves the account's numbers to Prometheus.
