@@ -30,13 +30,6 @@ type Group struct {
 	wg     sync.WaitGroup
 }
 
-// Within returns a group that also ends when ctx does.
-func Within(ctx context.Context) *Group {
-	g := &Group{}
-	g.ctx, g.cancel = context.WithCancelCause(ctx)
-	return g
-}
-
 // Go runs f on a goroutine of its own, with the group's context. After the end
 // it does not, and returns false. It does not block.
 func (g *Group) Go(f func(ctx context.Context)) bool {
@@ -55,7 +48,7 @@ func (g *Group) Go(f func(ctx context.Context)) bool {
 func (g *Group) Enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ended || g.contextLocked().Err() != nil {
+	if g.ended {
 		return false
 	}
 	g.wg.Add(1)

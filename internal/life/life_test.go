@@ -45,16 +45,13 @@ func TestCloseEndsAndWaits(t *testing.T) {
 }
 
 func TestNothingBeginsAfterTheEnd(t *testing.T) {
-	parent, cancel := context.WithCancel(t.Context())
-	within := Within(parent)
-	cancel()
 	ended := &Group{}
 	if !ended.End() || ended.End() {
 		t.Error("not the first call alone ended it")
 	}
 	closed := &Group{}
 	closed.Close()
-	for name, g := range map[string]*Group{"ended": ended, "closed": closed, "context over": within} {
+	for name, g := range map[string]*Group{"ended": ended, "closed": closed} {
 		if g.Go(func(context.Context) { t.Error("it ran") }) || g.Enter() {
 			t.Errorf("%s: something began", name)
 		}
