@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,8 +22,6 @@ import (
 )
 
 const (
-	// pageHeaderTimeout bounds how long a request's header may take.
-	pageHeaderTimeout = 10 * time.Second
 	// boardPath is where the switchboard is, beside the page.
 	boardPath = "/switchboard"
 )
@@ -202,28 +198,8 @@ func isLoopbackHost(host string) bool {
 
 // serveSite serves until ctx ends, and waits for the lines of the switchboard.
 func serveSite(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
-	var running sync.WaitGroup
-	lines, cancel := context.WithCancel(ctx)
-	defer cancel()
-	h := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			running.Add(1)
-			defer running.Done()
-			handler.ServeHTTP(w, r)
-		}),
-		ReadHeaderTimeout: pageHeaderTimeout,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		BaseContext:       func(net.Listener) context.Context { return lines },
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	if err := switchboard.ServeSite(ctx, l, handler, log); err != nil {
+		return fmt.Errorf("serve the page: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { h.Close() })
-	err := h.Serve(l)
-	stop()
-	cancel()
-	running.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("serve the page: %w", err)
+	return context.Cause(ctx)
 }

@@ -30,8 +30,10 @@ const (
 	// queueLen is how many messages may wait for a slow device.
 	queueLen     = 64
 	writeTimeout = 10 * time.Second
-	pingEvery    = 30 * time.Second
-	pingTimeout  = 15 * time.Second
+	// idleTimeout ends a connection that asks for nothing more.
+	idleTimeout = time.Minute
+	pingEvery   = 30 * time.Second
+	pingTimeout = 15 * time.Second
 )
 
 // ServerConfig bounds a Server. Its zero value is usable.
@@ -106,29 +108,40 @@ func (s *Server) ListenAndServe(ctx context.Context, addr, certFile, keyFile str
 // Serve takes lines of l, which it closes, until ctx ends. It returns nil then,
 // once all lines have ended.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	var lines sync.WaitGroup
-	lctx, cancel := context.WithCancel(ctx)
+	if err := ServeSite(ctx, l, s, s.log); err != nil {
+		return fmt.Errorf("switchboard: %w", err)
+	}
+	return nil
+}
+
+// ServeSite answers the requests of l, which it closes, until ctx ends. It returns
+// nil then, once all requests have ended: also the lines of a Server that is part
+// of h. log gets what no caller is told.
+func ServeSite(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	var running sync.WaitGroup
+	lines, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &http.Server{
+	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			lines.Add(1)
-			defer lines.Done()
-			s.ServeHTTP(w, r)
+			running.Add(1)
+			defer running.Done()
+			h.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: joinTimeout,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
-		BaseContext:       func(net.Listener) context.Context { return lctx },
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return lines },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { h.Close() })
-	err := h.Serve(l)
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	err := srv.Serve(l)
 	stop()
 	cancel()
-	lines.Wait()
+	running.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("switchboard: %w", err)
+	return err
 }
 
 // ServeHTTP takes one line and returns when it ends.
