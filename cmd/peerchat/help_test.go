@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -8,10 +9,7 @@ import (
 )
 
 func TestEachCommandHasItsHelpAndEachHelpItsCommand(t *testing.T) {
-	left := map[string]help{}
-	for path, h := range helpOf() {
-		left[path] = h
-	}
+	left := maps.Clone(helpOf())
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
 		_, path, _ := strings.Cut(c.CommandPath(), " ")
