@@ -26,17 +26,14 @@
 package contacts
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
-	"peerlink/internal/atomicfile"
 )
 
 const (
@@ -88,23 +85,19 @@ type Device struct {
 // Book is a file of contacts. Its methods may be called concurrently; those
 // that change it block until the disk has it.
 type Book struct {
-	path string
-
-	mu      sync.Mutex
-	entries []Contact // by name; their Devices are never changed in place
+	list *strictfile.List[Contact] // by name; their Devices are never changed in place
 }
 
 // Open reads the book in a file; without the file the book is empty.
 func Open(path string) (*Book, error) {
-	b := &Book{path: path}
-	text, err := strictfile.Read(path, maxFile)
-	if text != nil && err == nil {
-		b.entries, err = parse(text)
+	l := &strictfile.List[Contact]{
+		Path: path, Name: "contacts", Limit: maxFile, Parse: parse,
+		File: func(es []Contact) any { return file{es} },
 	}
-	if err != nil {
-		return nil, fmt.Errorf("contacts: %s: %w (restore it from a copy, or move it away to begin anew)", path, err)
+	if err := l.Load(); err != nil {
+		return nil, fmt.Errorf("%w (restore it from a copy, or move it away to begin anew)", err)
 	}
-	return b, nil
+	return &Book{l}, nil
 }
 
 // file is what stands on disk.
@@ -180,23 +173,15 @@ func CheckName(name string) error {
 
 // List returns all contacts, by name.
 func (b *Book) List() []Contact {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.entries)
+	return slices.Clone(b.list.All())
 }
 
 // Resolve returns the device of a name, or the device whose 64 hex digits are
 // given, contact or not. The error matches ErrUnknown if it is neither.
 func (b *Book) Resolve(who string) (identity.DeviceID, error) {
-	b.mu.Lock()
-	i := b.find(who)
-	var id identity.DeviceID
-	if i >= 0 {
-		id = b.entries[i].Device
-	}
-	b.mu.Unlock()
-	if i >= 0 {
-		return id, nil
+	all := b.list.All()
+	if i := slices.IndexFunc(all, func(c Contact) bool { return strings.EqualFold(c.Name, who) }); i >= 0 {
+		return all[i].Device, nil
 	}
 	id, err := identity.ParseDeviceID(who)
 	if err != nil {
@@ -222,11 +207,6 @@ func (e *unknownError) Error() string {
 
 // Unwrap returns both causes.
 func (e *unknownError) Unwrap() []error { return []error{ErrUnknown, e.noID} }
-
-// find returns the place of the contact of a name, or -1. b.mu is held.
-func (b *Book) find(name string) int {
-	return slices.IndexFunc(b.entries, func(c Contact) bool { return strings.EqualFold(c.Name, name) })
-}
 
 // Add gives a device a name. The error matches ErrTaken if the name or the
 // device is there already, be it as another one of a contact's.
@@ -277,19 +257,8 @@ func at(es []Contact, who string) (int, error) {
 
 // change makes a change on disk, then here.
 func (b *Book) change(do func([]Contact) ([]Contact, error)) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	entries, err := do(b.entries)
-	if err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(file{entries}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(b.path, append(text, '\n')); err != nil {
-		return fmt.Errorf("contacts: %w", err)
-	}
-	b.entries = entries
-	return nil
+	return b.list.Change(func(now []Contact) ([]Contact, bool, error) {
+		next, err := do(now)
+		return next, true, err
+	})
 }

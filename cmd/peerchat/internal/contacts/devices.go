@@ -1,7 +1,6 @@
 package contacts
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,13 +72,18 @@ func (c Contact) LastSeen() (last time.Time) {
 	return last
 }
 
-// owner returns whose a device is: first of who was added with it, then of whose
-// account has it.
+// owner returns the contact that a device belongs to. A contact added with this
+// device wins over one whose account has it.
 func owner(es []Contact, id identity.DeviceID) (Contact, bool) {
-	i := slices.IndexFunc(es, func(c Contact) bool { return c.Device == id })
-	if i < 0 {
-		i = slices.IndexFunc(es, func(c Contact) bool { return c.place(id) >= 0 })
+	if c, ok := first(es, func(c Contact) bool { return c.Device == id }); ok {
+		return c, true
 	}
+	return first(es, func(c Contact) bool { return c.place(id) >= 0 })
+}
+
+// first returns the first contact that is as wanted; false: none is.
+func first(es []Contact, wanted func(Contact) bool) (Contact, bool) {
+	i := slices.IndexFunc(es, wanted)
 	if i < 0 {
 		return Contact{}, false
 	}
@@ -88,47 +92,37 @@ func owner(es []Contact, id identity.DeviceID) (Contact, bool) {
 
 // Of returns the contact that has a device; false: none has.
 func (b *Book) Of(id identity.DeviceID) (Contact, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return owner(b.entries, id)
+	return owner(b.list.All(), id)
 }
 
 // OfPeer returns the contact of a device that a handshake has proven: who was
 // added with it, or names its account. What was once known of it does not count.
 func (b *Book) OfPeer(p identity.Peer) (Contact, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if i := slices.IndexFunc(b.entries, func(c Contact) bool { return c.Device == p.Device }); i >= 0 {
-		return b.entries[i], true
+	all := b.list.All()
+	if c, ok := first(all, func(c Contact) bool { return c.Device == p.Device }); ok {
+		return c, true
 	}
-	return ofAccount(b.entries, p.Account)
+	return ofAccount(all, p.Account)
 }
 
 func ofAccount(es []Contact, id identity.AccountID) (Contact, bool) {
-	i := slices.IndexFunc(es, func(c Contact) bool { return !id.IsZero() && c.Account == id })
-	if i < 0 {
-		return Contact{}, false
-	}
-	return es[i], true
+	return first(es, func(c Contact) bool { return !id.IsZero() && c.Account == id })
 }
 
 // OfAccount returns the contact that names an account; false: none does.
 func (b *Book) OfAccount(id identity.AccountID) (Contact, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return ofAccount(b.entries, id)
+	return ofAccount(b.list.All(), id)
 }
 
 // Find returns the contact of a name, or of a device's 64 hex digits. The error
 // matches ErrUnknown.
 func (b *Book) Find(who string) (Contact, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	i, err := at(b.entries, who)
+	all := b.list.All()
+	i, err := at(all, who)
 	if err != nil {
 		return Contact{}, err
 	}
-	return b.entries[i], nil
+	return all[i], nil
 }
 
 // NameOf returns what the contact of a device is called, or "".
@@ -144,22 +138,21 @@ func (b *Book) NameOf(id identity.DeviceID) string {
 // says which bound was met.
 func (b *Book) Met(p identity.Peer, now time.Time) error {
 	now = now.UTC().Truncate(time.Second)
-	b.mu.Lock()
-	es, keep := met(b.entries, p, now)
-	if !keep { // nothing but that it was seen
-		b.entries = es
-	}
-	b.mu.Unlock()
-	if !keep {
-		return nil
-	}
-	return b.change(func(es []Contact) ([]Contact, error) {
-		es, _ = met(es, p, now)
-		if n := known(es); n > maxKnown {
-			return nil, fmt.Errorf("contacts: %d devices are the most that are kept: remove some contacts", maxKnown)
+	return b.list.Change(func(es []Contact) ([]Contact, bool, error) {
+		es, keep := met(es, p, now) // not kept: nothing but that it was seen
+		if !keep {
+			return es, false, nil
 		}
-		return es, nil
+		return bounded(es)
 	})
+}
+
+// bounded is a change to be written, unless the contacts have too many devices.
+func bounded(es []Contact) ([]Contact, bool, error) {
+	if known(es) > maxKnown {
+		return nil, false, fmt.Errorf("contacts: %d devices are the most that are kept: remove some contacts", maxKnown)
+	}
+	return es, true, nil
 }
 
 // met returns the entries after a link to a device, and whether that is worth a
@@ -213,10 +206,10 @@ func replaced(es []Contact, c Contact) []Contact {
 // that was learned before, and reports whether it was. Devices that are not on it
 // are the contact's no more.
 func (b *Book) Learn(l *identity.DeviceList) (changed bool, err error) {
-	err = b.change(func(es []Contact) ([]Contact, error) {
+	err = b.list.Change(func(es []Contact) ([]Contact, bool, error) {
 		c, ok := ofAccount(es, l.Account())
 		if !ok || l.Number() <= c.Number {
-			return nil, errSame
+			return es, false, nil
 		}
 		var devices []Device
 		for _, d := range l.Devices() {
@@ -226,17 +219,8 @@ func (b *Book) Learn(l *identity.DeviceList) (changed bool, err error) {
 			}
 			devices = append(devices, Device{d.Device, d.Name, seen})
 		}
-		c.Number, c.Devices = l.Number(), devices
-		out := replaced(es, c)
-		if n := known(out); n > maxKnown {
-			return nil, fmt.Errorf("contacts: %d devices are the most that are kept: remove some contacts", maxKnown)
-		}
-		return out, nil
+		c.Number, c.Devices, changed = l.Number(), devices, true
+		return bounded(replaced(es, c))
 	})
-	if errors.Is(err, errSame) {
-		return false, nil
-	}
-	return err == nil, err
+	return changed && err == nil, err
 }
-
-var errSame = errors.New("nothing changes")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +83,7 @@ func TestAContactLearnsItsAccountAndItsDevices(t *testing.T) {
 	}
 	met1(t, b, bob.peer(device(0), "laptop"), aDay)
 	met1(t, b, bob.peer(device(7), "phone"), aDay.Add(time.Hour)) // its chain alone says whose it is
-	again, err := Open(b.path)
+	again, err := Open(b.list.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestADeviceThatChangesItsAccount(t *testing.T) {
 	if c, _ := b.Find("work"); !c.Account.IsZero() || len(ids(c)) != 1 || ids(c)[0] != device(1) {
 		t.Errorf("two contacts name one account: %+v", c)
 	}
-	if _, err := Open(b.path); err != nil {
+	if _, err := Open(b.list.Path); err != nil {
 		t.Error(err)
 	}
 }
@@ -246,12 +247,12 @@ func TestDevicesOfContactsAreBounded(t *testing.T) {
 			c.Devices = append(c.Devices, Device{Device: device(1<<24 + 64*i + j)})
 		}
 		n -= len(c.Devices)
-		full.entries = append(full.entries, c)
+		_ = full.list.Change(func(es []Contact) ([]Contact, bool, error) { return append(slices.Clone(es), c), false, nil })
 	}
 	if _, err := full.Learn(bob.list(t, 1, device(0), device(1), device(2))); err == nil {
-		t.Errorf("%d devices are held", known(full.entries))
+		t.Errorf("%d devices are held", known(full.list.All()))
 	}
 	if err := full.Met(bob.peer(device(9), "phone"), aDay); err == nil {
-		t.Errorf("%d devices are held", known(full.entries))
+		t.Errorf("%d devices are held", known(full.list.All()))
 	}
 }

@@ -1,18 +1,15 @@
 package forward
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"unicode"
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
-	"peerlink/internal/atomicfile"
 )
 
 const (
@@ -109,25 +106,19 @@ func (r Rule) covers(a Address) bool {
 // Rules say whom to let where. They are kept in a file; each change is on disk,
 // whole, before it holds. The methods may be called concurrently; those that
 // change something block until the disk has it.
-type Rules struct {
-	path string
-
-	mu    sync.Mutex
-	rules []Rule
-}
+type Rules struct{ list *strictfile.List[Rule] }
 
 // OpenRules reads the rules of a file; without the file there are none. A
 // damaged one is an error and is never replaced.
 func OpenRules(path string) (*Rules, error) {
-	r := &Rules{path: path}
-	text, err := strictfile.Read(path, maxFile)
-	if text != nil && err == nil {
-		r.rules, err = parseRules(text)
+	l := &strictfile.List[Rule]{
+		Path: path, Name: "forward rules", Limit: maxFile, Parse: parseRules,
+		File: func(rules []Rule) any { return file{rules} },
 	}
-	if err != nil {
-		return nil, fmt.Errorf("forward rules: %s: %w (restore it from a copy, or move it away to allow nothing)", path, err)
+	if err := l.Load(); err != nil {
+		return nil, fmt.Errorf("%w (restore it from a copy, or move it away to allow nothing)", err)
 	}
-	return r, nil
+	return &Rules{l}, nil
 }
 
 type file struct {
@@ -154,16 +145,12 @@ func parseRules(text []byte) ([]Rule, error) {
 
 // List returns all rules, the oldest first.
 func (r *Rules) List() []Rule {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.rules)
+	return slices.Clone(r.list.All())
 }
 
 // Allows tells whether a device may do something at an address.
 func (r *Rules) Allows(device identity.DeviceID, do string, a Address) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.rules, func(x Rule) bool { return x.Device == device && x.Do == do && x.covers(a) })
+	return slices.ContainsFunc(r.list.All(), func(x Rule) bool { return x.Device == device && x.Do == do && x.covers(a) })
 }
 
 // Allow adds a rule; one that is there already is no error.
@@ -172,14 +159,14 @@ func (r *Rules) Allow(rule Rule) error {
 	if err != nil {
 		return err
 	}
-	return r.change(func(now []Rule) ([]Rule, error) {
+	return r.list.Change(func(now []Rule) ([]Rule, bool, error) {
 		switch {
 		case slices.Contains(now, rule):
-			return now, nil
+			return now, false, nil
 		case len(now) >= MaxRules:
-			return nil, fmt.Errorf("%d rules are the most that are kept: remove some", MaxRules)
+			return nil, false, fmt.Errorf("%d rules are the most that are kept: remove some", MaxRules)
 		}
-		return append(now, rule), nil
+		return append(slices.Clone(now), rule), true, nil
 	})
 }
 
@@ -189,29 +176,11 @@ func (r *Rules) Remove(rule Rule) error {
 	if err != nil {
 		return err
 	}
-	return r.change(func(now []Rule) ([]Rule, error) {
+	return r.list.Change(func(now []Rule) ([]Rule, bool, error) {
 		i := slices.Index(now, rule)
 		if i < 0 {
-			return nil, fmt.Errorf("%w: device %s may %s %s", ErrNoRule, rule.Device.Short(), rule.Do, rule.Addr)
+			return nil, false, fmt.Errorf("%w: device %s may %s %s", ErrNoRule, rule.Device.Short(), rule.Do, rule.Addr)
 		}
-		return slices.Delete(now, i, i+1), nil
+		return slices.Delete(slices.Clone(now), i, i+1), true, nil
 	})
-}
-
-func (r *Rules) change(do func([]Rule) ([]Rule, error)) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rules, err := do(slices.Clone(r.rules))
-	if err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(file{rules}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(r.path, append(text, '\n')); err != nil {
-		return fmt.Errorf("forward rules: %w", err)
-	}
-	r.rules = rules
-	return nil
 }

@@ -71,10 +71,16 @@ func TestARuleIsForOneDeviceOneUseAndOneAddress(t *testing.T) {
 }
 
 func TestRulesAreBounded(t *testing.T) {
-	r := &Rules{path: filepath.Join(t.TempDir(), "f.json")}
-	for i := range MaxRules {
-		r.rules = append(r.rules, Rule{bob, DoDial, "h:" + strconv.Itoa(i+1)})
+	r, err := OpenRules(filepath.Join(t.TempDir(), "f.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	_ = r.list.Change(func(now []Rule) ([]Rule, bool, error) {
+		for i := range MaxRules {
+			now = append(now, Rule{bob, DoDial, "h:" + strconv.Itoa(i+1)})
+		}
+		return now, false, nil
+	})
 	if err := r.Allow(Rule{bob, DoDial, "h:60000"}); err == nil || len(r.List()) != MaxRules {
 		t.Errorf("rule %d was taken: %v", MaxRules+1, err)
 	}
