@@ -118,7 +118,7 @@ func join(conn net.Conn, t Terms) (key [KeyLen]byte, err error) {
 	if err != nil {
 		return key, err
 	}
-	if _, err := conn.Write(frame(kindShare, append([]byte{version}, e.mine...)...)); err != nil {
+	if _, err := conn.Write(e.share()); err != nil {
 		return key, err
 	}
 	theirs, err := readShare(conn)
@@ -129,10 +129,7 @@ func join(conn net.Conn, t Terms) (key [KeyLen]byte, err error) {
 	if err != nil {
 		return key, deny(conn, noSense, err)
 	}
-	if _, err := conn.Write(frame(kindConfirm, s.joiner...)); err != nil {
-		return key, err
-	}
-	confirm, err := expect(conn, kindConfirm, macLen)
+	confirm, err := confirmed(conn, frame(kindConfirm, s.joiner...))
 	if err != nil {
 		return key, err
 	}
@@ -160,10 +157,7 @@ func host(conn net.Conn, t Terms) (key [KeyLen]byte, err error) {
 	if err != nil {
 		return key, deny(conn, noSense, err)
 	}
-	if _, err := conn.Write(frame(kindShare, append([]byte{version}, e.mine...)...)); err != nil {
-		return key, err
-	}
-	confirm, err := expect(conn, kindConfirm, macLen)
+	confirm, err := confirmed(conn, e.share())
 	if err != nil {
 		return key, err
 	}
@@ -175,6 +169,17 @@ func host(conn net.Conn, t Terms) (key [KeyLen]byte, err error) {
 	}
 	_, err = conn.Write(frame(kindConfirm, s.inviter...))
 	return s.key, err
+}
+
+// share is the frame with this side's share.
+func (e *exchange) share() []byte { return frame(kindShare, append([]byte{version}, e.mine...)...) }
+
+// confirmed sends a frame and returns the peer's confirmation.
+func confirmed(conn net.Conn, out []byte) ([]byte, error) {
+	if _, err := conn.Write(out); err != nil {
+		return nil, err
+	}
+	return expect(conn, kindConfirm, macLen)
 }
 
 // readShare reads the peer's share.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"peerlink"
 	"peerlink/identity"
@@ -46,27 +47,25 @@ func (e *EndedError) Unwrap() error { return io.ErrUnexpectedEOF }
 const codeEnded = "ended"
 
 // causes are the errors that keep their meaning on the way to a command: an error
-// gets the code of the first that it matches, and matches there what has that code.
+// gets the code of the first row whose err it matches, and matches there err and
+// what follows from it.
 var causes = []struct {
-	code string
-	err  error
+	code    string
+	err     error
+	implied []error
 }{
-	{"no-listener", peerlink.ErrNoListener},
-	{"declined", peerlink.ErrDeclined},
-	{"refused", peerlink.ErrRefused},
-	{"not-connected", peerlink.ErrNotConnected},
-	{"capacity", peerlink.ErrCapacity},
-	{"revoked", identity.ErrRevoked},
-	{"banned", identity.ErrBanned},
-	{"not-trusted", identity.ErrNotTrusted},
-	{"not-found", ErrNotFound},
-	{"deadline", os.ErrDeadlineExceeded},
-	{"deadline", context.DeadlineExceeded},
-	{"closed", net.ErrClosed},
-	{"no-listener", peerlink.ErrDeclined},
-	{"revoked", identity.ErrBanned},
-	{"revoked", identity.ErrNotTrusted},
-	{"banned", identity.ErrNotTrusted},
+	{"no-listener", peerlink.ErrNoListener, []error{peerlink.ErrDeclined}},
+	{"declined", peerlink.ErrDeclined, nil},
+	{"refused", peerlink.ErrRefused, nil},
+	{"not-connected", peerlink.ErrNotConnected, nil},
+	{"capacity", peerlink.ErrCapacity, nil},
+	{"revoked", identity.ErrRevoked, []error{identity.ErrBanned, identity.ErrNotTrusted}},
+	{"banned", identity.ErrBanned, []error{identity.ErrNotTrusted}},
+	{"not-trusted", identity.ErrNotTrusted, nil},
+	{"not-found", ErrNotFound, nil},
+	{"deadline", os.ErrDeadlineExceeded, nil},
+	{"deadline", context.DeadlineExceeded, nil},
+	{"closed", net.ErrClosed, nil},
 }
 
 // Error is an error of the daemon's, as a command sees it. It matches what it
@@ -83,7 +82,7 @@ func (e *Error) Error() string { return e.Text }
 // Is tells whether the error matched target at the daemon's.
 func (e *Error) Is(target error) bool {
 	for _, c := range causes {
-		if c.code == e.Code && c.err == target {
+		if c.code == e.Code && (c.err == target || slices.Contains(c.implied, target)) {
 			return true
 		}
 	}

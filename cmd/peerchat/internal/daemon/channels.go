@@ -83,57 +83,54 @@ func carry(c *control.Conn, s *channel.Socket) {
 	_ = c.Close()
 }
 
-// up carries what the command sends.
-func up(c *control.Conn, s *channel.Socket) {
+// pump carries bytes until from has no more, which read tells, io.EOF included,
+// or until to takes no more, which write tells.
+func pump(to io.Writer, from io.Reader) (read, write error) {
 	buf := make([]byte, bufferLen)
 	for {
-		n, err := c.Read(buf)
+		n, err := from.Read(buf)
 		if n > 0 {
-			if _, err := s.Write(buf[:n]); err != nil {
-				c.Stop(cause(err))
-				return
+			if _, err := to.Write(buf[:n]); err != nil {
+				return nil, err
 			}
 		}
-		switch err {
-		case nil:
-			continue
-		case io.EOF:
-			_ = s.CloseWrite()
-			err = c.AwaitClose()
+		if err != nil {
+			return err, nil
 		}
-		var reset *channel.ResetError
-		switch {
-		case err == nil:
-			_ = s.Close()
-		case errors.As(err, &reset):
-			_ = s.Reset(reset.Code)
-		default: // the command was killed: that is no end
-			_ = s.Reset(channel.CodeInternal)
-		}
+	}
+}
+
+// up carries what the command sends.
+func up(c *control.Conn, s *channel.Socket) {
+	err, write := pump(s, c)
+	if write != nil {
+		c.Stop(cause(write))
 		return
+	}
+	if err == io.EOF {
+		_ = s.CloseWrite()
+		err = c.AwaitClose()
+	}
+	var reset *channel.ResetError
+	switch {
+	case err == nil:
+		_ = s.Close()
+	case errors.As(err, &reset):
+		_ = s.Reset(reset.Code)
+	default: // the command was killed: that is no end
+		_ = s.Reset(channel.CodeInternal)
 	}
 }
 
 // down carries what the peer sends. If the command takes it no more, up hears
 // of that.
 func down(c *control.Conn, s *channel.Socket) {
-	buf := make([]byte, bufferLen)
-	for {
-		n, err := s.Read(buf)
-		if n > 0 {
-			if _, err := c.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		switch err {
-		case nil:
-		case io.EOF:
-			_ = c.CloseWrite()
-			return
-		default:
-			c.Fail(cause(err))
-			return
-		}
+	switch read, write := pump(c, s); {
+	case write != nil:
+	case read == io.EOF:
+		_ = c.CloseWrite()
+	default:
+		c.Fail(cause(read))
 	}
 }
 

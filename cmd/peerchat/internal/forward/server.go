@@ -110,14 +110,7 @@ func (s *Server) serve(c net.Conn, peer identity.Peer, uri string) {
 	_ = c.SetDeadline(time.Now().Add(askTimeout))
 	err := readMessage(c, &q)
 	if err == nil {
-		switch uri {
-		case URIDial:
-			err = s.dial(c, peer, q)
-		case URIListen:
-			err = s.listen(c, peer, q)
-		default:
-			err = errors.New("there is no such service")
-		}
+		err = s.use(c, peer, uri, q)
 	}
 	if err == nil {
 		return
@@ -134,6 +127,33 @@ func (s *Server) serve(c net.Conn, peer identity.Peer, uri string) {
 		}
 	}
 	cut(c)
+}
+
+// use checks what is asked for and does it.
+func (s *Server) use(c net.Conn, peer identity.Peer, uri string, q request) error {
+	var a Address
+	var err error
+	do, run := DoDial, s.dial
+	switch uri {
+	case URIDial:
+		a, err = ParseAddress(q.Addr)
+	case URIListen:
+		do, run = DoListen, s.listen
+		if a, err = parse(q.Addr, toListen); err == nil {
+			err = checkToken(q.Token)
+		}
+	default:
+		return errors.New("there is no such service")
+	}
+	if err != nil {
+		return &refusal{err}
+	}
+	ctx, done, err := s.begin(peer, do, a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return run(ctx, c, peer.Device, a, q.Token)
 }
 
 // refusal is an error that the device is told.
@@ -187,16 +207,7 @@ func (s *Server) Recheck() {
 }
 
 // dial joins a channel to its target.
-func (s *Server) dial(c net.Conn, peer identity.Peer, q request) error {
-	a, err := ParseAddress(q.Addr)
-	if err != nil {
-		return &refusal{err}
-	}
-	ctx, done, err := s.begin(peer, DoDial, a)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (s *Server) dial(ctx context.Context, c net.Conn, _ identity.DeviceID, a Address, _ string) error {
 	within, cancel := context.WithTimeout(ctx, dialTimeout)
 	target, err := (&net.Dialer{}).DialContext(within, a.Network, a.Addr)
 	cancel()
@@ -208,32 +219,23 @@ func (s *Server) dial(c net.Conn, peer identity.Peer, q request) error {
 		return &refusal{fmt.Errorf("connect to %s: %w", a, err)}
 	}
 	_ = c.SetDeadline(time.Now().Add(askTimeout))
-	err = writeMessage(c, answer{})
-	if err == nil {
-		err = c.SetDeadline(time.Time{})
-	}
-	if err != nil {
+	if err := agree(c, answer{}); err != nil {
 		cut(target)
 		return err
 	}
 	return join(ctx, c, target)
 }
 
-// listen takes connections for a device until its channel ends.
-func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
-	device := peer.Device
-	a, err := parse(q.Addr, toListen)
-	if err == nil {
-		err = checkToken(q.Token)
-	}
-	if err != nil {
-		return &refusal{err}
-	}
-	ctx, done, err := s.begin(peer, DoListen, a)
-	if err != nil {
+// agree says yes; from then on the channel has no deadline.
+func agree(c net.Conn, yes answer) error {
+	if err := writeMessage(c, yes); err != nil {
 		return err
 	}
-	defer done()
+	return c.SetDeadline(time.Time{})
+}
+
+// listen takes connections for a device until its channel ends.
+func (s *Server) listen(ctx context.Context, c net.Conn, device identity.DeviceID, a Address, token string) error {
 	l, err := Listen(ctx, a)
 	if err != nil {
 		return &refusal{err}
@@ -243,10 +245,7 @@ func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
 	if a.Network == "tcp" {
 		at = l.Addr().String()
 	}
-	if err = writeMessage(c, answer{Addr: at}); err == nil {
-		err = c.SetDeadline(time.Time{})
-	}
-	if err != nil {
+	if err := agree(c, answer{Addr: at}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -262,7 +261,7 @@ func (s *Server) listen(c net.Conn, peer identity.Peer, q request) error {
 		Open: func(ctx context.Context) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return s.cfg.Open(ctx, device, BackURI(q.Token))
+			return s.cfg.Open(ctx, device, BackURI(token))
 		},
 		Take: func(net.Conn) (func(), bool) {
 			return func() { s.places.Release(device) }, s.places.Take(device) == nil

@@ -147,26 +147,27 @@ func (s *receiving) read() error {
 	}
 }
 
+// handlers take the bodies of n bytes that follow the offer, by their kinds.
+var handlers = map[kind]func(s *receiving, n int) error{
+	kindEntry:  (*receiving).onEntry,
+	kindDigest: (*receiving).onDigest,
+	kindStart:  (*receiving).onStart,
+	kindPiece:  (*receiving).onPiece,
+	kindBroken: (*receiving).onBroken,
+	kindEnd:    (*receiving).onEnd,
+}
+
 func (s *receiving) handle(k kind, n int) error {
+	on, known := handlers[k]
 	switch {
 	case k == kindOffer && !s.asked:
 		return s.onOffer(n)
 	case !s.accepted.Load():
 		return violation("a frame of kind %d before an answer to the offer", k)
-	case k == kindEntry:
-		return s.onEntry(n)
-	case k == kindDigest:
-		return s.onDigest(n)
-	case k == kindStart:
-		return s.onStart(n)
-	case k == kindPiece:
-		return s.onPiece(n)
-	case k == kindBroken:
-		return s.onBroken(n)
-	case k == kindEnd:
-		return s.onEnd(n)
+	case !known:
+		return violation("a frame of kind %d from a sender", k)
 	}
-	return violation("a frame of kind %d from a sender", k)
+	return on(s, n)
 }
 
 // onOffer asks, beside the reading: a sender that goes away ends the question.
