@@ -34,10 +34,7 @@ type benchFlags struct {
 // newBench is the command that measures channels on this machine.
 func newBench(o *options) *cobra.Command {
 	var f benchFlags
-	cmd := described("bench", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, o.json) },
-	})
+	cmd := plain("bench", func(cmd *cobra.Command) error { return f.run(cmd, o.json) })
 	f.register(cmd.Flags())
 	cmd.AddCommand(newFarEnd())
 	return cmd
@@ -68,7 +65,7 @@ func (f *benchFlags) run(cmd *cobra.Command, asJSON bool) error {
 	cfg.Progress = func(m bench.Measure, round int) {
 		progress(fmt.Sprintf("%s: round %d of %d", strings.Join(m.Names(), ", "), round, cfg.Rounds))
 	}
-	out := &printer{out: cmd.OutOrStdout()}
+	out := printerOf(cmd)
 	var rows []bench.Row
 	for _, m := range measures {
 		got, err := m.Run(cmd.Context(), cfg)

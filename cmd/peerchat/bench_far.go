@@ -11,13 +11,11 @@ import (
 
 // newFarEnd is the command that bench runs in its second process.
 func newFarEnd() *cobra.Command {
-	return described("bench far-end", &cobra.Command{
-		Hidden: true,
-		Args:   usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return bench.FarEnd(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
-		},
+	cmd := plain("bench far-end", func(cmd *cobra.Command) error {
+		return bench.FarEnd(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 	})
+	cmd.Hidden = true
+	return cmd
 }
 
 // farEnd starts this program again as the far end. That ends with its standard

@@ -16,11 +16,7 @@ import (
 // newBrowse is the command that opens a device's site in a local browser.
 func newBrowse(o *options) *cobra.Command {
 	b := &browser{o: o}
-	cmd := described("browse", &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.ExactArgs(1)),
-		RunE:              func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
-	})
+	cmd := o.toContact("browse", counted(cobra.ExactArgs(1)), func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) })
 	cmd.Flags().StringVar(&b.addr, "addr", "127.0.0.1:0", "HOST:PORT to show it on; port 0: a free one")
 	cmd.Flags().StringSliceVar(&b.hosts, "host", nil, "names under which browsers of other machines may ask; to the device they are you")
 	cmd.Flags().DurationVar(&b.within, "within", 30*time.Second, "how long to try to reach the device before a page says why not")
@@ -93,12 +89,8 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 		return errors.Join(err, l.Close())
 	}
 	defer g.Close()
-	p := &printer{out: cmd.OutOrStdout()}
-	if b.o.json {
-		p.json(map[string]any{"step": "ready", "ok": true, "device": to.device, "url": g.URL(l.Addr()), "addr": l.Addr().String()})
-	} else {
-		p.print(g.URL(l.Addr()))
-	}
+	url := g.URL(l.Addr())
+	b.o.result(cmd, map[string]any{"step": "ready", "ok": true, "device": to.device, "url": url, "addr": l.Addr().String()}, url)
 	ended := make(chan error, 2)
 	go func() { ended <- g.Serve(l) }()
 	s.watch(ctx, func(err error) { ended <- err })

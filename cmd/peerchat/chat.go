@@ -18,11 +18,7 @@ import (
 // newChat is the command for conversations.
 func newChat(o *options) *cobra.Command {
 	t := &chatting{o: o}
-	cmd := described("chat", &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.MaximumNArgs(1)),
-		RunE:              t.run,
-	})
+	cmd := o.toContact("chat", counted(cobra.MaximumNArgs(1)), t.run)
 	cmd.Flags().BoolVar(&t.plain, "plain", false, "lines, on a terminal too")
 	cmd.Flags().BoolVar(&t.queue, "queue", false, "do not wait for the delivery")
 	return cmd
@@ -48,17 +44,17 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	s, err := t.o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	p := &printer{out: cmd.OutOrStdout()}
+	return t.o.with(cmd, func(s *session) error { return t.talk(cmd, s, to, len(args) > 0, screen) })
+}
+
+// talk is the conversation with a device, if one was named, on a screen or as
+// lines.
+func (t *chatting) talk(cmd *cobra.Command, s *session, to target, named, screen bool) error {
 	here := s.close != nil || to.addr != "" // it is not left to a daemon
 	switch {
 	case here && t.queue:
 		return usageError{errors.New("--queue needs the daemon, and no address")}
-	case here && len(args) > 0:
+	case here && named:
 		if err := t.reach(cmd, s, to); err != nil {
 			return err
 		}
@@ -66,7 +62,7 @@ func (t *chatting) run(cmd *cobra.Command, args []string) error {
 	if screen {
 		return chatOnScreen(cmd, s, to.device)
 	}
-	l := &talker{s: s, p: p, note: cmd.ErrOrStderr(), json: t.o.json, queue: t.queue, to: to}
+	l := &talker{s: s, p: printerOf(cmd), note: cmd.ErrOrStderr(), json: t.o.json, queue: t.queue, to: to}
 	return l.run(cmd.Context(), cmd.InOrStdin())
 }
 

@@ -63,7 +63,7 @@ func (o *options) clean(cmd *cobra.Command, dir string) error {
 	}
 	defer folder.Close()
 	gone, err := folder.Sweep(cmd.Context(), inbox.Rule{Age: 1})
-	p, l := &printer{out: cmd.OutOrStdout()}, cleaned(gone, err)
+	p, l := printerOf(cmd), cleaned(gone, err)
 	if o.json {
 		p.json(l)
 		return err

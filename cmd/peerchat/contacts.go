@@ -13,22 +13,15 @@ import (
 
 // newContacts is the command for names of devices, and for decisions about them.
 func newContacts(o *options) *cobra.Command {
-	cmd := described("contacts", &cobra.Command{
-		Aliases: []string{"contact"},
-		Args:    usageArgs(noArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return changeContacts(cmd, o, control.ContactChange{}) },
-	})
+	cmd := plain("contacts", func(cmd *cobra.Command) error { return changeContacts(cmd, o, control.ContactChange{}) })
+	cmd.Aliases = []string{"contact"}
 	sub := func(name string, n int, change func(args []string) (control.ContactChange, error)) {
-		cmd.AddCommand(described("contacts "+name, &cobra.Command{
-			Args:              counted(cobra.ExactArgs(n)),
-			ValidArgsFunction: o.completeContact,
-			RunE: func(cmd *cobra.Command, args []string) error {
-				ch, err := change(args)
-				if err != nil {
-					return usageError{err}
-				}
-				return changeContacts(cmd, o, ch)
-			},
+		cmd.AddCommand(o.toContact("contacts "+name, counted(cobra.ExactArgs(n)), func(cmd *cobra.Command, args []string) error {
+			ch, err := change(args)
+			if err != nil {
+				return usageError{err}
+			}
+			return changeContacts(cmd, o, ch)
 		}))
 	}
 	sub("list", 0, func([]string) (control.ContactChange, error) { return control.ContactChange{}, nil })
@@ -42,15 +35,11 @@ func newContacts(o *options) *cobra.Command {
 	sub("rename", 2, func(args []string) (control.ContactChange, error) {
 		return control.ContactChange{Do: "rename", Who: args[0], Name: args[1]}, contacts.CheckName(args[1])
 	})
-	one := func(do string) func(args []string) (control.ContactChange, error) {
-		return func(args []string) (control.ContactChange, error) {
+	for _, do := range []string{"remove", "ban", "allow", "forget"} {
+		sub(do, 1, func(args []string) (control.ContactChange, error) {
 			return control.ContactChange{Do: do, Who: args[0]}, nil
-		}
+		})
 	}
-	sub("remove", 1, one("remove"))
-	sub("ban", 1, one("ban"))
-	sub("allow", 1, one("allow"))
-	sub("forget", 1, one("forget"))
 	cmd.AddCommand(newInvite(o), newAccept(o))
 	return cmd
 }
@@ -62,7 +51,7 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 		return err
 	}
 	if o.json {
-		(&printer{out: cmd.OutOrStdout()}).json(all)
+		printerOf(cmd).json(all)
 		return nil
 	}
 	if ch.Do != "" {

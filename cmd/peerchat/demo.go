@@ -26,14 +26,11 @@ var demoFiles = []demoFile{{"random-64MiB.bin", 64 << 20}, {"empty.txt", 0}}
 
 // newDemo is the command that shows everything on one machine.
 func newDemo(o *options) *cobra.Command {
-	cmd := described("demo", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), demoTimeout, fmt.Errorf("the demo did not end in %v", demoTimeout))
-			defer cancel()
-			d := &demo{timeline: newTimeline(cmd.OutOrStdout(), o.json)}
-			return d.run(ctx)
-		},
+	cmd := plain("demo", func(cmd *cobra.Command) error {
+		ctx, cancel := context.WithTimeoutCause(cmd.Context(), demoTimeout, fmt.Errorf("the demo did not end in %v", demoTimeout))
+		defer cancel()
+		d := &demo{timeline: newTimeline(cmd.OutOrStdout(), o.json)}
+		return d.run(ctx)
 	})
 	cmd.AddCommand(newDemoCaller(o))
 	return cmd

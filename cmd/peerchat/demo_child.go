@@ -47,18 +47,6 @@ type message struct {
 	File   *fileReport `json:"file"`
 }
 
-// UnmarshalJSON reads a line into both embedded structs.
-func (m *message) UnmarshalJSON(b []byte) error {
-	type rest struct {
-		Device string      `json:"device"`
-		File   *fileReport `json:"file"`
-	}
-	var r rest
-	err := errors.Join(json.Unmarshal(b, &m.line), json.Unmarshal(b, &m.summary), json.Unmarshal(b, &r))
-	m.Device, m.File = r.Device, r.File
-	return err
-}
-
 // startChild starts this program again with other arguments. It ends with ctx.
 func startChild(ctx context.Context, args ...string) (*child, error) {
 	exe, err := os.Executable()

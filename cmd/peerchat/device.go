@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,15 +17,9 @@ import (
 
 // newDevice is the command for the devices of the account.
 func newDevice(o *options) *cobra.Command {
-	cmd := described("device", &cobra.Command{
-		Aliases: []string{"devices"},
-		Args:    usageArgs(noArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
-	})
-	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), described("device list", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.listDevices(cmd) },
-	}))
+	cmd := plain("device", o.listDevices)
+	cmd.Aliases = []string{"devices"}
+	cmd.AddCommand(newDeviceAdd(o), newDeviceSign(o), newDeviceRevoke(o), plain("device list", o.listDevices))
 	return cmd
 }
 
@@ -61,19 +54,15 @@ func (o *options) joinAccount(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	did, p := last.Joined, &printer{out: cmd.OutOrStdout()}
+	did := last.Joined
 	if err := o.startAnew(cmd, s); err != nil {
 		return fmt.Errorf("this device is in account %s now, but its daemon still is in the old one: %w", did.Account, err)
 	}
-	if o.json {
-		p.json(struct {
-			Step string `json:"step"`
-			OK   bool   `json:"ok"`
-			*control.Joined
-		}{"joined", true, did})
-		return nil
-	}
-	p.print(fmt.Sprintf("this device is %s of account %s now", printable(did.Name), did.Account))
+	o.result(cmd, struct {
+		Step string `json:"step"`
+		OK   bool   `json:"ok"`
+		*control.Joined
+	}{"joined", true, did}, fmt.Sprintf("this device is %s of account %s now", printable(did.Name), did.Account))
 	return nil
 }
 
@@ -117,16 +106,11 @@ func (o *options) signDevice(cmd *cobra.Command, typed, name string) error {
 	if err != nil {
 		return err
 	}
-	p := &printer{out: cmd.OutOrStdout()}
-	if o.json {
-		p.json(did)
-		return nil
-	}
 	text := fmt.Sprintf("%s (%s) is a device of this account now", printable(did.Name), did.Device)
 	if did.Unsure {
 		text += ", but has not said so: look there (peerchat device list), and if it is not, begin again"
 	}
-	p.print(text)
+	o.result(cmd, did, text)
 	return nil
 }
 
@@ -136,7 +120,7 @@ func (o *options) listDevices(cmd *cobra.Command) error {
 		return err
 	}
 	if o.json {
-		(&printer{out: cmd.OutOrStdout()}).json(all)
+		printerOf(cmd).json(all)
 		return nil
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -192,7 +176,6 @@ func (r *revoker) check(_ *cobra.Command, args []string) error {
 }
 
 func (r *revoker) run(cmd *cobra.Command, args []string) error {
-	ctx := cmd.Context()
 	var lists []string
 	if r.take != "" { // before an account is made
 		var err error
@@ -200,17 +183,19 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	s, err := r.o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
+	return r.o.with(cmd, func(s *session) error { return r.exchange(cmd, s, args, lists) })
+}
+
+// exchange takes the lists, or revokes and then writes what the account has
+// revoked.
+func (r *revoker) exchange(cmd *cobra.Command, s *session, args, lists []string) error {
+	ctx := cmd.Context()
 	if len(lists) > 0 {
 		_, err := control.OpImported.Ask(ctx, s.client, lists)
 		return err
 	}
 	if len(args) > 0 {
-		if err := r.revoke(ctx, cmd.OutOrStdout(), s, args); err != nil {
+		if err := r.revoke(cmd, s, args); err != nil {
 			return err
 		}
 	}
@@ -232,20 +217,16 @@ func (r *revoker) run(cmd *cobra.Command, args []string) error {
 	return os.WriteFile(r.export, []byte(text), 0o644) //nolint:gosec // it is for everybody
 }
 
-func (r *revoker) revoke(ctx context.Context, out io.Writer, s *session, who []string) error {
-	did, err := control.OpRevoke.Ask(ctx, s.client, who)
+func (r *revoker) revoke(cmd *cobra.Command, s *session, devices []string) error {
+	did, err := control.OpRevoke.Ask(cmd.Context(), s.client, devices)
 	if err != nil {
 		return err
 	}
-	p := &printer{out: out}
-	if r.o.json {
-		p.json(did)
-		return nil
-	}
+	var lines []string
 	for _, id := range did.Devices {
-		p.print(fmt.Sprintf("revoked %s", id))
+		lines = append(lines, fmt.Sprintf("revoked %s", id))
 	}
-	p.print(fmt.Sprintf("told %d of %d connected devices; others hear of it with their next link", did.Told, did.Connected))
+	r.o.result(cmd, did, append(lines, fmt.Sprintf("told %d of %d connected devices; others hear of it with their next link", did.Told, did.Connected))...)
 	return nil
 }
 

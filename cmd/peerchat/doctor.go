@@ -17,25 +17,13 @@ import (
 
 // newDoctor is the command that tells how a device is reached, or why not.
 func newDoctor(o *options) *cobra.Command {
-	return described("doctor", &cobra.Command{
-		Args: counted(cobra.ExactArgs(1)),
-
-		ValidArgsFunction: o.completeContact,
-		RunE:              func(cmd *cobra.Command, args []string) error { return o.doctor(cmd, args[0]) },
+	return o.toContact("doctor", counted(cobra.ExactArgs(1)), func(cmd *cobra.Command, args []string) error {
+		return o.withDevice(cmd, args[0], func(s *session, to target) error { return o.doctor(cmd, s, to) })
 	})
 }
 
-func (o *options) doctor(cmd *cobra.Command, who string) error {
+func (o *options) doctor(cmd *cobra.Command, s *session, to target) error {
 	ctx := cmd.Context()
-	to, err := o.target(who)
-	if err != nil {
-		return err
-	}
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
 	// Joining the DHT is not part of what is measured.
 	notReady := s.ready(ctx)
 	d, err := daemon.OpDoctor.Ask(ctx, s.client, control.Examine{Device: to.device, Addr: to.addr})
@@ -49,7 +37,7 @@ func (o *options) doctor(cmd *cobra.Command, who string) error {
 		d.Notes = append(d.Notes, "this device itself: "+notReady.Error())
 	}
 	if o.json {
-		(&printer{out: cmd.OutOrStdout()}).json(d)
+		printerOf(cmd).json(d)
 	} else {
 		out := cmd.OutOrStdout()
 		printDiagnosis(out, d, os.Getenv("NO_COLOR") == "" && isTerminal(out))

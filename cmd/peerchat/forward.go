@@ -19,19 +19,12 @@ import (
 // newForward is the command for ports and sockets of two devices.
 func newForward(o *options) *cobra.Command {
 	f := &forwarder{o: o}
-	cmd := described("forward", &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.ExactArgs(1)),
-		RunE:              f.run,
-	})
+	cmd := o.toContact("forward", counted(cobra.ExactArgs(1)), f.run)
 	cmd.Flags().StringArrayVarP(&f.here, "here", "L", nil, "take here, make there: [BIND:]PORT:HOST:PORT")
 	cmd.Flags().StringArrayVarP(&f.there, "there", "R", nil, "take there, make here: [BIND:]PORT:HOST:PORT")
 	cmd.AddCommand(newForwardRule(o, "allow"), newForwardRule(o, "remove"),
-		described("forward list", &cobra.Command{
-			Args: usageArgs(noArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
-			},
+		plain("forward list", func(cmd *cobra.Command) error {
+			return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
 		}))
 	return cmd
 }
@@ -39,22 +32,23 @@ func newForward(o *options) *cobra.Command {
 // newForwardRule is the command that adds a rule, or removes it.
 func newForwardRule(o *options, do string) *cobra.Command {
 	var listen bool
-	cmd := described("forward "+do, &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			may := forward.DoDial
-			if listen {
-				may = forward.DoListen
-			}
-			if err := (forward.Rule{Do: may, Addr: args[1]}).CheckAddr(); err != nil {
-				return usageError{err}
-			}
-			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]}, nil)
-		},
+	cmd := o.toContact("forward "+do, counted(cobra.ExactArgs(2)), func(cmd *cobra.Command, args []string) error {
+		may := forward.DoDial
+		if listen {
+			may = forward.DoListen
+		}
+		return changeRule(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: may, Addr: args[1]})
 	})
 	cmd.Flags().BoolVar(&listen, "listen", false, "about taking connections here (-R), not making them (-L)")
 	return cmd
+}
+
+// changeRule asks for a change of a rule that can be one.
+func changeRule(cmd *cobra.Command, o *options, ch control.ForwardChange) error {
+	if err := (forward.Rule{Do: ch.May, Addr: ch.Addr}).CheckAddr(); err != nil {
+		return usageError{err}
+	}
+	return changeForwards(cmd, o, ch, nil)
 }
 
 // changeForwards asks for a change; without one the rules are printed that are
@@ -69,7 +63,7 @@ func changeForwards(cmd *cobra.Command, o *options, ch control.ForwardChange, sh
 	}
 	switch {
 	case o.json:
-		(&printer{out: cmd.OutOrStdout()}).json(all)
+		printerOf(cmd).json(all)
 	case ch.Do == "" && len(all.Rules) > 0:
 		return forwardTable(cmd.OutOrStdout(), all.Rules)
 	case ch.Do == "":
@@ -128,7 +122,7 @@ func (f *forwarder) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer f.s.Close()
-	f.who, f.p, f.note = printable(args[0]), &printer{out: cmd.OutOrStdout()}, cmd.ErrOrStderr()
+	f.who, f.p, f.note = printable(args[0]), printerOf(cmd), cmd.ErrOrStderr()
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -33,6 +33,20 @@ var helpOf = sync.OnceValue(func() map[string]help {
 	return all
 })
 
+// plain is a command without arguments.
+func plain(path string, run func(cmd *cobra.Command) error) *cobra.Command {
+	return described(path, &cobra.Command{
+		Args: usageArgs(noArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd) },
+	})
+}
+
+// toContact is a command whose first argument may be a contact's name, which
+// shells complete.
+func (o *options) toContact(path string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return described(path, &cobra.Command{Args: args, ValidArgsFunction: o.completeContact, RunE: run})
+}
+
 // described gives a command the texts of help.txt, where they stand under its
 // path: the names of the command and the commands above it.
 func described(path string, cmd *cobra.Command) *cobra.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,29 +12,10 @@ import (
 // newHistory is the command that prints a conversation.
 func newHistory(o *options) *cobra.Command {
 	var n int
-	cmd := described("history", &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := o.target(args[0])
-			if err != nil {
-				return err
-			}
-			s, err := o.open(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+	cmd := o.toContact("history", counted(cobra.ExactArgs(1)), func(cmd *cobra.Command, args []string) error {
+		return o.withDevice(cmd, args[0], func(s *session, to target) error {
 			all, err := pages(cmd, s, to, n)
-			if err != nil {
-				return err
-			}
-			p := &printer{out: cmd.OutOrStdout()}
 			for _, m := range all {
-				if o.json {
-					p.json(m)
-					continue
-				}
 				from, mark := printable(args[0]), ""
 				if m.Mine {
 					from = "me"
@@ -41,10 +23,10 @@ func newHistory(o *options) *cobra.Command {
 				if m.Mark != "" && m.Mark != "delivered" {
 					mark = " (" + m.Mark + ")"
 				}
-				p.print(fmt.Sprintf("%s  %s%s: %s", m.At.Local().Format("2006-01-02 15:04:05"), from, mark, printable(m.Text)))
+				o.result(cmd, m, fmt.Sprintf("%s  %s%s: %s", m.At.Local().Format(time.DateTime), from, mark, printable(m.Text)))
 			}
-			return nil
-		},
+			return err
+		})
 	})
 	cmd.Flags().IntVarP(&n, "number", "n", 50, "how many messages at most")
 	return cmd

@@ -19,17 +19,16 @@ import (
 // newInit is the command that makes an account.
 func newInit(o *options) *cobra.Command {
 	var name string
-	cmd := described("init", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			acc, err := account.Create(o.account, account.Options{Name: name, Logger: o.logger(cmd.ErrOrStderr())})
-			if err != nil {
-				return err
-			}
-			defer acc.Close()
-			fmt.Fprintf(cmd.ErrOrStderr(), "made an account in %s; keep a copy of identity.pem, which nothing replaces\n", acc.Dir())
-			return o.printID(cmd.OutOrStdout(), acc.Identity().Peer(), false)
-		},
+	cmd := plain("init", func(cmd *cobra.Command) error {
+		acc, err := account.Create(o.account, account.Options{Name: name, Logger: o.logger(cmd.ErrOrStderr())})
+		if err != nil {
+			return err
+		}
+		defer acc.Close()
+		fmt.Fprintf(cmd.ErrOrStderr(), "made an account in %s; keep a copy of identity.pem, which nothing replaces\n", acc.Dir())
+		self := acc.Identity().Peer()
+		o.result(cmd, self, self.Device.String())
+		return nil
 	})
 	cmd.Flags().StringVar(&name, "name", "", "what the device is called, as others see it (default the host's name)")
 	return cmd
@@ -38,15 +37,16 @@ func newInit(o *options) *cobra.Command {
 // newID is the command that prints the device id.
 func newID(o *options) *cobra.Command {
 	var asQR bool
-	cmd := described("id", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			self, err := o.self(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return o.printID(cmd.OutOrStdout(), self, asQR)
-		},
+	cmd := plain("id", func(cmd *cobra.Command) error {
+		self, err := o.self(cmd.Context())
+		if err != nil {
+			return err
+		}
+		o.result(cmd, self, self.Device.String())
+		if asQR && !o.json {
+			drawQR(cmd.OutOrStdout(), self.Device.String())
+		}
+		return nil
 	})
 	cmd.Flags().BoolVar(&asQR, "qr", false, "draw the id as a QR code, too")
 	return cmd
@@ -72,18 +72,10 @@ func (o *options) self(ctx context.Context) (identity.Peer, error) {
 	return acc.Identity().Peer(), nil
 }
 
-func (o *options) printID(out io.Writer, self identity.Peer, asQR bool) error {
-	p := &printer{out: out}
-	if o.json {
-		p.json(self)
-		return nil
-	}
-	p.print(self.Device.String())
-	if !asQR {
-		return nil
-	}
-	// Whoever reads it off a screen gets half as many rows, and without NO_COLOR
-	// the colours a camera expects whatever the terminal's are.
+// drawQR draws a text with half as many rows as it has squares; on a screen,
+// without NO_COLOR, in the colours that a camera expects whatever the terminal's
+// are.
+func drawQR(out io.Writer, text string) {
 	cfg := qrterminal.Config{
 		Level: qr.M, Writer: out, HalfBlocks: true, QuietZone: 2,
 		BlackChar: qrterminal.BLACK_BLACK, WhiteChar: qrterminal.WHITE_WHITE,
@@ -92,6 +84,5 @@ func (o *options) printID(out io.Writer, self identity.Peer, asQR bool) error {
 	if os.Getenv("NO_COLOR") == "" && isTerminal(out) {
 		cfg.HalfBlocks, cfg.BlackChar, cfg.WhiteChar = false, qrterminal.BLACK, qrterminal.WHITE
 	}
-	qrterminal.GenerateWithConfig(self.Device.String(), cfg)
-	return nil
+	qrterminal.GenerateWithConfig(text, cfg)
 }

@@ -52,14 +52,11 @@ func newInvite(o *options) *cobra.Command {
 }
 
 func (o *options) invite(cmd *cobra.Command, n names, within time.Duration) error {
-	s, err := o.open(cmd)
-	if err != nil {
+	return o.with(cmd, func(s *session) error {
+		_, err := followCode(cmd, o, s, control.OpInvite, control.Invite{Name: n.them, Me: n.me, Within: within},
+			"Tell this code to one person. They type it after: peerchat contacts accept")
 		return err
-	}
-	defer s.Close()
-	_, err = followCode(cmd, o, s, control.OpInvite, control.Invite{Name: n.them, Me: n.me, Within: within},
-		"Tell this code to one person. They type it after: peerchat contacts accept")
-	return err
+	})
 }
 
 // errLastStep ends the following of a code that was used.
@@ -70,7 +67,7 @@ func followCode[In any](cmd *cobra.Command, o *options, s *session, feed control
 	if err := s.ready(cmd.Context()); err != nil && cmd.Context().Err() == nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "others cannot reach this device yet: %v\n", err)
 	}
-	v := codeView{json: o.json, p: &printer{out: cmd.OutOrStdout()}, note: cmd.ErrOrStderr(), hint: hint}
+	v := codeView{json: o.json, p: printerOf(cmd), note: cmd.ErrOrStderr(), hint: hint}
 	err := feed.Follow(cmd.Context(), s.client, ask, nil, v.show)
 	switch {
 	case errors.Is(err, errLastStep):
@@ -191,12 +188,7 @@ func (o *options) accept(cmd *cobra.Command, n names, typed string) error {
 	if err != nil {
 		return err
 	}
-	p := &printer{out: cmd.OutOrStdout()}
-	if o.json {
-		p.json(codeLine{Step: "contact", OK: true, Met: &met})
-	} else {
-		p.print(metText(met))
-	}
+	o.result(cmd, codeLine{Step: "contact", OK: true, Met: &met}, metText(met))
 	return nil
 }
 

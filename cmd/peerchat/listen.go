@@ -19,65 +19,16 @@ import (
 func newListen(o *options) *cobra.Command {
 	var reply string
 	f := takeFlags{into: "."}
-	cmd := described("listen", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return listen(cmd, o, f, reply)
-		},
+	cmd := plain("listen", func(cmd *cobra.Command) error {
+		return o.taking(cmd, f, cmd.Flags().Changed("into"), func(s *session, t *taker) error {
+			h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: map[identity.DeviceID]bool{}}
+			return h.run(cmd)
+		})
 	})
 	cmd.Flags().StringVar(&f.into, "into", ".", "folder for received files")
 	f.register(cmd)
 	cmd.Flags().StringVar(&reply, "reply", "", "answer each message with this text")
 	return cmd
-}
-
-func listen(cmd *cobra.Command, o *options, f takeFlags, reply string) error {
-	ctx := cmd.Context()
-	if err := f.check(cmd, o, cmd.Flags().Changed("into")); err != nil {
-		return err
-	}
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	t, err := o.newTaker(cmd, s, f)
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: map[identity.DeviceID]bool{}}
-	ended, err := h.serve(ctx)
-	if err != nil {
-		return err
-	}
-	st, err := s.status(ctx)
-	if err == nil {
-		err = s.ready(ctx)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case o.json && err != nil:
-		h.p.json(map[string]any{"step": "ready", "ok": false, "device": st.Self.Device, "error": err.Error()})
-	case o.json:
-		h.p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
-	default:
-		h.p.print(st.Self.Device.String())
-		for _, addr := range st.Listens {
-			fmt.Fprintf(cmd.ErrOrStderr(), "direct TCP on %s\n", addr)
-		}
-		if err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
-		}
-	}
-	go h.typed(ctx, cmd.InOrStdin())
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case err := <-ended:
-		return err
-	}
 }
 
 // host serves the devices that call this one.
@@ -92,25 +43,39 @@ type host struct {
 	heard map[identity.DeviceID]bool // devices that a message came from: no more than there are conversations
 }
 
+// run serves until the command or the daemon ends.
+func (h *host) run(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	ended, err := h.serve(ctx)
+	if err != nil {
+		return err
+	}
+	err = h.s.announce(cmd, h.p, h.o.json, func(st control.Status) (notes []string) {
+		for _, addr := range st.Listens {
+			notes = append(notes, "direct TCP on "+addr)
+		}
+		return notes
+	})
+	if err != nil {
+		return err
+	}
+	go h.typed(ctx, cmd.InOrStdin())
+	return await(ctx, ended)
+}
+
 // serve takes messages and files. ended tells why it cannot go on.
 func (h *host) serve(ctx context.Context) (ended <-chan error, err error) {
-	endedc := make(chan error, 2)
-	failed := func(err error) {
-		select {
-		case endedc <- err:
-		default: // the first one tells
-		}
-	}
+	ended, failed := firstError()
 	following := make(chan struct{})
 	go func() {
 		failed(h.follow(ctx, sync.OnceFunc(func() { close(following) })))
 	}()
 	select {
 	case <-following:
-	case err := <-endedc:
+	case err := <-ended:
 		return nil, err
 	}
-	return endedc, h.taker.serve(ctx, h.s, failed)
+	return ended, h.taker.serve(ctx, h.s, failed)
 }
 
 // follow shows messages, until the daemon ends or ctx does. ready is called when

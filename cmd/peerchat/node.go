@@ -140,7 +140,7 @@ func (r *reflector) check() error {
 
 // printNode tells where a node is found.
 func (o *options) printNode(cmd *cobra.Command, n *dht.Node, b *board) {
-	p := &printer{out: cmd.OutOrStdout()}
+	p := printerOf(cmd)
 	if o.json {
 		ready := map[string]any{"step": "ready", "ok": true, "addrs": n.Addrs()}
 		if b != nil {

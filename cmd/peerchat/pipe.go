@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 
@@ -28,40 +27,26 @@ const defaultPipe = "default"
 // newPipe is the command that joins standard input and output to a channel.
 func newPipe(o *options) *cobra.Command {
 	p := &piper{o: o}
-	cmd := described("pipe", &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              usageArgs(p.check),
-		RunE:              p.run,
-	})
+	cmd := o.toContact("pipe", usageArgs(p.check), p.run)
 	cmd.Flags().BoolVarP(&p.listen, "listen", "l", false, "wait for a device to join")
 	cmd.Flags().StringSliceVar(&p.from, "from", nil, "devices that may join, by name or id; others are refused")
 	cmd.Flags().BoolVar(&p.anyone, "anyone", false, "any device may join that can reach this one")
 	cmd.Flags().StringVar(&p.name, "name", defaultPipe, "name of the pipe, where there are several")
 	cmd.AddCommand(newPipeRule(o, "allow"), newPipeRule(o, "remove"),
-		described("pipe list", &cobra.Command{
-			Args: usageArgs(noArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May == forward.DoPipe })
-			},
+		plain("pipe list", func(cmd *cobra.Command) error {
+			return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May == forward.DoPipe })
 		}))
 	return cmd
 }
 
 // newPipeRule is the command that adds a rule for pipes, or removes it.
 func newPipeRule(o *options, do string) *cobra.Command {
-	return described("pipe "+do, &cobra.Command{
-		ValidArgsFunction: o.completeContact,
-		Args:              counted(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			rule := forward.Rule{Do: forward.DoPipe, Addr: defaultPipe}
-			if len(args) == 2 {
-				rule.Addr = args[1]
-			}
-			if err := rule.CheckAddr(); err != nil {
-				return usageError{err}
-			}
-			return changeForwards(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: rule.Do, Addr: rule.Addr}, nil)
-		},
+	return o.toContact("pipe "+do, counted(cobra.RangeArgs(1, 2)), func(cmd *cobra.Command, args []string) error {
+		name := defaultPipe
+		if len(args) == 2 {
+			name = args[1]
+		}
+		return changeRule(cmd, o, control.ForwardChange{Do: do, Who: args[0], May: forward.DoPipe, Addr: name})
 	})
 }
 
@@ -87,36 +72,38 @@ func (p *piper) check(_ *cobra.Command, args []string) error {
 }
 
 func (p *piper) run(cmd *cobra.Command, args []string) error {
-	var to target
-	var from []identity.DeviceID
-	for _, who := range append(slices.Clone(args), p.from...) {
-		t, err := p.o.target(who)
+	if p.listen {
+		from, err := p.o.devices(p.from)
 		if err != nil {
 			return err
 		}
-		to, from = t, append(from, t.device)
+		return p.o.with(cmd, func(s *session) error {
+			c, err := p.await(cmd, s, from)
+			if err != nil {
+				return err
+			}
+			return p.join(cmd, s, c, !p.anyone && len(from) == 0)
+		})
 	}
-	s, err := p.o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	var c *control.Conn
-	if p.listen {
-		c, err = p.await(cmd, s, from)
-	} else {
-		c, err = s.connect(cmd.Context(), to, pipeScheme+p.name)
-	}
-	if err != nil {
-		return err
-	}
+	return p.o.withDevice(cmd, args[0], func(s *session, to target) error {
+		c, err := s.connect(cmd.Context(), to, pipeScheme+p.name)
+		if err != nil {
+			return err
+		}
+		return p.join(cmd, s, c, false)
+	})
+}
+
+// join copies both ways until both have ended, or, with byRule, the rules no
+// longer let the device join.
+func (p *piper) join(cmd *cobra.Command, s *session, c *control.Conn, byRule bool) error {
 	peer, _ := peerlink.PeerOf(c)
 	fmt.Fprintf(cmd.ErrOrStderr(), "joined to %s\n", who(peer))
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	if p.listen && !p.anyone && len(from) == 0 {
+	if byRule {
 		wg.Go(func() { cancel(p.watchRules(ctx, s, peer)) })
 	}
 	return join(ctx, c, cmd.InOrStdin(), cmd.OutOrStdout())

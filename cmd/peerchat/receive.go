@@ -50,7 +50,7 @@ func newReceive(o *options) *cobra.Command {
 			case clean:
 				return o.clean(cmd, f.into)
 			}
-			return o.receive(cmd, f, len(args) == 1, once)
+			return o.taking(cmd, f, len(args) == 1, func(s *session, t *taker) error { return t.receive(s, once) })
 		},
 	})
 	f.register(cmd)
@@ -59,30 +59,29 @@ func newReceive(o *options) *cobra.Command {
 	return cmd
 }
 
-func (o *options) receive(cmd *cobra.Command, f takeFlags, named, once bool) error {
+// taking checks the flags and opens the folder and the way to the account for do.
+// named says that the user has given the folder.
+func (o *options) taking(cmd *cobra.Command, f takeFlags, named bool, do func(s *session, t *taker) error) error {
 	if err := f.check(cmd, o, named); err != nil {
 		return err
 	}
-	s, err := o.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	t, err := o.newTaker(cmd, s, f)
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	t.withBars = true
-	ctx, stop := context.WithCancel(cmd.Context())
-	defer stop()
-	ended := make(chan error, 1)
-	tell := func(err error) {
-		select {
-		case ended <- err:
-		default:
+	return o.with(cmd, func(s *session) error {
+		t, err := o.newTaker(cmd, s, f)
+		if err != nil {
+			return err
 		}
-	}
+		defer t.close()
+		return do(s, t)
+	})
+}
+
+// receive takes files until the command or the daemon ends, or with once until a
+// transfer has ended.
+func (t *taker) receive(s *session, once bool) error {
+	t.withBars = true
+	ctx, stop := context.WithCancel(t.cmd.Context())
+	defer stop()
+	ended, tell := firstError()
 	if once {
 		t.ended = tell
 	}
@@ -93,18 +92,13 @@ func (o *options) receive(cmd *cobra.Command, f takeFlags, named, once bool) err
 	if err != nil {
 		return err
 	}
-	if o.json {
+	if t.o.json {
 		t.p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
 	} else {
-		fmt.Fprintf(cmd.ErrOrStderr(), "this device is %s\n", st.Self.Device)
+		fmt.Fprintf(t.cmd.ErrOrStderr(), "this device is %s\n", st.Self.Device)
 	}
-	go func() { _ = lines(cmd.InOrStdin(), func(line string) error { t.consent.typed(line); return nil }) }()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case err := <-ended:
-		return err
-	}
+	go func() { _ = lines(t.cmd.InOrStdin(), func(line string) error { t.consent.typed(line); return nil }) }()
+	return await(ctx, ended)
 }
 
 // taker takes files that others send.
@@ -142,7 +136,7 @@ func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags) (*taker,
 	if err != nil {
 		return nil, err
 	}
-	t := &taker{cmd: cmd, o: o, p: &printer{out: cmd.OutOrStdout()}, folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr())}
+	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr())}
 	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, Replace: f.replace})
 	t.swept = t.sweep()
 	return t, nil
@@ -196,6 +190,7 @@ func isOutcome(err error) bool {
 
 // tell says how a transfer ended.
 func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err error) {
+	all, _ := sh.offered()
 	switch {
 	case t.o.json:
 		t.p.json(summaryLine("received", peer.Device, done, err))
@@ -207,7 +202,7 @@ func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err erro
 		}
 	case err != nil:
 		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", who(peer), done.Kept+done.Same, printable(err.Error())))
-	case sh.offered() > 1 && !t.o.json:
+	case all > 1 && !t.o.json:
 		t.p.print(fmt.Sprintf("-- %d from %s, %s", done.Kept+done.Same, who(peer), humanize.IBytes(uint64(done.Bytes))))
 	}
 }

@@ -154,7 +154,7 @@ func (r *runner) open(cmd *cobra.Command) (*account.Account, error) {
 // already says which process is the account's daemon.
 func (r *runner) already(cmd *cobra.Command, pid int) {
 	if r.o.json {
-		(&printer{out: cmd.OutOrStdout()}).json(map[string]any{"step": "ready", "ok": true, "already": pid})
+		printerOf(cmd).json(map[string]any{"step": "ready", "ok": true, "already": pid})
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "process %d is this account's daemon already\n", pid)
 		given := slices.DeleteFunc(append(slices.Clone(ownFlags), "metrics"), func(f string) bool { return !cmd.Flags().Changed(f) })
@@ -174,9 +174,9 @@ func (r *runner) ready(cmd *cobra.Command, acc *account.Account) {
 		if r.url != "" {
 			line["metrics"] = r.url
 		}
-		(&printer{out: cmd.OutOrStdout()}).json(line)
+		printerOf(cmd).json(line)
 	default:
-		(&printer{out: cmd.OutOrStdout()}).print(acc.Identity().DeviceID().String())
+		printerOf(cmd).print(acc.Identity().DeviceID().String())
 		if r.url != "" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "metrics at %s\n", r.url)
 		}
@@ -270,16 +270,13 @@ func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
 
 // newStop is the command that ends the daemon.
 func newStop(o *options) *cobra.Command {
-	return described("stop", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := stopDaemon(cmd.Context(), control.NewClient(o.account))
-			if errors.Is(err, control.ErrNoDaemon) {
-				fmt.Fprintln(cmd.ErrOrStderr(), err)
-				return nil
-			}
-			return err
-		},
+	return plain("stop", func(cmd *cobra.Command) error {
+		err := stopDaemon(cmd.Context(), control.NewClient(o.account))
+		if errors.Is(err, control.ErrNoDaemon) {
+			fmt.Fprintln(cmd.ErrOrStderr(), err)
+			return nil
+		}
+		return err
 	})
 }
 

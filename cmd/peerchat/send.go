@@ -20,32 +20,23 @@ import (
 // newSend is the command that sends files and folders.
 func newSend(o *options) *cobra.Command {
 	var patience time.Duration
-	cmd := described("send", &cobra.Command{
-		Args: counted(cobra.MinimumNArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := o.target(args[0])
-			if err != nil {
+	cmd := o.toContact("send", counted(cobra.MinimumNArgs(2)), func(cmd *cobra.Command, args []string) error {
+		to, err := o.target(args[0])
+		if err != nil {
+			return err
+		}
+		for _, path := range args[1:] { // before an account is made
+			if _, err := os.Stat(path); err != nil {
 				return err
 			}
-			for _, path := range args[1:] { // before an account is made
-				if _, err := os.Stat(path); err != nil {
-					return err
-				}
-				if o.holdsKeys(path) {
-					return usageError{fmt.Errorf("%s holds the keys of this account (%s), which nobody else may have: name the files to send one by one", path, o.account)}
-				}
+			if o.holdsKeys(path) {
+				return usageError{fmt.Errorf("%s holds the keys of this account (%s), which nobody else may have: name the files to send one by one", path, o.account)}
 			}
-			s, err := o.open(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			if patience <= 0 {
-				patience = -1
-			}
-			return o.send(cmd, s, to, patience, args[1:])
-		},
-		ValidArgsFunction: o.completeContact,
+		}
+		if patience <= 0 {
+			patience = -1
+		}
+		return o.with(cmd, func(s *session) error { return o.send(cmd, s, to, patience, args[1:]) })
 	})
 	cmd.Flags().DurationVar(&patience, "retry", time.Minute, "how long to try again after a cut without anything getting through; 0: not at all")
 	return cmd
@@ -83,9 +74,10 @@ func (o *options) send(cmd *cobra.Command, s *session, to target, patience time.
 	if o.json {
 		show.p.json(summaryLine("sent", to.device, done, err))
 	}
-	there, all := int64(done.Kept+done.Same), show.offered()
+	there := int64(done.Kept + done.Same)
+	all, began := show.offered()
 	switch {
-	case err == nil, !show.began(), errors.Is(err, parcel.ErrRefused), errors.Is(err, parcel.ErrNotServed) && there == 0:
+	case err == nil, !began, errors.Is(err, parcel.ErrRefused), errors.Is(err, parcel.ErrNotServed) && there == 0:
 	case there < all:
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d are there. What has arrived of the others is kept: the same command goes on with it.\n", there, all)
 	case done.Skipped > 0:

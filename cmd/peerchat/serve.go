@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/website"
 	"peerlink/identity"
 )
@@ -113,13 +114,9 @@ func closeSites(sites map[string]*website.Server) error {
 }
 
 func (s *server) run(cmd *cobra.Command, _ []string) error {
-	var from []identity.DeviceID
-	for _, who := range s.from {
-		t, err := s.o.target(who)
-		if err != nil {
-			return err
-		}
-		from = append(from, t.device)
+	from, err := s.o.devices(s.from)
+	if err != nil {
+		return err
 	}
 	s.cfg.Allow = func(d identity.DeviceID) bool { return s.anyone || slices.Contains(from, d) }
 	s.cfg.PeerOf = func(c net.Conn) (identity.DeviceID, bool) {
@@ -163,7 +160,10 @@ func (s *server) serve(cmd *cobra.Command) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- website.Share(l, uriOf, sites) }()
-	if err := s.announce(cmd, held); err != nil {
+	err = held.announce(cmd, printerOf(cmd), s.o.json, func(st control.Status) []string {
+		return []string{"others open it with: peerchat browse " + st.Self.Device.String()}
+	})
+	if err != nil {
 		return err
 	}
 	select {
@@ -172,29 +172,4 @@ func (s *server) serve(cmd *cobra.Command) error {
 	case err := <-ended:
 		return fmt.Errorf("serve: %w", err)
 	}
-}
-
-// announce prints this device's id.
-func (s *server) announce(cmd *cobra.Command, held *session) error {
-	ctx, p := cmd.Context(), &printer{out: cmd.OutOrStdout()}
-	st, err := held.status(ctx)
-	if err != nil {
-		return err
-	}
-	err = held.ready(ctx)
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case s.o.json && err != nil:
-		p.json(map[string]any{"step": "ready", "ok": false, "device": st.Self.Device, "tcp": st.Listens, "error": err.Error()})
-	case s.o.json:
-		p.json(map[string]any{"step": "ready", "ok": true, "device": st.Self.Device, "tcp": st.Listens})
-	default:
-		p.print(st.Self.Device.String())
-		fmt.Fprintf(cmd.ErrOrStderr(), "others open it with: peerchat browse %s\n", st.Self.Device)
-		if err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
-		}
-	}
-	return nil
 }

@@ -67,14 +67,33 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 	return &session{c, func() error { return errors.Join(d.Close(), acc.Close()) }}, nil
 }
 
-// ask asks the account one question.
-func ask[In, Out any](cmd *cobra.Command, o *options, op control.Op[In, Out], in In) (out Out, err error) {
+// with opens the way to the account for do, and closes it afterwards.
+func (o *options) with(cmd *cobra.Command, do func(s *session) error) error {
 	s, err := o.open(cmd)
 	if err != nil {
-		return out, err
+		return err
 	}
 	defer s.Close()
-	return op.Ask(cmd.Context(), s.client, in)
+	return do(s)
+}
+
+// withDevice is with for a command about a device, which is looked up before an
+// account is made.
+func (o *options) withDevice(cmd *cobra.Command, device string, do func(s *session, to target) error) error {
+	to, err := o.target(device)
+	if err != nil {
+		return err
+	}
+	return o.with(cmd, func(s *session) error { return do(s, to) })
+}
+
+// ask asks the account one question.
+func ask[In, Out any](cmd *cobra.Command, o *options, op control.Op[In, Out], in In) (out Out, err error) {
+	err = o.with(cmd, func(s *session) error {
+		out, err = op.Ask(cmd.Context(), s.client, in)
+		return err
+	})
+	return out, err
 }
 
 // Close ends what is in this process.
@@ -134,6 +153,59 @@ func (s *session) ready(ctx context.Context) error {
 	return err
 }
 
+// announce prints the id of this device, and on standard error the notes, once
+// others can reach it, or why they cannot.
+func (s *session) announce(cmd *cobra.Command, p *printer, asJSON bool, notes func(control.Status) []string) error {
+	ctx := cmd.Context()
+	st, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	unreachable := s.ready(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if asJSON {
+		line := map[string]any{"step": "ready", "ok": unreachable == nil, "device": st.Self.Device, "tcp": st.Listens}
+		if unreachable != nil {
+			line["error"] = unreachable.Error()
+		}
+		p.json(line)
+		return nil
+	}
+	p.print(st.Self.Device.String())
+	for _, n := range notes(st) {
+		fmt.Fprintln(cmd.ErrOrStderr(), n)
+	}
+	if unreachable != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", unreachable)
+	}
+	return nil
+}
+
+// firstError returns a channel that gets the first error which tell is called
+// with; tell drops the others.
+func firstError() (first <-chan error, tell func(error)) {
+	c := make(chan error, 1)
+	return c, func(err error) {
+		select {
+		case c <- err:
+		default:
+		}
+	}
+}
+
+// await blocks until ctx ends, and returns its cause, or until an error comes,
+// and returns that.
+func await(ctx context.Context, ended <-chan error) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		return err
+	}
+}
+
 // status tells how the account fares.
 func (s *session) status(ctx context.Context) (control.Status, error) {
 	return control.OpStatus.Ask(ctx, s.client, control.None{})
@@ -156,6 +228,19 @@ func (o *options) target(s string) (target, error) {
 		return target{}, usageError{err}
 	}
 	return target{device: device, addr: addr, any: !at && !strings.EqualFold(who, device.String())}, nil
+}
+
+// devices are the first devices of those named.
+func (o *options) devices(names []string) ([]identity.DeviceID, error) {
+	var ids []identity.DeviceID
+	for _, name := range names {
+		t, err := o.target(name)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, t.device)
+	}
+	return ids, nil
 }
 
 // among reports whether a proven device is one of some, or of a contact's whose

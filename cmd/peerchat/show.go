@@ -80,24 +80,18 @@ type show struct {
 }
 
 func newShow(cmd *cobra.Command, o *options, device identity.DeviceID) *show {
-	s := &show{p: &printer{out: cmd.OutOrStdout()}, asJSON: o.json, device: device}
+	s := &show{p: printerOf(cmd), asJSON: o.json, device: device}
 	if !o.json && isTerminal(cmd.ErrOrStderr()) {
 		s.bars = &bars{out: cmd.ErrOrStderr()}
 	}
 	return s
 }
 
-// began reports whether anything was offered.
-func (s *show) began() bool {
+// offered returns how many entries were offered, and whether there was an offer.
+func (s *show) offered() (entries int64, began bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.saw
-}
-
-func (s *show) offered() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.offer.Entries
+	return s.offer.Entries, s.saw
 }
 
 // event is a Watch.

@@ -20,17 +20,14 @@ import (
 // newStatus is the command that shows what the daemon holds.
 func newStatus(o *options) *cobra.Command {
 	s := &statusShow{o: o}
-	cmd := described("status", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if s.metrics && (s.watch || o.json) {
-				return usageError{errors.New("--metrics has a format of its own, and is asked for once: leave --watch and --json out")}
-			}
-			if s.every < 100*time.Millisecond {
-				return usageError{fmt.Errorf("--every %v: want 100ms at least", s.every)}
-			}
-			return s.run(cmd.Context(), control.NewClient(o.account), cmd.OutOrStdout())
-		},
+	cmd := plain("status", func(cmd *cobra.Command) error {
+		if s.metrics && (s.watch || o.json) {
+			return usageError{errors.New("--metrics has a format of its own, and is asked for once: leave --watch and --json out")}
+		}
+		if s.every < 100*time.Millisecond {
+			return usageError{fmt.Errorf("--every %v: want 100ms at least", s.every)}
+		}
+		return s.run(cmd.Context(), control.NewClient(o.account), cmd.OutOrStdout())
 	})
 	cmd.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it again and again, until interrupted")
 	cmd.Flags().DurationVar(&s.every, "every", time.Second, "how often --watch looks")

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/spf13/cobra"
+
 	"peerlink/internal/escape"
 )
 
@@ -52,6 +54,21 @@ func lines(r io.Reader, each func(string) error) error {
 type printer struct {
 	mu  sync.Mutex
 	out io.Writer
+}
+
+// printerOf is for the standard output of a command.
+func printerOf(cmd *cobra.Command) *printer { return &printer{out: cmd.OutOrStdout()} }
+
+// result prints v as JSON if that is wanted, or else the lines.
+func (o *options) result(cmd *cobra.Command, v any, lines ...string) {
+	p := printerOf(cmd)
+	if o.json {
+		p.json(v)
+		return
+	}
+	for _, l := range lines {
+		p.print(l)
+	}
 }
 
 func (p *printer) print(s string) {

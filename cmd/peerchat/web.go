@@ -39,27 +39,24 @@ type site struct {
 // newWeb is the command that serves the page.
 func newWeb(o *options) *cobra.Command {
 	var s site
-	cmd := described("web", &cobra.Command{
-		Args: usageArgs(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch len(o.signals) {
-			case 0:
-			case 1:
-				s.signal = o.signals[0]
-			default:
-				return usageError{errors.New("--signal: the page uses one switchboard")}
-			}
-			h, err := s.handler(o.servers, o.logger(cmd.ErrOrStderr()))
-			if err != nil {
-				return err
-			}
-			l, err := s.listen(cmd.Context())
-			if err != nil {
-				return err
-			}
-			s.announce(&printer{out: cmd.OutOrStdout()}, l.Addr(), o.json)
-			return serveSite(cmd.Context(), l, h, o.logger(cmd.ErrOrStderr()))
-		},
+	cmd := plain("web", func(cmd *cobra.Command) error {
+		switch len(o.signals) {
+		case 0:
+		case 1:
+			s.signal = o.signals[0]
+		default:
+			return usageError{errors.New("--signal: the page uses one switchboard")}
+		}
+		h, err := s.handler(o.servers, o.logger(cmd.ErrOrStderr()))
+		if err != nil {
+			return err
+		}
+		l, err := s.listen(cmd.Context())
+		if err != nil {
+			return err
+		}
+		s.announce(printerOf(cmd), l.Addr(), o.json)
+		return serveSite(cmd.Context(), l, h, o.logger(cmd.ErrOrStderr()))
 	})
 	cmd.Flags().StringVar(&s.addr, "addr", "127.0.0.1:8470", "HOST:PORT to serve on")
 	cmd.Flags().StringSliceVar(&s.hosts, "host", nil, "names under which browsers may ask for the page, besides loopback ones")
