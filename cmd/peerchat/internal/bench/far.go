@@ -1,10 +1,13 @@
 package bench
 
 import (
+	"context"
 	"io"
 	"net"
 	"slices"
 	"sync"
+
+	"peerlink/internal/life"
 )
 
 // task is the first byte of a stream: what the far end is to do with it after
@@ -26,23 +29,16 @@ const (
 // far is the far end of a pair: it serves the streams that it is given. The
 // zero value is ready.
 type far struct {
-	wg sync.WaitGroup // of those who serve
+	life life.Group // of what serves
 
-	mu     sync.Mutex
-	held   []net.Conn
-	closed bool
+	mu   sync.Mutex
+	held []net.Conn
 }
 
 // serve begins to serve a stream and owns it from here on. After close it
 // closes the stream.
 func (f *far) serve(conn net.Conn) {
-	f.mu.Lock()
-	closed := f.closed
-	if !closed { // else close may have waited already
-		f.wg.Go(func() { f.work(conn) })
-	}
-	f.mu.Unlock()
-	if closed {
+	if !f.life.Go(func(context.Context) { f.work(conn) }) {
 		_ = conn.Close()
 	}
 }
@@ -97,7 +93,7 @@ func echo(conn net.Conn) {
 func (f *far) hold(conn net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.life.Ended() {
 		return false
 	}
 	f.held = append(f.held, conn)
@@ -132,9 +128,7 @@ func (f *far) release() {
 // close releases what is held, for ever, and waits for those who serve. The
 // connections beneath are closed before.
 func (f *far) close() {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
+	f.life.End()
 	f.release()
-	f.wg.Wait()
+	f.life.Wait()
 }

@@ -71,7 +71,7 @@ func channels(ctx context.Context) (*pair, error) {
 		return nil, err
 	}
 	client, server, f := multiplex.Client(near, multiplex.Config{}), multiplex.Server(there, multiplex.Config{}), &far{}
-	f.wg.Go(func() {
+	f.life.Go(func(context.Context) {
 		for {
 			r, err := server.Accept(context.Background()) // ends with the link
 			if err != nil {

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+
+	"peerlink/internal/life"
 )
 
 // Config says where and how to run. The zero value is the process's terminal.
@@ -92,10 +93,7 @@ const callTimeout = 10 * time.Second
 type work struct {
 	base   context.Context // the life of the UI: calls outlast the function that starts them
 	cancel context.CancelFunc
-
-	mu    sync.Mutex
-	ended bool
-	wg    sync.WaitGroup
+	life   life.Group // the calls
 }
 
 func newWork(ctx context.Context) *work {
@@ -116,23 +114,16 @@ func (w *work) call(f func(context.Context) tea.Msg) tea.Cmd {
 // wait makes f a command that runs until the UI ends.
 func (w *work) wait(f func(context.Context) tea.Msg) tea.Cmd {
 	return func() tea.Msg {
-		w.mu.Lock()
-		if w.ended {
-			w.mu.Unlock()
+		if !w.life.Enter() {
 			return nil
 		}
-		w.wg.Add(1)
-		w.mu.Unlock()
-		defer w.wg.Done()
+		defer w.life.Leave()
 		return f(w.base)
 	}
 }
 
 // end cancels what runs and waits for it.
 func (w *work) end() {
-	w.mu.Lock()
-	w.ended = true
-	w.mu.Unlock()
 	w.cancel()
-	w.wg.Wait()
+	w.life.Close()
 }

@@ -12,10 +12,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 )
 
 const (
@@ -55,11 +55,7 @@ type Gateway struct {
 	proxy     *httputil.ReverseProxy
 	transport *http.Transport
 	cross     *http.CrossOriginProtection
-	cancel    context.CancelFunc
-
-	mu   sync.Mutex
-	over bool
-	wg   sync.WaitGroup // requests and calls of Serve
+	life      life.Group // requests, dials and calls of Serve
 }
 
 // NewGateway makes a gateway; Close it.
@@ -68,17 +64,15 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, cross: http.NewCrossOriginProtection()}
-	life, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
 	g.transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			if !g.begin() {
+			if !g.life.Enter() {
 				return nil, net.ErrClosed
 			}
-			defer g.wg.Done()
+			defer g.life.Leave()
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
-			stop := context.AfterFunc(life, cancel) // a dial outlives its request
+			stop := context.AfterFunc(g.life.Context(), cancel) // a dial outlives its request
 			defer stop()
 			return g.dial(ctx)
 		},
@@ -108,7 +102,7 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader / 2, // the other side must take it with what is added
-		BaseContext:       func(net.Listener) context.Context { return life },
+		BaseContext:       func(net.Listener) context.Context { return g.life.Context() },
 		ErrorLog:          log,
 	}
 	return g, nil
@@ -174,12 +168,12 @@ func (g *Gateway) at(host, addr string) string {
 // serve lets through what is asked of this site by its name, by this site or by
 // the user.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
-	if !g.begin() {
+	if !g.life.Enter() {
 		w.Header().Set("Connection", "close")
 		problem(w, r, http.StatusServiceUnavailable, "This gateway is being closed.")
 		return
 	}
-	defer g.wg.Done()
+	defer g.life.Leave()
 	host := hostOf(r.Host)
 	named := host == g.host() || slices.ContainsFunc(g.cfg.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
 	switch {
@@ -200,16 +194,6 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended
 	g.proxy.ServeHTTP(w, r)
-}
-
-// begin counts a request, a dial or a call of Serve that Close waits for.
-func (g *Gateway) begin() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.over {
-		g.wg.Add(1)
-	}
-	return !g.over
 }
 
 // hostOf is a Host header without the port.
@@ -258,10 +242,10 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 // Serve answers the connections of a listener, which it closes, until that or
 // the gateway ends. The error of Accept is returned unless the gateway was closed.
 func (g *Gateway) Serve(l net.Listener) error {
-	if !g.begin() {
+	if !g.life.Enter() {
 		return l.Close()
 	}
-	defer g.wg.Done()
+	defer g.life.Leave()
 	if err := g.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -270,12 +254,9 @@ func (g *Gateway) Serve(l net.Listener) error {
 
 // Close ends all connections and channels, and waits for what runs.
 func (g *Gateway) Close() error {
-	g.mu.Lock()
-	g.over = true
-	g.mu.Unlock()
-	g.cancel() // what was upgraded, too
+	g.life.End() // what was upgraded, too
 	err := g.http.Close()
-	g.wg.Wait()
+	g.life.Wait()
 	g.transport.CloseIdleConnections()
 	return err
 }
