@@ -10,10 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"sync"
+	"slices"
 	"syscall"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 	"peerlink/localipc"
 	"peerlink/multiplex"
 	"peerlink/shm"
@@ -107,11 +108,7 @@ const shmHere = runtime.GOOS == "linux" || runtime.GOOS == "darwin"
 type farDevice struct {
 	far     far
 	closers []func() error
-	wg      sync.WaitGroup // of those who accept
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	ended bool
+	life    life.Group // of what accepts, and of the connections
 }
 
 // acceptor is a carrier's listener.
@@ -122,7 +119,6 @@ type acceptor interface {
 
 // listen opens all carriers that this system has.
 func (d *farDevice) listen(ctx context.Context, me *identity.Identity, dir string) (farHello, error) {
-	d.conns = map[net.Conn]struct{}{}
 	hello := farHello{Device: me.DeviceID(), Dir: dir}
 	direct, err := tlssock.Listen(ctx, tlssock.Config{Identity: me}, "127.0.0.1:0")
 	if err != nil {
@@ -153,23 +149,23 @@ func (d *farDevice) listen(ctx context.Context, me *identity.Identity, dir strin
 // accept serves the connections of a listener until it is closed.
 func (d *farDevice) accept(ctx context.Context, l acceptor) {
 	d.closers = append(d.closers, l.Close)
-	d.wg.Go(func() {
+	d.life.Go(func(context.Context) {
 		for {
 			conn, _, err := l.Accept(ctx)
 			if err != nil {
 				return
 			}
-			d.wg.Go(func() { d.serve(conn) })
+			if !d.life.Go(func(ctx context.Context) { d.serve(ctx, conn) }) {
+				_ = conn.Close()
+			}
 		}
 	})
 }
 
 // serve finds out whether a connection is a stream itself or carries channels.
-func (d *farDevice) serve(conn net.Conn) {
-	if !d.enter(conn) {
-		return
-	}
-	defer d.leave(conn)
+// The end of ctx closes it.
+func (d *farDevice) serve(ctx context.Context, conn net.Conn) {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	var first [1]byte
 	if _, err := io.ReadFull(conn, first[:]); err != nil {
 		_ = conn.Close()
@@ -192,37 +188,12 @@ func (d *farDevice) serve(conn net.Conn) {
 	}
 }
 
-// enter notes a connection; after the end it is closed instead.
-func (d *farDevice) enter(conn net.Conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ended {
-		_ = conn.Close()
-		return false
-	}
-	d.conns[conn] = struct{}{}
-	return true
-}
-
-// leave forgets a connection that is served: whoever served it has closed it,
-// or holds it.
-func (d *farDevice) leave(conn net.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.conns, conn)
-}
-
 // close ends all that was begun and waits for it.
 func (d *farDevice) close() {
-	d.mu.Lock()
-	d.ended = true
-	for c := range d.conns {
-		_ = c.Close()
-	}
-	d.mu.Unlock()
-	for i := len(d.closers) - 1; i >= 0; i-- {
-		_ = d.closers[i]()
+	d.life.End()
+	for _, end := range slices.Backward(d.closers) {
+		_ = end()
 	}
 	d.far.close()
-	d.wg.Wait()
+	d.life.Wait()
 }

@@ -300,53 +300,54 @@ func (s *Store) mark(seq int64, mark Mark, reason string) error {
 
 const columns = "seq, peer, id, mine, text, at, mark, reason"
 
-func scan(rows *sql.Rows) (out []Message, err error) {
-	defer rows.Close()
-	for rows.Next() {
-		var m Message
-		var peer, id []byte
-		var at int64
-		if err := rows.Scan(&m.Seq, &peer, &id, &m.Mine, &m.Text, &at, &m.Mark, &m.Reason); err != nil {
+// rows returns what a query finds, each row as read has it.
+func rows[T any](s *Store, read func(*sql.Rows) (T, error), query string, args ...any) (out []T, err error) {
+	found, err := s.db.QueryContext(context.Background(), query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	for found.Next() {
+		row, err := read(found)
+		if err != nil {
 			return nil, err
 		}
-		if len(peer) != len(m.Peer) || len(id) != idLen {
-			return nil, fmt.Errorf("message %d: %w", m.Seq, errUnsound)
-		}
-		copy(m.Peer[:], peer)
-		copy(m.ID[:], id)
-		m.At = time.UnixMilli(at)
-		out = append(out, m)
+		out = append(out, row)
 	}
-	return out, rows.Err()
+	return out, found.Err()
+}
+
+// readMessage reads a row of columns.
+func readMessage(r *sql.Rows) (m Message, err error) {
+	var peer, id []byte
+	var at int64
+	if err := r.Scan(&m.Seq, &peer, &id, &m.Mine, &m.Text, &at, &m.Mark, &m.Reason); err != nil {
+		return m, err
+	}
+	if len(peer) != len(m.Peer) || len(id) != idLen {
+		return m, fmt.Errorf("message %d: %w", m.Seq, errUnsound)
+	}
+	copy(m.Peer[:], peer)
+	copy(m.ID[:], id)
+	m.At = time.UnixMilli(at)
+	return m, nil
 }
 
 // waiting returns the messages to a device that are not delivered, the oldest
 // first, n at most.
 func (s *Store) waiting(peer identity.DeviceID, n int) ([]Message, error) {
-	rows, err := s.db.QueryContext(context.Background(), "SELECT "+columns+" FROM messages WHERE peer = ? AND mine = 1 AND mark < 2 ORDER BY seq LIMIT ?", peer[:], n)
-	if err != nil {
-		return nil, err
-	}
-	return scan(rows)
+	return rows(s, readMessage, "SELECT "+columns+" FROM messages WHERE peer = ? AND mine = 1 AND mark < 2 ORDER BY seq LIMIT ?", peer[:], n)
 }
 
 // waitingFor returns the devices to which messages wait.
-func (s *Store) waitingFor() (out []identity.DeviceID, err error) {
-	rows, err := s.db.QueryContext(context.Background(), "SELECT DISTINCT peer FROM messages WHERE mine = 1 AND mark < 2")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+func (s *Store) waitingFor() ([]identity.DeviceID, error) {
+	read := func(r *sql.Rows) (id identity.DeviceID, err error) {
 		var b []byte
-		if err := rows.Scan(&b); err != nil {
-			return nil, err
-		}
-		var id identity.DeviceID
+		err = r.Scan(&b)
 		copy(id[:], b)
-		out = append(out, id)
+		return id, err
 	}
-	return out, rows.Err()
+	return rows(s, read, "SELECT DISTINCT peer FROM messages WHERE mine = 1 AND mark < 2")
 }
 
 // History returns the n newest messages with a device whose Seq is below
@@ -355,11 +356,7 @@ func (s *Store) History(peer identity.DeviceID, before int64, n int) ([]Message,
 	if before <= 0 {
 		before = 1<<63 - 1
 	}
-	rows, err := s.db.QueryContext(context.Background(), "SELECT * FROM (SELECT "+columns+" FROM messages WHERE peer = ? AND seq < ? ORDER BY seq DESC LIMIT ?) ORDER BY seq", peer[:], before, min(max(n, 0), 1000))
-	if err != nil {
-		return nil, err
-	}
-	return scan(rows)
+	return rows(s, readMessage, "SELECT * FROM (SELECT "+columns+" FROM messages WHERE peer = ? AND seq < ? ORDER BY seq DESC LIMIT ?) ORDER BY seq", peer[:], before, min(max(n, 0), 1000))
 }
 
 // Seen notes that the messages with a device up to seq were seen.
@@ -369,23 +366,15 @@ func (s *Store) Seen(peer identity.DeviceID, seq int64) error {
 }
 
 // Conversations returns all, the latest first.
-func (s *Store) Conversations() (out []Conversation, err error) {
-	rows, err := s.db.QueryContext(context.Background(), `SELECT c.peer, coalesce((SELECT at FROM messages m WHERE m.peer = c.peer ORDER BY seq DESC LIMIT 1), 0) AS last,
-		(SELECT count(*) FROM messages m WHERE m.peer = c.peer AND m.mine = 0 AND m.seq > c.seen) FROM conversations c ORDER BY last DESC`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var c Conversation
+func (s *Store) Conversations() ([]Conversation, error) {
+	read := func(r *sql.Rows) (c Conversation, err error) {
 		var peer []byte
 		var last int64
-		if err := rows.Scan(&peer, &last, &c.Unread); err != nil {
-			return nil, err
-		}
+		err = r.Scan(&peer, &last, &c.Unread)
 		copy(c.Peer[:], peer)
 		c.Last = time.UnixMilli(last)
-		out = append(out, c)
+		return c, err
 	}
-	return out, rows.Err()
+	return rows(s, read, `SELECT c.peer, coalesce((SELECT at FROM messages m WHERE m.peer = c.peer ORDER BY seq DESC LIMIT 1), 0) AS last,
+		(SELECT count(*) FROM messages m WHERE m.peer = c.peer AND m.mine = 0 AND m.seq > c.seen) FROM conversations c ORDER BY last DESC`)
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,6 @@ const (
 	maxAnswer  = 16<<20 - 1
 	maxData    = 256 << 10 // of one frame; a sender cuts
 	maxReset   = 1 << 10
-	readStep   = 64 << 10 // allocated ahead of what has arrived
 )
 
 // greetTimeout bounds the greeting and the first message: both sides are on one
@@ -150,21 +150,12 @@ func (w *wire) readMessage(most int, v any) error {
 	return nil
 }
 
-// readStepwise reads n bytes and allocates only a little ahead of them.
+// readStepwise reads n bytes; the memory for them grows as they arrive.
 func readStepwise(r io.Reader, n int) ([]byte, error) {
-	b := make([]byte, 0, min(n, readStep))
-	for len(b) < n {
-		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(n, 2*cap(b))), b...)
-		}
-		m, err := io.ReadFull(r, b[len(b):min(n, cap(b))])
-		b = b[:len(b)+m]
-		if err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
-		}
+	var b bytes.Buffer
+	_, err := io.CopyN(&b, r, int64(n))
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
 	}
-	return b, nil
+	return b.Bytes(), err
 }

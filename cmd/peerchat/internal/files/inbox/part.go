@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -322,26 +323,11 @@ func (p *Part) begin() {
 
 // writeAt writes a piece; one of zeros becomes a hole.
 func (p *Part) writeAt(piece []byte, at int64) error {
-	if len(piece) >= 4096 && zeros(piece) {
+	if len(piece) >= 4096 && len(bytes.TrimLeft(piece, "\x00")) == 0 {
 		return p.out.Truncate(at + int64(len(piece)))
 	}
 	_, err := p.out.WriteAt(piece, at)
 	return err
-}
-
-func zeros(b []byte) bool {
-	for len(b) >= 8 {
-		if [8]byte(b) != [8]byte{} {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // mark notes that the content fits so far. A file of one piece needs no mark.
