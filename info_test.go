@@ -24,7 +24,7 @@ func TestAConnectionIsTheSameAfterJSON(t *testing.T) {
 	for i := range traffic.NumField() {
 		traffic.Field(i).SetUint(uint64(100 + i))
 	}
-	is.Channels[0].Traffic.Add(is.Traffic)
+	is.Channels[0].Add(is.Traffic)
 	b, err := json.Marshal(is)
 	if err != nil {
 		t.Fatal(err)

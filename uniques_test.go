@@ -68,7 +68,8 @@ func TestCallersOfAUniqueChannelShareIt(t *testing.T) {
 			}()
 		}
 		first := <-results
-		if <-results != first || <-results != first || asked != 1 {
+		second, third := <-results, <-results
+		if second != first || third != first || asked != 1 {
 			t.Errorf("asked %d times, or the callers got different channels", asked)
 		}
 		_ = first.Close()

@@ -162,7 +162,7 @@ func bounded(ctx context.Context, conn interface{ SetDeadline(time.Time) error }
 	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	err := f()
 	if !stop() {
 		return context.Cause(ctx)

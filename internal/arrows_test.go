@@ -28,7 +28,6 @@ var arrows = map[string]string{
 	"peerlink/webrtc":              `libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice)`,
 	"peerlink/webrtc/switchboard":  `pion|libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice|webrtc)$`,
 	"peerlink/metrics":             `pion|libp2p|quic-go|^peerlink/(account|dht|ice|localipc|shm|tlssock)`,
-	"peerlink/internal/journal":    `^peerlink/`,
 	"peerlink/internal/netwatch":   `^peerlink/`,
 	"peerlink/internal/portmap":    `^peerlink/`,
 	"peerlink/internal/reach":      `^peerlink/`,

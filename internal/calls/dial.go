@@ -261,7 +261,8 @@ func (c *Call[S]) Failure(stage, tried string, otherwise error) error {
 	if c.ctx.Err() != nil {
 		cause = context.Cause(c.ctx)
 	}
-	if v, ok := cause.(verdict); ok {
+	var v verdict
+	if errors.As(cause, &v) {
 		return v.error
 	}
 	e := &noPathError{carrier: c.b.cfg.Name, peer: c.Peer, stage: stage, took: time.Since(c.began), tried: tried, cause: cause}

@@ -35,9 +35,10 @@ const (
 	AcceptTimeout = 10 * time.Second
 	// LogsPerSecond bounds what strangers can make a listener write.
 	LogsPerSecond = 10
-	// FirstPause follows an accept that failed, doubled up to LongestPause:
-	// connections that end give descriptors and memory back.
-	FirstPause   = 5 * time.Millisecond
+	// FirstPause follows an accept that failed: connections that end meet it by
+	// giving descriptors and memory back. Each failure doubles it.
+	FirstPause = 5 * time.Millisecond
+	// LongestPause is where the doubling ends.
 	LongestPause = time.Second
 )
 

@@ -289,12 +289,12 @@ func (c *Conn) Close() error {
 // Reset cuts the channel off: the other end fails with a *channel.ResetError of
 // this code once it has read what was written. It blocks as Close does.
 func (c *Conn) Reset(code channel.Code) error {
-	c.finish(kindReset, appendReset(nil, &channel.ResetError{Code: code}))
+	c.finish(kindReset, encodeReset(&channel.ResetError{Code: code}))
 	return nil
 }
 
 // Fail is Reset with any cause: a *channel.ResetError keeps its code and side.
-func (c *Conn) Fail(cause error) { c.finish(kindReset, appendReset(nil, cause)) }
+func (c *Conn) Fail(cause error) { c.finish(kindReset, encodeReset(cause)) }
 
 func (c *Conn) finish(k kind, body []byte) {
 	c.last.Do(func() { c.sayLast(k, body) }) // a second call waits for the first
@@ -318,7 +318,7 @@ func (c *Conn) sayLast(k kind, body []byte) {
 func (c *Conn) Stop(cause error) {
 	_ = c.w.conn.SetWriteDeadline(time.Now().Add(lastWords))
 	c.writing.Lock()
-	_ = c.say(kindStop, appendReset(nil, cause))
+	_ = c.say(kindStop, encodeReset(cause))
 	c.writing.Unlock()
 	_ = c.w.conn.SetWriteDeadline(time.Time{})
 	u, ok := c.w.conn.(interface{ CloseRead() error })
@@ -369,8 +369,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.fail("set", c.w.conn.SetWriteDeadline(t))
 }
 
-// appendReset writes a cause.
-func appendReset(b []byte, cause error) []byte {
+// encodeReset returns what tells a cause.
+func encodeReset(cause error) []byte {
 	var reset *channel.ResetError
 	var ended *EndedError
 	var flags byte
@@ -387,12 +387,11 @@ func appendReset(b []byte, cause error) []byte {
 			flags = flagRemote
 		}
 	}
-	b = binary.BigEndian.AppendUint32(b, uint32(code))
-	b = append(b, flags)
+	b := append(binary.BigEndian.AppendUint32(nil, uint32(code)), flags)
 	return append(b, escape.Cap(text, maxReset-len(b))...)
 }
 
-// parseReset reads what appendReset wrote.
+// parseReset reads what encodeReset wrote.
 func parseReset(b []byte) error {
 	if len(b) < 5 {
 		return fmt.Errorf("%w: a reset of %d bytes", errMalformed, len(b))

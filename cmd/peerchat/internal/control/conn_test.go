@@ -169,7 +169,7 @@ func (readOnly) SetWriteDeadline(time.Time) error { return nil }
 
 func TestACauseIsNotCutInsideACharacter(t *testing.T) {
 	want := strings.Repeat("é", maxReset/2)
-	got := parseReset(appendReset(nil, errors.New(want))).Error()
+	got := parseReset(encodeReset(errors.New(want))).Error()
 	if len(got) < maxReset-8 || !strings.HasPrefix(want, got) {
 		t.Errorf("%d bytes, the end is %q", len(got), got[len(got)-8:])
 	}
