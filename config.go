@@ -157,9 +157,7 @@ func (c Config) withDefaults() Config {
 	if c.Link.Budget == nil {
 		c.Link.Budget = multiplex.NewBudget(defaultBudget)
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
 )
 
 // uniqueKey names what is unique: a URI with one device.
@@ -47,10 +48,10 @@ type uniqueCall struct {
 }
 
 // decisions are requests of the peer under one key that this side has not
-// answered yet. next is closed, and replaced, with each answer.
+// answered yet. next rings with each answer.
 type decisions struct {
 	n    int
-	next chan struct{}
+	next pause.Bell
 }
 
 var (
@@ -117,7 +118,7 @@ func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Con
 		case theirs != nil:
 			return theirs, nil, nil, nil
 		case d != nil:
-			return nil, nil, d.next, nil
+			return nil, nil, d.next.Next(), nil
 		}
 		if u = us.begin(ctx, key, ask); u == nil {
 			return nil, nil, nil, errClosed
@@ -251,7 +252,7 @@ func (us *uniques) take(key uniqueKey, u *uniqueCall, accept func() (*channel.So
 func (us *uniques) decide(key uniqueKey) {
 	d := us.deciding[key]
 	if d == nil {
-		d = &decisions{next: make(chan struct{})}
+		d = &decisions{}
 		us.deciding[key] = d
 	}
 	d.n++
@@ -262,8 +263,7 @@ func (us *uniques) decided(key uniqueKey) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	d := us.deciding[key]
-	close(d.next)
-	d.next = make(chan struct{})
+	d.next.Ring()
 	if d.n--; d.n == 0 {
 		delete(us.deciding, key)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/internal/pause"
+
 	kad "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -30,13 +32,14 @@ type joiner struct {
 	extra []peer.AddrInfo // that worked before
 	log   *slog.Logger
 
-	mu      sync.Mutex
-	empty   bool          // the table was, when it was last looked at
-	joinedc chan struct{} // closed and replaced when it is not any more
+	joined pause.Bell // the table has got its first entry
+
+	mu    sync.Mutex
+	empty bool // the table was, when it was last looked at
 }
 
 func newJoiner(h host.Host, d *kad.IpfsDHT, nodes, extra []peer.AddrInfo, log *slog.Logger) *joiner {
-	j := &joiner{host: h, kad: d, log: log, pacer: newPacer(), empty: true, joinedc: make(chan struct{})}
+	j := &joiner{host: h, kad: d, log: log, pacer: newPacer(), empty: true}
 	for _, ai := range nodes {
 		if ai.ID != h.ID() {
 			j.nodes = append(j.nodes, ai)
@@ -59,8 +62,7 @@ func (j *joiner) populated() bool {
 	was := !j.empty
 	j.empty = j.kad.RoutingTable().Size() == 0
 	if !j.empty && !was {
-		close(j.joinedc)
-		j.joinedc = make(chan struct{})
+		j.joined.Ring()
 	}
 	return !j.empty
 }
@@ -68,19 +70,11 @@ func (j *joiner) populated() bool {
 // alone reports whether the node knows nobody and was told of nobody to ask.
 func (j *joiner) alone() bool { return len(j.nodes) == 0 && !j.populated() }
 
-// joined returns a channel that is closed at the next time the table gets its
-// first entry.
-func (j *joiner) joined() <-chan struct{} {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.joinedc
-}
-
 // wait blocks until the routing table has an entry, or ctx is done. A node with
 // nobody to ask does not wait.
 func (j *joiner) wait(ctx context.Context) error {
 	for {
-		c := j.joined()
+		c := j.joined.Next()
 		if j.populated() || j.alone() {
 			return nil
 		}

@@ -29,7 +29,7 @@ func somePeer(t *testing.T) peer.ID {
 func TestFirstEntryIsTold(t *testing.T) {
 	n := start(t, Config{Mode: Server})
 	for round := range 3 {
-		joined := n.joiner.joined()
+		joined := n.joiner.joined.Next()
 		p := somePeer(t)
 		if n.joiner.populated() {
 			t.Fatal("the table is not empty")
@@ -46,7 +46,7 @@ func TestFirstEntryIsTold(t *testing.T) {
 		default:
 			t.Errorf("round %d: nobody was told", round)
 		}
-		again := n.joiner.joined()
+		again := n.joiner.joined.Next()
 		if n.joiner.populated() {
 			select {
 			case <-again:

@@ -92,7 +92,7 @@ func (p *presence) run(ctx context.Context) {
 	}
 	p.timer, p.armed, p.next = time.NewTimer(0), true, time.Now()
 	defer p.timer.Stop()
-	joined := p.n.joiner.joined() // held on to until it fires, or one would be missed
+	joined := p.n.joiner.joined.Next() // held on to until it fires, or one would be missed
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,7 +100,7 @@ func (p *presence) run(ctx context.Context) {
 		case f := <-p.events:
 			f()
 		case <-joined:
-			joined = p.n.joiner.joined()
+			joined = p.n.joiner.joined.Next()
 			first := p.pub.seq == 0
 			p.pub.forget() // the network was empty: what it held is gone
 			if first {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"peerlink/internal/pause"
 )
 
 // maxSightings bounds what is remembered of how this device looks from outside:
@@ -22,7 +24,7 @@ type sighting struct {
 type outside struct {
 	mu      sync.Mutex
 	seen    []sighting // oldest first
-	changed chan struct{}
+	changed pause.Bell
 }
 
 // set replaces what source says for an engine.
@@ -42,7 +44,7 @@ func (o *outside) set(engine, source string, c candidate) {
 		return
 	}
 	o.seen = append(o.seen, sighting{engine, source, c})
-	o.tell()
+	o.changed.Ring()
 }
 
 // clear forgets what source said.
@@ -52,23 +54,8 @@ func (o *outside) clear(engine, source string) {
 	o.seen = slices.DeleteFunc(o.seen, func(s sighting) bool { return s.engine == engine && s.source == source })
 }
 
-// tell wakes who waits for something new. o.mu is held.
-func (o *outside) tell() {
-	if o.changed != nil {
-		close(o.changed)
-		o.changed = nil
-	}
-}
-
 // news returns a channel that is closed at the next change. Take it before of.
-func (o *outside) news() <-chan struct{} {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.changed == nil {
-		o.changed = make(chan struct{})
-	}
-	return o.changed
-}
+func (o *outside) news() <-chan struct{} { return o.changed.Next() }
 
 // of returns the candidates of an engine.
 func (o *outside) of(engine string) []candidate {

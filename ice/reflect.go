@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"peerlink/internal/pause"
 	"peerlink/internal/portmap"
 )
 
@@ -47,7 +48,7 @@ func (t *Transport) mapPorts() {
 	const router = "router"
 	for _, e := range t.engines {
 		t.board.Go(func(ctx context.Context) {
-			portmap.Keep(ctx, portmap.Config{Changed: t.networkChanged}, e.name(), e.localPort(), func(a netip.AddrPort, err error) {
+			portmap.Keep(ctx, portmap.Config{Changed: t.changed.Next}, e.name(), e.localPort(), func(a netip.AddrPort, err error) {
 				t.said(e.name(), router, err)
 				if err != nil {
 					t.log.Debug("ice: no mapped port", "engine", e.name(), "err", err)
@@ -63,10 +64,10 @@ func (t *Transport) mapPorts() {
 // reflectFrom keeps what one server says of an engine's address in one family.
 func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network string) {
 	source := s.String() + " " + network
-	pause := askAgain
+	again := askAgain
 	for {
 		// Taken first, so that no change falls between asking and waiting.
-		changed := t.networkChanged()
+		changed := t.changed.Next()
 		err := e.reflect(ctx, s, network, func(a netip.AddrPort) {
 			c := candidate{srflxCandidate, a}
 			if err := checkCandidate(c, t.cfg.Loopback); err != nil {
@@ -74,7 +75,7 @@ func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network
 				t.outside.clear(e.name(), source)
 				return
 			}
-			pause = askAgain
+			again = askAgain
 			t.said(e.name(), source, nil)
 			t.outside.set(e.name(), source, c)
 		})
@@ -85,20 +86,20 @@ func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network
 		if errors.Is(err, errOtherFamily) {
 			return
 		}
-		var none *net.DNSError
 		if !errors.Is(err, errNetworkChanged) {
 			t.said(e.name(), source, err)
-			t.log.Debug("ice: no reflexive address", "engine", e.name(), "server", source, "err", err, "again in", pause)
-			timer := time.NewTimer(pause)
+			t.log.Debug("ice: no reflexive address", "engine", e.name(), "server", source, "err", err, "again in", again)
+			timer := time.NewTimer(again)
 			select {
 			case <-timer.C:
 			case <-changed:
-				pause = askAgain / 2
+				again = askAgain / 2
 			case <-ctx.Done():
 			}
 			timer.Stop()
-			if pause = min(2*pause, maxAskAgain); errors.As(err, &none) {
-				pause = max(pause, maxAskAgain/4)
+			again = min(2*again, maxAskAgain)
+			if _, none := errors.AsType[*net.DNSError](err); none {
+				again = max(again, maxAskAgain/4)
 			}
 		}
 		if ctx.Err() != nil {
@@ -160,19 +161,13 @@ func (e *udpEngine) reflect(ctx context.Context, s server, network string, tell 
 		return err
 	}
 	for {
-		changed := e.t.networkChanged()
+		changed := e.t.changed.Next()
 		a, err := e.mux.ask(ctx, server)
 		if err != nil {
 			return err
 		}
 		tell(a)
-		timer := time.NewTimer(keepMapping)
-		select {
-		case <-timer.C:
-		case <-changed:
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
+		if pause.Until(ctx, keepMapping, changed) != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -197,7 +192,7 @@ func (e *tcpEngine) reflect(ctx context.Context, s server, network string, tell 
 	if err != nil {
 		return err
 	}
-	changed := e.t.networkChanged()
+	changed := e.t.changed.Next()
 	d := net.Dialer{Timeout: askTimeout, LocalAddr: e.local, Control: reusePort}
 	conn, err := d.DialContext(ctx, network, server.String())
 	if err != nil {

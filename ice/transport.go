@@ -1,6 +1,7 @@
 package ice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"peerlink/identity"
 	"peerlink/internal/calls"
 	"peerlink/internal/netwatch"
+	"peerlink/internal/pause"
 	"peerlink/tlssock"
 )
 
@@ -122,9 +124,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }
 
@@ -163,9 +163,10 @@ type Transport struct {
 	servers []server
 	outside outside
 
-	mu      sync.Mutex
-	changed chan struct{}     // closed by renew
-	silent  map[string]string // why servers told nothing, by engine and server
+	changed pause.Bell // the network
+
+	mu     sync.Mutex
+	silent map[string]string // why servers told nothing, by engine and server
 }
 
 // New opens the engines' sockets and starts to listen to the signaller. It
@@ -177,11 +178,10 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		cfg:     cfg,
-		tls:     tlssock.Config{Identity: cfg.Identity, Trust: cfg.Trust, HandshakeTimeout: cfg.Timeout},
-		log:     cfg.Logger,
-		changed: make(chan struct{}),
-		silent:  make(map[string]string),
+		cfg:    cfg,
+		tls:    tlssock.Config{Identity: cfg.Identity, Trust: cfg.Trust, HandshakeTimeout: cfg.Timeout},
+		log:    cfg.Logger,
+		silent: make(map[string]string),
 	}
 	t.board = calls.New(calls.Config{
 		Name: "ice", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
@@ -263,22 +263,12 @@ func (t *Transport) watchNetwork(ctx context.Context) {
 
 // renew forgets how this device looked from outside.
 func (t *Transport) renew() {
-	t.mu.Lock()
-	close(t.changed)
-	t.changed = make(chan struct{})
-	t.mu.Unlock()
+	t.changed.Ring()
 	for _, e := range t.engines {
 		if u, ok := e.(*udpEngine); ok && u.relays != nil {
 			u.relays.renew()
 		}
 	}
-}
-
-// networkChanged returns a channel that the next change closes.
-func (t *Transport) networkChanged() <-chan struct{} {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.changed
 }
 
 // has tells whether the engine is one of the Transport's.

@@ -14,6 +14,7 @@ package pause
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -47,6 +48,34 @@ func Tell[T any](news chan<- T, v T) {
 	select {
 	case news <- v:
 	default:
+	}
+}
+
+// Bell wakes all that wait for the next change of something. The zero value is
+// ready for use. Its methods may be called concurrently and do not block.
+type Bell struct {
+	mu   sync.Mutex
+	next chan struct{} // nil until asked for
+}
+
+// Next returns a channel that the next Ring closes. Ask for it before looking at
+// what may change, or a change in between is missed.
+func (b *Bell) Next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = make(chan struct{})
+	}
+	return b.next
+}
+
+// Ring wakes all that wait.
+func (b *Bell) Ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next != nil {
+		close(b.next)
+		b.next = nil
 	}
 }
 

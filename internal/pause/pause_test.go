@@ -46,6 +46,25 @@ func TestNewsThatWaitsStandsForMore(t *testing.T) {
 	}
 }
 
+func TestABellWakesAllThatWaitOnce(t *testing.T) {
+	var b Bell
+	b.Ring() // with no waiter: it is not kept for later
+	first, second := b.Next(), b.Next()
+	select {
+	case <-first:
+		t.Fatal("the ring before was kept")
+	default:
+	}
+	b.Ring()
+	<-first
+	<-second
+	select {
+	case <-b.Next():
+		t.Fatal("one ring was heard twice")
+	default:
+	}
+}
+
 func TestPausesDoubleUntilTheyAreLongest(t *testing.T) {
 	b := Backoff(5*time.Millisecond, 30*time.Millisecond)
 	for range 2 {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"peerlink/internal/pause"
 )
 
 // maxSources bounds a gate's table of sources, 100 bytes each.
@@ -45,7 +47,7 @@ type Gate struct {
 	pending []*Place // oldest first
 	shared  source   // of connections that find no room in sources
 	swept   time.Time
-	freed   chan struct{} // closed and replaced when a place is freed; nil until asked for
+	freed   pause.Bell // a place is
 }
 
 // source is what is remembered about a prefix.
@@ -101,10 +103,7 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 			wait -= now.Sub(v.Out.since)
 		}
 		if wait > 0 {
-			if g.freed == nil {
-				g.freed = make(chan struct{})
-			}
-			return Verdict{Wait: wait, Freed: g.freed}
+			return Verdict{Wait: wait, Freed: g.freed.Next()}
 		}
 	}
 	if src.limited && !g.begin(src, now) {
@@ -172,10 +171,7 @@ func (g *Gate) remove(p *Place) {
 	if p.source.pending--; p.source.pending == 0 && g.Every == 0 && p.source != &g.shared {
 		delete(g.sources, p.source.from) // there is no rate to remember
 	}
-	if g.freed != nil {
-		close(g.freed)
-		g.freed = nil
-	}
+	g.freed.Ring()
 }
 
 // oldestOf returns the oldest place of a source that is not safe; nil if there is
