@@ -17,22 +17,22 @@ func NewDHT(read func() (DHT, bool)) prometheus.Collector { return dhtCollector(
 
 type dhtCollector func() (DHT, bool)
 
-var (
-	dhtNodes         = desc("dht_nodes", "Nodes that the routing table knows.")
-	dhtConnected     = desc("dht_connected", "Nodes that are connected.")
-	dhtNeighbours    = desc("dht_neighbours", "Peers on the local networks that were reached.")
-	dhtHolders       = desc("dht_record_holders", "Nodes that showed this device's record; 0: nobody can find it.")
-	dhtSubscriptions = desc("dht_subscriptions", "Nodes that push this device's signals.")
-	dhtWanted        = desc("dht_subscriptions_wanted", "Nodes that should.")
-	dhtDropped       = desc("dht_dropped_total", "Signals and requests that were dropped.", "cause")
-	dhtClock         = desc("dht_clock_ahead_seconds", "How far this clock is ahead of the nodes' clocks.")
-)
+var dhtFigures = []figure[DHT]{
+	gauge("dht_nodes", "Nodes that the routing table knows.", func(h DHT) float64 { return float64(h.Nodes) }),
+	gauge("dht_connected", "Nodes that are connected.", func(h DHT) float64 { return float64(h.Connected) }),
+	gauge("dht_neighbours", "Peers on the local networks that were reached.", func(h DHT) float64 { return float64(h.Neighbours) }),
+	gauge("dht_record_holders", "Nodes that showed this device's record; 0: nobody can find it.", func(h DHT) float64 { return float64(h.Holders) }),
+	gauge("dht_subscriptions", "Nodes that push this device's signals.", func(h DHT) float64 { return float64(h.Subscriptions) }),
+	gauge("dht_subscriptions_wanted", "Nodes that should.", func(h DHT) float64 { return float64(h.Wanted) }),
+	gauge("dht_clock_ahead_seconds", "How far this clock is ahead of the nodes' clocks.", func(h DHT) float64 { return h.ClockAhead }),
+}
+
+var dhtDropped = desc("dht_dropped_total", "Signals and requests that were dropped.", "cause")
 
 // Describe implements prometheus.Collector.
 func (dhtCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{dhtNodes, dhtConnected, dhtNeighbours, dhtHolders, dhtSubscriptions, dhtWanted, dhtDropped, dhtClock} {
-		to <- d
-	}
+	to <- dhtDropped
+	describe(to, dhtFigures)
 }
 
 // Collect implements prometheus.Collector.
@@ -41,14 +41,7 @@ func (read dhtCollector) Collect(to chan<- prometheus.Metric) {
 	if !ok {
 		return
 	}
-	gauge := func(d *prometheus.Desc, v float64) { to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
-	gauge(dhtNodes, float64(h.Nodes))
-	gauge(dhtConnected, float64(h.Connected))
-	gauge(dhtNeighbours, float64(h.Neighbours))
-	gauge(dhtHolders, float64(h.Holders))
-	gauge(dhtSubscriptions, float64(h.Subscriptions))
-	gauge(dhtWanted, float64(h.Wanted))
-	gauge(dhtClock, h.ClockAhead)
+	collect(to, dhtFigures, h)
 	for cause, n := range h.Dropped {
 		to <- prometheus.MustNewConstMetric(dhtDropped, prometheus.CounterValue, float64(n), cause)
 	}

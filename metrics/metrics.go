@@ -30,93 +30,107 @@ type Collector struct{ from Source }
 // New returns the collector of a manager.
 func New(from Source) *Collector { return &Collector{from} }
 
+// figure is a number that is read from a T.
+type figure[T any] struct {
+	*prometheus.Desc
+	kind prometheus.ValueType
+	of   func(T) float64
+}
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("peerlink_"+name, help, labels, nil)
 }
 
+func gauge[T any](name, help string, of func(T) float64, labels ...string) figure[T] {
+	return figure[T]{desc(name, help, labels...), prometheus.GaugeValue, of}
+}
+
+func counter[T any](name, help string, of func(T) uint64, labels ...string) figure[T] {
+	return figure[T]{desc(name, help, labels...), prometheus.CounterValue, func(t T) float64 { return float64(of(t)) }}
+}
+
+// describe tells which figures there are.
+func describe[T any](to chan<- *prometheus.Desc, figures []figure[T]) {
+	for _, f := range figures {
+		to <- f.Desc
+	}
+}
+
+// collect tells the figures of from, which all have these labels.
+func collect[T any](to chan<- prometheus.Metric, figures []figure[T], from T, labels ...string) {
+	for _, f := range figures {
+		to <- prometheus.MustNewConstMetric(f.Desc, f.kind, f.of(from), labels...)
+	}
+}
+
 var (
-	links      = desc("links", "Links that are up.", "carrier", "direction")
-	opened     = desc("links_opened_total", "Links that came up.", "carrier")
-	closed     = desc("links_closed_total", "Links that ended.", "carrier")
-	attempts   = desc("attempts_failed_total", "Attempts of a carrier to reach a device that failed.", "carrier")
-	connecting = desc("connecting", "Connects under way.")
-	failed     = desc("connects_failed_total", "Connects that ended without a link.")
-	refused    = desc("devices_refused_total", "Calls of devices that were refused.")
-	accepted   = desc("channels_accepted_total", "Channels that peers asked for and got.")
-	declined   = desc("channels_declined_total", "Channels that peers asked for and did not get.")
-	retried    = desc("channels_retried_total", "Channel requests sent again after their link was lost.")
-	panics     = desc("callback_panics_total", "Callbacks of the application that panicked.")
-	channels   = desc("channels", "Channels that are open.", "carrier")
-	unread     = desc("unread_bytes", "Bytes received that wait to be read.", "carrier")
-	roundTrip  = desc("round_trip_seconds", "Round-trip time of the links, the longest and the shortest of each carrier.", "carrier", "which")
-	oldest     = desc("oldest_link_seconds", "Age of the oldest link.", "carrier")
-	idle       = desc("idle_link_seconds", "Time since a channel of the link that is idle for longest came about or carried data.", "carrier")
+	links     = desc("links", "Links that are up.", "carrier", "direction")
+	roundTrip = desc("round_trip_seconds", "Round-trip time of the links, the longest and the shortest of each carrier.", "carrier", "which")
 )
 
+// whole are the figures of a manager as a whole.
+var whole = []figure[peerlink.Metrics]{
+	gauge("connecting", "Connects under way.", func(m peerlink.Metrics) float64 { return float64(m.Connecting) }),
+	counter("connects_failed_total", "Connects that ended without a link.", func(m peerlink.Metrics) uint64 { return m.Failed }),
+	counter("devices_refused_total", "Calls of devices that were refused.", func(m peerlink.Metrics) uint64 { return m.Refused }),
+	counter("channels_accepted_total", "Channels that peers asked for and got.", func(m peerlink.Metrics) uint64 { return m.Accepted }),
+	counter("channels_declined_total", "Channels that peers asked for and did not get.", func(m peerlink.Metrics) uint64 { return m.Declined }),
+	counter("channels_retried_total", "Channel requests sent again after their link was lost.", func(m peerlink.Metrics) uint64 { return m.Retried }),
+	counter("callback_panics_total", "Callbacks of the application that panicked.", func(m peerlink.Metrics) uint64 { return m.Panics }),
+}
+
+// alive are the figures of each carrier's links that are up.
+var alive = []figure[*live]{
+	gauge("channels", "Channels that are open.", func(l *live) float64 { return float64(l.channels) }, "carrier"),
+	gauge("unread_bytes", "Bytes received that wait to be read.", func(l *live) float64 { return float64(l.unread) }, "carrier"),
+	gauge("oldest_link_seconds", "Age of the oldest link.", func(l *live) float64 { return time.Since(l.created).Seconds() }, "carrier"),
+	gauge("idle_link_seconds", "Time since a channel of the link that is idle for longest came about or carried data.", func(l *live) float64 { return time.Since(l.active).Seconds() }, "carrier"),
+}
+
 // totals are the counters of each carrier.
-var totals = []struct {
-	*prometheus.Desc
-	of func(peerlink.Totals) uint64
-}{
-	{opened, func(t peerlink.Totals) uint64 { return t.Opened }},
-	{closed, func(t peerlink.Totals) uint64 { return t.Closed }},
-	{attempts, func(t peerlink.Totals) uint64 { return t.Failed }},
-	{desc("sent_bytes_total", "Bytes sent on links, frames' headers and datagrams included.", "carrier"), func(t peerlink.Totals) uint64 { return t.BytesSent }},
-	{desc("received_bytes_total", "Bytes received on links, frames' headers and datagrams included.", "carrier"), func(t peerlink.Totals) uint64 { return t.BytesReceived }},
-	{desc("sent_frames_total", "Frames of channels' data sent on links.", "carrier"), func(t peerlink.Totals) uint64 { return t.FramesSent }},
-	{desc("received_frames_total", "Frames received on links.", "carrier"), func(t peerlink.Totals) uint64 { return t.FramesReceived }},
-	{desc("stalls_total", "Times that Writes on channels had to wait for credit.", "carrier"), func(t peerlink.Totals) uint64 { return t.Stalls }},
-	{desc("would_block_total", "Times that a message was not sent because it would have had to wait.", "carrier"), func(t peerlink.Totals) uint64 { return t.WouldBlocks }},
-	{desc("sent_datagrams_total", "Datagrams sent.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsSent }},
-	{desc("received_datagrams_total", "Datagrams received.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsReceived }},
-	{desc("dropped_datagrams_total", "Datagrams received and dropped: not read in time, or of no channel.", "carrier"), func(t peerlink.Totals) uint64 { return t.DatagramsDropped }},
+var totals = []figure[peerlink.Totals]{
+	counter("links_opened_total", "Links that came up.", func(t peerlink.Totals) uint64 { return t.Opened }, "carrier"),
+	counter("links_closed_total", "Links that ended.", func(t peerlink.Totals) uint64 { return t.Closed }, "carrier"),
+	counter("attempts_failed_total", "Attempts of a carrier to reach a device that failed.", func(t peerlink.Totals) uint64 { return t.Failed }, "carrier"),
+	counter("sent_bytes_total", "Bytes sent on links, frames' headers and datagrams included.", func(t peerlink.Totals) uint64 { return t.BytesSent }, "carrier"),
+	counter("received_bytes_total", "Bytes received on links, frames' headers and datagrams included.", func(t peerlink.Totals) uint64 { return t.BytesReceived }, "carrier"),
+	counter("sent_frames_total", "Frames of channels' data sent on links.", func(t peerlink.Totals) uint64 { return t.FramesSent }, "carrier"),
+	counter("received_frames_total", "Frames received on links.", func(t peerlink.Totals) uint64 { return t.FramesReceived }, "carrier"),
+	counter("stalls_total", "Times that Writes on channels had to wait for credit.", func(t peerlink.Totals) uint64 { return t.Stalls }, "carrier"),
+	counter("would_block_total", "Times that a message was not sent because it would have had to wait.", func(t peerlink.Totals) uint64 { return t.WouldBlocks }, "carrier"),
+	counter("sent_datagrams_total", "Datagrams sent.", func(t peerlink.Totals) uint64 { return t.DatagramsSent }, "carrier"),
+	counter("received_datagrams_total", "Datagrams received.", func(t peerlink.Totals) uint64 { return t.DatagramsReceived }, "carrier"),
+	counter("dropped_datagrams_total", "Datagrams received and dropped: not read in time, or of no channel.", func(t peerlink.Totals) uint64 { return t.DatagramsDropped }, "carrier"),
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		links, connecting, failed, refused, accepted, declined, retried, panics, channels, unread, roundTrip, oldest, idle,
-	} {
-		to <- d
-	}
-	for _, t := range totals {
-		to <- t.Desc
-	}
+	to <- links
+	to <- roundTrip
+	describe(to, whole)
+	describe(to, alive)
+	describe(to, totals)
 }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
-	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
 	m := c.from.Metrics()
 	for name, of := range m.Carriers {
-		for _, t := range totals {
-			counter(t.Desc, t.of(of), name)
-		}
+		collect(to, totals, of, name)
 	}
-	counter(failed, m.Failed)
-	counter(refused, m.Refused)
-	counter(accepted, m.Accepted)
-	counter(declined, m.Declined)
-	counter(retried, m.Retried)
-	counter(panics, m.Panics)
-	gauge(connecting, float64(m.Connecting))
-	live, now := summarize(c.from.Connections()), time.Now()
-	for k, n := range live.links {
-		gauge(links, float64(n), k.carrier, k.direction)
+	collect(to, whole, m)
+	now := summarize(c.from.Connections())
+	one := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for carrier, of := range live.carriers {
-		gauge(channels, float64(of.channels), carrier)
-		gauge(unread, float64(of.unread), carrier)
-		gauge(oldest, now.Sub(of.created).Seconds(), carrier)
-		gauge(idle, now.Sub(of.active).Seconds(), carrier)
+	for k, n := range now.links {
+		one(links, float64(n), k.carrier, k.direction)
+	}
+	for carrier, of := range now.carriers {
+		collect(to, alive, of, carrier)
 		if of.longest > 0 {
-			gauge(roundTrip, of.longest.Seconds(), carrier, "longest")
-			gauge(roundTrip, of.shortest.Seconds(), carrier, "shortest")
+			one(roundTrip, of.longest.Seconds(), carrier, "longest")
+			one(roundTrip, of.shortest.Seconds(), carrier, "shortest")
 		}
 	}
 }
