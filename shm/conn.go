@@ -151,20 +151,12 @@ func (c *Conn) check(h *half) error {
 
 // Read reads what there is, waiting for the first byte.
 func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.guard(c.lockedRead, p)
-	if err != nil && err != io.EOF {
-		err = c.opError("read", err)
-	}
-	return n, err
-}
-
-func (c *Conn) lockedRead(p []byte) (int, error) {
-	c.in.mu.Lock()
-	defer c.in.mu.Unlock()
-	return c.read(p)
+	return c.call("read", c.read, p)
 }
 
 func (c *Conn) read(p []byte) (int, error) {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
 	for {
 		if err := c.check(&c.in); err != nil {
 			return 0, err
@@ -198,20 +190,12 @@ func (c *Conn) read(p []byte) (int, error) {
 // Write writes all of p, waiting for room. On an error n is what the peer may
 // still read.
 func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.guard(c.lockedWrite, p)
-	if err != nil {
-		err = c.opError("write", err)
-	}
-	return n, err
-}
-
-func (c *Conn) lockedWrite(p []byte) (int, error) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return c.write(p)
+	return c.call("write", c.write, p)
 }
 
 func (c *Conn) write(p []byte) (n int, err error) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	for {
 		k, err := c.put(p[n:])
 		n += k
@@ -251,11 +235,7 @@ func (c *Conn) put(p []byte) (int, error) {
 // WriteNow writes what fits now and returns how much that was; the rest, if
 // any, is for Write. It never blocks. WriteNow and Write must not run at once.
 func (c *Conn) WriteNow(p []byte) (int, error) {
-	n, err := c.guard(c.writeNow, p)
-	if err != nil {
-		err = c.opError("write", err)
-	}
-	return n, err
+	return c.call("write", c.writeNow, p)
 }
 
 func (c *Conn) writeNow(p []byte) (int, error) {
@@ -302,10 +282,7 @@ func (c *Conn) stage(body []byte) (int, error) {
 // then the error matches ErrWouldBlock. It never blocks. What is larger than a
 // direction's ring, a little less than half of RegionSize, never fits.
 func (c *Conn) TrySend(p []byte) error {
-	_, err := c.guard(c.trySend, p)
-	if err != nil && err != ErrWouldBlock {
-		err = c.opError("send", err)
-	}
+	_, err := c.call("send", c.trySend, p)
 	return err
 }
 
@@ -334,10 +311,8 @@ func (c *Conn) ring(h *half) {
 // CloseWrite says that no more bytes follow; the peer reads io.EOF after the
 // last, and reading goes on. It waits for a Write that is running.
 func (c *Conn) CloseWrite() error {
-	if _, err := c.guard(c.closeWrite, nil); err != nil {
-		return c.opError("close", err)
-	}
-	return nil
+	_, err := c.call("close", c.closeWrite, nil)
+	return err
 }
 
 func (c *Conn) closeWrite([]byte) (int, error) {
@@ -379,6 +354,16 @@ func (c *Conn) sayClosed([]byte) (int, error) {
 	c.writer.Close()
 	c.reader.Close()
 	return 0, nil
+}
+
+// call runs a call of the program's, op, under guard. io.EOF and ErrWouldBlock are
+// told as they are.
+func (c *Conn) call(op string, f func([]byte) (int, error), p []byte) (int, error) {
+	n, err := c.guard(f, p)
+	if err != nil && err != io.EOF && err != ErrWouldBlock {
+		err = c.opError(op, err)
+	}
+	return n, err
 }
 
 // guard runs a call that touches the memory, which must return nothing but

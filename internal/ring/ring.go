@@ -98,21 +98,44 @@ func New(region []byte, side Side) (*Writer, *Reader, error) {
 		region[ControlSize+size : ControlSize+2*size : ControlSize+2*size],
 	}
 	me, peer := int(side), 1-int(side)
-	w := &Writer{data: rings[me], own: &ctl[2*me], peer: &ctl[2*peer+1]}
-	r := &Reader{data: rings[peer], own: &ctl[2*me+1], peer: &ctl[2*peer]}
+	w := &Writer{half: half{data: rings[me], own: &ctl[2*me], peer: &ctl[2*peer+1]}}
+	r := &Reader{half: half{data: rings[peer], own: &ctl[2*me+1], peer: &ctl[2*peer]}}
 	return w, r, nil
 }
 
 // Writer is the writing end of one ring. One goroutine at a time may use it,
 // but for Sleep, Awake and Close, which may run beside anything.
 type Writer struct {
+	half       // pos counts the bytes written
+	staged int // of pos, what is not published
+}
+
+// half is what both ends of a ring have.
+type half struct {
 	data      []byte
 	own, peer *line
-	pos       uint64 // bytes written
+	pos       uint64 // bytes that this end has passed
 	off       int    // pos within data
-	staged    int    // of pos, what is not published
-	seen      uint64 // of the reader's position, what was believed last
+	seen      uint64 // of the peer's position, what was believed last
 	err       error
+}
+
+// advance moves on by n bytes.
+func (h *half) advance(n int) {
+	h.pos += uint64(n)
+	if h.off += n; h.off >= len(h.data) {
+		h.off -= len(h.data)
+	}
+}
+
+// Awake undoes Sleep.
+func (h *half) Awake() { h.own.sleeping.Store(0) }
+
+// Close says that this end reads or writes no more; wake says that the peer sleeps:
+// the caller must ring its bell, once.
+func (h *half) Close() (wake bool) {
+	h.own.closed.Store(1)
+	return h.peer.wake()
 }
 
 // Cap returns how many bytes the ring holds.
@@ -172,10 +195,7 @@ func (w *Writer) fill(p []byte) {
 	if k := copy(w.data[w.off:], p); k < len(p) {
 		copy(w.data, p[k:])
 	}
-	w.pos += uint64(len(p))
-	if w.off += len(p); w.off >= len(w.data) {
-		w.off -= len(w.data)
-	}
+	w.advance(len(p))
 }
 
 // Fits reports whether n bytes fit now, all of them. While the reader is awake
@@ -203,15 +223,6 @@ func (w *Writer) Closed() bool { return w.peer.closed.Load() != 0 }
 // at Ready after Sleep, or a wake-up is lost.
 func (w *Writer) Sleep() { w.own.sleeping.Store(1) }
 
-// Awake undoes Sleep.
-func (w *Writer) Awake() { w.own.sleeping.Store(0) }
-
-// Close says that nothing more will be written; wake is as for Write.
-func (w *Writer) Close() (wake bool) {
-	w.own.closed.Store(1)
-	return w.peer.wake()
-}
-
 // wake reports, once, that the line's owner sleeps.
 func (l *line) wake() bool {
 	return l.sleeping.Load() != 0 && l.sleeping.Swap(0) != 0
@@ -220,13 +231,8 @@ func (l *line) wake() bool {
 // Reader is the reading end of one ring. One goroutine at a time may use it, but
 // for Awake and Close, which may run beside anything.
 type Reader struct {
-	data      []byte
-	own, peer *line
-	pos       uint64 // bytes read
-	off       int    // pos within data
-	told      uint64 // of pos, what the writer knows
-	seen      uint64 // of the writer's position, what was believed last
-	err       error
+	half        // pos counts the bytes read
+	told uint64 // of pos, what the writer knows
 }
 
 // look loads the writer's position. Whether it has closed is loaded before:
@@ -264,10 +270,7 @@ func (r *Reader) Read(p []byte) (n int, wake bool, err error) {
 	if k := copy(p[:n], r.data[r.off:]); k < n {
 		copy(p[k:n], r.data)
 	}
-	r.pos += uint64(n)
-	if r.off += n; r.off >= len(r.data) {
-		r.off -= len(r.data)
-	}
+	r.advance(n)
 	return n, r.tell(), nil
 }
 
@@ -300,13 +303,4 @@ func (r *Reader) Sleep() {
 		r.own.pos.Store(r.pos)
 	}
 	r.own.sleeping.Store(1)
-}
-
-// Awake undoes Sleep.
-func (r *Reader) Awake() { r.own.sleeping.Store(0) }
-
-// Close says that nothing more will be read; wake is as for Read.
-func (r *Reader) Close() (wake bool) {
-	r.own.closed.Store(1)
-	return r.peer.wake()
 }
