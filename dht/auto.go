@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -150,17 +149,8 @@ func (a *auto) ask(ctx context.Context) (found []ma.Multiaddr, answered bool) {
 func (n *Node) probe(ctx context.Context, p peer.ID, port uint16) (at ma.Multiaddr, reached bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
 	defer cancel()
-	s, err := n.host.NewStream(ctx, p, pushProtocol)
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = s.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	defer stop()
-	if _, err := s.Write(appendFrame(nil, kindProbe, binary.BigEndian.AppendUint16(nil, port))); err != nil {
-		return nil, false, err
-	}
-	b, err := readKind(bufio.NewReader(s), kindProbed, 1+addrLen)
+	frame := appendFrame(nil, kindProbe, binary.BigEndian.AppendUint16(nil, port))
+	b, err := n.request(ctx, p, frame, kindProbed, 1+addrLen)
 	if err != nil {
 		return nil, false, err
 	}

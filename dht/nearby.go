@@ -149,6 +149,12 @@ func (n *Node) recordAt(ctx context.Context, ai peer.AddrInfo, id identity.Devic
 
 // who asks a peer whether it is device id.
 func (n *Node) who(ctx context.Context, p peer.ID, id identity.DeviceID) ([]byte, error) {
+	return n.request(ctx, p, appendFrame(nil, kindWho, id[:]), kindRecord, maxRecordLen)
+}
+
+// request sends a node one frame, on a stream of its own, and reads the answer of a
+// kind, of at most most bytes.
+func (n *Node) request(ctx context.Context, p peer.ID, frame []byte, answer kind, most int) ([]byte, error) {
 	s, err := n.host.NewStream(ctx, p, pushProtocol)
 	if err != nil {
 		return nil, err
@@ -156,10 +162,10 @@ func (n *Node) who(ctx context.Context, p peer.ID, id identity.DeviceID) ([]byte
 	defer func() { _ = s.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	if _, err := s.Write(appendFrame(nil, kindWho, id[:])); err != nil {
+	if _, err := s.Write(frame); err != nil {
 		return nil, err
 	}
-	return readKind(bufio.NewReader(s), kindRecord, maxRecordLen)
+	return readKind(bufio.NewReader(s), answer, most)
 }
 
 // card is the record that a device shows when it is asked who it is. It is made

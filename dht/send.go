@@ -321,22 +321,12 @@ func (n *Node) put(ctx context.Context, p peer.ID, to identity.DeviceID, sealed 
 	}
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
-	s, err := n.host.NewStream(ctx, p, pushProtocol)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = s.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	defer stop()
 	frame := appendFrame(nil, kindPut, to[:], sealed)
 	if life > 0 {
 		seconds := binary.BigEndian.AppendUint16(nil, uint16((life+time.Second-1)/time.Second))
 		frame = appendFrame(nil, kindHold, to[:], seconds, sealed)
 	}
-	if _, err := s.Write(frame); err != nil {
-		return false, err
-	}
-	b, err := readKind(s, kindTaken, 1)
+	b, err := n.request(ctx, p, frame, kindTaken, 1)
 	if err != nil {
 		return false, err
 	}
