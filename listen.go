@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"peerlink/channel"
+	"peerlink/internal/life"
 )
 
 // backlog is how many accepted channels may wait for a listener's Accept, as
@@ -53,7 +54,7 @@ func (r *router) listen(pattern string) (*listener, error) {
 	case r.patterns == nil:
 		r.patterns = make(map[string]*listener)
 	}
-	l := &listener{of: r, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog), closed: make(chan struct{})}
+	l := &listener{of: r, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog)}
 	r.patterns[pattern] = l
 	return l, nil
 }
@@ -102,40 +103,28 @@ type listener struct {
 	conns   chan *channel.Socket
 	room    chan struct{} // holds a place for each channel in conns, or about to be
 
-	mu     sync.Mutex    // taken alone
-	closed chan struct{} // once it is closed, nothing more is put into conns
+	mu   sync.Mutex // taken before life's own
+	life life.Group // once it has ended, nothing more is put into conns
 }
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	if !l.over() {
+	if !l.life.Ended() {
 		select {
 		case c := <-l.conns:
 			<-l.room
 			return c, nil
-		case <-l.closed:
+		case <-l.life.Done():
 		}
 	}
 	return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
-}
-
-// over reports whether the listener is closed.
-func (l *listener) over() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 // Close implements net.Listener: channels that wait for Accept are closed.
 func (l *listener) Close() error {
 	l.of.forget(l)
 	l.mu.Lock()
-	if !l.over() {
-		close(l.closed)
-	}
+	l.life.End()
 	l.mu.Unlock()
 	for {
 		select {
@@ -168,13 +157,13 @@ var (
 func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, error)) error {
 	select {
 	case l.room <- struct{}{}:
-	case <-l.closed:
+	case <-l.life.Done():
 		return errGone
 	case <-ctx.Done():
 		return errBacklog
 	}
 	c, err := (*channel.Socket)(nil), errGone
-	if !l.over() {
+	if !l.life.Ended() {
 		c, err = accept()
 	}
 	if err != nil {
@@ -182,7 +171,7 @@ func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, er
 		return err
 	}
 	l.mu.Lock()
-	over := l.over()
+	over := l.life.Ended()
 	if !over {
 		l.conns <- c // has room: its place is reserved
 	}

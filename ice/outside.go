@@ -2,7 +2,6 @@ package ice
 
 import (
 	"slices"
-	"strings"
 	"sync"
 
 	"peerlink/internal/pause"
@@ -68,15 +67,4 @@ func (o *outside) of(engine string) []candidate {
 		}
 	}
 	return out
-}
-
-// describe lists everything, for people.
-func (o *outside) describe() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var lines []string
-	for _, s := range o.seen {
-		lines = append(lines, s.engine+" "+s.c.String()+" by "+s.source)
-	}
-	return strings.Join(lines, ", ")
 }

@@ -179,11 +179,16 @@ func (s *session) offer() (string, error) {
 	}
 	s.open(dc, s.datac)
 	d, err := s.pc.CreateOffer(nil)
+	return s.adopt("an offer", d, err)
+}
+
+// adopt makes a description that this side has made the session's.
+func (s *session) adopt(what string, d pion.SessionDescription, err error) (string, error) {
 	if err == nil {
 		err = s.pc.SetLocalDescription(d)
 	}
 	if err != nil {
-		return "", fmt.Errorf("webrtc: make an offer: %w", err)
+		return "", fmt.Errorf("webrtc: make %s: %w", what, err)
 	}
 	return d.SDP, nil
 }
@@ -194,13 +199,7 @@ func (s *session) answer(m *message) (string, error) {
 		return "", err
 	}
 	d, err := s.pc.CreateAnswer(nil)
-	if err == nil {
-		err = s.pc.SetLocalDescription(d)
-	}
-	if err != nil {
-		return "", fmt.Errorf("webrtc: make an answer: %w", err)
-	}
-	return d.SDP, nil
+	return s.adopt("an answer", d, err)
 }
 
 // describe sets the peer's description and the candidates that came before it.
