@@ -185,59 +185,48 @@ func (r *configReader) object(c *Config) error {
 	return fmt.Errorf("there is more after the settings: %.80q", rest)
 }
 
+// checks tell for a setting what a string, or each of a list, must be. The ones of
+// strings name the setting in their errors.
+var checks = map[string]func(string) error{
+	"bootstrap": checkMultiaddr, "dht_listen": checkMultiaddr, "listen": checkListen, "engines": checkEngine,
+	"servers": checkServer, "switchboard": checkSwitchboard, "webrtc": checkWebRTC, "local_dir": checkLocalDir,
+	"network_key": checkNetworkKey,
+}
+
+// setting reads the value of one key into the field of that name.
 func (r *configReader) setting(c *Config, key string) (err error) {
-	switch key {
-	case "bootstrap":
-		c.Bootstrap, err = r.list(key, maxList, checkMultiaddr)
-	case "dht_listen":
-		c.DHTListen, err = r.list(key, maxList, checkMultiaddr)
-	case "listen":
-		c.Listen, err = r.list(key, maxList, checkListen)
-	case "engines":
-		c.Engines, err = r.list(key, maxList, checkEngine)
-	case "servers":
-		c.Servers, err = r.list(key, maxList, checkServer)
-	case "switchboard":
-		c.Switchboards, err = r.list(key, maxBoards, checkSwitchboard)
-	case "webrtc":
-		if c.WebRTC, err = r.word(key); err == nil {
-			err = checkWebRTC(c.WebRTC)
+	i := slices.Index(settingNames(), key)
+	if i < 0 {
+		names := settingNames()
+		last := len(names) - 1
+		return fmt.Errorf("unknown setting %.80q: there are %s and %s", key, strings.Join(names[:last], ", "), names[last])
+	}
+	switch to := reflect.ValueOf(c).Elem().Field(i).Addr().Interface().(type) {
+	case *string:
+		if *to, err = r.word(key); err == nil && checks[key] != nil {
+			err = checks[key](*to)
 		}
-	case "turn_user":
-		c.TURNUser, err = r.word(key)
-	case "turn_password":
-		c.TURNPassword, err = r.word(key)
-	case "turn_secret":
-		c.TURNSecret, err = r.word(key)
-	case "peers":
-		c.Peers, err = r.peers(key)
-	case "loopback":
-		c.Loopback, err = r.flag(key)
-	case "lan":
-		c.LAN, err = r.flag(key)
-	case "local_dir":
-		if c.LocalDir, err = r.word(key); err == nil {
-			err = checkLocalDir(c.LocalDir)
+	case *bool:
+		*to, err = r.flag(key)
+	case *[]string:
+		most := maxList
+		if to == &c.Switchboards {
+			most = maxBoards
 		}
-	case "network_key":
-		if c.NetworkKey, err = r.word(key); err == nil {
-			_, err = c.networkKey()
-		}
-	default:
-		return fmt.Errorf("unknown setting %.80q: there are %s", key, settingNames())
+		*to, err = r.list(key, most, checks[key])
+	case *map[identity.DeviceID][]string:
+		*to, err = r.peers(key)
 	}
 	return err
 }
 
-// settingNames returns the keys of a config file, for people.
-func settingNames() string {
-	var names []string
+// settingNames returns the keys of a config file, in the order of the fields.
+func settingNames() (names []string) {
 	for f := range reflect.TypeFor[Config]().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		names = append(names, name)
 	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " and " + names[last]
+	return names
 }
 
 func (r *configReader) flag(key string) (bool, error) {
@@ -380,6 +369,12 @@ func checkLocalDir(s string) error {
 		return fmt.Errorf(`local_dir: %.80q: want an absolute path, or "off"`, s)
 	}
 	return nil
+}
+
+// checkNetworkKey takes what networkKey can read.
+func checkNetworkKey(s string) error {
+	_, err := Config{NetworkKey: s}.networkKey()
+	return err
 }
 
 func checkEngine(s string) error {

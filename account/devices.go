@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"time"
 
 	"peerlink/identity"
@@ -168,21 +169,12 @@ func (f *folder) adopt(next *identity.Identity, l *identity.DeviceList) error {
 	if err != nil {
 		return err
 	}
+	files := []written{{devicesFile, devices}, {identityFile, keys}}
 	kept := keptIdentity(f.id.AccountID())
 	if f.id.HoldsAccount() || !f.disk.exists(kept) { // never without its key over one with it
-		if err := f.change.replace(kept, old); err != nil {
-			return err
-		}
+		files = slices.Insert(files, 0, written{kept, old})
 	}
-	for _, w := range []struct {
-		name string
-		b    []byte
-	}{{devicesFile, devices}, {identityFile, keys}} {
-		if err := f.change.replace(w.name, w.b); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.write(files...)
 }
 
 // LearnDevices takes a newer device list of this device's own account, on disk

@@ -130,15 +130,27 @@ func (f *folder) create(name string, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range []struct {
-		name string
-		b    []byte
-	}{{creatingFile, nil}, {trustFile, trust}, {configFile, settings}, {identityFile, keys}} {
+	err = f.write(written{creatingFile, nil}, written{trustFile, trust}, written{configFile, settings}, written{identityFile, keys})
+	if err != nil {
+		return err
+	}
+	return f.change.remove(creatingFile)
+}
+
+// written is a file and what it is to have.
+type written struct {
+	name string
+	b    []byte
+}
+
+// write replaces files in this order, up to the first that fails.
+func (f *folder) write(ws ...written) error {
+	for _, w := range ws {
 		if err := f.change.replace(w.name, w.b); err != nil {
 			return err
 		}
 	}
-	return f.change.remove(creatingFile)
+	return nil
 }
 
 // openFolder opens the account in a folder.
