@@ -68,12 +68,6 @@ func (p *ports) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error
 // AllocateConn implements turn.RelayAddressGenerator: TCP is not relayed.
 func (p *ports) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errFull }
 
-func (p *ports) count() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.open)
-}
-
 // close closes what is left, and gives out nothing more.
 func (p *ports) close() {
 	p.mu.Lock()
@@ -85,20 +79,6 @@ func (p *ports) close() {
 		_ = q.PacketConn.Close()
 	}
 }
-
-// none gives out nothing: the server only reflects.
-type none struct{}
-
-// Validate implements turn.RelayAddressGenerator.
-func (none) Validate() error { return nil }
-
-// AllocatePacketConn implements turn.RelayAddressGenerator.
-func (none) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error) {
-	return nil, nil, errFull
-}
-
-// AllocateConn implements turn.RelayAddressGenerator.
-func (none) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errFull }
 
 // addresses counts from how many addresses each device uses its credentials.
 type addresses struct {

@@ -58,7 +58,7 @@ type Server struct {
 	door   *door
 	turn   *turn.Server
 	used   addresses
-	ports  *ports
+	ports  ports // without Config.Relay of no places: the server only reflects
 
 	closing context.Context
 	cancel  context.CancelFunc
@@ -103,24 +103,19 @@ func (s *Server) listen() error {
 		return err
 	}
 	s.udp = append(s.udp, udp)
-	var generator turn.RelayAddressGenerator
 	if s.cfg.Relay {
-		address, err := s.address()
-		if err != nil {
+		if s.ports.at, err = s.address(); err != nil {
 			return err
 		}
-		s.ports = &ports{at: address, most: s.cfg.most}
-		generator = s.ports
-		s.log.Info("relaying", "address", address)
-	} else {
-		generator = none{}
+		s.ports.most = s.cfg.most
+		s.log.Info("relaying", "address", s.ports.at)
 	}
 	log := logging.NewDefaultLoggerFactory()
 	log.DefaultLogLevel = logging.LogLevelDisabled
 	s.turn, err = turn.NewServer(turn.ServerConfig{
 		Realm: realm, LoggerFactory: log, AuthHandler: s.authorize, ChannelBindTimeout: bindingLife,
-		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: udp, RelayAddressGenerator: generator, PermissionHandler: s.permit}},
-		ListenerConfigs:   []turn.ListenerConfig{{Listener: s.door, RelayAddressGenerator: generator, PermissionHandler: s.permit}},
+		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: udp, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
+		ListenerConfigs:   []turn.ListenerConfig{{Listener: s.door, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
 	})
 	return err
 }
@@ -164,10 +159,9 @@ func (s *Server) Addr() netip.AddrPort { return s.addr }
 
 // Allocations returns how many there are now.
 func (s *Server) Allocations() int {
-	if s.ports == nil {
-		return 0
-	}
-	return s.ports.count()
+	s.ports.mu.Lock()
+	defer s.ports.mu.Unlock()
+	return len(s.ports.open)
 }
 
 // Close ends all allocations and closes the ports. It may be called more than
@@ -184,9 +178,7 @@ func (s *Server) Close() error {
 		if s.door != nil {
 			_ = s.door.Close()
 		}
-		if s.ports != nil {
-			s.ports.close()
-		}
+		s.ports.close()
 	})
 	return nil
 }
