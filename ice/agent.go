@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,7 +35,7 @@ func (s *udpSession) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if s.e.t.has(engineTCP) && s.n.isNear(remote.tcpCandidates()) {
+	if slices.Contains(s.e.t.cfg.Engines, engineTCP) && s.n.isNear(remote.tcpCandidates()) {
 		timer := time.NewTimer(headStart)
 		defer timer.Stop()
 		select {

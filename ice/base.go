@@ -109,9 +109,9 @@ func (b *base) dial(ctx context.Context, n *negotiation, remote net.Addr, desc r
 
 // wasSilent reports whether a connection has ended because nothing was heard.
 func wasSilent(cause error) bool {
-	var idle *quic.IdleTimeoutError
-	var app *quic.ApplicationError
-	return errors.As(cause, &idle) || errors.As(cause, &app) && !app.Remote && app.ErrorCode == codeSilent
+	_, idle := errors.AsType[*quic.IdleTimeoutError](cause)
+	app, ended := errors.AsType[*quic.ApplicationError](cause)
+	return idle || ended && !app.Remote && app.ErrorCode == codeSilent
 }
 
 // keep remembers a live connection for close; false where that has run. A

@@ -255,7 +255,7 @@ func TestAWrongProofOrNominationIsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.board.Handle(a.id.Peer(), msg)
-	waitFor(t, func() bool { return b.board.Serving(offer.id) != nil })
+	waitFor(t, func() bool { return b.board.Side(offer.id, true) != nil })
 	for _, c := range []struct {
 		key  checkKey
 		then byte

@@ -206,7 +206,7 @@ func TestDialDoesNotSucceedWithAStreamThatTheDeviceGivesUp(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			n := b.board.Serving(m.id).(*negotiation)
+			n := b.board.Side(m.id, true).(*negotiation)
 			if n.win() { // as if it had taken another one
 				over = func() { n.deliveredc <- delivered{err: errEnded} }
 			}

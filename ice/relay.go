@@ -366,7 +366,7 @@ func (r *relays) allocateAt(ctx context.Context, s server, network string) (*rel
 		n.abort()
 		return fail("allocate", err)
 	}
-	n.packet = newRelayConn(packet)
+	n.packet = &relayConn{PacketConn: packet, peers: make(map[netip.Addr]permission)}
 	if err := n.open(packet.LocalAddr()); err != nil {
 		n.shut()
 		return fail("use its address", err)

@@ -140,10 +140,6 @@ type permission struct {
 	denied  time.Time // zero while it is being asked for
 }
 
-func newRelayConn(c net.PacketConn) *relayConn {
-	return &relayConn{PacketConn: c, peers: make(map[netip.Addr]permission)}
-}
-
 // WriteTo implements net.PacketConn. It never fails but when closed.
 func (c *relayConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	ip := addrPort(to).Addr()

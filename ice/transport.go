@@ -271,15 +271,8 @@ func (t *Transport) renew() {
 	}
 }
 
-// has tells whether the engine is one of the Transport's.
-func (t *Transport) has(name string) bool { return slices.Contains(t.cfg.Engines, name) }
-
 // find returns the running negotiation that a check from outside names.
 func (t *Transport) find(h hello) *negotiation {
-	side := t.board.Calling(h.id)
-	if h.role == controlling {
-		side = t.board.Serving(h.id)
-	}
-	n, _ := side.(*negotiation) // nil where there is none
+	n, _ := t.board.Side(h.id, h.role == controlling).(*negotiation) // nil where there is none
 	return n
 }

@@ -85,7 +85,7 @@ func newUDPEngine(t *Transport) (*udpEngine, error) {
 		locals = append(locals, &net.UDPAddr{IP: net.IPv6loopback, Port: addr.Port})
 	}
 	e.mux = newStunMux(e.write, locals)
-	if servers := t.relayServers(); len(servers) > 0 {
+	if servers := slices.DeleteFunc(slices.Clone(t.servers), func(s server) bool { return !s.relays() }); len(servers) > 0 {
 		e.relays = &relays{e: e, servers: servers, all: make(map[*relay]struct{})}
 		e.mux.relay = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2), Port: addr.Port}
 		e.mux.relayed = e.relays.send
@@ -105,11 +105,6 @@ func (e *udpEngine) write(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	return e.base.quic.WriteTo(b, to)
-}
-
-// relayServers are those of the servers that relay.
-func (t *Transport) relayServers() []server {
-	return slices.DeleteFunc(slices.Clone(t.servers), func(s server) bool { return !s.relays() })
 }
 
 func (e *udpEngine) config() *quic.Config {

@@ -198,14 +198,14 @@ func TestOnlyTheCallerWithdraws(t *testing.T) {
 			t.Error("another device has withdrawn it")
 		}
 		synctest.Wait()
-		if b.idle() || b.Serving(id) != Side[*note](b.sides[0]) || b.Calling(id) != nil {
+		if b.idle() || b.Side(id, true) != Side[*note](b.sides[0]) || b.Side(id, false) != nil {
 			t.Error("the call has ended")
 		}
 		if err := b.handle(caller.Peer(), Refusal, id, ""); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if !b.idle() || b.Serving(id) != nil || !strings.Contains(b.log.String(), errWithdrawn.Error()) {
+		if !b.idle() || b.Side(id, true) != nil || !strings.Contains(b.log.String(), errWithdrawn.Error()) {
 			t.Errorf("the call goes on: %s", b.log)
 		}
 	})

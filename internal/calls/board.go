@@ -169,22 +169,16 @@ func (b *Board[S]) Running() (outgoing, incoming int) {
 // twice or from another device than was called. A stranger can make it grow.
 func (b *Board[S]) Ignored() uint64 { return b.ignored.Load() }
 
-// Calling returns the Side of a call that this device makes, or nil.
-func (b *Board[S]) Calling(id ID) Side[S] {
+// Side returns the Side of a call: of one that another device makes, if incoming,
+// or else of one that this device makes. Nil: there is none.
+func (b *Board[S]) Side(id ID, incoming bool) Side[S] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.outgoing[id]; c != nil {
-		return c.side
-	}
-	return nil
-}
-
-// Serving returns the Side of a call of another device, or nil.
-func (b *Board[S]) Serving(id ID) Side[S] {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if v := b.incoming[id]; v != nil {
+	if v := b.incoming[id]; incoming && v != nil {
 		return v.side
+	}
+	if c := b.outgoing[id]; !incoming && c != nil {
+		return c.side
 	}
 	return nil
 }
