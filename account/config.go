@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"peerlink/identity"
+	"peerlink/webrtc/switchboard"
 )
 
 // Bounds of a config file. They are far above what a person writes and keep a
@@ -185,12 +186,12 @@ func (r *configReader) object(c *Config) error {
 	return fmt.Errorf("there is more after the settings: %.80q", rest)
 }
 
-// checks tell for a setting what a string, or each of a list, must be. The ones of
-// strings name the setting in their errors.
+// checks tell for a setting what a string, or each of a list, must be besides
+// checkText. The ones of strings name the setting in their errors.
 var checks = map[string]func(string) error{
 	"bootstrap": checkMultiaddr, "dht_listen": checkMultiaddr, "listen": checkListen, "engines": checkEngine,
-	"servers": checkServer, "switchboard": checkSwitchboard, "webrtc": checkWebRTC, "local_dir": checkLocalDir,
-	"network_key": checkNetworkKey,
+	"servers": checkServer, "switchboard": switchboard.CheckURL, "webrtc": checkWebRTC, "local_dir": checkLocalDir,
+	"network_key": func(s string) error { _, err := Config{NetworkKey: s}.networkKey(); return err },
 }
 
 // setting reads the value of one key into the field of that name.
@@ -272,7 +273,11 @@ func (r *configReader) list(key string, most int, check func(string) error) ([]s
 		case slices.Contains(out, s):
 			return nil, fmt.Errorf("%s: %.80q is there twice", key, s)
 		}
-		if err := check(s); err != nil {
+		err = checkText(s)
+		if err == nil {
+			err = check(s)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %.80q: %w", key, s, err)
 		}
 		out = append(out, s)
@@ -354,9 +359,6 @@ func (r *configReader) token() (json.Token, error) {
 
 // checkMultiaddr looks only for what cannot be one at all; the DHT reads them.
 func checkMultiaddr(s string) error {
-	if err := checkText(s); err != nil {
-		return err
-	}
 	if !strings.HasPrefix(s, "/") {
 		return errors.New("want a multiaddress, such as /ip4/192.0.2.7/tcp/4001/p2p/12D3…")
 	}
@@ -369,12 +371,6 @@ func checkLocalDir(s string) error {
 		return fmt.Errorf(`local_dir: %.80q: want an absolute path, or "off"`, s)
 	}
 	return nil
-}
-
-// checkNetworkKey takes what networkKey can read.
-func checkNetworkKey(s string) error {
-	_, err := Config{NetworkKey: s}.networkKey()
-	return err
 }
 
 func checkEngine(s string) error {
@@ -405,9 +401,6 @@ func checkHostPort(s string) error {
 }
 
 func hostPort(s string) (host string, port uint16, err error) {
-	if err := checkText(s); err != nil {
-		return "", 0, err
-	}
 	host, p, err := net.SplitHostPort(s)
 	if err != nil {
 		return "", 0, errors.New("want HOST:PORT")

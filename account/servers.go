@@ -26,9 +26,6 @@ const (
 
 // checkServer is for config.json.
 func checkServer(s string) error {
-	if err := checkText(s); err != nil {
-		return err
-	}
 	if s == noServers {
 		return nil
 	}

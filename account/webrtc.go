@@ -42,19 +42,6 @@ func checkWebRTC(s string) error {
 	return nil
 }
 
-// checkSwitchboard is for config.json.
-func checkSwitchboard(s string) error {
-	if err := checkText(s); err != nil {
-		return err
-	}
-	return switchboard.CheckURL(s)
-}
-
-// hasWebRTC tells whether there is to be the carrier.
-func (a *Account) hasWebRTC() bool {
-	return a.opts.WebRTC == webrtcOn || a.opts.WebRTC == "" && len(a.opts.Switchboards) > 0
-}
-
 // share divides the DHT's signals between ICE and WebRTC, where both use it.
 func (a *Account) share(node signalling.Line) ice.Signaller {
 	if a.opts.WebRTC != webrtcOn {
@@ -70,7 +57,7 @@ func (a *Account) share(node signalling.Line) ice.Signaller {
 // says so, the DHT. It does not wait for the switchboards. nil: there is to be
 // no such carrier.
 func (a *Account) startWebRTC() (*webrtc.Transport, error) {
-	if err := checkWebRTC(a.opts.WebRTC); err != nil || !a.hasWebRTC() {
+	if err := checkWebRTC(a.opts.WebRTC); err != nil || a.opts.WebRTC == webrtcOff || a.opts.WebRTC == "" && len(a.opts.Switchboards) == 0 {
 		return nil, err
 	}
 	var boards []signalling.Line
