@@ -50,8 +50,6 @@ type auto struct {
 	lookc chan struct{}                  // the network has changed: look again
 }
 
-func newAuto(n *Node) *auto { return &auto{n: n, lookc: make(chan struct{}, 1)} }
-
 // addrs lists what peers are told. It is safe on nil.
 func (a *auto) addrs() []ma.Multiaddr {
 	if a == nil {

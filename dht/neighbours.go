@@ -46,10 +46,6 @@ type neighbours struct {
 	dialing map[peer.ID]bool
 }
 
-func newNeighbours(n *Node) *neighbours {
-	return &neighbours{n: n, log: n.cfg.Logger, now: time.Now, seen: make(map[peer.ID]time.Time), dialing: make(map[peer.ID]bool)}
-}
-
 // run announces this node and looks for others until ctx is done.
 func (l *neighbours) run(ctx context.Context) {
 	port := listenPort(l.n.host.Network().ListenAddresses())

@@ -96,7 +96,7 @@ func (n *Node) open() (err error) {
 		}()
 	}
 	if n.cfg.Mode == Auto {
-		n.auto = newAuto(n)
+		n.auto = &auto{n: n, lookc: make(chan struct{}, 1)}
 	}
 	if n.host, err = newHost(n.cfg, n.auto); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (n *Node) start() error {
 		n.life.Go(n.auto.run)
 	}
 	if n.cfg.LAN {
-		n.neighbours = newNeighbours(n)
+		n.neighbours = &neighbours{n: n, log: n.cfg.Logger, now: time.Now, seen: make(map[peer.ID]time.Time), dialing: make(map[peer.ID]bool)}
 		n.life.Go(n.neighbours.run)
 	}
 	if n.memory != nil {

@@ -271,7 +271,8 @@ func (s *Socket) handleEnd(e *entry) error {
 	e.port.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.gotEndLocked()
+	e.gotEnd = true
+	e.settleLocked()
 	return nil
 }
 

@@ -137,12 +137,6 @@ func (e *entry) stopLocked(code channel.Code) {
 	e.settleLocked()
 }
 
-// gotEndLocked notes that the peer's direction has ended. s.mu is held.
-func (e *entry) gotEndLocked() {
-	e.gotEnd = true
-	e.settleLocked()
-}
-
 // settleLocked forgets the channel once both directions have ended. s.mu is held.
 func (e *entry) settleLocked() {
 	if !e.sentEnd || !e.gotEnd || !e.forgetLocked() {

@@ -171,7 +171,7 @@ func (r *Reader) Uint(most uint64) (uint64, error) {
 	if err != nil {
 		return 0, fail("integer", err)
 	}
-	if !isInt(code) {
+	if !msgpcode.IsFixedNum(code) && (code < msgpcode.Uint8 || code > msgpcode.Int64) {
 		return 0, fmt.Errorf("%w: integer: found type code 0x%02x", ErrMalformed, code)
 	}
 	if msgpcode.IsFixedNum(code) && int8(code) < 0 || code >= msgpcode.Int8 && code <= msgpcode.Int64 {
@@ -196,10 +196,6 @@ func atMost(v, most uint64) (uint64, error) {
 		return 0, fmt.Errorf("%w: integer %d, at most %d is taken", ErrMalformed, v, most)
 	}
 	return v, nil
-}
-
-func isInt(c byte) bool {
-	return msgpcode.IsFixedNum(c) || c >= msgpcode.Uint8 && c <= msgpcode.Int64
 }
 
 // Bool reads true or false.
