@@ -38,7 +38,7 @@ func (b *browser) check() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("--addr: %w", err)
-	case !isLoopbackHost(host) && len(b.hosts) == 0:
+	case !website.Loopback(host) && len(b.hosts) == 0:
 		return fmt.Errorf("--addr %s is not loopback: whoever reaches it would ask in your name; if you mean it, name the hosts under which browsers may ask (--host)", b.addr)
 	case b.within <= 0:
 		return errors.New("--within: want more than 0")

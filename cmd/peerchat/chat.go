@@ -13,6 +13,7 @@ import (
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/internal/pause"
 )
 
 // newChat is the command for conversations.
@@ -185,10 +186,7 @@ func (t *talker) event(m control.Message) error {
 		t.p.print(printable(m.Text))
 	}
 	if done {
-		select {
-		case t.settled <- struct{}{}:
-		default:
-		}
+		pause.Tell(t.settled, struct{}{})
 	}
 	if !m.Mine {
 		_, err := control.OpSeen.Ask(context.Background(), t.s.client, control.Seen{Peer: m.Peer, Seq: m.Seq})

@@ -18,6 +18,7 @@ import (
 	"peerlink/cmd/peerchat/internal/daemon"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // runMainEnv tells a test binary that it is to be peerchat itself.
@@ -92,10 +93,7 @@ func (n demoNet) ConnectDevice(ctx context.Context, to identity.DeviceID, uri st
 	n.c.mu.Unlock()
 	s, err := n.ConnectionManager.ConnectDevice(n.c.traced(ctx), to, uri, opts)
 	if err != nil {
-		select {
-		case n.failed <- err:
-		default: // the first one tells
-		}
+		pause.Tell(n.failed, err) // the first one tells
 		return nil, err
 	}
 	n.c.mu.Lock()

@@ -8,11 +8,10 @@ import (
 	"net"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -115,14 +114,12 @@ func (f *forwarder) hold(ctx context.Context, b *back, target forward.Address) e
 // again asks until the device listens, as long as there is hope: at the address
 // it had, so that whoever knows it need not be told, or else as at first.
 func (f *forwarder) again(ctx context.Context, where, had forward.Address) (*back, error) {
-	pause := &backoff.ExponentialBackOff{InitialInterval: firstAsk, RandomizationFactor: 0.3, Multiplier: 2, MaxInterval: lastAsk}
-	pause.Reset()
+	pauses := pause.Backoff(firstAsk, lastAsk)
+	pauses.RandomizationFactor = 0.3
 	var refused time.Time
 	no := 0 // how often in a row
 	for {
-		select {
-		case <-time.After(pause.NextBackOff()):
-		case <-ctx.Done():
+		if pause.For(ctx, pauses.NextBackOff()) != nil {
 			return nil, context.Cause(ctx)
 		}
 		at := had

@@ -17,6 +17,7 @@ import (
 	"peerlink/cmd/peerchat/internal/chatui"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -253,10 +254,7 @@ type feed struct {
 
 // note never waits: a change that is not looked at yet stands for the next ones.
 func (f *feed) note(control.Changed) error {
-	select {
-	case f.changed <- struct{}{}:
-	default:
-	}
+	pause.Tell(f.changed, struct{}{})
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/daemon"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // noDaemonEnv, if not empty, does what --no-daemon does.
@@ -187,12 +188,7 @@ func (s *session) announce(cmd *cobra.Command, p *printer, asJSON bool, notes fu
 // with; tell drops the others.
 func firstError() (first <-chan error, tell func(error)) {
 	c := make(chan error, 1)
-	return c, func(err error) {
-		select {
-		case c <- err:
-		default:
-		}
-	}
+	return c, func(err error) { pause.Tell(c, err) }
 }
 
 // await blocks until ctx ends, and returns its cause, or until an error comes,

@@ -15,6 +15,7 @@ import (
 
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/internal/pause"
 )
 
 // newStatus is the command that shows what the daemon holds.
@@ -64,9 +65,7 @@ func (s *statusShow) run(ctx context.Context, c *control.Client, out io.Writer) 
 		if err := s.show(out, st); err != nil || !s.watch {
 			return err
 		}
-		select {
-		case <-time.After(s.every):
-		case <-ctx.Done():
+		if pause.For(ctx, s.every) != nil {
 			return context.Cause(ctx)
 		}
 	}

@@ -9,14 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"peerlink/cmd/peerchat/internal/website"
 	"peerlink/web"
 	"peerlink/webrtc/switchboard"
 )
@@ -76,7 +75,7 @@ func (s *site) listen(ctx context.Context) (net.Listener, error) {
 	if (s.cert == "") != (s.key == "") {
 		return nil, usageError{errors.New("--cert and --key belong together")}
 	}
-	if !isLoopbackHost(host) && len(s.hosts) == 0 {
+	if !website.Loopback(host) && len(s.hosts) == 0 {
 		return nil, usageError{fmt.Errorf("--addr %s is not loopback: name the hosts under which browsers ask for the page (--host), which they must do over HTTPS (--cert and --key, or a proxy)", s.addr)}
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.addr)
@@ -175,22 +174,11 @@ func (s *site) guard(connect string, next http.Handler) http.Handler {
 
 // ours tells whether a Host header names this server.
 func (s *site) ours(hostport string) bool {
-	host := hostport
-	if h, port, err := net.SplitHostPort(hostport); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return false // it goes into a header
-		}
-		host = h
+	if _, port, err := net.SplitHostPort(hostport); err == nil && !isPort(port) {
+		return false // it goes into a header
 	}
-	host = strings.ToLower(strings.Trim(host, "[]"))
-	return isLoopbackHost(host) || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
-}
-
-// isLoopbackHost tells whether a host is this machine to itself. A name counts
-// only where no resolver can point it elsewhere (RFC 6761, section 6.3).
-func isLoopbackHost(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
+	host := website.HostOf(hostport)
+	return website.Loopback(host) || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
 // serveSite serves until ctx ends, and waits for the lines of the switchboard.

@@ -114,10 +114,9 @@ func rawTLS(ctx context.Context) (*pair, error) {
 // rawConns are the connections of the yardstick.
 type rawConns struct {
 	*tcp
-	far far
-
-	mu    sync.Mutex
-	conns []net.Conn
+	far      far
+	dialling sync.Mutex // one at a time takes the connection that it has dialled
+	conns    openConns  // those of TCP: TLS's good-bye would wait for a Write that is stuck
 }
 
 func (r *rawConns) dial(ctx context.Context) (net.Conn, error) {
@@ -127,28 +126,26 @@ func (r *rawConns) dial(ctx context.Context) (net.Conn, error) {
 			return conn, conn.HandshakeContext(ctx)
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.dialling.Lock()
+	defer r.dialling.Unlock()
 	near, there, err := r.connect(ctx,
 		shake(tls.Client, tlssock.Config{Identity: r.caller}.ClientTLS(r.callee.DeviceID())),
 		shake(tls.Server, tlssock.Config{Identity: r.callee}.ServerTLS()))
 	if err != nil {
 		return nil, err
 	}
-	r.conns = append(r.conns, near, there)
+	_, err1 := r.conns.add(near.(*tls.Conn).NetConn(), nil)
+	_, err2 := r.conns.add(there.(*tls.Conn).NetConn(), nil)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
 	r.far.serve(there)
 	return near, nil
 }
 
-// close closes the TCP connections: TLS's good-bye would wait for a Write that
-// is stuck.
 func (r *rawConns) close() {
 	r.tcp.close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.conns {
-		_ = c.(*tls.Conn).NetConn().Close()
-	}
+	r.conns.close()
 }
 
 // tcp makes connections over loopback between two devices.

@@ -1,17 +1,15 @@
 package control
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
 
 	"peerlink"
+	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
 )
 
@@ -103,14 +101,4 @@ func asError(err error) *Error {
 }
 
 // strict decodes one JSON value and takes nothing unknown and nothing after it.
-func strict(b []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("%w: more than one value", errMalformed)
-	}
-	return nil
-}
+func strict(b []byte, v any) error { return strictfile.Decode(b, maxAnswer, v) }

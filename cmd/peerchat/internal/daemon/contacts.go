@@ -40,8 +40,6 @@ func openBook(acc *account.Account) (*book, error) {
 // its words say so already.
 func notThere(err error) error { return known{err, control.ErrNotFound} }
 
-func (b *book) nameOf(id identity.DeviceID) string { return b.NameOf(id) }
-
 // changeContacts changes the contacts, if it is asked to, and answers them.
 func (d *Daemon) changeContacts(_ context.Context, ch control.ContactChange) (all control.Contacts, err error) {
 	err = d.contacts.change(ch)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -174,6 +173,3 @@ func (d *Daemon) Gone() {
 	}
 	d.waiting = nil
 }
-
-// pid is this process.
-func pid() int { return os.Getpid() }

@@ -73,7 +73,7 @@ func (d *Daemon) changeForwards(_ context.Context, ch control.ForwardChange) (al
 	}
 	all.Rules = []control.ForwardRule{}
 	for _, r := range d.rules.List() {
-		all.Rules = append(all.Rules, control.ForwardRule{Device: r.Device, Contact: d.contacts.nameOf(r.Device), May: r.Do, Addr: r.Addr})
+		all.Rules = append(all.Rules, control.ForwardRule{Device: r.Device, Contact: d.contacts.NameOf(r.Device), May: r.Do, Addr: r.Addr})
 	}
 	return all, nil
 }

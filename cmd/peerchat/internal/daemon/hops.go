@@ -3,6 +3,7 @@ package daemon
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"peerlink"
 	"peerlink/ice"
@@ -94,12 +95,7 @@ func hostAddr(told []ice.CandidateReport, engine string, of netip.AddrPort) stri
 }
 
 func isHost(told []ice.CandidateReport, a netip.AddrPort) bool {
-	for _, c := range told {
-		if c.Type == "host" && c.Address.Addr() == a.Addr() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(told, func(c ice.CandidateReport) bool { return c.Type == "host" && c.Address.Addr() == a.Addr() })
 }
 
 // outside is the address that a side has on the other side of its NAT, if it has

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ const readyWait = 20 * time.Millisecond
 func (d *Daemon) status(ctx context.Context, _ control.None) (control.Status, error) {
 	m := d.acc.ConnectionManager()
 	s := control.Status{
-		PID: pid(), Since: d.since, Folder: d.acc.Dir(),
+		PID: os.Getpid(), Since: d.since, Folder: d.acc.Dir(),
 		Self: d.acc.Identity().Peer(), Listens: d.acc.Addrs(),
 		Links: []control.Link{}, Totals: m.Metrics(), Claims: d.claimed(), Problems: d.trouble(),
 	}
@@ -52,7 +53,7 @@ func (d *Daemon) claimed() []string {
 
 // link describes a link, with what is remembered of how it came about.
 func (d *Daemon) link(c peerlink.Connection) control.Link {
-	l := control.Link{Connection: c, Contact: d.contacts.nameOf(c.Peer.Device), Local: addrText(c.LocalAddr), Remote: addrText(c.RemoteAddr)}
+	l := control.Link{Connection: c, Contact: d.contacts.NameOf(c.Peer.Device), Local: addrText(c.LocalAddr), Remote: addrText(c.RemoteAddr)}
 	if l.Channels == nil {
 		l.Channels = []peerlink.ChannelInfo{}
 	}

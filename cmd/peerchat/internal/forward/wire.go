@@ -1,17 +1,16 @@
 package forward
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"time"
 
+	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/internal/escape"
 )
 
@@ -90,13 +89,8 @@ func readMessage(r io.Reader, v any) error {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
+	if err := strictfile.Decode(b, maxMessage, v); err != nil {
 		return fmt.Errorf("a message that is not as it must be: %w", err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("something follows in a message")
 	}
 	return nil
 }

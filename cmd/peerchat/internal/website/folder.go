@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
+
 	"peerlink/internal/escape"
 )
 
@@ -175,7 +177,7 @@ func (f *folder) list(w http.ResponseWriter, r *http.Request, name string, dir *
 		case info.IsDir():
 			entries = append(entries, entry{href(e.Name() + "/"), escape.Line(e.Name()) + "/", "", info.ModTime().Format("2006-01-02 15:04")})
 		case info.Mode().IsRegular():
-			entries = append(entries, entry{href(e.Name()), escape.Line(e.Name()), size(info.Size()), info.ModTime().Format("2006-01-02 15:04")})
+			entries = append(entries, entry{href(e.Name()), escape.Line(e.Name()), humanize.IBytes(uint64(info.Size())), info.ModTime().Format("2006-01-02 15:04")})
 		}
 	}
 	own(w.Header())
@@ -195,18 +197,6 @@ func (f *folder) list(w http.ResponseWriter, r *http.Request, name string, dir *
 	if err != nil {
 		f.log.Debug("website: a list was not sent", "err", err)
 	}
-}
-
-// size is a number of bytes for people.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/1024, 0
-	for f >= 1024 && unit < 5 {
-		f, unit = f/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[unit])
 }
 
 // href is a link to a name in the same folder, whatever it looks like.

@@ -174,10 +174,10 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.life.Leave()
-	host := hostOf(r.Host)
+	host := HostOf(r.Host)
 	named := host == g.host() || slices.ContainsFunc(g.cfg.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
 	switch {
-	case !named && !loopback(host):
+	case !named && !Loopback(host):
 		problem(w, r, http.StatusMisdirectedRequest, "This gateway does not answer to that name.")
 		return
 	case !named && r.Header.Get("Sec-Fetch-Site") != "": // a browser's
@@ -196,8 +196,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	g.proxy.ServeHTTP(w, r)
 }
 
-// hostOf is a Host header without the port.
-func hostOf(hostport string) string {
+// HostOf returns a Host header without the port, in lower case.
+func HostOf(hostport string) string {
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		hostport = h
 	}

@@ -47,7 +47,7 @@ func newUpstream(where string, far bool, log *slog.Logger) (*upstream, error) {
 			return nil, fmt.Errorf("%.200q: want http://127.0.0.1:PORT or unix:/path/of/a/socket", where)
 		}
 		if !far {
-			if !loopback(t.Hostname()) {
+			if !Loopback(t.Hostname()) {
 				return nil, fmt.Errorf("%.200q is not on this machine: say so (--far) if you mean it", where)
 			}
 			dial.Control = onlyLoopback
@@ -78,9 +78,9 @@ func newUpstream(where string, far bool, log *slog.Logger) (*upstream, error) {
 	return u, nil
 }
 
-// loopback tells whether a host is this machine to itself. A name counts only
+// Loopback tells whether a host is this machine to itself. A name counts only
 // where no resolver can point it elsewhere (RFC 6761, section 6.3).
-func loopback(host string) bool {
+func Loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -56,11 +57,7 @@ func (f *Folder) Sweep(ctx context.Context, r Rule) (gone []Abandoned, err error
 	if err := s.look(".", 0); err != nil {
 		return nil, err
 	}
-	all := make([]*Abandoned, 0, len(s.found))
-	for _, a := range s.found {
-		all = append(all, a)
-	}
-	slices.SortFunc(all, func(a, b *Abandoned) int {
+	all := slices.SortedFunc(maps.Values(s.found), func(a, b *Abandoned) int {
 		return cmp.Or(a.Touched.Compare(b.Touched), strings.Compare(a.Name, b.Name))
 	})
 	now := time.Now()

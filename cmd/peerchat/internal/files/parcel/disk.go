@@ -76,9 +76,7 @@ func (s *receiving) prepare(e *incoming) (err error) {
 // same returns the file, of those of that name and size, that has the sender's
 // content; empty if none has.
 func (s *receiving) same(e *incoming, twins []string) (string, digest.Sum, error) {
-	s.mu.Lock()
-	e.stage = comparing
-	s.mu.Unlock()
+	s.now(e, comparing)
 	if err := s.w.send(kindCompare, e.index); err != nil {
 		return "", digest.Sum{}, err
 	}

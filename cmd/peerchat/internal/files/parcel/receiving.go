@@ -2,7 +2,6 @@ package parcel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -238,21 +237,22 @@ func (s *receiving) onDigest(n int) error {
 		return err
 	}
 	e, err := s.at(index, comparing)
-	if err != nil || e == nil || !there {
-		return errors.Join(err, noDigest(there))
+	if err == nil && !there {
+		err = violation("a digest of no bytes")
 	}
-	s.mu.Lock()
-	e.stage = announced
-	s.mu.Unlock()
+	if err != nil || e == nil {
+		return err
+	}
+	s.now(e, announced)
 	e.digestc <- sum
 	return nil
 }
 
-func noDigest(there bool) error {
-	if there {
-		return nil
-	}
-	return violation("a digest of no bytes")
+// now notes how far an entry is.
+func (s *receiving) now(e *incoming, is stage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.stage = is
 }
 
 func (s *receiving) onStart(n int) error {
@@ -268,9 +268,7 @@ func (s *receiving) onStart(n int) error {
 	if s.current != nil || e == nil || from != 0 && from != uint64(e.offset) {
 		return violation("entry %d starts at %d", index, from)
 	}
-	s.mu.Lock()
-	e.stage = started
-	s.mu.Unlock()
+	s.now(e, started)
 	s.current, s.left = e, int64(e.size-from)
 	s.storec <- stored{incoming: e, anew: from == 0 && e.offset > 0}
 	return nil
@@ -329,15 +327,11 @@ func (s *receiving) onBroken(n int) error {
 	case e == nil && index < s.next:
 		return nil
 	case e != nil && st == comparing:
-		s.mu.Lock()
-		e.stage = announced
-		s.mu.Unlock()
+		s.now(e, announced)
 		close(e.digestc) // prepare ends it
 		return nil
 	case e != nil && st == wanted:
-		s.mu.Lock()
-		e.stage = started
-		s.mu.Unlock()
+		s.now(e, started)
 		s.storec <- stored{incoming: e, broken: reason}
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
+	"peerlink/internal/pause"
 )
 
 // ErrNotServed is what SendConfig.Open returns, wrapped, when the peer declines
@@ -99,15 +100,15 @@ func (f final) Unwrap() error { return f.error }
 
 // persist sends, over one channel after another.
 func (s *sender) persist(ctx context.Context) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 3*time.Second
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, 3*time.Second
 	good := time.Now() // when a channel that got something through ended
 	for {
 		before := s.progress.Load()
 		err := s.attempt(ctx)
 		if s.progress.Load() > before {
 			good = time.Now()
-			pause.Reset()
+			pauses.Reset()
 		}
 		var f final
 		switch {
@@ -121,12 +122,10 @@ func (s *sender) persist(ctx context.Context) error {
 			return err
 		case s.agreed && time.Since(good) < s.cfg.Patience:
 			s.tally.event(Event{Kind: Cut, Err: fmt.Errorf("%w; it is tried again", err)})
-			select {
-			case <-time.After(pause.NextBackOff()):
+			if pause.For(ctx, pauses.NextBackOff()) == nil {
 				continue
-			case <-ctx.Done():
-				err = context.Cause(ctx)
 			}
+			err = context.Cause(ctx)
 		}
 		s.tally.event(Event{Kind: Cut, Err: err})
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/files/digest"
 	"peerlink/internal/escape"
+	"peerlink/internal/pause"
 )
 
 // sending is a sender on one channel: run announces entries and sends content,
@@ -269,10 +270,7 @@ func (o *sending) read() error {
 		if k != kindAnswer {
 			o.progress.Add(1)
 		}
-		select {
-		case o.wake <- struct{}{}:
-		default:
-		}
+		pause.Tell(o.wake, struct{}{})
 	}
 }
 
@@ -305,14 +303,6 @@ func (o *sending) onAnswer(n int) error {
 	o.answered = true
 	o.mu.Unlock()
 	return nil
-}
-
-// under returns an entry under way; it must be one.
-func (o *sending) under(index uint64) (*outgoing, error) {
-	if e := o.open[index]; e != nil {
-		return e, nil
-	}
-	return nil, final{violation("entry %d is not under way", index)}
 }
 
 func (o *sending) onCompare(n int) error {
@@ -355,13 +345,14 @@ func (o *sending) onKept(n int) error {
 		return final{err}
 	}
 	o.mu.Lock()
-	e, err := o.under(index)
-	if err == nil && !e.sent && !e.folder {
-		err = final{violation("entry %d is kept before it was sent", index)}
-	}
+	e := o.open[index]
+	early := e != nil && !e.sent && !e.folder
 	o.mu.Unlock()
-	if err != nil {
-		return err
+	switch {
+	case e == nil:
+		return final{violation("entry %d is not under way", index)}
+	case early:
+		return final{violation("entry %d is kept before it was sent", index)}
 	}
 	o.forget(e)
 	ev := Event{Kind: Kept, Name: name, Sum: e.sum}
