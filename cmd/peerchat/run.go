@@ -283,8 +283,7 @@ func newStop(o *options) *cobra.Command {
 // stopDaemon asks the daemon to end and waits until it has.
 func stopDaemon(ctx context.Context, c *control.Client) error {
 	err := control.OpStop.Follow(ctx, c, control.None{}, nil, func(control.None) error { return nil })
-	var ended *control.EndedError
-	if errors.As(err, &ended) {
+	if _, ok := errors.AsType[*control.EndedError](err); ok {
 		return nil // it has said yes, and then ended
 	}
 	return err

@@ -10,6 +10,8 @@ import (
 	"charm.land/bubbles/v2/help"
 	"charm.land/bubbles/v2/textarea"
 	tea "charm.land/bubbletea/v2"
+
+	"peerlink/internal/pause"
 )
 
 // Bounds of what the user may have under way.
@@ -111,11 +113,7 @@ type (
 
 func (m *model) subscribe(after time.Duration) tea.Cmd {
 	return m.work.wait(func(ctx context.Context) tea.Msg {
-		timer := time.NewTimer(after)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+		if pause.For(ctx, after) != nil {
 			return nil
 		}
 		c, err := m.b.Events(ctx)
@@ -184,10 +182,7 @@ func (m *model) sort() {
 		at = m.convs[m.cursor]
 	}
 	slices.SortStableFunc(m.convs, func(a, b *conversation) int {
-		if n := strings.Compare(strings.ToLower(a.name), strings.ToLower(b.name)); n != 0 {
-			return n
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(strings.Compare(strings.ToLower(a.name), strings.ToLower(b.name)), strings.Compare(a.ID, b.ID))
 	})
 	m.cursor = max(slices.Index(m.convs, at), 0)
 }

@@ -88,8 +88,7 @@ func (e *Error) Is(target error) bool {
 }
 
 func asError(err error) *Error {
-	var ended *EndedError
-	if errors.As(err, &ended) {
+	if _, ok := errors.AsType[*EndedError](err); ok {
 		return &Error{codeEnded, err.Error()}
 	}
 	for _, c := range causes {

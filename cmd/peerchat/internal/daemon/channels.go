@@ -136,8 +136,7 @@ func down(c *control.Conn, s *channel.Socket) {
 
 // cause takes off what names the daemon's own end.
 func cause(err error) error {
-	var op *channel.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*channel.OpError](err); ok {
 		return op.Err
 	}
 	return err

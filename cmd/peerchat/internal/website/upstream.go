@@ -160,8 +160,7 @@ func (u *upstream) fail(w http.ResponseWriter, r *http.Request, err error) {
 // bare is an error without the addresses of this machine, which are nobody's
 // business elsewhere.
 func bare(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
 	return err.Error()
