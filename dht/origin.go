@@ -104,6 +104,3 @@ func (l *ledger) give(o origin, n int) {
 		delete(l.networks, o.network)
 	}
 }
-
-// empty reports whether nothing is counted.
-func (l *ledger) empty() bool { return len(l.peers)+len(l.networks) == 0 }

@@ -53,3 +53,6 @@ func TestLedgerHoldsPeersAndNetworksApart(t *testing.T) {
 		t.Errorf("left: %v, %v", l.peers, l.networks)
 	}
 }
+
+// empty reports whether nothing is counted.
+func (l *ledger) empty() bool { return len(l.peers)+len(l.networks) == 0 }

@@ -183,9 +183,6 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// dispatch takes a packet that is not QUIC and came to the socket.
-func (m *stunMux) dispatch(b []byte, from net.Addr) { m.receive(b, from, false) }
-
 // receive takes a packet that is not QUIC, from the socket or a relay.
 func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 	class, tx, ok := parseSTUN(b)

@@ -37,9 +37,9 @@ func TestTheMuxKeepsAgentsWithTheSamePeerApart(t *testing.T) {
 	m := newTestMux()
 	a, b := m.open("aaaa", "secret"), m.open("bbbb", "secret")
 	peer := udpAddr("192.0.2.1:9")
-	m.dispatch(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, peer)
-	m.dispatch(stunMessage(t, stun.BindingRequest, stun.NewUsername("bbbb:peer")).Raw, peer)
-	m.dispatch(stunMessage(t, stun.BindingRequest, stun.NewUsername("bbbb:peer")).Raw, udpAddr("[2001:db8::1]:9"))
+	m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, peer, false)
+	m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("bbbb:peer")).Raw, peer, false)
+	m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("bbbb:peer")).Raw, udpAddr("[2001:db8::1]:9"), false)
 	if waiting(a.conns[0]) != 1 || waiting(b.conns[0]) != 1 || waiting(b.conns[1]) != 1 {
 		t.Fatalf("requests: %d, %d, %d", waiting(a.conns[0]), waiting(b.conns[0]), waiting(b.conns[1]))
 	}
@@ -51,8 +51,8 @@ func TestTheMuxKeepsAgentsWithTheSamePeerApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.dispatch(resp.Raw, peer)
-	m.dispatch(resp.Raw, peer) // a second one answers nothing
+	m.receive(resp.Raw, peer, false)
+	m.receive(resp.Raw, peer, false) // a second one answers nothing
 	if waiting(a.conns[0]) != 1 || waiting(b.conns[0]) != 2 {
 		t.Errorf("responses: %d, %d", waiting(a.conns[0]), waiting(b.conns[0]))
 	}
@@ -74,7 +74,7 @@ func TestTheMuxDropsWhatNobodyAskedForAndIsBounded(t *testing.T) {
 		"unknown class":      stunMessage(t, stun.NewType(stun.MethodBinding, stun.ClassIndication)).Raw,
 		"attribute over end": append(append([]byte{0, 1, 0, 4}, good[4:20]...), 0, 6, 0xff, 0xff),
 	} {
-		m.dispatch(b, peer)
+		m.receive(b, peer, false)
 		if n := waiting(s.conns[0]); n != 0 {
 			t.Fatalf("%s reached the agent", name)
 		}
@@ -85,7 +85,7 @@ func TestTheMuxDropsWhatNobodyAskedForAndIsBounded(t *testing.T) {
 	default:
 	}
 	for i := range 4 * maxStunSources {
-		m.dispatch(good, udpAddr(fmt.Sprintf("192.0.2.1:%d", 1000+i)))
+		m.receive(good, udpAddr(fmt.Sprintf("192.0.2.1:%d", 1000+i)), false)
 	}
 	if n := waiting(s.conns[0]); n != min(maxStunQueue, maxStunSources) || len(s.sources) != maxStunSources {
 		t.Errorf("%d packets wait, %d sources are known", n, len(s.sources))
@@ -117,7 +117,7 @@ func TestAnAddressThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
 		}
 		before := sent[silent.String()]
 		ask(silent)
-		m.dispatch(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, silent)
+		m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, silent, false)
 		ask(silent)
 		if n := sent[silent.String()] - before; n == 0 {
 			t.Error("an address that asks is not asked back at once")
@@ -143,12 +143,12 @@ func TestAResponseCountsOnlyFromWhereTheRequestWent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.dispatch(resp.Raw, udpAddr("192.0.2.66:9"))
+	m.receive(resp.Raw, udpAddr("192.0.2.66:9"), false)
 	m.receive(resp.Raw, udpAddr("192.0.2.1:9"), true) // through a relay
 	if len(s.found) != 0 || waiting(s.conns[0]) != 0 {
 		t.Error("taken from another address, or another way")
 	}
-	m.dispatch(resp.Raw, udpAddr("192.0.2.1:9"))
+	m.receive(resp.Raw, udpAddr("192.0.2.1:9"), false)
 	if len(s.found) != 1 || waiting(s.conns[0]) != 1 {
 		t.Error("not taken from the right one")
 	}
@@ -167,16 +167,16 @@ func TestQUICIsOnlyForCheckedAddressesAndBounded(t *testing.T) {
 	check := func(set ...stun.Setter) []byte {
 		return stunMessage(t, append([]stun.Setter{stun.BindingRequest, stun.NewUsername("aaaa:peer")}, set...)...).Raw
 	}
-	m.dispatch(check(), udpAddr(src.String()))
-	m.dispatch(check(stun.NewShortTermIntegrity("guess")), udpAddr(src.String()))
+	m.receive(check(), udpAddr(src.String()), false)
+	m.receive(check(stun.NewShortTermIntegrity("guess")), udpAddr(src.String()), false)
 	if m.mayConnect(src) {
 		t.Error("a check without the password is enough")
 	}
-	m.dispatch(check(stun.NewShortTermIntegrity("secret")), udpAddr("192.0.2.66:9"))
+	m.receive(check(stun.NewShortTermIntegrity("secret")), udpAddr("192.0.2.66:9"), false)
 	if m.mayConnect(src) {
 		t.Error("a check from elsewhere is enough")
 	}
-	m.dispatch(check(stun.NewShortTermIntegrity("secret")), udpAddr(src.String()))
+	m.receive(check(stun.NewShortTermIntegrity("secret")), udpAddr(src.String()), false)
 	for i := range 2 * maxHandshakesOfOne {
 		if got, want := m.mayConnect(src), i < maxHandshakesOfOne; got != want {
 			t.Errorf("handshake %d: %v", i, got)
@@ -224,7 +224,7 @@ func FuzzSTUN(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newTestMux()
 		s := m.open("aaaa", "secret")
-		m.dispatch(b, udpAddr("192.0.2.1:9"))
+		m.receive(b, udpAddr("192.0.2.1:9"), false)
 		if waiting(s.conns[0]) == 0 {
 			return
 		}

@@ -121,9 +121,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Addresses == nil {
 		c.Addresses = hostAddresses
 	}
-	if c.Timeout <= 0 {
-		c.Timeout = defaultTimeout
-	}
+	c.Timeout = cmp.Or(max(c.Timeout, 0), defaultTimeout)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }

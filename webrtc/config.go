@@ -112,12 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("webrtc: Config.Servers: %d servers, at most %d are used", len(c.Servers), maxServers)
 	}
 	c.Servers = slices.Clone(c.Servers)
-	if c.Timeout <= 0 {
-		c.Timeout = defaultTimeout
-	}
-	if c.silence <= 0 {
-		c.silence = defaultSilence
-	}
+	c.Timeout = cmp.Or(max(c.Timeout, 0), defaultTimeout)
+	c.silence = cmp.Or(max(c.silence, 0), defaultSilence)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
 }

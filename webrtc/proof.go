@@ -197,8 +197,7 @@ func verdict(raw messages, peer identity.DeviceID) error {
 		return err
 	}
 	_, err := readKind(raw, make([]byte, len(verdictNo)+calls.MaxReason), text)
-	var no *calls.UnprovenRefusal
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[*calls.UnprovenRefusal](err); ok {
 		return &RefusedError{Peer: peer, Code: no.Code, Reason: no.Reason}
 	}
 	return err
