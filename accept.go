@@ -195,8 +195,7 @@ func (m *ConnectionManager) farewell(l *link) error {
 
 // asRefusal returns the refusal that the end of a link stands for, or nil.
 func asRefusal(l *link, err error) error {
-	var bye *multiplex.GoingAwayError
-	if errors.As(err, &bye) && bye.Code == channel.CodeRefused {
+	if bye, ok := errors.AsType[*multiplex.GoingAwayError](err); ok && bye.Code == channel.CodeRefused {
 		return refusal{fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)}
 	}
 	return nil

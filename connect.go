@@ -125,23 +125,15 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 // for it. Then the peer has taken no channel on it. A peer that made several
 // links at once may do so to a request more than once.
 func givenUpThere(err error) bool {
-	var bye *multiplex.GoingAwayError
-	if !errors.As(err, &bye) {
-		return false
-	}
-	switch bye.Code {
-	case channel.CodeNotNeeded, channel.CodeCrossed, channel.CodeIdle:
-		return true
-	}
-	return false
+	bye, ok := errors.AsType[*multiplex.GoingAwayError](err)
+	return ok && (bye.Code == channel.CodeNotNeeded || bye.Code == channel.CodeCrossed || bye.Code == channel.CodeIdle)
 }
 
 // closingThere reports whether a request was declined only because the peer
 // had just begun to close the link. The peer's answer may overtake its going
 // away, so closingThere waits; if the link does not end, the decline stands.
 func closingThere(ctx context.Context, l *link, err error) bool {
-	var no *multiplex.DeclinedError
-	if !errors.As(err, &no) || no.Code != channel.CodeClosing {
+	if no, ok := errors.AsType[*multiplex.DeclinedError](err); !ok || no.Code != channel.CodeClosing {
 		return false
 	}
 	_ = pause.Until(ctx, closeTimeout, l.mux.Leaving())

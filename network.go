@@ -76,8 +76,8 @@ func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 // wasCut reports whether a link ended because of the path, and not by either
 // side's will.
 func wasCut(err error) bool {
-	var bye *multiplex.GoingAwayError
-	return err != nil && !errors.As(err, &bye) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, multiplex.ErrProtocol)
+	_, bye := errors.AsType[*multiplex.GoingAwayError](err)
+	return err != nil && !bye && !errors.Is(err, net.ErrClosed) && !errors.Is(err, multiplex.ErrProtocol)
 }
 
 // renew makes another link to a device, because the present one does not answer.
