@@ -274,7 +274,6 @@ func (p *Port) Pull(dst []byte) (n int, more bool) {
 		return 0, false
 	}
 	s.sent(n)
-	s.framesOut += uint32(s.link.Took(n))
 	s.pending = s.pending[n:]
 	if len(s.pending) == 0 {
 		s.wakes.writers()

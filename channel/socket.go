@@ -315,9 +315,6 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 func (s *Socket) push(p []byte) int {
 	n := s.link.Push(s.port(), p)
 	s.sent(n)
-	if n > 0 {
-		s.framesOut += uint32(s.link.Took(n))
-	}
 	s.pending = p[n:]
 	s.told = true
 	s.unlock()
@@ -334,6 +331,9 @@ func (s *Socket) push(p []byte) int {
 func (s *Socket) sent(n int) {
 	if !s.unlimited {
 		s.credit -= n
+	}
+	if n > 0 {
+		s.framesOut += uint32(s.link.Took(n))
 	}
 	s.transmitted += uint64(n)
 	s.lastActive = now()
@@ -371,7 +371,6 @@ func (s *Socket) TrySend(p []byte) error {
 		return s.fail("send", ErrWouldBlock)
 	}
 	s.sent(len(p))
-	s.framesOut += uint32(s.link.Took(len(p)))
 	s.told = true
 	return nil
 }
