@@ -105,7 +105,7 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 			if err := c.answered(m); err != nil {
 				return nil, identity.Peer{}, err
 			}
-			relayed = c.n.pause(c.relayPatience())
+			relayed = c.n.pause(min(max(time.Since(c.madeAt)+checkInterval, minRelayPatience), maxRelayPatience))
 		case <-c.n.ctx.Done():
 			return nil, identity.Peer{}, c.Failure(c.stage, c.n.tale(), nil)
 		}
@@ -145,10 +145,6 @@ const (
 	minRelayPatience = 50 * time.Millisecond
 	maxRelayPatience = 300 * time.Millisecond
 )
-
-func (c *call) relayPatience() time.Duration {
-	return min(max(time.Since(c.madeAt)+checkInterval, minRelayPatience), maxRelayPatience)
-}
 
 // describe puts every engine's part into m.
 func (t *Transport) describe(n *negotiation, m *message) error {

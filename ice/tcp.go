@@ -59,7 +59,8 @@ type tcpEngine struct {
 }
 
 func newTCPEngine(t *Transport) (*tcpEngine, error) {
-	ln, err := listenShared()
+	shared := net.ListenConfig{Control: reusePort} // so that dials can leave from the port too
+	ln, err := shared.Listen(context.Background(), "tcp", ":0")
 	if err != nil {
 		return nil, fmt.Errorf("ice: open a TCP port: %w", err)
 	}
@@ -67,13 +68,6 @@ func newTCPEngine(t *Transport) (*tcpEngine, error) {
 	e := &tcpEngine{t: t, ln: ln, gate: newGate(), local: &net.TCPAddr{Port: addr.Port}, v6: addr.IP.To4() == nil}
 	t.board.Go(e.accept)
 	return e, nil
-}
-
-// listenShared opens a port of the system's choice with SO_REUSEPORT, so that dials
-// can leave from it too.
-func listenShared() (net.Listener, error) {
-	lc := net.ListenConfig{Control: reusePort}
-	return lc.Listen(context.Background(), "tcp", ":0")
 }
 
 func (e *tcpEngine) name() string { return engineTCP }

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-
-	"peerlink/internal/rawsock"
 )
 
 // maxHandshakeBytes is what a peer may send until the handshake is complete: an
@@ -19,11 +17,6 @@ const maxHandshakeBytes = 16 << 10
 // errTruncated must not be io.ErrUnexpectedEOF itself: crypto/tls turns that,
 // at the end of a record, into a clean io.EOF.
 var errTruncated = fmt.Errorf("connection ended without close_notify: %w", io.ErrUnexpectedEOF)
-
-func newCarrier(conn net.Conn) *carrier {
-	raw := rawsock.New(conn)
-	return &carrier{Conn: conn, in: intake{conn: conn, raw: raw}, out: outlet{conn: conn, raw: raw}}
-}
 
 // carrier is the connection beneath TLS, with the bound on what an unproven
 // peer may send and with an end that cannot be mistaken for a clean one.

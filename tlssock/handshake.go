@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/rawsock"
 )
 
 // Client is Config.Client without a trust store: the dialled id alone decides.
@@ -43,7 +44,8 @@ func (c Config) Server(ctx context.Context, conn net.Conn) (*Conn, error) {
 func (c Config) handshake(ctx context.Context, conn net.Conn, role func(net.Conn, *tls.Config) *tls.Conn,
 	check func(tls.ConnectionState) (identity.Peer, error),
 ) (*Conn, error) {
-	under := newCarrier(conn)
+	raw := rawsock.New(conn)
+	under := &carrier{Conn: conn, in: intake{conn: conn, raw: raw}, out: outlet{conn: conn, raw: raw}}
 	out := &Conn{carrier: under}
 	out.Conn = role(under, c.base(func(cs tls.ConnectionState) (err error) {
 		out.peer, err = check(cs) // a claim; out leaves here only when it is proven

@@ -73,7 +73,7 @@ func newStream(raw messages, largest int, local, far net.Addr, hangUp, gone func
 		readBy: newDeadline(), writeBy: newDeadline(),
 		lowc: make(chan struct{}, 1), closedc: make(chan struct{}), lostc: make(chan struct{}), readc: make(chan struct{}),
 	}
-	s.inbox.init()
+	s.inbox.filled, s.inbox.emptied = make(chan struct{}, 1), make(chan struct{}, 1)
 	raw.SetBufferedAmountLowThreshold(sendLow)
 	raw.OnBufferedAmountLow(func() {
 		select {

@@ -17,8 +17,6 @@ type inbox struct {
 	over   error // what comes after the bytes
 }
 
-func (b *inbox) init() { b.filled, b.emptied = make(chan struct{}, 1), make(chan struct{}, 1) }
-
 // put adds a copy of p and then waits until less than inboxLimit is unread. It
 // gives up waiting, and what comes later is dropped, once quit is closed. After
 // the end nothing is added.

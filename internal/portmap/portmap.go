@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -168,6 +167,3 @@ func checkOutside(a netip.AddrPort) error {
 
 // isShared is for RFC 6598: carriers' own NATs.
 func isShared(ip netip.Addr) bool { return netip.MustParsePrefix("100.64.0.0/10").Contains(ip) }
-
-// another returns a port to ask for where the first is taken.
-func another() uint16 { return uint16(20000 + rand.N(40000)) }

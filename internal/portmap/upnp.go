@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -178,7 +179,7 @@ func add(ctx context.Context, g gateway, own netip.Addr, protocol string, port u
 				return 0, 0, err
 			}
 		}
-		outside = another()
+		outside = uint16(20000 + rand.N(40000)) // the first is taken
 	}
 	return 0, 0, err
 }

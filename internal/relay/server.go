@@ -98,7 +98,8 @@ func (s *Server) listen() error {
 	}
 	at := listener.Addr().(*net.TCPAddr)
 	s.addr = netip.AddrPortFrom(at.AddrPort().Addr().Unmap(), uint16(at.Port))
-	udp, err := new(net.ListenConfig).ListenPacket(s.closing, "udp", net.JoinHostPort(hostOf(s.cfg.Listen), fmt.Sprint(at.Port)))
+	host, _, _ := net.SplitHostPort(s.cfg.Listen)
+	udp, err := new(net.ListenConfig).ListenPacket(s.closing, "udp", net.JoinHostPort(host, fmt.Sprint(at.Port)))
 	if err != nil {
 		return err
 	}
@@ -118,11 +119,6 @@ func (s *Server) listen() error {
 		ListenerConfigs:   []turn.ListenerConfig{{Listener: s.door, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
 	})
 	return err
-}
-
-func hostOf(hostport string) string {
-	host, _, _ := net.SplitHostPort(hostport)
-	return host
 }
 
 // address finds the IPv4 address that relayed ports are told under.
