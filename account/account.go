@@ -298,23 +298,23 @@ func (a *Account) Trusted(who identity.Subject) identity.Decision { return a.f.t
 // SetTrust allows or bans a device, an account or an authority, on disk first.
 // Links to a device that is banned thereby close at once.
 func (a *Account) SetTrust(who identity.Subject, d identity.Decision) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return fmt.Errorf("account: %w", net.ErrClosed)
-	}
-	return a.f.setTrust(who, d)
+	return a.changeTrust(func(t *identity.Trust) error { return t.Set(who, d) })
 }
 
 // SetPolicy says whether devices about which nothing was decided are let in, on
 // disk first.
 func (a *Account) SetPolicy(p identity.Policy) error {
+	return a.changeTrust(func(t *identity.Trust) error { t.SetPolicy(p); return nil })
+}
+
+// changeTrust is the folder's, until Close.
+func (a *Account) changeTrust(change func(*identity.Trust) error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return fmt.Errorf("account: %w", net.ErrClosed)
 	}
-	return a.f.setPolicy(p)
+	return a.f.changeTrust(change)
 }
 
 // Close ends all links and everything that Start began, and gives the folder

@@ -241,11 +241,6 @@ func (f *folder) setTrust(who identity.Subject, d identity.Decision) error {
 	return f.changeTrust(func(t *identity.Trust) error { return t.Set(who, d) })
 }
 
-// setPolicy says what becomes of strangers, with the same promise.
-func (f *folder) setPolicy(p identity.Policy) error {
-	return f.changeTrust(func(t *identity.Trust) error { t.SetPolicy(p); return nil })
-}
-
 // changeTrust makes a change on a copy, writes that, and then makes it for
 // good: a crash in between loses no decision that somebody was told of.
 func (f *folder) changeTrust(change func(*identity.Trust) error) error {

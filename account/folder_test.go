@@ -334,7 +334,7 @@ func TestTrustChangesAreOnDiskWhenTheyReturn(t *testing.T) {
 	if onDisk().Decision(someID) != identity.Banned || f.trust.Decision(someID) != identity.Banned {
 		t.Error("the ban is not both on disk and in force")
 	}
-	if err := f.setPolicy(identity.RefuseUndecided); err != nil {
+	if err := f.changeTrust(func(t *identity.Trust) error { t.SetPolicy(identity.RefuseUndecided); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if onDisk().Check(id.Peer()) == nil || f.trust.Check(id.Peer()) == nil {

@@ -46,23 +46,13 @@ func (a *Account) ImportRevocations(list []byte) (*identity.RevocationList, erro
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return nil, fmt.Errorf("account: %w", net.ErrClosed)
-	}
-	return l, a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
+	return l, a.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
 }
 
 // ForgetRevocations drops the list of a digest, on disk first, and reports
 // whether it was held. Those whom it revoked may connect again.
 func (a *Account) ForgetRevocations(digest [sha256.Size]byte) (held bool, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return false, fmt.Errorf("account: %w", net.ErrClosed)
-	}
-	err = a.f.changeTrust(func(t *identity.Trust) error {
+	err = a.changeTrust(func(t *identity.Trust) error {
 		held = t.RemoveRevocations(digest)
 		return nil
 	})
