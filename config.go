@@ -154,9 +154,7 @@ func (c Config) withDefaults() Config {
 	c.DecisionTimeout = cmp.Or(c.DecisionTimeout, 30*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 5*time.Minute)
 	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, 2*time.Second)
-	if c.Link.Budget == nil {
-		c.Link.Budget = multiplex.NewBudget(defaultBudget)
-	}
+	c.Link.Budget = cmp.Or(c.Link.Budget, multiplex.NewBudget(defaultBudget))
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }

@@ -1,6 +1,7 @@
 package multiplex
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,34 +70,22 @@ type Config struct {
 const lingerTimeout = 5 * time.Minute
 
 func (c Config) withDefaults() Config {
-	c.Window = min(max(or(c.Window, 256<<10), earlyCredit), maxWindow)
-	c.MaxBuffered = max(or(c.MaxBuffered, 16<<20), c.Window)
-	c.MaxChannels = or(c.MaxChannels, 65534)
-	c.MaxPending = max(or(c.MaxPending, maxAsked), 0)
-	c.BeaconInterval = or(c.BeaconInterval, 10*time.Second)
-	c.BeaconTimeout = or(c.BeaconTimeout, 5*time.Second)
-	c.CloseTimeout = or(c.CloseTimeout, time.Second)
-	c.linger = or(c.linger, lingerTimeout)
-	c.Version = or(c.Version, version2)
-	c.MinVersion = or(c.MinVersion, version1)
+	c.Window = min(max(cmp.Or(c.Window, 256<<10), earlyCredit), maxWindow)
+	c.MaxBuffered = max(cmp.Or(c.MaxBuffered, 16<<20), c.Window)
+	c.MaxChannels = cmp.Or(c.MaxChannels, 65534)
+	c.MaxPending = max(cmp.Or(c.MaxPending, maxAsked), 0)
+	c.BeaconInterval = cmp.Or(c.BeaconInterval, 10*time.Second)
+	c.BeaconTimeout = cmp.Or(c.BeaconTimeout, 5*time.Second)
+	c.CloseTimeout = cmp.Or(c.CloseTimeout, time.Second)
+	c.linger = cmp.Or(c.linger, lingerTimeout)
+	c.Version = cmp.Or(c.Version, version2)
+	c.MinVersion = cmp.Or(c.MinVersion, version1)
 	return c
 }
 
 // patience is how long an answer may take at all.
 func (c Config) patience() time.Duration {
-	interval := c.BeaconInterval
-	if interval <= 0 {
-		interval = 10 * time.Second
-	}
-	return max(3*interval, c.BeaconTimeout)
-}
-
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
+	return max(3*cmp.Or(max(c.BeaconInterval, 0), 10*time.Second), c.BeaconTimeout)
 }
 
 // Socket is a multiplexed socket: many channels on one net.Conn, which it
@@ -157,7 +146,7 @@ func Server(conn net.Conn, cfg Config) *Socket { return start(conn, cfg, false) 
 
 func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	cfg = cfg.withDefaults()
-	cfg.LocalAddr, cfg.RemoteAddr = or(cfg.LocalAddr, conn.LocalAddr()), or(cfg.RemoteAddr, conn.RemoteAddr())
+	cfg.LocalAddr, cfg.RemoteAddr = cmp.Or(cfg.LocalAddr, conn.LocalAddr()), cmp.Or(cfg.RemoteAddr, conn.RemoteAddr())
 	s := &Socket{
 		conn: conn, cfg: cfg, isClient: isClient,
 		requests:   make(chan *Request, cfg.MaxPending),
@@ -185,7 +174,10 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 		s.line.control(protocolID, encodeHello(cfg.Version, features), prompt)
 	}
 	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
-	s.later = time.AfterFunc(time.Hour, s.flushNow)
+	s.later = time.AfterFunc(time.Hour, func() {
+		s.line.hurry()
+		s.flush()
+	})
 	s.later.Stop()
 	s.baton.fixed = conn.SetReadDeadline(time.Time{}) != nil
 	s.baton.patrol = time.AfterFunc(time.Hour, s.look)

@@ -36,12 +36,6 @@ func (s *Socket) flush() {
 	}
 }
 
-// flushNow is flush when it has become late.
-func (s *Socket) flushNow() {
-	s.line.hurry()
-	s.flush()
-}
-
 // send writes batches as long as the conn takes them without waiting.
 func (s *Socket) send() {
 	for range maxRounds {
