@@ -25,10 +25,6 @@ type guard struct {
 	peers  *quota.Rates[peer.ID]
 }
 
-func newGuard(d *drops, values *store) *guard {
-	return &guard{drops: d, values: values, now: time.Now, peers: newRates[peer.ID](maxPushPeers, recordRate)}
-}
-
 // check is called by the library before each request. It cannot refuse one, but
 // a put without a record is refused at no cost; who goes too far loses the
 // connection too, and the next one counts against the rate of its address.

@@ -75,7 +75,9 @@ func (s announcer) Run(ctx context.Context) {
 	round := mdnsFirst
 	for ctx.Err() == nil {
 		nets := localNets()
-		if server == nil || !slices.EqualFunc(had, nets, localNet.equal) {
+		if server == nil || !slices.EqualFunc(had, nets, func(a, b localNet) bool {
+			return a.iface.Index == b.iface.Index && slices.Equal(a.prefixes, b.prefixes)
+		}) {
 			if server != nil {
 				server.Shutdown()
 				server = nil
@@ -192,10 +194,6 @@ func (s announcer) read(e *zeroconf.ServiceEntry, nets []localNet) (announced, b
 type localNet struct {
 	iface    net.Interface
 	prefixes []netip.Prefix // with the machine's own address
-}
-
-func (n localNet) equal(o localNet) bool {
-	return n.iface.Index == o.iface.Index && slices.Equal(n.prefixes, o.prefixes)
 }
 
 // localNets lists the interfaces that are up, take multicast, are no loopback

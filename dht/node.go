@@ -105,7 +105,7 @@ func (n *Node) open() (err error) {
 		n.memory.host = n.host
 	}
 	n.records.place(n.host.ID())
-	if n.kad, err = newKad(n.cfg, n.host, n.records, newGuard(n.drops, n.records)); err != nil {
+	if n.kad, err = newKad(n.cfg, n.host, n.records, &guard{drops: n.drops, values: n.records, now: time.Now, peers: newRates[peer.ID](maxPushPeers, recordRate)}); err != nil {
 		_ = n.host.Close()
 	}
 	return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"peerlink/identity"
@@ -95,8 +94,4 @@ func checkService(s string) error {
 		}
 	}
 	return nil
-}
-
-func (c Config) offers(service string) bool {
-	return service == streamService || slices.Contains(c.Services, service)
 }

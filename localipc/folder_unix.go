@@ -90,17 +90,13 @@ func devicesIn(dir string) ([]string, error) {
 	}
 	for _, e := range entries {
 		for _, suffix := range []string{lockSuffix, peerSuffix, sockSuffix, newSuffix} {
-			if base, ok := strings.CutSuffix(e, suffix); ok && isName(base) && !slices.Contains(names, base) {
+			if base, ok := strings.CutSuffix(e, suffix); ok && len(base) == nameDigits && strings.Trim(base, "0123456789abcdef") == "" && !slices.Contains(names, base) {
 				names = append(names, base)
 			}
 		}
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-func isName(s string) bool {
-	return len(s) == nameDigits && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // clean removes the socket and the announcement under a name whose lock is held.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"peerlink/identity"
@@ -208,7 +209,7 @@ func (x *exchange) answerOrSay() (proven, error) {
 	switch {
 	case theirs.device != self:
 		return proven{}, fmt.Errorf("device %s was called, this is %s", theirs.device.Short(), self.Short())
-	case !x.cfg.offers(theirs.service):
+	case theirs.service != streamService && !slices.Contains(x.cfg.Services, theirs.service):
 		return proven{}, fmt.Errorf("service %q is not offered", theirs.service)
 	}
 	if _, err := x.greet(hello{device: self}, 1, caller); err != nil {
