@@ -2,37 +2,11 @@ package daemon
 
 import (
 	"context"
-	"sync"
 
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/internal/pause"
 )
-
-// bell is rung when something has changed; each listener hears of it at least
-// once. The zero value can be used.
-type bell struct {
-	mu   sync.Mutex
-	next chan struct{}
-}
-
-// wait returns a channel that the next ring closes.
-func (b *bell) wait() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.next == nil {
-		b.next = make(chan struct{})
-	}
-	return b.next
-}
-
-func (b *bell) ring() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.next != nil {
-		close(b.next)
-		b.next = nil
-	}
-}
 
 // changes tells a command of changes until it goes. A command that reads slowly
 // is told of many as one.
@@ -47,17 +21,14 @@ func (d *Daemon) changes(ctx context.Context, _ control.None, begin func() error
 			if e.Initial || e.Kind != peerlink.LinkUp && e.Kind != peerlink.LinkDown && e.Kind != peerlink.Missed {
 				continue
 			}
-			select {
-			case links <- struct{}{}:
-			default:
-			}
+			pause.Tell(links, struct{}{})
 		}
 	}()
 	defer func() {
 		cancel()
 		<-ended
 	}()
-	contacts := d.contacts.changed.wait()
+	contacts := d.contacts.changed.Next()
 	if err := begin(); err != nil {
 		return err
 	}
@@ -67,7 +38,7 @@ func (d *Daemon) changes(ctx context.Context, _ control.None, begin func() error
 		case <-links:
 			what.Links = true
 		case <-contacts:
-			what.Contacts, contacts = true, d.contacts.changed.wait()
+			what.Contacts, contacts = true, d.contacts.changed.Next()
 		case <-ctx.Done():
 			return nil
 		}

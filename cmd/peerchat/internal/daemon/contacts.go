@@ -15,6 +15,7 @@ import (
 	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // ContactsFile are the contacts, in the account's folder (package contacts). It is
@@ -25,7 +26,7 @@ const ContactsFile = "contacts.json"
 type book struct {
 	*contacts.Book
 	acc     *account.Account
-	changed bell
+	changed pause.Bell
 }
 
 func openBook(acc *account.Account) (*book, error) {
@@ -44,7 +45,7 @@ func notThere(err error) error { return known{err, control.ErrNotFound} }
 func (d *Daemon) changeContacts(_ context.Context, ch control.ContactChange) (all control.Contacts, err error) {
 	err = d.contacts.change(ch)
 	if ch.Do != "" {
-		d.contacts.changed.ring()
+		d.contacts.changed.Ring()
 		d.forwards.Recheck() // what a contact may, its devices may
 	}
 	if err != nil {
@@ -154,6 +155,6 @@ func (b *book) trust(c contacts.Contact) identity.Decision {
 
 // Add is Book.Add, of which those who watch hear.
 func (b *book) Add(name string, id identity.DeviceID, now time.Time) error {
-	defer b.changed.ring()
+	defer b.changed.Ring()
 	return b.Book.Add(name, id, now)
 }

@@ -308,7 +308,7 @@ func (v *devices) learn(l *identity.DeviceList, from identity.Peer) (changed boo
 		return v.acc.LearnDevices(l)
 	}
 	if changed, err = v.book.Learn(l); changed {
-		v.book.changed.ring()
+		v.book.changed.Ring()
 	}
 	return changed, err
 }

@@ -63,7 +63,7 @@ func (d *Daemon) openForwards() (err error) {
 func (d *Daemon) changeForwards(_ context.Context, ch control.ForwardChange) (all control.ForwardRules, err error) {
 	err = d.changeRule(ch)
 	if ch.Do != "" {
-		d.contacts.changed.ring()
+		d.contacts.changed.Ring()
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) || errors.Is(err, forward.ErrNoRule) {
