@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,6 +28,10 @@ const noDaemonEnv = "PEERCHAT_NO_DAEMON"
 // ownFlags say how the process that holds the account runs it. A command that
 // is given one holds the account itself.
 var ownFlags = []string{"bootstrap", "tcp", "server", "signal", "local", "loopback"}
+
+// settleTimeout is how long a command that holds the account itself waits at its
+// end for what it wrote to get on its way: as long as a broken path is noticed in.
+const settleTimeout = 3 * time.Second
 
 // session is a command's way to its account: through the daemon, or through one
 // in this process. Commands ask both in the same way.
@@ -65,7 +70,12 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 	}
 	l, c := control.Inside()
 	d.Serve(l)
-	return &session{c, func() error { return errors.Join(d.Close(), acc.Close()) }}, nil
+	return &session{c, func() error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), settleTimeout)
+		defer cancel()
+		d.Settle(ctx)
+		return errors.Join(d.Close(), acc.Close())
+	}}, nil
 }
 
 // with opens the way to the account for do, and closes it afterwards.

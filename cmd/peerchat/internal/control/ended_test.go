@@ -202,3 +202,43 @@ func TestWhoAskedForTheEndHearsOfItLast(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What a command wrote before it closed its channel is passed on, however slow
+// the other side takes it.
+func TestSettleWaitsForWhatACommandWroteAndClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, c := Inside()
+		got := make(chan int64, 1)
+		s := Serve(l, Config{Handlers: Handlers{OpConnect: func(_ context.Context, c *Call) error {
+			conn, err := c.Conn("x://", identity.Peer{Device: somebody}, identity.Peer{Device: somebody})
+			if err != nil {
+				return err
+			}
+			time.Sleep(time.Second)
+			n, _ := io.Copy(io.Discard, conn)
+			got <- n
+			return conn.Close()
+		}}})
+		conn, err := c.Connect(t.Context(), Connect{URI: "x://"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(make([]byte, 100_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.Settle(t.Context())
+		_ = s.Close()
+		if n := <-got; n != 100_000 {
+			t.Errorf("%d of 100000 bytes were passed on", n)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s.Settle(short) // nothing is left: at once
+		if short.Err() != nil {
+			t.Error("Settle waits for nothing")
+		}
+	})
+}

@@ -53,6 +53,7 @@ type Server struct {
 	mu    sync.Mutex
 	conns map[net.Conn]*Call // nil: it has not asked yet
 	over  bool
+	left  pause.Bell // a connection has ended
 }
 
 // Serve answers on a listener, which it owns: that of Bind, one that systemd
@@ -86,6 +87,34 @@ func (s *Server) Close() error {
 	last.Wait()
 	s.life.Wait()
 	return err
+}
+
+// Settle blocks until no connection carries a channel, or until ctx ends. Call it
+// before Close where the commands are through: what they wrote before they closed
+// their ends has then been passed on.
+func (s *Server) Settle(ctx context.Context) {
+	for {
+		left := s.left.Next()
+		if !s.carrying() {
+			return
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) carrying() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		if c != nil && c.channel != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // asked notes that a connection has a request; false if the server has closed.
@@ -154,8 +183,9 @@ func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		delete(s.conns, conn)
+		s.mu.Unlock()
+		s.left.Ring()
 	}()
 	if uid, pid, err := peerOf(conn); err != nil || uid != selfUser() {
 		s.cfg.Logger.Warn("control: refused a process of another user", "uid", uid, "pid", pid, "err", err)

@@ -142,6 +142,17 @@ func (d *Daemon) Stopped() <-chan struct{} { return d.stopped }
 // Reload reads the account's settings again, as account.Reload does.
 func (d *Daemon) Reload() (applied, restart []string, err error) { return d.acc.Reload() }
 
+// Settle blocks until no command has a channel open, or until ctx ends: what
+// commands wrote before they closed their channels has then been passed on.
+func (d *Daemon) Settle(ctx context.Context) {
+	d.mu.Lock()
+	servers := slices.Clone(d.servers)
+	d.mu.Unlock()
+	for _, s := range servers {
+		s.Settle(ctx)
+	}
+}
+
 // Close ends what commands have open and waits for it. It may be called more
 // than once.
 func (d *Daemon) Close() error {
