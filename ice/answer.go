@@ -33,11 +33,32 @@ type delivered struct {
 	err  error
 }
 
+// admitted returns what a path led to. Where the signaller did not prove the
+// caller, the program is asked about it now that the stream does.
+func (d delivered) admitted(ctx context.Context, v *calls.Visit[*message]) (net.Conn, identity.Peer, error) {
+	if d.err == nil && calls.Unproven(v.From) {
+		if err := v.Admit(ctx, d.peer); err != nil {
+			d.conn.Close()
+			return nil, identity.Peer{}, err
+		}
+	}
+	return d.conn, d.peer, d.err
+}
+
 // Answer starts the engines, sends the answer, and returns once a stream was
 // delivered or the time is over.
 func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *message) (net.Conn, identity.Peer, error) {
 	n := newNegotiation(ctx, controlled, v.ID, v.From.Device)
-	defer n.end()
+	defer func() { // the losers are cleared away behind the caller's back
+		if !t.board.Enter() {
+			n.end()
+			return
+		}
+		go func() {
+			defer t.board.Leave()
+			n.end()
+		}()
+	}()
 	if offer.tcp != nil {
 		n.key = offer.tcp.key
 	}
@@ -66,7 +87,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 		}
 		select {
 		case d := <-n.deliveredc:
-			return d.conn, d.peer, d.err
+			return d.admitted(ctx, v)
 		case <-v.Again: // the answer may have been lost
 			t.refresh(n, m)
 		case <-n.ctx.Done():
@@ -74,7 +95,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 				return nil, identity.Peer{}, v.Failure("the caller reached no candidate and was not reached", n.tale())
 			}
 			d := <-n.deliveredc
-			return d.conn, d.peer, d.err
+			return d.admitted(ctx, v)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 	go func() { said <- lines(in, func(s string) error { return t.say(ctx, s) }) }()
 	defer func() {
 		if n := t.left(); n > 0 && ctx.Err() != nil && !t.json {
-			fmt.Fprintf(t.note, "%d not delivered yet: the daemon keeps what it was given, and delivers it when the device is there\n", n)
+			fmt.Fprintf(t.note, "%d not delivered yet: %s\n", n, t.kept())
 		}
 	}()
 	var slow <-chan time.Time
@@ -128,7 +128,7 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 			said, slow = nil, time.After(patience)
 		case <-slow:
 			if !t.json {
-				fmt.Fprintf(t.note, "waiting until the device has taken %d; it can be left to the daemon (Ctrl-C here, or --queue)\n", t.left())
+				fmt.Fprintf(t.note, "waiting until the device has taken %d; %s\n", t.left(), t.leave())
 			}
 		case <-t.settled:
 		case <-ctx.Done():
@@ -140,6 +140,22 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 			return t.failed
 		}
 	}
+}
+
+// kept says what becomes of messages that were not delivered.
+func (t *talker) kept() string {
+	if t.s.close != nil {
+		return "they are kept, and delivered when this account runs and the device is there"
+	}
+	return "the daemon keeps what it was given, and delivers it when the device is there"
+}
+
+// leave says how not to wait.
+func (t *talker) leave() string {
+	if t.s.close != nil {
+		return "Ctrl-C leaves them for the next time that this account runs"
+	}
+	return "it can be left to the daemon (Ctrl-C here, or --queue)"
 }
 
 func (t *talker) left() int {

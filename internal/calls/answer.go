@@ -79,13 +79,13 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 	case b.seen.has(id):
 		return nil, errors.New("an offer that was served before")
 	}
+	b.seen.add(id) // a caller that was told busy does not take an answer any longer
 	switch err := b.places.Take(from.Device); {
 	case errors.Is(err, quota.ErrKey):
 		return nil, no{CodeBusy, "busy: too many calls from this device"}
 	case err != nil:
 		return nil, no{CodeBusy, "busy: too many calls"}
 	}
-	b.seen.add(id)
 	v := &Visit[S]{ID: id, From: from, b: b, began: time.Now(), againc: make(chan struct{}, 1), donec: make(chan struct{})}
 	v.Again = v.againc
 	v.ctx, v.cancel = context.WithCancelCause(b.Context())

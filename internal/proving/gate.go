@@ -109,6 +109,7 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 	if src.limited && !g.begin(src, now) {
 		return Verdict{}
 	}
+	src.pending++ // first, or a source that loses its last place is forgotten
 	if v.Out != nil {
 		v.Out.lost = true
 		close(v.Out.lostc)
@@ -116,7 +117,6 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 	}
 	v.In = &Place{Conn: conn, gate: g, source: src, since: now, lostc: make(chan struct{}), donec: make(chan struct{})}
 	g.pending = append(g.pending, v.In)
-	src.pending++
 	return v
 }
 

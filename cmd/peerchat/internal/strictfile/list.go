@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"peerlink/internal/atomicfile"
 )
@@ -20,8 +21,8 @@ type List[T any] struct {
 	// File returns what stands on disk, as a value for JSON.
 	File func([]T) any
 
-	mu  sync.Mutex
-	now []T // never changed in place
+	mu  sync.Mutex // held by a Change
+	now atomic.Pointer[[]T]
 }
 
 // Load reads the file; without one the list is empty. It blocks for the disk. A
@@ -29,7 +30,9 @@ type List[T any] struct {
 func (l *List[T]) Load() error {
 	text, err := Read(l.Path, l.Limit)
 	if text != nil && err == nil {
-		l.now, err = l.Parse(text)
+		var all []T
+		all, err = l.Parse(text)
+		l.now.Store(&all)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", l.Name, l.Path, err)
@@ -39,19 +42,21 @@ func (l *List[T]) Load() error {
 
 // All returns the list, which must not be changed. It does not wait for the disk.
 func (l *List[T]) All() []T {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.now
+	if now := l.now.Load(); now != nil {
+		return *now
+	}
+	return nil
 }
 
 // Change replaces the list by what do makes of it, on disk first if write is
 // set. do must leave the list that it is given as it is, and must not call the
-// list's methods. An error of do is returned as it is, and changes nothing; nor
-// does an error of the disk, for which Change blocks.
+// list's methods. An error of do is returned as it is, and changes nothing. Change
+// blocks for the disk. After an error of the disk the list is as it was; the file
+// has the change only if its last step failed, the sync of the folder.
 func (l *List[T]) Change(do func(now []T) (next []T, write bool, err error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	next, write, err := do(l.now)
+	next, write, err := do(l.All())
 	if err != nil {
 		return err
 	}
@@ -64,6 +69,6 @@ func (l *List[T]) Change(do func(now []T) (next []T, write bool, err error)) err
 			return fmt.Errorf("%s: %w", l.Name, err)
 		}
 	}
-	l.now = next
+	l.now.Store(&next)
 	return nil
 }

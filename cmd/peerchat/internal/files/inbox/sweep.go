@@ -21,6 +21,9 @@ const (
 	maxLooked = 200_000
 	// lookBatch is how many names of a folder are held at a time.
 	lookBatch = 512
+	// tempLen is how long the rest of the name of an incomplete file of releases
+	// before 0.6 may be: crypto/rand's Text.
+	tempLen = 26
 )
 
 // Rule says which incomplete files are given up.
@@ -127,6 +130,9 @@ func isPart(name string) (part string, ours bool) {
 	rest, ours := strings.CutPrefix(path.Base(part), partPrefix)
 	if !ours {
 		return "", false
+	}
+	if len(rest) == tempLen {
+		return part, part == name
 	}
 	_, err := hex.DecodeString(rest)
 	return part, err == nil && len(rest) == 32

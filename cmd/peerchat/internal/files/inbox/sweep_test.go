@@ -58,12 +58,15 @@ func TestOnlyWhatIsAbandonedIsSwept(t *testing.T) {
 	half := abandon(t, f, dir, "half", 31*day)
 	touch(t, dir, half+stateSuffix, time.Minute) // somebody goes on with it
 	ahead := abandon(t, f, dir, "ahead", -day)   // the clock was wrong
+	simple := partPrefix + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	os.WriteFile(filepath.Join(dir, simple), make([]byte, 65536), 0o600)
+	touch(t, dir, simple, 40*day)
 	others := []string{"mine", partPrefix + "notes", partPrefix + "0123456789abcdef0123456789abcdeg", ".peerlink"}
 	for _, name := range others {
 		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
 		touch(t, dir, name, 99*day)
 	}
-	if got := swept(t, f, Rule{}); !slices.Equal(got, []string{deep, old}) {
+	if got := swept(t, f, Rule{}); !slices.Equal(got, []string{simple, deep, old}) {
 		t.Errorf("swept was %q", got)
 	}
 	want := append([]string{"a", young, young + stateSuffix, half, half + stateSuffix, ahead, ahead + stateSuffix}, others...)
