@@ -13,6 +13,7 @@ import {
   decodeAnswer, decodeDigest, decodeEntry, decodeIndex, decodeKept, decodeOffer, decodeReason, decodeStart, decodeWant, encode, encodeEntry, encodeOffer,
   encodePiece, encodeReason, encodeWant, type Frame, Kind, type Offer, sumOf, newHash, Wire,
 } from "../src/peerlink/parcelwire";
+import { shortfall } from "../src/page/fileitem";
 import { read } from "./vectors";
 
 const content = new Uint8Array(1_000_003).map((_, i) => (i * i) >> 3);
@@ -43,6 +44,7 @@ class Takes implements Taking {
   told: string[] = [];
   seen: number[] = [];
   over: (Error | undefined)[] = [];
+  whole = -1; // of the offered entries
   onMoved: (at: number) => void = () => {};
   async place(f: Arriving) {
     this.told.push(`place ${f.path} ${f.size}`);
@@ -60,8 +62,9 @@ class Takes implements Taking {
   failed(f: Arriving, why: Error) {
     this.told.push(`failed ${f.path}: ${why.message}`);
   }
-  ended(why?: Error) {
+  ended(why: Error | undefined, kept: number) {
     this.over.push(why);
+    this.whole = kept;
   }
 }
 
@@ -256,6 +259,27 @@ describe("a sender that comes back", () => {
     expect((await second.next()).kind).toBe(Kind.want);
     expect([bob.offers.length, bob.takes.sinks.length]).toEqual([1, 1]);
   });
+  test("twice at once gets one channel, and one content", async () => {
+    const bob = new Bob();
+    const first = await agreed(bob);
+    await first.send(entry(0, ["x"], 3));
+    expect((await first.next()).kind).toBe(Kind.want);
+    const again = [await bob.raw(), await bob.raw()];
+    await Promise.all(again.map((w) => w.send(encodeOffer(offer()))));
+    const lost = await Promise.race([1, 2].map(async (i) => ({ i, s: await bob.served[i]! }))); // one of them has no place
+    expect(lost.s.status === "rejected" && lost.s.reason).toMatchObject({ message: "the sender has come back on another channel" });
+    const w = again[2 - lost.i]!;
+    expect((await w.next()).kind).toBe(Kind.answer);
+    await w.send(entry(0, ["x"], 3));
+    expect((await w.next()).kind).toBe(Kind.want);
+    await w.send(encode(Kind.start, 0, 0));
+    await w.send(encodePiece(utf8("abc"), blake3(utf8("abc"))));
+    expect((await w.next()).kind).toBe(Kind.kept);
+    await w.send(encode(Kind.end));
+    expect((await bob.served[3 - lost.i]!).status).toBe("fulfilled");
+    expect(bob.takes.told).toEqual(["place x 3", `kept x ${hex(blake3(utf8("abc")))}`]);
+    expect([bob.takes.whole, bob.takes.sinks[0]!.bytes]).toEqual([1, utf8("abc")]);
+  });
   test("and did not hear that a file is kept is asked for its sum, and hears so then", async () => {
     const bob = new Bob();
     const h = blake3(utf8("abc")) as Bytes;
@@ -273,6 +297,9 @@ describe("a sender that comes back", () => {
     await second.send(encode(Kind.digest, 0, h));
     expect(decodeKept((await second.next()).body)).toEqual({ index: 0, name: "x", same: true });
     expect(bob.takes.told).toEqual(["place x 3", `kept x ${hex(h)}`]);
+    await second.send(encode(Kind.end));
+    await bob.served[1];
+    expect(bob.takes.whole).toBe(1); // the other entry was never announced
   });
 });
 
@@ -295,6 +322,34 @@ test("folders, and names that only some systems can have", async () => {
   }
   await w.send(encode(Kind.end));
   expect((await bob.served[0]!).status).toBe("fulfilled");
+});
+
+describe("what was offered and did not come", () => {
+  test("is no success: the sender ended before it announced anything", async () => {
+    const bob = new Bob();
+    const w = await agreed(bob);
+    await w.send(encode(Kind.end));
+    await bob.served[0];
+    expect([bob.takes.over, bob.takes.whole]).toEqual([[undefined], 0]);
+  });
+  test("is not counted as kept: broken, failed, or never announced", async () => {
+    const bob = new Bob();
+    const w = await agreed(bob, { entries: 4 });
+    await w.send(entry(0, ["tree"], 0, true));
+    await w.send(entry(1, ["tree", "a"], 3));
+    await w.send(entry(2, ["tree", ".."], 3));
+    for (const kind of [Kind.kept, Kind.want, Kind.failed]) expect((await w.next()).kind).toBe(kind);
+    await w.send(encodeReason(Kind.broken, 1, "it is gone"));
+    await w.send(encode(Kind.end));
+    await bob.served[0];
+    expect([bob.takes.over, bob.takes.whole]).toEqual([[undefined], 1]);
+  });
+  test("is said to the user", () => {
+    expect([shortfall(1, 1, []), shortfall(4, 4, ["it failed before a cut"])]).toEqual(["", ""]);
+    expect(shortfall(1, 0, [])).toBe("The sender did not send it");
+    expect(shortfall(1, 0, ["disk full"])).toBe("Disk full");
+    expect([shortfall(4, 1, []), shortfall(4, 0, [])]).toEqual(["1 of 4 came", "0 of 4 came"]);
+  });
 });
 
 describe("hostile senders", () => {

@@ -190,15 +190,20 @@ export class Arrivals implements Taking {
     if (this.item.entries > 1 && this.#bad.length <= 20) this.item.note(`${f.path}: ${why.message}`);
   }
 
-  ended(why?: Error): void {
-    if (why instanceof StoppedError) this.item.failed("Stopped");
-    else if (why) this.item.cut(why);
-    else if (this.#bad.length > 0) this.item.failed(this.item.entries === 1 ? capital(this.#bad[0]!) : `${this.#bad.length} could not be received`);
-    else {
-      this.item.done("Received and verified", this.#one?.sum);
-      void this.#one?.show();
-    }
+  ended(why: Error | undefined, kept: number): void {
+    if (why instanceof StoppedError) return this.item.failed("Stopped");
+    if (why) return this.item.cut(why);
+    const bad = shortfall(this.item.entries, kept, this.#bad);
+    if (bad !== "") return this.item.failed(bad);
+    this.item.done("Received and verified", this.#one?.sum);
+    void this.#one?.show();
   }
+}
+
+/** shortfall says what is missing of the offered entries; "" where all of them were kept. bad tells why some have failed, the newest last. */
+export function shortfall(entries: number, kept: number, bad: readonly string[]): string {
+  if (kept >= entries) return "";
+  return entries === 1 ? capital(bad.at(-1) ?? "the sender did not send it") : `${kept} of ${entries} came`;
 }
 
 function capital(s: string): string {

@@ -57,8 +57,11 @@ export interface Taking {
   /** kept: it is whole, and has this BLAKE3, in hex. */
   kept(f: Arriving, sum: string, sink: FileSink): void;
   failed(f: Arriving, why: Error): void;
-  /** ended: all entries have an outcome; or, with why, the channel was cut and the sender may come back. */
-  ended(why?: Error): void;
+  /**
+   * ended: the sender has no more, and kept of the offered entries are whole here;
+   * or, with why, the channel was cut and the sender may come back.
+   */
+  ended(why: Error | undefined, kept: number): void;
 }
 
 /** Part is a file that is not whole yet, or is (then sum is there). */
@@ -77,6 +80,7 @@ interface Parcel {
   parts: Map<string, Part>; // by path and size
   agreed: number; // when
   session: Session | undefined;
+  claims: number; // how often its sender has come back: the last channel has it
   stopped: Error | undefined; // its sender is told so when it comes back
 }
 
@@ -122,7 +126,8 @@ export class Receiver {
   async #receive(wire: Wire, from: DeviceID, offer: Offer): Promise<void> {
     const heard = wire.next(); // nothing may come before the answer
     heard.catch(() => {}); // told by the session
-    const parcel = await this.#agree(wire, from, offer, heard);
+    const { parcel, claim } = await this.#agree(wire, from, offer, heard);
+    if (claim !== parcel.claims) throw cameBack(); // no await from here until it has its session
     const session = new Session(wire, parcel, heard, (key) => this.#partOf(parcel, key));
     parcel.session = session;
     session.done = session.run().finally(() => {
@@ -137,17 +142,18 @@ export class Receiver {
     this.#forget(parcel);
   }
 
-  /** #agree returns the parcel of an offer, which may be one that was agreed to before. */
-  async #agree(wire: Wire, from: DeviceID, offer: Offer, heard: Promise<Frame>): Promise<Parcel> {
+  /** #agree returns the parcel of an offer, which may be one that was agreed to before, and this channel's claim to it: the highest counts. */
+  async #agree(wire: Wire, from: DeviceID, offer: Offer, heard: Promise<Frame>): Promise<{ parcel: Parcel; claim: number }> {
     const key = `${from} ${hex(offer.id)}`;
     const known = this.#parcels.get(key);
     if (known && known.offer.entries === offer.entries && known.offer.bytes === offer.bytes && Date.now() - known.agreed < agreedFor) {
       if (known.stopped) throw await decline(wire, known.stopped);
+      const claim = ++known.claims; // before any await: several channels may come back at once
       await known.session?.supersede();
       this.#parcels.delete(key);
       this.#parcels.set(key, known);
       await wire.send(encode(Kind.answer, true, ""));
-      return known;
+      return { parcel: known, claim };
     }
     const gone = new AbortController();
     const early = heard.then((f) => Promise.reject(new ProtocolError(`a frame of kind ${f.kind} before the answer`)));
@@ -157,7 +163,7 @@ export class Receiver {
       const asked = this.offered(checked(from, offer), gone.signal, (why) => parcel && this.#stop(parcel, why));
       asked.catch(() => {}); // where the sender was quicker
       const taking = await Promise.race([asked, early]);
-      parcel = { from, offer, taking, parts: new Map(), agreed: Date.now(), session: undefined, stopped: undefined };
+      parcel = { from, offer, taking, parts: new Map(), agreed: Date.now(), session: undefined, claims: 0, stopped: undefined };
     } catch (e) {
       if (gone.signal.aborted) throw e;
       throw await decline(wire, asError(e));
@@ -166,7 +172,7 @@ export class Receiver {
     this.#parcels.set(key, parcel);
     this.#bound();
     await wire.send(encode(Kind.answer, true, ""));
-    return parcel;
+    return { parcel, claim: 0 };
   }
 
   /** #bound drops what was agreed to longest ago, or too long. */
@@ -212,6 +218,10 @@ class Declined extends Error {
   }
 }
 
+function cameBack(): LostError {
+  return new LostError("the sender has come back on another channel");
+}
+
 async function decline(wire: Wire, why: Error): Promise<Declined> {
   await wire.send(encode(Kind.answer, false, cutText(why.message, maxReason)));
   return new Declined(why);
@@ -239,6 +249,7 @@ class Session {
   readonly #open = new Map<number, Incoming>();
   readonly #waiting: Incoming[] = []; // announced
   #next = 0;
+  #kept = 0;
   #bytes = 0;
   #current: Incoming | undefined; // its pieces come
   #left = 0;
@@ -256,7 +267,7 @@ class Session {
 
   /** supersede ends the session as its sender has come back on another channel. */
   async supersede(): Promise<void> {
-    this.cut(new LostError("the sender has come back on another channel"));
+    this.cut(cameBack());
     await this.done.catch(() => {}); // as it was cut
   }
 
@@ -267,9 +278,9 @@ class Session {
         await this.#prepareAll();
       }
       if (this.#open.size > 0) throw new ProtocolError(`the end before ${this.#open.size} entries had theirs`);
-      this.parcel.taking.ended();
+      this.parcel.taking.ended(undefined, this.#kept);
     } catch (e) {
-      this.parcel.taking.ended(asError(e));
+      this.parcel.taking.ended(asError(e), this.#kept);
       throw e;
     }
   }
@@ -412,6 +423,7 @@ class Session {
   /** #keep tells both sides that an entry is there. */
   async #keep(e: Incoming, same: boolean): Promise<void> {
     this.#open.delete(e.entry.index);
+    this.#kept++;
     if (!e.entry.folder && !same) this.parcel.taking.kept({ path: e.path, size: e.size }, hex(e.part!.sum!), e.part!.sink);
     await this.wire.send(encode(Kind.kept, e.entry.index, e.path, same));
   }
