@@ -176,14 +176,83 @@ describe("the store", () => {
       expect([all.length, all[0]!.at, all[1]!.at, all.at(-1)!.at]).toEqual([64, 0, 8, 70]);
     }
   });
-  test("is full for one conversation too many, and for messages to a device that never comes", async () => {
+  const peer = (n: number) => n.toString(16).padStart(64, "0") as DeviceID;
+  /** failing has the next writes fail, until its result is called. */
+  const failing = (): (() => void) => {
+    const spy = vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(() => {
+      throw new Error("disk full");
+    });
+    return () => spy.mockRestore();
+  };
+  test("is full for messages to a device that never comes, and where this device wrote in all conversations", async () => {
     const s = await MessageStore.open();
-    for (let i = 0; i < 256; i++) await s.add(m(i, { peer: i.toString(16).padStart(64, "0") as DeviceID }));
+    for (let i = 0; i < 256; i++) await s.add(m(i, { peer: peer(i), mine: true, mark: "delivered" }));
     await expect(s.add(m(1))).rejects.toBeInstanceOf(FullError);
-    const first = "0".repeat(64) as DeviceID;
-    expect(await s.add(m(0, { peer: first }))).toBeUndefined(); // it is there
-    for (let i = 0; i < maxWaiting; i++) await s.add(m(i, { peer: first, mine: true, mark: "waiting" }));
-    await expect(s.add(m(maxWaiting, { peer: first, mine: true, mark: "waiting" }))).rejects.toBeInstanceOf(FullError);
+    expect(s.history(bob, 10)).toEqual([]);
+    expect(await s.add(m(0, { peer: peer(0), mine: true }))).toBeUndefined(); // it is there
+    for (let i = 1; i <= maxWaiting; i++) await s.add(m(i, { peer: peer(0), mine: true, mark: "waiting" }));
+    await expect(s.add(m(maxWaiting + 1, { peer: peer(0), mine: true, mark: "waiting" }))).rejects.toBeInstanceOf(FullError);
+  });
+  test("gives the place of the stranger that was silent longest to a new device, on the disk too", async () => {
+    const s = await MessageStore.open();
+    await s.add(m(0, { peer: alice }));
+    await s.add(m(1, { peer: alice, mine: true, mark: "delivered" }));
+    for (let i = 0; i < 255; i++) await s.add(m(i, { peer: peer(i) }));
+    await s.add(m(300, { peer: peer(0) })); // no longer the oldest
+    const works = failing();
+    await expect(s.add(m(1))).rejects.toThrow("disk full");
+    works();
+    expect([s.history(peer(1), 10).length, s.history(bob, 10).length]).toEqual([1, 0]); // as before
+    expect(await s.add(m(1))).toBeDefined();
+    for (const x of [s, await MessageStore.open()]) {
+      expect([alice, peer(0), peer(1), peer(2), bob].map((p) => x.history(p, 10).length)).toEqual([2, 2, 0, 1, 1]);
+    }
+  });
+  test("gives room to others where a few devices have filled it, and takes nothing that waits", async () => {
+    indexedDB = { open: () => { throw new Error("memory is enough"); } } as unknown as IDBFactory;
+    const s = await MessageStore.open();
+    const big = "x".repeat(maxText);
+    await s.add(m(0, { peer: peer(1), mine: true, mark: "waiting" }));
+    await s.add(m(0, { peer: alice }));
+    for (let p = 0; p < 17; p++) for (let i = 1; i <= 64; i++) await s.add(m(i, { peer: peer(p), text: big }));
+    for (const mine of [false, true]) expect(await s.add(m(1, { peer: alice, mine, text: big, mark: mine ? "waiting" : "" }))).toBeDefined();
+    const lengths = Array.from({ length: 17 }, (_, p) => s.history(peer(p), 100).length);
+    expect(lengths.reduce((a, b) => a + b)).toBeLessThanOrEqual(1022 + 1);
+    expect(lengths.every((n) => n >= 56)).toBe(true); // each had to give a few
+    expect(s.history(peer(1), 100)[0]!.mark).toBe("waiting");
+    expect(s.history(alice, 10).length).toBe(3);
+  });
+  test("is full where all that is there waits", async () => {
+    indexedDB = { open: () => { throw new Error("memory is enough"); } } as unknown as IDBFactory;
+    const s = await MessageStore.open();
+    const big = "x".repeat(maxText);
+    for (let i = 0; i < 1024; i++) await s.add(m(i, { peer: peer(i % 2), mine: true, mark: "waiting", text: big }));
+    await expect(s.add(m(1))).rejects.toBeInstanceOf(FullError);
+    expect([s.history(bob, 10).length, s.history(peer(0), 2000).length]).toEqual([0, 512]);
+  });
+  test("holds a message that comes again until the first is on the disk, and stores it where that failed", async () => {
+    const s = await MessageStore.open();
+    const order: string[] = [];
+    const note = (what: string) => (x: Message | undefined) => void order.push(`${what} ${x ? "stored" : "there"}`);
+    await Promise.all([s.add(m(1)).then(note("first")), s.add(m(1)).then(note("again"))]);
+    expect(order).toEqual(["first stored", "again there"]);
+    const works = failing();
+    const [first, again] = [s.add(m(2)), s.add(m(2))];
+    await expect(first).rejects.toThrow("disk full");
+    works();
+    expect(await again).toBeDefined();
+    expect((await MessageStore.open()).history(bob, 10).map((x) => x.at)).toEqual([1, 2]);
+  });
+  test("has what had to go for a message again, in its place, where that was not written", async () => {
+    const s = await MessageStore.open();
+    const big = "x".repeat(maxText);
+    for (let i = 1; i <= 64; i++) await s.add(m(i, { text: big }));
+    const works = failing();
+    await expect(s.add(m(65, { text: big }))).rejects.toThrow("disk full");
+    await expect(s.add(m(66, { peer: alice }))).rejects.toThrow("disk full");
+    works();
+    for (const x of [s, await MessageStore.open()]) expect(x.history(bob, 100).map((y) => y.at)).toEqual(Array.from({ length: 64 }, (_, i) => i + 1));
+    expect(s.history(alice, 10)).toEqual([]);
   });
   test("works in memory where the browser keeps nothing, and says so", async () => {
     indexedDB = { open: () => { throw new Error("no room for you"); } } as unknown as IDBFactory;

@@ -25,7 +25,7 @@ export interface Message {
   reason: string;
 }
 
-/** FullError: there is no room for another conversation, or too many messages wait. */
+/** FullError: too many messages wait, or there is no room and nothing that may go for it. */
 export class FullError extends Error {
   override name = "FullError";
 }
@@ -51,13 +51,18 @@ function key(m: Pick<Message, "mine" | "id">): string {
   return `${m.mine ? "to" : "from"} ${m.id}`;
 }
 
-/** MessageStore keeps messages. What has changed is on the disk when a method resolves. */
+/**
+ * MessageStore keeps messages. What has changed is on the disk when a method
+ * resolves. Where there is no room the oldest messages go, so that no device can
+ * keep the others out.
+ */
 export class MessageStore {
   /** problem is why messages are kept in memory alone; "" where they are on the disk. */
   problem = "";
   readonly #talks = new Map<DeviceID, Conversation>();
   #seq = 0;
   #total = 0;
+  #adding: Promise<unknown> = Promise.resolve(); // the last add
 
   private constructor() {}
 
@@ -73,19 +78,30 @@ export class MessageStore {
     return s;
   }
 
-  /** add stores a message; undefined where the id is there already. It rejects with a FullError where there is no room. */
-  async add(m: Omit<Message, "seq">): Promise<Message | undefined> {
-    const talk = this.#talks.get(m.peer);
-    if (talk?.ids.has(key(m))) return undefined;
-    if (!talk && this.#talks.size >= maxConversations) throw new FullError(`there are ${maxConversations} conversations already`);
-    if (this.#total >= maxTotal) throw new FullError(`there are ${this.#total >> 20} MiB of messages already`);
+  /**
+   * add stores a message; undefined where the id is there already. It rejects
+   * with a FullError where there is no room. One is stored after another: a
+   * message that comes twice is there only once the first is on the disk.
+   */
+  add(m: Omit<Message, "seq">): Promise<Message | undefined> {
+    const added = this.#adding.then(() => this.#add(m));
+    this.#adding = added.catch(() => {}); // its caller hears of it
+    return added;
+  }
+
+  async #add(m: Omit<Message, "seq">): Promise<Message | undefined> {
+    if (this.#talks.get(m.peer)?.ids.has(key(m))) return undefined;
     if (m.mine && this.waiting(m.peer, maxWaiting).length >= maxWaiting) throw new FullError(`${maxWaiting} messages to this device wait already`);
     const stored: Message = { ...m, seq: this.#seq + 1 };
-    const gone = this.#put(stored);
+    const gone: Message[] = [];
     try {
+      if (!this.#talks.has(m.peer) && this.#talks.size >= maxConversations) this.#dropConversation(gone);
+      this.#put(stored);
+      this.#bound(stored, gone);
       await this.#keep([stored], gone);
     } catch (e) {
-      this.#remove(this.#talks.get(m.peer)!, stored);
+      this.#remove(stored);
+      for (const g of gone) this.#put(g);
       throw e;
     }
     return stored;
@@ -118,32 +134,56 @@ export class MessageStore {
     return (this.#talks.get(peer)?.all ?? []).slice(-n);
   }
 
-  /** #put takes a message into memory, and returns what has to go for it: what waits stays. */
-  #put(m: Message): Message[] {
+  /** #put takes a message into memory, in its place. */
+  #put(m: Message): void {
     let talk = this.#talks.get(m.peer);
     if (!talk) this.#talks.set(m.peer, (talk = { all: [], ids: new Set(), bytes: 0 }));
     this.#seq = Math.max(this.#seq, m.seq);
-    talk.all.push(m);
+    talk.all.splice(talk.all.findLastIndex((x) => x.seq < m.seq) + 1, 0, m);
     talk.ids.add(key(m));
     const n = utf8(m.text).length;
     talk.bytes += n;
     this.#total += n;
-    const gone: Message[] = [];
-    while (talk.all.length > maxMessages || talk.bytes > maxBytes) {
-      const oldest = talk.all.find((x) => x.mark !== "waiting" && x !== m);
-      if (!oldest) break;
-      this.#remove(talk, oldest);
-      gone.push(oldest);
-    }
-    return gone;
   }
 
-  #remove(talk: Conversation, m: Message): void {
+  /** #remove takes a message out of memory, and the conversation of which it is the last. */
+  #remove(m: Message): void {
+    const talk = this.#talks.get(m.peer);
+    if (!talk?.ids.delete(key(m))) return;
     talk.all.splice(talk.all.indexOf(m), 1);
-    talk.ids.delete(key(m));
     const n = utf8(m.text).length;
     talk.bytes -= n;
     this.#total -= n;
+    if (talk.all.length === 0) this.#talks.delete(m.peer);
+  }
+
+  /** #bound moves to gone what has to go for m: first of its conversation, then of the largest ones. */
+  #bound(m: Message, gone: Message[]): void {
+    const talk = this.#talks.get(m.peer)!;
+    while ((talk.all.length > maxMessages || talk.bytes > maxBytes) && this.#dropOldest(talk, m, gone));
+    while (this.#total > maxTotal) {
+      const largest = [...this.#talks.values()].sort((a, b) => b.bytes - a.bytes);
+      if (!largest.some((t) => this.#dropOldest(t, m, gone))) throw new FullError(`${maxTotal >> 20} MiB of messages wait already`);
+    }
+  }
+
+  /** #dropOldest moves the oldest message of a conversation to gone; false where it has none but m and what waits. */
+  #dropOldest(talk: Conversation, m: Message, gone: Message[]): boolean {
+    const oldest = talk.all.find((x) => x.mark !== "waiting" && x !== m);
+    if (!oldest) return false;
+    this.#remove(oldest);
+    gone.push(oldest);
+    return true;
+  }
+
+  /** #dropConversation moves to gone the messages of the conversation that was silent longest, of those in which this device never wrote. */
+  #dropConversation(gone: Message[]): void {
+    const theirs = [...this.#talks.values()].filter((t) => !t.all.some((x) => x.mine));
+    if (theirs.length === 0) throw new FullError(`there are ${maxConversations} conversations already`);
+    const newest = (t: Conversation) => t.all.at(-1)!.seq;
+    const oldest = theirs.reduce((a, b) => (newest(b) < newest(a) ? b : a));
+    gone.push(...oldest.all);
+    for (const m of gone) this.#remove(m);
   }
 
   async #keep(put: Message[], gone: Message[]): Promise<void> {
