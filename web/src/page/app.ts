@@ -25,6 +25,7 @@ export class App implements Host {
   #device: Device | undefined;
   #messenger: Messenger | undefined;
   #store: MessageStore | undefined;
+  #stops = 0; // how often it was stopped
   readonly receiver = new Receiver(async (o, gone, stop) => {
     const with_ = this.#conversations.get(o.from);
     if (!with_) throw new Error("not taken here");
@@ -50,9 +51,14 @@ export class App implements Host {
     this.#list();
   }
 
-  /** start makes this tab the device. */
-  async start(): Promise<void> {
-    await this.#recall();
+  /** start makes this tab the device once first is over, unless stop is called before. */
+  async start(first?: Promise<void>): Promise<void> {
+    const stops = this.#stops;
+    await first;
+    const store = await MessageStore.open();
+    if (stops !== this.#stops) return;
+    this.#store = store;
+    for (const c of this.#conversations.values()) c.recall(store.history(c.id, shown));
     const device: Device = new Device(this.#me, { ...this.config, trusted: (p) => {
       if (this.#blocked.has(p.device)) throw new Error("blocked");
     } }, {
@@ -73,16 +79,10 @@ export class App implements Host {
     });
     this.#device = device;
     this.#messenger = new Messenger(
-      this.#store!,
+      store,
       (peer, name, signal) => (this.#conversations.has(peer) ? device.open(peer, name, signal) : Promise.reject(new Error("blocked, or forgotten"))),
       (m) => this.#conversations.get(m.peer)?.message(m),
     );
-  }
-
-  /** #recall reads the messages that were kept, and shows them. */
-  async #recall(): Promise<void> {
-    this.#store = await MessageStore.open();
-    for (const c of this.#conversations.values()) c.recall(this.#store.history(c.id, shown));
   }
 
   /** #begin makes the conversation with a device. */
@@ -95,6 +95,7 @@ export class App implements Host {
 
   /** stop ends all connections, as another tab is the device now. */
   stop(): void {
+    this.#stops++;
     this.#messenger?.close();
     this.#device?.close();
     this.#device = this.#messenger = undefined;
@@ -130,6 +131,7 @@ export class App implements Host {
   block(c: Conversation): void {
     this.#device?.disconnect(c.id);
     this.#conversations.delete(c.id);
+    c.gone();
     this.#blocked.set(c.id, c.name);
     this.#keep();
     this.back();

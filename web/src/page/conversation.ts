@@ -43,6 +43,7 @@ export class Conversation {
   #chats = 0;
   #offers = 0;
   #newest = 0; // of the messages that are shown
+  readonly #files = new Map<Element, FileItem>(); // that came, by their elements in the log
   readonly #marks = new Map<number, HTMLElement>(); // of messages that wait
   #pathTold = "";
   #pinned = true;
@@ -74,6 +75,12 @@ export class Conversation {
   seen(): void {
     this.unread = 0;
     this.host.changed(this);
+  }
+
+  /** gone frees the files that came: the conversation is not shown again. */
+  gone(): void {
+    for (const item of this.#files.values()) item.gone();
+    this.#files.clear();
   }
 
   focus(): void {
@@ -223,6 +230,7 @@ export class Conversation {
   offered(o: Offered, gone: AbortSignal, stop: (why: Error) => void): Promise<Taking> {
     return Arrivals.ask(o, gone, stop, (item) => {
       this.#add(item.view);
+      this.#files.set(item.view, item);
       this.#noticed(`${this.title} offers ${o.entries === 1 ? "the file" : "files:"} ${item.name}`);
     });
   }
@@ -251,7 +259,11 @@ export class Conversation {
   #add(li: HTMLElement): void {
     if (li.classList.contains("mine")) this.#pinned = true;
     this.#log.append(li);
-    if (this.#log.childElementCount > maxEntries) this.#log.firstElementChild?.remove();
+    const oldest = this.#log.firstElementChild;
+    if (!oldest || this.#log.childElementCount <= maxEntries) return;
+    oldest.remove();
+    this.#files.get(oldest)?.gone();
+    this.#files.delete(oldest);
   }
 
   /** #follow keeps the end of the log in view, unless the user has scrolled up. */

@@ -13,6 +13,8 @@ export class FileItem {
   #began = 0;
   #from = 0; // where it has begun: after a cut not at 0
   #drawn = 0;
+  #gone = false;
+  readonly #frees: (() => void)[] = []; // of the files that were kept
 
   constructor(
     whose: "mine" | "yours",
@@ -121,10 +123,24 @@ export class FileItem {
     }
   }
 
+  /** gone frees the files: the item has left the log, and nothing can be saved from it. */
+  gone(): void {
+    this.#gone = true;
+    for (const free of this.#frees.splice(0)) free();
+  }
+
+  /** holds has free called when the item has left the log. */
+  holds(free: () => void): void {
+    if (this.#gone) free();
+    else this.#frees.push(free);
+  }
+
   /** save offers a file that is there; path is shown where there are several. */
   save(file: Blob, path: string): void {
     const name = path.slice(path.lastIndexOf("/") + 1);
-    const link = el("a", { class: "button", href: URL.createObjectURL(file), download: name }, "Save");
+    const href = URL.createObjectURL(file);
+    this.holds(() => URL.revokeObjectURL(href));
+    const link = el("a", { class: "button", href, download: name }, "Save");
     if (this.entries === 1) {
       this.#buttons.prepend(link);
       return;
@@ -174,9 +190,11 @@ export class Arrivals implements Taking {
   }
 
   kept(f: Arriving, sum: string, sink: FileSink): void {
+    const file = sink as Kept;
+    this.item.holds(() => void file.forget());
     const show = async () => {
       try {
-        this.item.save(await (sink as Kept).file(), f.path);
+        this.item.save(await file.file(), f.path);
       } catch (e) {
         this.item.note(`${f.path}: ${String(e)}`);
       }

@@ -76,8 +76,8 @@ async function main(): Promise<void> {
   const tabs = {
     begin: () => {
       notice("");
-      void clear()
-        .then(() => app.start())
+      app
+        .start(clear())
         .catch((e: unknown) => notice(`Cannot start: ${e instanceof Error ? e.message : String(e)}`));
     },
     taken: () => {
