@@ -27,3 +27,36 @@ func TestRefusalInTheHandshakeIsToldAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// A signaller need not know the caller's account: the program is then asked once
+// the stream has proven it.
+func TestCallerThatTheSignallerDoesNotProveIsDecidedOnByItsStream(t *testing.T) {
+	x := newExchange()
+	a, b := x.newDevice(t, "a"), x.newDevice(t, "b")
+	a.box.Self = identity.Peer{Device: a.id.DeviceID()}
+	asked := make(chan identity.Peer, 2)
+	answer := errors.New("not now")
+	b.Decide(func(_ context.Context, p identity.Peer) error { asked <- p; return answer })
+	conn, _, err := a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
+	if err == nil { // the path was there before the program was asked
+		if _, err = conn.Read(make([]byte, 1)); err == nil {
+			t.Error("a caller that was refused has a stream")
+		}
+		conn.Close()
+	}
+	if p := <-asked; p.Device != a.id.DeviceID() || p.Account != a.id.AccountID() {
+		t.Errorf("asked about %v", p)
+	}
+	answer = nil
+	conn, _, err = a.Dial(limit(t, 20*time.Second), b.id.DeviceID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	there, peer, err := b.Accept(limit(t, 20*time.Second))
+	if err != nil || peer.Account != a.id.AccountID() {
+		t.Fatalf("%v, %v", peer, err)
+	}
+	there.Close()
+	<-asked
+}

@@ -246,3 +246,17 @@ func BenchmarkGateWhenFull(b *testing.B) {
 		g.Admit(conn, now)
 	}
 }
+
+func TestSourceThatLosesItsLastPlaceToItselfIsCountedOn(t *testing.T) {
+	g := &Gate{Places: 2, PerSource: 1, Source: newGate().Source}
+	g.Admit(from("192.0.2.1"), epoch)
+	g.Admit(from("198.51.100.1"), epoch)
+	again := g.Admit(from("192.0.2.1"), epoch.Add(time.Second))
+	if again.In == nil || again.Out == nil {
+		t.Fatalf("the newcomer got %+v", again)
+	}
+	third := g.Admit(from("192.0.2.1"), epoch.Add(2*time.Second))
+	if third.Out != again.In || g.Held() != 2 {
+		t.Errorf("a source of one place has another one: %+v, %d held", third, g.Held())
+	}
+}
