@@ -20,7 +20,7 @@ class Node {
   append = (...more: (Node | string)[]) => void this.children.push(...more);
   prepend = (...more: (Node | string)[]) => void this.children.unshift(...more);
   replaceChildren = (...more: (Node | string)[]) => void (this.children = more);
-  /** all returns this element and those in it. */
+  /** all returns this element and all in it. */
   all(): Node[] {
     return [this, ...this.children.flatMap((c) => (typeof c === "string" ? [] : c.all()))];
   }

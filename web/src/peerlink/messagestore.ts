@@ -146,7 +146,7 @@ export class MessageStore {
     this.#total += n;
   }
 
-  /** #remove takes a message out of memory, and the conversation of which it is the last. */
+  /** #remove takes a message out of memory, and its conversation where that is empty then. */
   #remove(m: Message): void {
     const talk = this.#talks.get(m.peer);
     if (!talk?.ids.delete(key(m))) return;
@@ -176,7 +176,7 @@ export class MessageStore {
     return true;
   }
 
-  /** #dropConversation moves to gone the messages of the conversation that was silent longest, of those in which this device never wrote. */
+  /** #dropConversation moves one conversation to gone: where this device never wrote, and no message came for the longest time. */
   #dropConversation(gone: Message[]): void {
     const theirs = [...this.#talks.values()].filter((t) => !t.all.some((x) => x.mine));
     if (theirs.length === 0) throw new FullError(`there are ${maxConversations} conversations already`);
