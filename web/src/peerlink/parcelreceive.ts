@@ -127,6 +127,7 @@ export class Receiver {
     const heard = wire.next(); // nothing may come before the answer
     heard.catch(() => {}); // told by the session
     const { parcel, claim } = await this.#agree(wire, from, offer, heard);
+    if (parcel.stopped) throw parcel.stopped;
     if (claim !== parcel.claims) throw cameBack(); // no await from here until it has its session
     const session = new Session(wire, parcel, heard, (key) => this.#partOf(parcel, key));
     parcel.session = session;
