@@ -105,7 +105,7 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 			if err := c.answered(m); err != nil {
 				return nil, identity.Peer{}, err
 			}
-			relayed = c.n.pause(min(max(time.Since(c.madeAt)+checkInterval, minRelayPatience), maxRelayPatience))
+			relayed = c.n.pause(c.relayPatience())
 		case <-c.n.ctx.Done():
 			return nil, identity.Peer{}, c.Failure(c.stage, c.n.tale(), nil)
 		}
@@ -145,6 +145,16 @@ const (
 	minRelayPatience = 50 * time.Millisecond
 	maxRelayPatience = 300 * time.Millisecond
 )
+
+// relayPatience is longest while no server has told this device its address: the
+// question may be lost, and the device cannot be punched through to before it is
+// repeated, after askPause.
+func (c *call) relayPatience() time.Duration {
+	if c.t.outside.isAwaited(engineUDP) {
+		return maxRelayPatience
+	}
+	return min(max(time.Since(c.madeAt)+checkInterval, minRelayPatience), maxRelayPatience)
+}
 
 // describe puts every engine's part into m.
 func (t *Transport) describe(n *negotiation, m *message) error {

@@ -22,8 +22,36 @@ type sighting struct {
 // at once.
 type outside struct {
 	mu      sync.Mutex
-	seen    []sighting // oldest first
+	seen    []sighting     // oldest first
+	awaited map[string]int // servers of each engine whose first answer is under way
 	changed pause.Bell
+}
+
+// await counts a server in that an engine has asked for the first time. The
+// function that it returns counts the server out, at its answer or failure, and
+// may be called again.
+func (o *outside) await(engine string) (heard func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.awaited == nil {
+		o.awaited = make(map[string]int)
+	}
+	o.awaited[engine]++
+	return sync.OnceFunc(func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.awaited[engine]--
+	})
+}
+
+// isAwaited tells whether an engine has no address from outside yet, and a
+// server may still name one.
+func (o *outside) isAwaited(engine string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.awaited[engine] > 0 && !slices.ContainsFunc(o.seen, func(s sighting) bool {
+		return s.engine == engine && s.c.typ != relayCandidate
+	})
 }
 
 // set replaces what source says for an engine.

@@ -65,6 +65,8 @@ func (t *Transport) mapPorts() {
 func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network string) {
 	source := s.String() + " " + network
 	again := askAgain
+	heard := t.outside.await(e.name())
+	defer heard()
 	for {
 		// Taken first, so that no change falls between asking and waiting.
 		changed := t.changed.Next()
@@ -78,7 +80,9 @@ func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network
 			again = askAgain
 			t.said(e.name(), source, nil)
 			t.outside.set(e.name(), source, c)
+			heard()
 		})
+		heard()
 		if ctx.Err() != nil {
 			return
 		}

@@ -160,6 +160,16 @@ func (p *place) masquerade(k kind) {
 	}
 }
 
+// loses has the router lose what a rule of nftables matches.
+func (p *place) loses(match string) {
+	p.l.t.Helper()
+	nft := exec.Command("ip", "netns", "exec", p.l.ns(p.router), "nft", "-f", "-")
+	nft.Stdin = strings.NewReader("table ip lost { chain c { type filter hook forward priority -10; " + match + " counter drop; }; }")
+	if out, err := nft.CombinedOutput(); err != nil {
+		p.l.t.Fatalf("nft: %v\n%s", err, out)
+	}
+}
+
 // rules are those of a router. Those of an earlier kind go.
 func rules(k kind) string {
 	masquerade, unasked, blocked := "masquerade", "drop", ""
