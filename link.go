@@ -122,6 +122,7 @@ type link struct {
 	retired     bool      // gives no more channels: it is about to be closed
 	suspect     bool      // did not answer in time after the network changed
 	probing     bool      // a beacon of probe is under way
+	reprobe     bool      // asked for meanwhile
 	opened      uint64    // channels that both sides have opened
 	opening     int       // requests of this side under way
 	lastChannel time.Time // when the last channel was opened

@@ -47,19 +47,33 @@ func (m *ConnectionManager) doubt(newer *link) {
 	})
 }
 
-// probe asks a link whether it lives.
+// probe asks a link whether it lives. A change of the network while it is asked
+// has it asked once more: the answer may have come before the change.
 func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 	m.mu.Lock()
+	l.reprobe = l.probing
 	skip := l.probing || l.mux.Version() < 2 // version 1 has no beacons
 	l.probing = l.probing || !skip
 	m.mu.Unlock()
-	if skip {
-		return
+	for again := !skip; again; {
+		wanted, err := m.beacon(ctx, l)
+		m.locked(func() {
+			again = l.reprobe && err == nil
+			l.reprobe, l.probing, l.suspect = false, again, err != nil
+		})
+		if err != nil && wanted && ctx.Err() == nil && wasCut(l.mux.Err()) {
+			m.renew(ctx, l.peer.Device)
+		}
 	}
-	wanted := l.mux.Stats().Channels > 0 // asked now: a link that has ended has none
+}
+
+// beacon waits until a link has answered a beacon or ended. Meanwhile it makes a
+// successor, if the link is wanted: if it had channels when last looked at.
+func (m *ConnectionManager) beacon(ctx context.Context, l *link) (wanted bool, err error) {
+	wanted = l.mux.Stats().Channels > 0 // asked now: a link that has ended has none
 	soon, cancel := context.WithTimeout(ctx, m.cfg.ProbeTimeout)
-	_, err := l.mux.Ping(soon)
-	cancel()
+	defer cancel()
+	_, err = l.mux.Ping(soon)
 	if err != nil && soon.Err() != nil && ctx.Err() == nil && !l.mux.Ending() {
 		m.locked(func() { l.suspect = true })
 		if wanted = l.mux.Stats().Channels > 0; wanted {
@@ -67,10 +81,7 @@ func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 		}
 		_, err = l.mux.Ping(ctx) // ends with the link, at the latest
 	}
-	m.locked(func() { l.suspect, l.probing = err != nil, false })
-	if err != nil && wanted && ctx.Err() == nil && wasCut(l.mux.Err()) {
-		m.renew(ctx, l.peer.Device)
-	}
+	return wanted, err
 }
 
 // wasCut reports whether a link ended because of the path, and not by either

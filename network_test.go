@@ -155,6 +155,36 @@ func TestLinkThatBreaksUnderProbeIsReplaced(t *testing.T) {
 	})
 }
 
+// A change of the network while a link is asked has it asked again, once: the
+// answer may have left before the change.
+func TestLinkIsAskedAgainAfterAChangeUnderProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		quiet := func(c *peerlink.Config) { c.Link = multiplex.Config{BeaconInterval: -1} }
+		alice, bob := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet)
+		holes := alice.holes()
+		bob.echo(t, "*")
+		exchange(t, connect(t, alice, bob, "chat://bob"), "hello")
+		synctest.Wait()
+		sent := func() uint64 { return alice.Connections()[0].BytesSent }
+		before := sent()
+		alice.ConnectivityChanged()
+		synctest.Wait()
+		beacon := sent() - before
+		holes()[0].set(false)
+		alice.ConnectivityChanged()
+		synctest.Wait()
+		alice.ConnectivityChanged()
+		alice.ConnectivityChanged()
+		synctest.Wait()
+		holes()[0].set(true)
+		synctest.Wait()
+		if asked := (sent() - before) / beacon; asked != 3 {
+			t.Errorf("asked %d times, want 3 (%d bytes, of which one takes %d)", asked, sent()-before, beacon)
+		}
+	})
+}
+
 // A device that comes with another link may have lost the one before: that is
 // asked, and not used for channels any more while it is silent.
 func TestLinkOfADeviceThatComesAnewIsDoubted(t *testing.T) {
