@@ -66,7 +66,6 @@ func (t *Transport) reflectFrom(ctx context.Context, e engine, s server, network
 	source := s.String() + " " + network
 	again := askAgain
 	heard := t.outside.await(e.name())
-	defer heard()
 	for {
 		// Taken first, so that no change falls between asking and waiting.
 		changed := t.changed.Next()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -54,8 +53,7 @@ func (n *network) guarded(name string) *place {
 	n.ip("-n", host, "link", "set", "eth0", "up")
 	n.ip("-n", host, "route", "add", "default", "via", own+"1")
 	n.run("ip", "netns", "exec", router, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-	nft := exec.Command("ip", "netns", "exec", router, "nft", "-f", "-")
-	nft.Stdin = strings.NewReader(`table ip6 guard {
+	p.nft(`table ip6 guard {
   chain passing { type filter hook forward priority 0; policy drop;
     ct state established,related accept
     iifname != "pub" oifname "pub" accept
@@ -63,9 +61,6 @@ func (n *network) guarded(name string) *place {
   }
 }
 `)
-	if out, err := nft.CombinedOutput(); err != nil {
-		n.t.Fatalf("nft: %v\n%s", err, out)
-	}
 	// Everybody on the public network knows the way to what lies behind it.
 	for _, o := range n.places {
 		at6, ns := at, n.ns(o.name)
@@ -80,25 +75,11 @@ func (n *network) guarded(name string) *place {
 	return p
 }
 
-// kept is how many packets a host's firewall has kept out.
-func (n *network) kept(d *peer) (packets int) {
-	n.t.Helper()
-	out, err := exec.Command("ip", "netns", "exec", n.ns(d.router), "nft", "list", "table", "ip6", "guard").CombinedOutput()
-	if err != nil {
-		n.t.Fatalf("nft: %v\n%s", err, out)
-	}
-	_, rest, _ := strings.Cut(string(out), "counter packets ")
-	if _, err := fmt.Sscan(rest, &packets); err != nil {
-		n.t.Fatalf("no counter: %v\n%s", err, out)
-	}
-	return packets
-}
-
 // knocksInVain sends a packet that nobody asked for, and waits until the other
 // host's firewall has kept it out.
 func (n *network) knocksInVain(from, to *peer) {
 	n.t.Helper()
-	before := n.kept(to)
+	before := to.dropped("ip6 guard")
 	var conn net.Conn
 	if err := within(n.ns(from.name), func() (err error) {
 		conn, err = net.Dial("udp6", net.JoinHostPort(to.inside, "9"))
@@ -107,7 +88,7 @@ func (n *network) knocksInVain(from, to *peer) {
 		n.t.Fatal(err)
 	}
 	defer conn.Close()
-	for end := time.Now().Add(20 * time.Second); n.kept(to) == before; {
+	for end := time.Now().Add(20 * time.Second); to.dropped("ip6 guard") == before; {
 		if time.Now().After(end) {
 			n.t.Fatalf("the firewall of %s keeps nothing out", to.name)
 		}

@@ -153,21 +153,30 @@ func (p *place) wire(outer, inner, gateway, own string) {
 // masquerade makes the router a NAT.
 func (p *place) masquerade(k kind) {
 	p.l.t.Helper()
-	nft := exec.Command("ip", "netns", "exec", p.l.ns(p.router), "nft", "-f", "-")
-	nft.Stdin = strings.NewReader(rules(k))
-	if out, err := nft.CombinedOutput(); err != nil {
-		p.l.t.Fatalf("nft: %v\n%s", err, out)
-	}
+	p.nft(rules(k))
 }
 
-// loses has the router lose what a rule of nftables matches.
-func (p *place) loses(match string) {
+// nft has the router do what a script of nftables says, and returns its output.
+func (p *place) nft(script string) string {
 	p.l.t.Helper()
 	nft := exec.Command("ip", "netns", "exec", p.l.ns(p.router), "nft", "-f", "-")
-	nft.Stdin = strings.NewReader("table ip lost { chain c { type filter hook forward priority -10; " + match + " counter drop; }; }")
-	if out, err := nft.CombinedOutput(); err != nil {
+	nft.Stdin = strings.NewReader(script)
+	out, err := nft.CombinedOutput()
+	if err != nil {
 		p.l.t.Fatalf("nft: %v\n%s", err, out)
 	}
+	return string(out)
+}
+
+// dropped is how many packets the counter in a table of the router's has seen.
+func (p *place) dropped(table string) (packets int) {
+	p.l.t.Helper()
+	said := p.nft("list table " + table)
+	_, rest, _ := strings.Cut(said, "counter packets ")
+	if _, err := fmt.Sscan(rest, &packets); err != nil {
+		p.l.t.Fatalf("no counter: %v\n%s", err, said)
+	}
+	return packets
 }
 
 // rules are those of a router. Those of an earlier kind go.

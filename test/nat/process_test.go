@@ -229,7 +229,6 @@ type network struct {
 	bootstrap string
 	nodes     []*process
 	places    []*place
-	late      bool // a cell of the matrix was relayed though a better way was there
 }
 
 // newNetwork starts three nodes; the first reflects and, with "--relay" among
