@@ -60,6 +60,9 @@ func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bo
 // descriptors, perhaps; false if it has failed for good.
 func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait time.Duration, err error) bool {
 	if errors.Is(err, net.ErrClosed) {
+		if m.isLeaving() { // it was told to
+			return false
+		}
 		m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
 		return false
 	}
@@ -292,10 +295,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 
 // route has a channel request decided, and passes on the channel.
 func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request) {
-	m.mu.Lock()
-	leaving := m.leaving
-	m.mu.Unlock()
-	if leaving {
+	if m.isLeaving() {
 		m.decline(r, errShuttingDown)
 		return
 	}

@@ -43,12 +43,25 @@ type Dialer interface {
 	Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error)
 }
 
-// A Listener yields streams to proven devices. The manager closes it.
+// A Listener yields streams to proven devices. The manager closes it, once its
+// links have ended: streams may need what Close gives back, as one socket below
+// all of them.
 type Listener interface {
 	Name() string
 	// Accept waits for the next stream. A permanent error matches net.ErrClosed.
 	Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 	Close() error
+}
+
+// A Stopper is a Listener that can stop taking streams before it is closed. The
+// manager calls StopAccepting as soon as Shutdown or Close begins, once; a Listener
+// without it is asked on, and what it yields is told that this side is closing.
+type Stopper interface {
+	Listener
+	// StopAccepting has Accept return net.ErrClosed from now on, and turns callers
+	// away. Streams that Accept has yielded, and streams and calls of a Dialer of the
+	// same value, live on. Close gives the rest back.
+	StopAccepting()
 }
 
 // An AddrDialer is a Dialer that can also be told at which address a device

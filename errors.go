@@ -118,6 +118,38 @@ func (e *ConnectError) Unwrap() []error {
 	return errs
 }
 
+// ShutdownError is Shutdown's error if links ended before their channels did. It
+// matches what each link's does: the cause of Shutdown's context, or why the link
+// was lost.
+type ShutdownError struct{ Cut []CutLink }
+
+// CutLink is a link whose channels were cut.
+type CutLink struct {
+	ID      LinkID
+	Peer    identity.Peer
+	Carrier string
+	Err     error // why, and how many channels
+}
+
+// Error implements error: “shutdown: cut channels of 2 links: device 0a1b2c3d over
+// tcp: …; …”.
+func (e *ShutdownError) Error() string {
+	var parts []string
+	for _, c := range e.Cut {
+		parts = append(parts, fmt.Sprintf("device %s over %s: %v", c.Peer.Device.Short(), c.Carrier, c.Err))
+	}
+	return fmt.Sprintf("peerlink: shutdown: cut channels of %d links: %s", len(e.Cut), strings.Join(parts, "; "))
+}
+
+// Unwrap returns the errors of all links.
+func (e *ShutdownError) Unwrap() []error {
+	var errs []error
+	for _, c := range e.Cut {
+		errs = append(errs, c.Err)
+	}
+	return errs
+}
+
 // refusal is the error of a device that said no; it matches ErrRefused.
 type refusal struct{ error }
 

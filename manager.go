@@ -34,26 +34,32 @@
 // all and Config.PerDevice with one device; 65 534 channels a link; 256
 // undecided channel requests a link; 256 callbacks at once about one device.
 // Callbacks run on goroutines of their own, never under a lock and never on a
-// reader. Close ends everything within two seconds.
+// reader. Close gives each link a second for what was written, its carriers the
+// time that they need, and callbacks two seconds.
 package peerlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
 	"peerlink/internal/quota"
 )
 
-// closeTimeout bounds ConnectionManager.Close: each link gets a second to say
-// goodbye, at once, and callbacks of the application the rest.
-const closeTimeout = 2 * time.Second
+const (
+	// closeTimeout is how long Close waits for callbacks of the application.
+	closeTimeout = 2 * time.Second
+	// carrierTimeout is how long Close waits for carriers, after the links: each
+	// gives a peer that has gone silent two or three seconds.
+	carrierTimeout = 5 * time.Second
+)
 
 // errClosed is the cause of everything that ends because of Close.
 var errClosed = fmt.Errorf("peerlink: connection manager: %w", net.ErrClosed)
@@ -166,24 +172,28 @@ func (m *ConnectionManager) watchTrust(ctx context.Context) {
 
 // Close ends all links, telling their peers, and everything under way: pending
 // calls return an error that matches net.ErrClosed. What Writes on channels
-// have returned is still sent, for a second at most, and then cut. Close waits
-// for the manager's goroutines, at most two seconds if callbacks of the
-// application do not return; then it says so. The second call waits for the
-// first. See Shutdown for waiting until channels have ended.
+// have returned is still sent, for a second at most, and then cut. The carriers
+// are closed after the links. Close waits for the manager's goroutines, at most
+// two seconds if callbacks of the application do not return; then it says so. The
+// second call waits for the first. See Shutdown for waiting until channels have
+// ended.
 func (m *ConnectionManager) Close() error {
-	m.locked(func() { m.leaving = true })
+	m.leave()
 	if !m.life.EndWith(errClosed) {
 		<-m.done
 		return nil
 	}
 	defer close(m.done)
-	m.stopListening()
-	over := make(chan struct{})
+	defer m.transport.CloseIdleConnections()
+	closed, over := make(chan struct{}), make(chan struct{})
 	go func() {
-		m.life.Wait() // also for serve, which closes its link
+		m.closeLinks()
+		m.closeCarriers()
+		close(closed)
+		m.life.Wait()
 		close(over)
 	}()
-	defer m.transport.CloseIdleConnections()
+	_ = pause.Until(context.Background(), m.cfg.Link.CloseTimeout+carrierTimeout, closed)
 	select {
 	case <-over:
 		return nil
@@ -199,38 +209,66 @@ func (m *ConnectionManager) locked(f func()) {
 	f()
 }
 
-// stopListening closes the listeners for channels and the carriers'.
-func (m *ConnectionManager) stopListening() {
+func (m *ConnectionManager) isLeaving() (leaving bool) {
+	m.locked(func() { leaving = m.leaving })
+	return leaving
+}
+
+// leave has nothing new begin: no link, no channel. What runs goes on.
+func (m *ConnectionManager) leave() {
+	first := false
+	m.locked(func() { first, m.leaving = !m.leaving, true })
+	if !first {
+		return
+	}
 	m.router.close()
 	for _, l := range m.cfg.Listeners {
-		_ = l.Close()
+		if s, ok := l.(Stopper); ok {
+			s.StopAccepting()
+		}
 	}
+}
+
+// closeLinks ends the links, each with a second for what was written.
+func (m *ConnectionManager) closeLinks() {
+	var closing sync.WaitGroup
+	for _, l := range m.allLinks() {
+		closing.Go(func() { _ = l.mux.Close() })
+	}
+	closing.Wait()
+}
+
+// closeCarriers gives back what the carriers have. Links need it no more.
+func (m *ConnectionManager) closeCarriers() {
+	var closing sync.WaitGroup
+	for _, l := range m.cfg.Listeners {
+		closing.Go(func() { _ = l.Close() })
+	}
+	closing.Wait()
 }
 
 // Shutdown is a Close that lets channels finish: it takes no new links and
 // channels, on this side and, with the peers being told, on theirs, waits until
-// the channels have ended on both sides or ctx ends, and then closes. The error
-// is Close's, or ctx's cause if channels were cut.
+// the channels have ended on both sides and the peers have all bytes, or ctx ends,
+// and then closes. The error is a *ShutdownError if links were cut before that, or
+// Close's.
 func (m *ConnectionManager) Shutdown(ctx context.Context) error {
-	m.locked(func() { m.leaving = true })
 	m.transport.CloseIdleConnections()
-	m.stopListening()
+	m.leave()
 	var draining sync.WaitGroup
-	var cut atomic.Int64
+	cut := new(ShutdownError) // its Cut is guarded by m.mu until draining is over
 	for _, l := range m.allLinks() {
 		draining.Go(func() {
 			err := l.mux.Drain(ctx, channel.CodeClosed, errShuttingDown.Error())
-			if err != nil && ctx.Err() != nil { // else the link has ended by itself
-				cut.Add(1)
+			if err != nil && !errors.Is(err, net.ErrClosed) { // which this side did by itself
+				m.locked(func() { cut.Cut = append(cut.Cut, CutLink{l.id, l.peer, l.carrier, err}) })
 			}
 		})
 	}
 	draining.Wait()
-	if err := m.Close(); err != nil {
-		return err
+	err := m.Close()
+	if len(cut.Cut) > 0 {
+		return cut
 	}
-	if n := cut.Load(); n > 0 {
-		return fmt.Errorf("peerlink: shutdown: channels on %d links were cut: %w", n, context.Cause(ctx))
-	}
-	return nil
+	return err
 }

@@ -331,6 +331,17 @@ func (a *Account) Close() error {
 	return err
 }
 
+// Shutdown is a Close that lets channels finish: it waits as the manager's Shutdown
+// does, until ctx ends at the latest, and then closes. The error is the manager's,
+// a *peerlink.ShutdownError if channels were cut, or Close's.
+func (a *Account) Shutdown(ctx context.Context) error {
+	var err error
+	if m := a.ConnectionManager(); m != nil {
+		err = m.Shutdown(ctx)
+	}
+	return errors.Join(err, a.Close())
+}
+
 // stop ends what start began, the last first. a.mu is held.
 func (a *Account) stop() error {
 	var errs []error

@@ -233,6 +233,11 @@ func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 	return t.board.Accept(ctx)
 }
 
+// StopAccepting has Accept return net.ErrClosed from now on, and callers told that
+// there is no room. Streams and calls of this device live on: its ports stay open
+// until Close. It does not block.
+func (t *Transport) StopAccepting() { t.board.StopAccepting() }
+
 // Close ends all negotiations, closes the sockets and waits for everything the
 // Transport has started, about two seconds at most. Streams over TCP live on;
 // streams over UDP end with it, as they share its socket.

@@ -91,6 +91,9 @@ func (l *Listener) AcceptUnix(ctx context.Context, service string) (*net.UnixCon
 	return conn, p.peer, nil
 }
 
+// StopAccepting is Close: streams need nothing of their listener.
+func (l *Listener) StopAccepting() { _ = l.in.Close() }
+
 // Close stops listening, removes the socket and the announcement, ends the
 // handshakes under way, closes the streams that were not accepted, and returns
 // when all of that is done. It may be called from anywhere and more than once.

@@ -263,7 +263,11 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 	select {
 	case <-left:
 	case <-s.done:
-		return s.Err()
+		select {
+		case <-left: // before
+		default:
+			return s.Err()
+		}
 	case <-ctx.Done():
 		s.mu.Lock()
 		if n := len(s.table); n > 0 {

@@ -69,6 +69,9 @@ func (l *Listener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) 
 	return conn, conn.peer, nil
 }
 
+// StopAccepting is Close: streams need nothing of their listener.
+func (l *Listener) StopAccepting() { _ = l.in.Close() }
+
 // Close ends the set-ups under way, closes the streams that were not accepted,
 // and returns when that is done. It may be called from anywhere and more than
 // once.

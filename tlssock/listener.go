@@ -152,6 +152,9 @@ func (l *Listener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) 
 // Stats returns the counters.
 func (l *Listener) Stats() Stats { return l.in.Stats() }
 
+// StopAccepting is Close: connections need nothing of their listener.
+func (l *Listener) StopAccepting() { _ = l.in.Close() }
+
 // Close stops listening, ends the handshakes under way, closes the connections
 // that were not accepted, and returns when all of that is done. It may be called
 // from anywhere and more than once.

@@ -85,6 +85,11 @@ func (t *Transport) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 	return t.board.Accept(ctx)
 }
 
+// StopAccepting has Accept return net.ErrClosed from now on, and callers told that
+// there is no room. Streams and calls of this device live on until Close. It does
+// not block.
+func (t *Transport) StopAccepting() { t.board.StopAccepting() }
+
 // Close ends all calls and streams and waits for what the Transport has started;
 // not longer than a second for a TURN server that does not answer. What was
 // written to a stream before still reaches the peer, within two seconds.

@@ -80,6 +80,9 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 		return nil, errors.New("an offer that was served before")
 	}
 	b.seen.add(id) // a caller that was told busy does not take an answer any longer
+	if b.taking.Ended() {
+		return nil, no{CodeBusy, "busy: about to close"}
+	}
 	switch err := b.places.Take(from.Device); {
 	case errors.Is(err, quota.ErrKey):
 		return nil, no{CodeBusy, "busy: too many calls from this device"}
@@ -88,7 +91,7 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 	}
 	v := &Visit[S]{ID: id, From: from, b: b, began: time.Now(), againc: make(chan struct{}, 1), donec: make(chan struct{})}
 	v.Again = v.againc
-	v.ctx, v.cancel = context.WithCancelCause(b.Context())
+	v.ctx, v.cancel = context.WithCancelCause(b.taking.Context())
 	b.incoming[id] = v
 	for _, c := range crossed {
 		c.settled, c.first = true, v
@@ -142,6 +145,9 @@ func (b *Board[S]) leave(v *Visit[S], came *accepted) {
 	if came != nil {
 		v.came = true
 		b.acceptc <- *came
+		if b.taking.Ended() {
+			b.drain()
+		}
 	}
 	if release {
 		b.places.Release(v.From.Device)

@@ -59,6 +59,7 @@ type decision func(ctx context.Context, peer identity.Peer) error
 // concurrently. Make one with New.
 type Board[S Signal] struct {
 	life.Group
+	taking  life.Group // calls of other devices: its end is StopAccepting
 	cfg     Config
 	carrier Carrier[S]
 	places  *quota.Quota[identity.DeviceID] // of incoming calls
@@ -118,7 +119,7 @@ func (b *Board[S]) Decide(f func(ctx context.Context, peer identity.Peer) error)
 // Accept returns the next stream that another device has made. It blocks until
 // there is one, ctx ends, or the Board or its signaller is closed (net.ErrClosed).
 func (b *Board[S]) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
-	if b.Ended() {
+	if b.taking.Ended() {
 		return nil, identity.Peer{}, b.cfg.Closed
 	}
 	select {
@@ -127,15 +128,26 @@ func (b *Board[S]) Accept(ctx context.Context) (net.Conn, identity.Peer, error) 
 		return a.conn, a.peer, nil
 	case <-ctx.Done():
 		return nil, identity.Peer{}, fmt.Errorf("%s: accept: %w", b.cfg.Name, context.Cause(ctx))
-	case <-b.Done():
+	case <-b.taking.Done():
 		return nil, identity.Peer{}, b.cfg.Closed
 	case <-b.deafc:
 		return nil, identity.Peer{}, fmt.Errorf("%s: the signaller has ended: %w", b.cfg.Name, net.ErrClosed)
 	}
 }
 
+// StopAccepting ends the calls of other devices and closes the streams that were
+// not accepted; further callers are told that there is no room. Calls that this
+// device makes, and streams that Accept has returned, go on. It does not block.
+func (b *Board[S]) StopAccepting() {
+	b.taking.EndWith(b.cfg.Closed)
+	b.drain()
+}
+
 // End begins the end: calls end, and no more begin. It does not block.
-func (b *Board[S]) End() { b.EndWith(b.cfg.Closed) }
+func (b *Board[S]) End() {
+	b.taking.EndWith(b.cfg.Closed)
+	b.EndWith(b.cfg.Closed)
+}
 
 // Close ends all calls, closes the streams that were not accepted, and waits for
 // all goroutines of the Board.
@@ -151,6 +163,7 @@ func (b *Board[S]) drain() {
 	for {
 		select {
 		case a := <-b.acceptc:
+			b.places.Release(a.peer.Device)
 			a.conn.Close()
 		default:
 			return
