@@ -1,9 +1,7 @@
 package peerlink
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -31,21 +29,7 @@ type transport struct{ inner *http.Transport }
 
 func newTransport(m *ConnectionManager) *transport {
 	return &transport{&http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			host, _, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			device, err := identity.ParseDeviceID(host)
-			if err != nil {
-				return nil, err
-			}
-			c, err := m.ConnectDevice(ctx, device, "http://"+device.String(), ConnectOptions{})
-			if err != nil {
-				return nil, err // and not a nil *channel.Socket in an interface
-			}
-			return c, nil
-		},
+		DialContext:         m.DialContext,
 		IdleConnTimeout:     httpIdle,
 		MaxIdleConnsPerHost: 16, // channels cost little
 	}}

@@ -23,13 +23,34 @@ const backlog = 128
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
 // then the longest. The listener accepts what it claims, 128 channels ahead of
 // its Accept; PeerOf returns the device at a connection's far end. A pattern can
-// be claimed once; Close gives it up.
+// be claimed once; Close gives it up. The listener is a ChannelListener, and each
+// connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 	l, err := m.router.listen(pattern)
 	if err != nil {
 		return nil, err // and not a nil *listener in an interface
 	}
 	return l, nil
+}
+
+// ListenChannels is Listen for a program that uses what a channel has beside a
+// net.Conn: its URI, CloseWrite, TrySend, Stats.
+func (m *ConnectionManager) ListenChannels(pattern string) (ChannelListener, error) {
+	l, err := m.router.listen(pattern)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// ChannelListener is what Listen and ListenChannels return. Its methods may be
+// called concurrently.
+type ChannelListener interface {
+	net.Listener
+	// AcceptChannel is Accept with the channel's own type. The error after Close
+	// matches net.ErrClosed, as Accept's does; if ctx ends first, the error matches
+	// its cause.
+	AcceptChannel(ctx context.Context) (*channel.Socket, error)
 }
 
 // router finds the listener of a channel request.
@@ -109,15 +130,27 @@ type listener struct {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptChannel(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// AcceptChannel implements ChannelListener.
+func (l *listener) AcceptChannel(ctx context.Context) (*channel.Socket, error) {
+	err := net.ErrClosed
 	if !l.life.Ended() {
 		select {
 		case c := <-l.conns:
 			<-l.room
 			return c, nil
 		case <-l.life.Done():
+		case <-ctx.Done():
+			err = context.Cause(ctx)
 		}
 	}
-	return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: net.ErrClosed}
+	return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: err}
 }
 
 // Close implements net.Listener: channels that wait for Accept are closed.

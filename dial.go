@@ -1,0 +1,64 @@
+package peerlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"peerlink/identity"
+)
+
+var errAddress = errors.New("want peer://DEVICEID/URI, SCHEME+peer://DEVICEID or DEVICEID")
+
+// Dial is ConnectDevice with no options, as a net.Conn: on failure the conn is
+// nil, so that the call can be returned where a net.Conn is wanted.
+func (m *ConnectionManager) Dial(ctx context.Context, peer identity.DeviceID, uri string) (net.Conn, error) {
+	c, err := m.ConnectDevice(ctx, peer, uri, ConnectOptions{})
+	if err != nil {
+		return nil, err // and not a nil *channel.Socket in an interface
+	}
+	return c, nil
+}
+
+// DialContext is Dial with the device and the URI in one text, and has the
+// signature of net.Dialer's method: it serves as http.Transport.DialContext, and
+// wherever else a library lets its caller dial. The network is not looked at, as
+// such libraries say "tcp". The address is one of
+//
+//	peer://DEVICEID/URI          the channel URI, as it stands there
+//	SCHEME+peer://DEVICEID/PATH  the channel SCHEME://DEVICEID/PATH; /PATH may be missing
+//	DEVICEID, DEVICEID:80        the same as http+peer://DEVICEID
+//
+// so "http+peer://DEVICEID" is what Transport dials, and DEVICEID:80 is what HTTP
+// libraries make of http://DEVICEID. Nothing in an address is unescaped. The error
+// of another text says what is wanted; other errors are ConnectDevice's.
+func (m *ConnectionManager) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
+	device, uri, err := parseAddress(addr)
+	if err != nil {
+		return nil, fmt.Errorf("peerlink: dial %.200q: %w", addr, err)
+	}
+	return m.Dial(ctx, device, uri)
+}
+
+// parseAddress reads an address of DialContext.
+func parseAddress(addr string) (device identity.DeviceID, uri string, err error) {
+	scheme, rest, isURL := strings.Cut(addr, "://")
+	host, path, _ := strings.Cut(rest, "/")
+	if !isURL {
+		host = strings.TrimSuffix(addr, ":80") // the port that HTTP libraries add
+		scheme, rest = "http+peer", host
+	}
+	base, named := strings.CutSuffix(scheme, "+peer")
+	if device, err = identity.ParseDeviceID(host); err != nil {
+		return device, "", fmt.Errorf("%w; %w", errAddress, err)
+	}
+	switch {
+	case named && base != "":
+		return device, base + "://" + device.String() + rest[len(host):], nil
+	case scheme == "peer" && path != "":
+		return device, path, nil
+	}
+	return device, "", errAddress
+}
