@@ -73,7 +73,12 @@ func (s *Socket) loose() *datagrams {
 // MaxDatagram returns the length in bytes of the longest datagram that
 // SendUnreliable sends now; it may change with the path. 0 means that it sends
 // none, as the link's carrier or the peer has none.
-func (s *Socket) MaxDatagram() int { return s.link.MaxDatagram() }
+func (s *Socket) MaxDatagram() int {
+	if s == nil {
+		return 0
+	}
+	return s.link.MaxDatagram()
+}
 
 // SendUnreliable sends p as a datagram where the link has them (MaxDatagram):
 // it arrives once, whole, out of turn, or not at all, and costs no credit. The
@@ -88,7 +93,7 @@ func (s *Socket) MaxDatagram() int { return s.link.MaxDatagram() }
 // stream. So a program that is to run on both sends messages that say where
 // they end, and does not mix them with Writes. It never blocks.
 func (s *Socket) SendUnreliable(p []byte) error {
-	most := s.link.MaxDatagram()
+	most := s.MaxDatagram()
 	if most <= 0 || len(p) == 0 {
 		return s.TrySend(p)
 	}

@@ -18,6 +18,10 @@ var ErrTooLong = errors.New("too long for a datagram")
 // had credit for, and Port.Grant when a grant overflows.
 var ErrFlowControl = errors.New("flow control violated")
 
+// errNil is the error of the methods of a nil Socket, which a failed call returned
+// and a program used all the same.
+var errNil = fmt.Errorf("channel: nil Socket: %w", os.ErrInvalid)
+
 // Code says why a channel was reset or declined, or why a link ended. Programs
 // decide by it; the text beside it is for people. Codes below 256 are the
 // protocol's own.

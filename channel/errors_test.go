@@ -1,7 +1,10 @@
 package channel
 
 import (
+	"errors"
 	"io"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -17,5 +20,28 @@ func TestErrorsTellWhoDidWhat(t *testing.T) {
 	}
 	if got := (&OpError{Op: "read", URI: "a\x1b", Err: io.ErrNoProgress}).Error(); strings.Contains(got, "\x1b") {
 		t.Error(got)
+	}
+}
+
+// A failed ConnectDevice returns a nil Socket, and in a net.Conn that is not nil
+// any more: whatever is called on it says so.
+//
+// case: E16
+func TestANilSocketSaysSo(t *testing.T) {
+	s := reflect.ValueOf((*Socket)(nil))
+	for m := range s.Type().Methods() {
+		args := []reflect.Value{s}
+		for i := 1; i < m.Type.NumIn(); i++ {
+			args = append(args, reflect.Zero(m.Type.In(i)))
+		}
+		for _, out := range m.Func.Call(args) {
+			if out.Type() == reflect.TypeFor[error]() {
+				if err, _ := out.Interface().(error); !errors.Is(err, os.ErrInvalid) {
+					t.Errorf("%s: %v", m.Name, err)
+				}
+			} else if !out.IsZero() {
+				t.Errorf("%s: %v", m.Name, out)
+			}
+		}
 	}
 }

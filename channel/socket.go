@@ -10,7 +10,8 @@ import (
 )
 
 // Socket is an application's end of a channel: a net.Conn with half-close. All
-// methods may be called concurrently; concurrent Writes are not mixed.
+// methods may be called concurrently; concurrent Writes are not mixed. Of a nil
+// Socket, errors match os.ErrInvalid, and other results are zero.
 type Socket struct {
 	// The fields are in an order that wastes no room: most channels are idle, and
 	// there may be many.
@@ -99,26 +100,45 @@ type Stats struct {
 func (s *Socket) port() *Port { return (*Port)(s) }
 
 // ID returns the channel's number, unique on its link while the channel lives.
-func (s *Socket) ID() ID { return s.id }
+func (s *Socket) ID() ID {
+	if s == nil {
+		return 0
+	}
+	return s.id
+}
 
 // URI returns the name under which the channel was opened. Its opener chose
 // it: at most 255 bytes of UTF-8 without control characters.
-func (s *Socket) URI() string { return s.uri }
+func (s *Socket) URI() string {
+	if s == nil {
+		return ""
+	}
+	return s.uri
+}
 
 // LocalAddr returns the link's local address.
 func (s *Socket) LocalAddr() net.Addr {
+	if s == nil {
+		return nil
+	}
 	a, _ := s.link.Addrs()
 	return a
 }
 
 // RemoteAddr returns the link's remote address.
 func (s *Socket) RemoteAddr() net.Addr {
+	if s == nil {
+		return nil
+	}
 	_, a := s.link.Addrs()
 	return a
 }
 
 // Stats returns the channel's numbers.
 func (s *Socket) Stats() Stats {
+	if s == nil {
+		return Stats{}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
@@ -157,6 +177,9 @@ func (s *Socket) fail(op string, err error) error { return &OpError{Op: op, URI:
 // any other case. While it waits it may receive for the other channels of the
 // link, too.
 func (s *Socket) Read(p []byte) (int, error) {
+	if s == nil {
+		return 0, errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	for {
@@ -272,6 +295,9 @@ func (s *Socket) consumed(n int) {
 // write deadline. On an error n is exactly what was handed to the link. A
 // write of nothing does nothing.
 func (s *Socket) Write(p []byte) (n int, err error) {
+	if s == nil {
+		return 0, errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	for s.writing {
@@ -357,6 +383,9 @@ func (s *Socket) writable() error {
 // ErrWouldBlock. It never blocks. A message larger than the window can never
 // be sent so.
 func (s *Socket) TrySend(p []byte) error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	if err := s.writable(); err != nil {
@@ -379,6 +408,9 @@ func (s *Socket) TrySend(p []byte) error {
 // written. Reading goes on. A Write under way returns net.ErrClosed with what
 // it had sent. It does not block; the second call does nothing.
 func (s *Socket) CloseWrite() error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	s.finish()
@@ -397,6 +429,9 @@ func (s *Socket) finish() {
 // peer reads io.EOF after it; what arrived and was not read is dropped, and
 // the peer's writes fail. It does not block; the second call does nothing.
 func (s *Socket) Close() error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
@@ -410,6 +445,9 @@ func (s *Socket) Close() error {
 // Reset cuts the channel off: the peer reads what has reached it and then
 // fails with a *ResetError of this code, as its writes do. It does not block.
 func (s *Socket) Reset(code Code) error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
@@ -468,6 +506,9 @@ func (s *Socket) SetDeadline(t time.Time) error {
 // SetReadDeadline bounds Reads, also those under way. The channel stays usable
 // after a Read that timed out.
 func (s *Socket) SetReadDeadline(t time.Time) error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -480,6 +521,9 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline bounds Writes, also those under way. The channel stays
 // usable after a Write that timed out; its n tells what was sent.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
+	if s == nil {
+		return errNil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
