@@ -2,7 +2,6 @@ package peerlink
 
 import (
 	"cmp"
-	"fmt"
 	"iter"
 	"net"
 	"slices"
@@ -191,11 +190,9 @@ func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
 // CloseLink closes one link, telling the peer, and waits until it has ended. An
 // id that names no live link is an error that matches ErrNotConnected.
 func (m *ConnectionManager) CloseLink(id LinkID) error {
-	l := m.find(id)
-	if l == nil {
-		return fmt.Errorf("peerlink: link %s: %w", id, ErrNotConnected)
+	k, err := m.Link(id)
+	if err != nil {
+		return err
 	}
-	err := l.mux.Close()
-	m.unregister(l)
-	return err
+	return k.Close()
 }
