@@ -37,6 +37,9 @@ type Options struct {
 	// machine find each other, a relative one below the working directory, or
 	// "off".
 	LocalDir string
+	// RegionSize is how many bytes of memory a stream to a device of this machine
+	// shares with it: 4 MiB (see shm.Config).
+	RegionSize int
 	// Loopback and LAN add to the config's.
 	Loopback, LAN bool
 	// Manager has the callbacks and bounds of the ConnectionManager. Its

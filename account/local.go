@@ -41,7 +41,7 @@ func (a *Account) startLocal(ctx context.Context) (dialers []peerlink.Dialer, li
 	}
 	unix := &localipc.Dialer{Config: cfg}
 	a.unix = unix
-	shared := &shm.Dialer{Local: unix, Config: shm.Config{Logger: a.opts.Logger}}
+	shared := &shm.Dialer{Local: unix, Config: shm.Config{RegionSize: a.opts.RegionSize, Logger: a.opts.Logger}}
 	local, err := localipc.Listen(ctx, cfg)
 	if err != nil {
 		return a.notHere(ctx, err, shared, unix)

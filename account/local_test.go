@@ -358,3 +358,24 @@ func TestSecondProcessOfADeviceOnlyCalls(t *testing.T) {
 		t.Errorf("the first is no longer found: over %q, %v", got, err)
 	}
 }
+
+// case: E21
+func TestTheRegionOfSharedMemoryIsAnOption(t *testing.T) {
+	dir := runtimeFolder(t)
+	bob := neighbour(t, "bob", account.Options{LocalDir: dir})
+	alice := neighbour(t, "alice", account.Options{LocalDir: dir, RegionSize: 128 << 10}) // the smaller wish counts
+	if carrier, err := carrierTo(t, alice, bob); err != nil || carrier != "shm" {
+		t.Fatal(carrier, err)
+	}
+	if c := alice.ConnectionManager().Connections()[0]; c.Path.String() != "shm (128 KiB)" {
+		t.Errorf("the path is %s", c.Path)
+	}
+	acc, err := account.Create(filepath.Join(t.TempDir(), "carol"), account.Options{LocalDir: dir, RegionSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer acc.Close()
+	if err := acc.Start(context.Background()); err == nil || !strings.Contains(err.Error(), "RegionSize") {
+		t.Errorf("a region of one byte: %v", err)
+	}
+}

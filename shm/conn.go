@@ -383,6 +383,18 @@ func (c *Conn) Path() route.Path {
 	return route.Path{Engine: "shm", Detail: fmt.Sprintf("(%d KiB)", len(c.seg.mem)>>10)}
 }
 
+// Name returns what the memory is called, "inode 1234": the same at both ends, and
+// among the mappings that the system lists of a process (/proc/PID/maps).
+func (c *Conn) Name() string { return c.seg.name }
+
+// RegionSize returns how many bytes both sides share: the smaller of both sides'
+// Config.RegionSize. Less than half of it buffers each direction.
+func (c *Conn) RegionSize() int { return len(c.seg.mem) }
+
+// Closed reports whether Close was called at this end. What the far end does is
+// told by Read and Write.
+func (c *Conn) Closed() bool { return c.closed.Load() }
+
 // FrameSize returns the largest frame body, in bytes, that suits the stream:
 // 65 535.
 func (c *Conn) FrameSize() int { return frameSize }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -312,5 +313,27 @@ func TestSpinningHasToPay(t *testing.T) {
 	}
 	if (&spinner{cores: 1}).wait(always, 0) {
 		t.Error("spun with one core")
+	}
+}
+
+// case: E21
+func TestBothEndsNameTheirRegion(t *testing.T) {
+	a, b := link(t, Config{RegionSize: 128 << 10})
+	c, _ := link(t, Config{RegionSize: 64 << 10})
+	if a.Name() == "" || a.Name() != b.Name() || a.Name() == c.Name() {
+		t.Errorf("two ends of one region are %q and %q, another one is %q", a.Name(), b.Name(), c.Name())
+	}
+	if runtime.GOOS == "linux" {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if inode := strings.TrimPrefix(a.Name(), "inode "); err != nil || !strings.Contains(string(maps), " "+inode+" ") {
+			t.Errorf("no mapping has the inode %s, %v", inode, err)
+		}
+	}
+	if a.RegionSize() != 128<<10 || b.RegionSize() != 128<<10 || a.Closed() {
+		t.Errorf("%d and %d bytes, closed: %v", a.RegionSize(), b.RegionSize(), a.Closed())
+	}
+	a.Close()
+	if !a.Closed() || b.Closed() || a.RegionSize() != 128<<10 {
+		t.Errorf("after Close: %v, %v, %d bytes", a.Closed(), b.Closed(), a.RegionSize())
 	}
 }

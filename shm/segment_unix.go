@@ -12,6 +12,7 @@ import (
 // segment is memory that two processes have mapped.
 type segment struct {
 	mem       []byte
+	name      string
 	mayShrink bool // it could not be sealed
 }
 
@@ -21,7 +22,12 @@ func mapSegment(f *os.File, size int, mayShrink bool) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes of shared memory: %w", size, err)
 	}
-	return &segment{mem: mem, mayShrink: mayShrink}, nil
+	seg := &segment{mem: mem, mayShrink: mayShrink}
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) == nil {
+		seg.name = fmt.Sprintf("inode %d", st.Ino)
+	}
+	return seg, nil
 }
 
 func (s *segment) close() {

@@ -27,6 +27,7 @@ func (c Config) offer(context.Context, *net.UnixConn, identity.Peer) (*Conn, err
 
 type segment struct {
 	mem       []byte
+	name      string
 	mayShrink bool
 }
 
