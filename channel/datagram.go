@@ -16,6 +16,7 @@ const (
 type datagrams struct {
 	queue                   [][]byte // received, not read
 	n                       int      // bytes in queue
+	apart                   bool     // Read leaves them to TakeDatagram
 	sent, received, dropped uint64
 }
 
@@ -30,9 +31,12 @@ func (d *datagrams) bytes() int {
 	return d.n
 }
 
-// read moves bytes of the first one out. What does not fit in is left for the
-// next Read.
+// read moves bytes of the first one out, unless they are kept apart. What does not
+// fit in is left for the next Read.
 func (d *datagrams) read(p []byte) int {
+	if d.apart {
+		return 0
+	}
 	n := copy(p, d.queue[0])
 	d.n -= n
 	if d.queue[0] = d.queue[0][n:]; len(d.queue[0]) == 0 {
@@ -97,6 +101,19 @@ func (s *Socket) SendUnreliable(p []byte) error {
 	if most <= 0 || len(p) == 0 {
 		return s.TrySend(p)
 	}
+	return s.sendDatagram(p, most)
+}
+
+// SendDatagram is SendUnreliable without the stream: on a link that has no
+// datagrams now, the error matches ErrTooLong.
+func (s *Socket) SendDatagram(p []byte) error {
+	if s == nil {
+		return errNil
+	}
+	return s.sendDatagram(p, s.MaxDatagram())
+}
+
+func (s *Socket) sendDatagram(p []byte, most int) error {
 	if err := s.mayDatagram(len(p), most); err != nil {
 		return s.fail("send", err)
 	}
@@ -123,6 +140,28 @@ func (s *Socket) mayDatagram(n, most int) error {
 		return fmt.Errorf("%w: %d bytes, and a datagram on this link takes %d", ErrTooLong, n, most)
 	}
 	return nil
+}
+
+// TakeDatagram returns the oldest datagram that waits, whole, for the caller to
+// keep; nil: none waits. It does not block. From the first call on Read returns
+// bytes of the stream only: one that waits when a datagram comes returns 0 and no
+// error, so that its caller looks here.
+func (s *Socket) TakeDatagram() []byte {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.loose()
+	d.apart = true
+	if !d.waiting() {
+		return nil
+	}
+	p := d.queue[0]
+	d.queue[0], d.queue = nil, d.queue[1:]
+	d.n -= len(p)
+	s.link.Hold(-len(p))
+	return p
 }
 
 // DeliverDatagram hands over a datagram of the peer; b is the channel's from

@@ -181,3 +181,54 @@ func TestDatagramWakesAWaitingRead(t *testing.T) {
 		}
 	})
 }
+
+// case: E14
+func TestDatagramsCanBeKeptApartFromTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, port, l := scatter(100)
+		if p := s.TakeDatagram(); p != nil {
+			t.Errorf("nothing came, and was %q", p)
+		}
+		port.DeliverDatagram([]byte("one"))
+		_, _ = port.Deliver([]byte("stream"))
+		buf := make([]byte, 100)
+		if n, err := s.Read(buf); err != nil || string(buf[:n]) != "stream" {
+			t.Errorf("%q, %v", buf[:n], err)
+		}
+		if n, err := s.Read(buf); n != 0 || err != nil {
+			t.Errorf("a datagram waits, and Read returns %q, %v", buf[:n], err)
+		}
+		if p := s.TakeDatagram(); string(p) != "one" || l.held.Load() != 0 || s.TakeDatagram() != nil {
+			t.Errorf("%q, %d bytes held", p, l.held.Load())
+		}
+		waited := make(chan error, 1)
+		go func() {
+			n, err := s.Read(buf)
+			if n != 0 {
+				t.Errorf("read %q", buf[:n])
+			}
+			waited <- err
+		}()
+		synctest.Wait()
+		port.DeliverDatagram([]byte("two"))
+		if err := <-waited; err != nil || string(s.TakeDatagram()) != "two" {
+			t.Errorf("a Read that waits: %v", err)
+		}
+		port.End()
+		if _, err := s.Read(buf); err != io.EOF {
+			t.Errorf("at the end: %v", err)
+		}
+	})
+}
+
+// case: E14
+func TestADatagramIsNeverPartOfTheStream(t *testing.T) {
+	s, _, l := scatter(0)
+	if err := s.SendDatagram([]byte("x")); !errors.Is(err, ErrTooLong) || len(l.data) != 0 {
+		t.Errorf("without datagrams: %v, %q", err, l.data)
+	}
+	l.most = 2
+	if err := s.SendDatagram([]byte("xy")); err != nil || len(l.sent) != 1 || len(l.data) != 0 {
+		t.Errorf("%v, %q, %q", err, l.sent, l.data)
+	}
+}
