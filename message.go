@@ -1,17 +1,21 @@
 package peerlink
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
+
+	"peerlink/channel"
 )
 
 const (
-	// MaxMessage is the length of a message in bytes: 16 MiB. Larger things are
-	// streams; write them to the channel itself.
+	// MaxMessage is how many bytes a message has at most unless Messages.Limit says
+	// otherwise: 16 MiB. Larger things are streams; write them to the channel itself.
 	MaxMessage = 16 << 20
 	// messageHeader is the length of a message's length, big-endian.
 	messageHeader = 4
@@ -19,15 +23,21 @@ const (
 	messageStep = 64 << 10
 )
 
-// ErrMessageTooLong is matched when a message is longer than MaxMessage.
-var ErrMessageTooLong = errors.New("message longer than 16 MiB")
+// ErrMessageTooLong is matched when a message is longer than Messages.Limit.
+var ErrMessageTooLong = errors.New("message too long")
 
 // Messages cuts a stream into messages: each is its length, four bytes
 // big-endian, and then its bytes. Both ends must use it, and nothing else may
 // read or write the connection, but deadlines and Close are the connection's
 // own. Sending and receiving may run concurrently. A message of no bytes is one.
 type Messages struct {
+	// Limit is how many bytes a message may have, sent or received: so much a peer
+	// can make this side hold, as long as it sends it. 0: MaxMessage. Negative:
+	// 2 GiB - 1. Set it before the first use.
+	Limit int
+
 	conn net.Conn
+	sock *channel.Socket // the same; nil if it is no channel
 
 	sending sync.Mutex
 	broken  error // a message was cut off; guarded by sending
@@ -40,15 +50,39 @@ type Messages struct {
 }
 
 // NewMessages returns the messages of a connection.
-func NewMessages(conn net.Conn) *Messages { return &Messages{conn: conn} }
+func NewMessages(conn net.Conn) *Messages {
+	sock, _ := conn.(*channel.Socket)
+	return &Messages{conn: conn, sock: sock}
+}
+
+// check says whether a message of n bytes is too long.
+func (m *Messages) check(op string, n uint64) error {
+	limit := cmp.Or(m.Limit, MaxMessage)
+	if limit < 0 {
+		limit = math.MaxInt32
+	}
+	if n > uint64(limit) {
+		return fmt.Errorf("peerlink: %s: %w: it has %d bytes, at most %d are taken", op, ErrMessageTooLong, n, limit)
+	}
+	return nil
+}
+
+// framed returns the length of a message and its first bytes, in one piece so that
+// small messages are one frame.
+func framed(p []byte, first int) []byte {
+	head := make([]byte, messageHeader+first)
+	binary.BigEndian.PutUint32(head, uint32(len(p)))
+	copy(head[messageHeader:], p)
+	return head
+}
 
 // Send sends a message, as the connection's Write does: it blocks while the
 // receiver is behind. A message that was cut off, by a deadline perhaps, breaks
 // this direction, as the receiver cannot tell where the next one begins: from
 // then on Send fails with the same error.
 func (m *Messages) Send(p []byte) error {
-	if len(p) > MaxMessage {
-		return fmt.Errorf("peerlink: send: %w: it has %d bytes", ErrMessageTooLong, len(p))
+	if err := m.check("send", uint64(len(p))); err != nil {
+		return err
 	}
 	m.sending.Lock()
 	defer m.sending.Unlock()
@@ -56,10 +90,7 @@ func (m *Messages) Send(p []byte) error {
 		return m.broken
 	}
 	first := min(len(p), messageStep)
-	head := make([]byte, messageHeader+first) // so that small messages are one frame
-	binary.BigEndian.PutUint32(head, uint32(len(p)))
-	copy(head[messageHeader:], p)
-	sent, err := m.conn.Write(head)
+	sent, err := m.conn.Write(framed(p, first))
 	if err == nil && first < len(p) {
 		var n int
 		n, err = m.conn.Write(p[first:])
@@ -74,6 +105,41 @@ func (m *Messages) Send(p []byte) error {
 	return err
 }
 
+// TrySend sends a message at once or not at all: where the channel's TrySend
+// would not take it, or another message is being sent, the error matches
+// channel.ErrWouldBlock. It never blocks. On a connection that is no channel the
+// error matches errors.ErrUnsupported.
+func (m *Messages) TrySend(p []byte) error {
+	if err := m.check("send", uint64(len(p))); err != nil {
+		return err
+	}
+	if m.sock == nil {
+		return fmt.Errorf("peerlink: send at once over a %T: %w", m.conn, errors.ErrUnsupported)
+	}
+	if !m.sending.TryLock() {
+		return fmt.Errorf("peerlink: send: another message is being sent: %w", channel.ErrWouldBlock)
+	}
+	defer m.sending.Unlock()
+	if m.broken != nil {
+		return m.broken
+	}
+	return m.sock.TrySend(framed(p, len(p)))
+}
+
+// SendUnreliable sends a message as one datagram where the link has them (see
+// channel.Socket.SendUnreliable): the far end's Receive returns it whole, out of
+// turn, or never. On other links, and if it has no bytes, it is TrySend: a message
+// for which there is no room is dropped, and the error says so.
+func (m *Messages) SendUnreliable(p []byte) error {
+	if m.sock == nil || len(p) == 0 || m.sock.MaxDatagram() <= 0 {
+		return m.TrySend(p)
+	}
+	if err := m.check("send", uint64(len(p))); err != nil {
+		return err
+	}
+	return m.sock.SendDatagram(p)
+}
+
 // Receive waits for the next message and returns it; the slice is the caller's.
 // After the last message of a peer that ended cleanly the error is a bare
 // io.EOF; an end within a message matches io.ErrUnexpectedEOF. After a
@@ -84,26 +150,40 @@ func (m *Messages) Send(p []byte) error {
 func (m *Messages) Receive() ([]byte, error) {
 	m.receiving.Lock()
 	defer m.receiving.Unlock()
-	for m.headerLen < messageHeader {
+	for {
+		if m.sock != nil {
+			if p := m.sock.TakeDatagram(); p != nil && m.check("receive", uint64(len(p))) == nil {
+				return p, nil // one that is too long is lost, as any may be
+			}
+		}
+		if p, err := m.advance(); p != nil || err != nil {
+			return p, err
+		}
+	}
+}
+
+// advance reads once, or twice with the length, and returns the message if that was
+// all of it. m.receiving is held.
+func (m *Messages) advance() ([]byte, error) {
+	if m.headerLen < messageHeader {
 		n, err := m.conn.Read(m.header[m.headerLen:])
-		m.headerLen += n
-		if err != nil && m.headerLen < messageHeader {
+		if m.headerLen += n; m.headerLen < messageHeader {
 			return nil, m.ended(err, m.headerLen == 0)
 		}
 	}
-	want := binary.BigEndian.Uint32(m.header[:])
-	if want > MaxMessage {
-		return nil, fmt.Errorf("peerlink: receive: %w: the peer announces %d bytes", ErrMessageTooLong, want)
+	announced := binary.BigEndian.Uint32(m.header[:])
+	if err := m.check("receive", uint64(announced)); err != nil {
+		return nil, err
 	}
-	for m.bodyLen < int(want) {
+	want := int(announced) // fits: Limit does
+	if m.bodyLen < want {
 		if m.bodyLen == len(m.body) {
-			grown := make([]byte, min(int(want), max(2*m.bodyLen, messageStep)))
+			grown := make([]byte, min(want, max(2*m.bodyLen, messageStep)))
 			copy(grown, m.body)
 			m.body = grown
 		}
 		n, err := m.conn.Read(m.body[m.bodyLen:])
-		m.bodyLen += n
-		if err != nil && m.bodyLen < int(want) {
+		if m.bodyLen += n; m.bodyLen < want {
 			return nil, m.ended(err, false)
 		}
 	}
@@ -115,12 +195,14 @@ func (m *Messages) Receive() ([]byte, error) {
 	return p, nil
 }
 
-// ended says how the stream ended.
+// ended says how the stream ended, if it has.
 func (m *Messages) ended(err error, between bool) error {
-	if err == io.EOF && between {
+	switch {
+	case err == nil:
+		return nil
+	case err == io.EOF && between:
 		return io.EOF
-	}
-	if err == io.EOF {
+	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("peerlink: receive a message: %w", err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peerlink"
+	"peerlink/channel"
 )
 
 // Row 65.
@@ -180,4 +181,81 @@ func FuzzParseLinkID(f *testing.F) {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}
 	})
+}
+
+// Over links without datagrams, as TCP's, borders stay, and nothing waits.
+//
+// case: E14
+func TestMessagesKeepTheirBordersWithoutWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
+		accepted := bob.accepted(t, "*")
+		a := connect(t, alice, bob, "msg://")
+		out, in := peerlink.NewMessages(a), peerlink.NewMessages(<-accepted)
+		for _, send := range []func([]byte) error{out.SendUnreliable, out.TrySend} {
+			for _, p := range []string{"one", "", "three"} {
+				if err := send([]byte(p)); err != nil {
+					t.Error(err)
+				}
+			}
+			for _, want := range []string{"one", "", "three"} {
+				if p, err := in.Receive(); err != nil || string(p) != want {
+					t.Errorf("%q, %v, want %q", p, err, want)
+				}
+			}
+		}
+		sent := 0
+		for ; ; sent++ { // nobody reads
+			if err := out.SendUnreliable(make([]byte, 1000)); errors.Is(err, channel.ErrWouldBlock) {
+				break
+			} else if err != nil || sent > 1e6 {
+				t.Fatal(sent, err)
+			}
+		}
+		blocked := make(chan error, 1)
+		go func() { blocked <- out.Send(make([]byte, peerlink.MaxMessage)) }()
+		synctest.Wait()
+		if err := out.TrySend(nil); !errors.Is(err, channel.ErrWouldBlock) {
+			t.Errorf("beside a Send that waits: %v", err)
+		}
+		for i := range sent + 1 {
+			p, err := in.Receive()
+			if err != nil || len(p) != 1000 && i < sent {
+				t.Fatalf("message %d: %d bytes, %v", i, len(p), err)
+			}
+		}
+		if err := <-blocked; err != nil {
+			t.Error(err)
+		}
+		a1, _ := net.Pipe()
+		if err := peerlink.NewMessages(a1).TrySend([]byte("x")); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("over a pipe: %v", err)
+		}
+	})
+}
+
+// case: E14
+func TestALimitHoldsForWhatIsSentAndReceived(t *testing.T) {
+	for limit, longest := range map[int]int{0: peerlink.MaxMessage, 5: 5, 20 << 20: 20 << 20, -1: peerlink.MaxMessage + 1} {
+		a, b := net.Pipe()
+		out, in := peerlink.NewMessages(a), peerlink.NewMessages(b)
+		out.Limit, in.Limit = limit, limit
+		go func() { _ = out.Send(make([]byte, longest)) }()
+		if p, err := in.Receive(); err != nil || len(p) != longest {
+			t.Errorf("limit %d: %d bytes, %v", limit, len(p), err)
+		}
+		if limit >= 0 {
+			for _, send := range []func([]byte) error{out.Send, out.TrySend, out.SendUnreliable} {
+				if err := send(make([]byte, longest+1)); !errors.Is(err, peerlink.ErrMessageTooLong) {
+					t.Errorf("limit %d: one byte more: %v", limit, err)
+				}
+			}
+			go func() { _, _ = a.Write(binary.BigEndian.AppendUint32(nil, uint32(longest+1))) }()
+			if _, err := in.Receive(); !errors.Is(err, peerlink.ErrMessageTooLong) {
+				t.Errorf("limit %d: the peer announces one byte more: %v", limit, err)
+			}
+		}
+		_ = a.Close()
+	}
 }
