@@ -73,7 +73,7 @@ sums | cmp - "$work/before"
 
 say "tools/rename-module"
 tools/rename-module example.org/you/peerlink/v2
-for module in . tools; do
+for module in . tools test/interop; do
 	packages=$(go list -C "$module" -test -deps ./...)
 	grep -q "^example.org/you/peerlink/v2" <<<"$packages"
 	if grep -E "^$path(/|\$)" <<<"$packages"; then exit 1; fi

@@ -1,0 +1,3 @@
+// Package interop has no code: its tests run programs and libraries of others over
+// peerlink. README.md says which.
+package interop
