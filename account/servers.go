@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/dht"
 	"peerlink/ice"
 	"peerlink/internal/relay"
 )
@@ -61,7 +62,7 @@ func (a *Account) nodeServers() []ice.Server {
 		if ip, bad := netip.ParseAddr(host); err != nil || bad == nil && ip.IsLoopback() || seen[host] || len(out) == maxNodes {
 			continue
 		}
-		key, err := relay.NodeKey(name)
+		key, err := dht.NodeKey(name)
 		if err != nil {
 			continue // a key of another type: there is none of ours
 		}

@@ -1,7 +1,6 @@
-package relay
+package turnserver
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -22,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/relay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,8 +54,8 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	return &fixture{s, public, me}
 }
 
-func (f *fixture) fetch(t *testing.T) (Pass, error) {
-	return Fetch(t.Context(), f.Addr().String(), f.key, f.me)
+func (f *fixture) fetch(t *testing.T) (relay.Pass, error) {
+	return relay.Fetch(t.Context(), f.Addr().String(), f.key, f.me)
 }
 
 // client is a TURN client of pion's, over UDP.
@@ -126,11 +126,11 @@ func TestADeviceGetsAPassAndIsRelayed(t *testing.T) {
 func TestNoPassFromTheWrongNodeOrAgainstItsWill(t *testing.T) {
 	f := start(t, nil)
 	other, _, _ := ed25519.GenerateKey(rand.Reader)
-	if _, err := Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
+	if _, err := relay.Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("wrong key: %v", err)
 	}
 	off := start(t, func(c *Config) { c.Relay = false })
-	if _, err := off.fetch(t); !errors.Is(err, ErrNoRelay) {
+	if _, err := off.fetch(t); !errors.Is(err, relay.ErrNoRelay) {
 		t.Errorf("no relay: %v", err)
 	}
 }
@@ -146,7 +146,7 @@ func TestACertificateAloneGetsNoPass(t *testing.T) {
 	mixed := mallory.Certificate()
 	mixed.Certificate = append([][]byte{mixed.Certificate[0]}, f.me.Certificate().Certificate...)
 	for name, cert := range map[string][]tls.Certificate{"none": nil, "mixed": {mixed}} {
-		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnPass}, Certificates: cert})
+		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{relay.Protocol}, Certificates: cert})
 		if err != nil {
 			continue
 		}
@@ -315,49 +315,4 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v, %v; want %q", s, err, want)
 		}
 	}
-}
-
-func TestANodesNameIsItsKey(t *testing.T) {
-	// Made with go-libp2p from the seed 00 01 … 1f.
-	seed := make([]byte, ed25519.SeedSize)
-	for i := range seed {
-		seed[i] = byte(i)
-	}
-	want := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
-	const name = "12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB"
-	got, err := NodeKey(name)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("key %x, %v; want %x", got, err, want)
-	}
-	for _, bad := range []string{"", "12D3", strings.Repeat("z", nodeNameLen), strings.Repeat("1", nodeNameLen), strings.Repeat("0", nodeNameLen), name[:51] + "l"} {
-		if _, err := NodeKey(bad); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-}
-
-func FuzzNodeKey(f *testing.F) {
-	f.Add("12D3KooWSCufgHzV4fCwRijfH2k3abrpAJxTKxEvN1FDuRXA2U9x")
-	f.Fuzz(func(t *testing.T, s string) {
-		if k, err := NodeKey(s); err == nil && len(k) != ed25519.PublicKeySize {
-			t.Errorf("key of %d bytes", len(k))
-		}
-	})
-}
-
-// fault: A1, A2
-func FuzzPass(f *testing.F) {
-	s := &Server{}
-	b, err := s.issue(identity.DeviceID{1}, time.Unix(1, 0))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := decodePass(b)
-		if err == nil && (p.Username == "" || len(p.Username) > maxUsername || len(p.Password) > maxUsername) {
-			t.Errorf("pass %+v", p)
-		}
-	})
 }

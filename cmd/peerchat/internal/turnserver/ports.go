@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"errors"
@@ -40,7 +40,7 @@ func (p *port) Close() error {
 	return p.PacketConn.Close()
 }
 
-var errFull = errors.New("relay: no allocations left")
+var errFull = errors.New("turnserver: no allocations left")
 
 // Validate implements turn.RelayAddressGenerator.
 func (p *ports) Validate() error { return nil }
