@@ -231,6 +231,13 @@ func (s *Socket) Close() error { return s.CloseWith(channel.CodeClosed, "") }
 
 // CloseWith is Close with a code and a reason for the peer, at most 255 bytes.
 func (s *Socket) CloseWith(code channel.Code, reason string) error {
+	s.end(code, reason)
+	return nil
+}
+
+// end is CloseWith. It returns whether the peer has closed, too, and so has read
+// everything; the second call returns false.
+func (s *Socket) end(code channel.Code, reason string) (taken bool) {
 	s.mu.Lock()
 	first := s.verdict == nil && s.cause == nil
 	s.closing = true
@@ -241,25 +248,26 @@ func (s *Socket) CloseWith(code channel.Code, reason string) error {
 	s.mu.Unlock()
 	if first {
 		s.expect(1) // the peer's last words, for ever
-		s.goAway(code, reason)
+		taken = s.goAway(code, reason)
 	}
 	<-s.done
 	<-s.writerDone
 	<-s.readerDone
 	<-s.datagramsDone
-	return nil
+	return taken
 }
 
 // Drain ends the link when its channels have ended: it refuses new ones on both
-// sides, tells the peer why, waits until the last channel is gone or ctx ends,
-// and closes the link as CloseWith does. The error says how many channels were
-// cut off, or why the link ended by itself.
+// sides, tells the peer why, waits until the last channel is gone and the peer has
+// all bytes, or ctx ends, and closes the link as CloseWith does. The error says how
+// many channels were cut off, or why the link ended by itself.
 func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) error {
 	left, err := s.drain(code, reason)
 	if err != nil {
 		return err
 	}
 	s.flush()
+	cut := 0
 	select {
 	case <-left:
 	case <-s.done:
@@ -270,12 +278,24 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 		}
 	case <-ctx.Done():
 		s.mu.Lock()
-		if n := len(s.table); n > 0 {
-			err = fmt.Errorf("multiplex: %d channels cut off: %w", n, context.Cause(ctx))
-		}
+		cut = len(s.table)
 		s.mu.Unlock()
 	}
-	return errors.Join(err, s.CloseWith(code, reason))
+	if cut > 0 {
+		err = fmt.Errorf("multiplex: %d channels cut off: %w", cut, context.Cause(ctx))
+	} else if s.version.Load() >= version2 {
+		_, err = s.Ping(ctx) // its answer comes after all that was sent before is read
+		switch bye := (*GoingAwayError)(nil); {
+		case errors.As(err, &bye): // its channels have ended, too
+			err = nil
+		case err != nil && ctx.Err() != nil:
+			err = fmt.Errorf("multiplex: the peer has not read all bytes: %w", context.Cause(ctx))
+		}
+	}
+	if taken := s.end(code, reason); taken && cut == 0 {
+		return nil
+	}
+	return err
 }
 
 // drain tells the peer and returns what is closed when no channel is left.
@@ -302,9 +322,9 @@ func (s *Socket) drain(code channel.Code, reason string) (<-chan struct{}, error
 }
 
 // goAway tells the peer, drains the line, waits for the peer to close, and
-// ends the link. When the time is up, fail closes the conn, which wakes whoever
-// still reads or writes it.
-func (s *Socket) goAway(code channel.Code, reason string) {
+// ends the link; taken tells that the peer has. When the time is up, fail closes
+// the conn, which wakes whoever still reads or writes it.
+func (s *Socket) goAway(code channel.Code, reason string) (taken bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
 	for _, e := range s.entries() {
@@ -324,12 +344,14 @@ func (s *Socket) goAway(code channel.Code, reason string) {
 		}
 		select {
 		case <-s.readerDone:
+			taken = true
 		case <-ctx.Done():
 		}
 	case <-s.readerDone: // it closes too, or is gone, and has no use for the rest
 	case <-ctx.Done():
 	}
 	s.fail(net.ErrClosed)
+	return taken
 }
 
 // endStream tells a peer of version 1 that nothing more comes, where the
