@@ -258,6 +258,9 @@ func (m *ConnectionManager) Shutdown(ctx context.Context) error {
 	var draining sync.WaitGroup
 	cut := new(ShutdownError) // its Cut is guarded by m.mu until draining is over
 	for _, l := range m.allLinks() {
+		if l.mux.Err() != nil { // it had ended before
+			continue
+		}
 		draining.Go(func() {
 			err := l.mux.Drain(ctx, channel.CodeClosed, errShuttingDown.Error())
 			if err != nil && !errors.Is(err, net.ErrClosed) { // which this side did by itself
