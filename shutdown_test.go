@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,12 +16,23 @@ import (
 	"peerlink/multiplex"
 )
 
-// stoppable notes in which order it is ended, and what its links are then.
+// stoppable notes how it is ended, and how many of its streams are open then.
 type stoppable struct {
 	*port
-	stopped, closed atomic.Int32
-	links           func() int
-	atClose         atomic.Int32
+	stopped, closed, streams, atClose atomic.Int32
+}
+
+// counted is one of its streams.
+type counted struct {
+	net.Conn
+	of   *stoppable
+	once sync.Once
+}
+
+func (c *counted) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { c.of.streams.Add(-1) })
+	return err
 }
 
 func (s *stoppable) StopAccepting() { s.stopped.Add(1) }
@@ -34,7 +46,7 @@ func (s *stoppable) Accept(ctx context.Context) (net.Conn, identity.Peer, error)
 
 func (s *stoppable) Close() error {
 	s.closed.Add(1)
-	s.atClose.Store(int32(s.links()))
+	s.atClose.Store(s.streams.Load())
 	return s.port.Close()
 }
 
@@ -48,9 +60,12 @@ func TestShutdownNamesTheLinksThatItCut(t *testing.T) {
 		carrier := &stoppable{}
 		alice := n.newDevice(t, "alice", func(c *peerlink.Config) {
 			carrier.port = c.Listeners[0].(*port)
+			carrier.wrap = func(c net.Conn) net.Conn {
+				carrier.streams.Add(1)
+				return &counted{Conn: c, of: carrier}
+			}
 			c.Listeners = []peerlink.Listener{carrier}
 		})
-		carrier.links = func() int { return len(alice.Connections()) }
 		bob, carol, dave := n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil), n.newDevice(t, "dave", nil)
 		bob.accepted(t, "*")
 		carol.accepted(t, "*")
@@ -66,7 +81,7 @@ func TestShutdownNamesTheLinksThatItCut(t *testing.T) {
 		down := make(chan error, 1)
 		go func() { down <- alice.Shutdown(ctx) }()
 		synctest.Wait()
-		if carrier.stopped.Load() != 1 || carrier.closed.Load() != 0 {
+		if carrier.streams.Load() != 2 || carrier.stopped.Load() != 1 || carrier.closed.Load() != 0 {
 			t.Errorf("stopped %d times, closed %d times while links drain", carrier.stopped.Load(), carrier.closed.Load())
 		}
 		_ = dave.Close()
@@ -88,7 +103,7 @@ func TestShutdownNamesTheLinksThatItCut(t *testing.T) {
 			t.Error(err)
 		}
 		if carrier.closed.Load() != 1 || carrier.atClose.Load() != 0 || carrier.stopped.Load() != 1 {
-			t.Errorf("closed %d times, with %d links", carrier.closed.Load(), carrier.atClose.Load())
+			t.Errorf("closed %d times, with %d streams open", carrier.closed.Load(), carrier.atClose.Load())
 		}
 	})
 }
