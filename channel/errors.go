@@ -44,13 +44,14 @@ const (
 	CodeClosing     Code = 10  // of a decline: the link is about to end, ask on another
 	CodeNoListener  Code = 11  // of a decline: no program takes channels of this name now
 	CodeNotProven   Code = 12  // of a refused proof: it does not fit the connection
+	CodeNotAccepted Code = 13  // of a reset: no program has taken the channel, so nobody has read a byte
 	CodeUser        Code = 256 // first code that applications may give a meaning
 )
 
 // words are the protocol's for its codes.
 var words = [...]string{
 	"closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
-	"refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven",
+	"refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven", "not accepted",
 }
 
 // String returns the protocol's word for a code, or its number.
@@ -60,6 +61,11 @@ func (c Code) String() string {
 	}
 	return fmt.Sprintf("code %d", uint32(c))
 }
+
+// ErrNotAccepted is matched by the *ResetError of a channel that the peer's program
+// never took, as its listener was closed: nobody has read what was written, though
+// Write and CloseWrite may have succeeded.
+var ErrNotAccepted = errors.New("not accepted by a program")
 
 // ResetError is the cause of a direction that was cut off rather than ended.
 type ResetError struct {
@@ -73,6 +79,11 @@ func (e *ResetError) Error() string {
 		return fmt.Sprintf("reset by peer (%s)", e.Code)
 	}
 	return fmt.Sprintf("reset here (%s)", e.Code)
+}
+
+// Is reports that a remote reset of CodeNotAccepted matches ErrNotAccepted.
+func (e *ResetError) Is(target error) bool {
+	return target == ErrNotAccepted && e.Remote && e.Code == CodeNotAccepted
 }
 
 // OpError is the error of every Socket method but for a bare io.EOF. It is a

@@ -10,7 +10,7 @@ import (
 )
 
 func TestErrorsTellWhoDidWhat(t *testing.T) {
-	for code, want := range map[Code]string{CodeClosed: "closed", CodeFlowControl: "flow control violated", CodeCancelled: "cancelled", CodeResource: "out of resources", CodeInternal: "internal error", CodeProtocol: "protocol violated", CodeIdle: "idle", CodeNoListener: "no listener", 13: "code 13", 300: "code 300"} {
+	for code, want := range map[Code]string{CodeClosed: "closed", CodeFlowControl: "flow control violated", CodeCancelled: "cancelled", CodeResource: "out of resources", CodeInternal: "internal error", CodeProtocol: "protocol violated", CodeIdle: "idle", CodeNoListener: "no listener", CodeNotAccepted: "not accepted", 14: "code 14", 300: "code 300"} {
 		if got := (&ResetError{Code: code, Remote: true}).Error(); got != "reset by peer ("+want+")" {
 			t.Error(got)
 		}
