@@ -310,11 +310,15 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		return
 	}
 	if m.cfg.OnConnectionReady == nil {
-		_ = sock.Close()
+		_ = sock.Reset(channel.CodeNotAccepted)
 		return
 	}
-	if !m.workers.notify(ctx, "OnConnectionReady", l.peer.Device, func() { m.cfg.OnConnectionReady(l.peer, sock) }) {
-		_ = sock.Reset(channel.CodeInternal)
+	why := channel.CodeNotAccepted
+	if !m.workers.notify(ctx, "OnConnectionReady", l.peer.Device, func() {
+		why = channel.CodeInternal
+		m.cfg.OnConnectionReady(l.peer, sock)
+	}) {
+		_ = sock.Reset(why)
 	}
 }
 

@@ -101,8 +101,8 @@ type Config struct {
 	// or after DecisionTimeout. nil: declined.
 	OnChannelRequest func(ctx context.Context, peer identity.Peer, uri string) error
 	// OnConnectionReady gets each channel that OnChannelRequest accepted; it
-	// owns the socket. nil: such a channel is closed at once. If it panics,
-	// that channel is reset.
+	// owns the socket. nil: such a channel is reset at once, and the peer's error
+	// matches ErrNotAccepted. If it panics, that channel is reset.
 	//
 	// Callbacks run on goroutines of their own, at most 256 at a time for one
 	// device and 4 096 in all; requests beyond that wait, DecisionTimeout at

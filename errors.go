@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/multiplex"
 )
@@ -22,6 +23,10 @@ var (
 	// there an OnChannelRequest. ConnectDevice returns it at once; the same call
 	// may succeed as soon as a program there listens.
 	ErrNoListener = multiplex.ErrNoListener
+	// ErrNotAccepted is matched by the errors of a channel that was open, but that
+	// no program on the device took before its listener was closed: nobody has
+	// read a byte of it. A *channel.ResetError has the code.
+	ErrNotAccepted = channel.ErrNotAccepted
 	// ErrRefused is matched when the peer refused to connect at all.
 	ErrRefused = errors.New("refused by the device")
 	// ErrNotConnected is matched when there is no link and none may be made.

@@ -22,7 +22,9 @@ const backlog = 128
 // Listen claims channels by their URI: an exact one ("chat://bob") or all that
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
 // then the longest. The listener accepts what it claims, 128 channels ahead of
-// its Accept; PeerOf returns the device at a connection's far end. A pattern can
+// its Accept; PeerOf returns the device at a connection's far end. Channels that it
+// has accepted and nobody took before Close are reset: their peers' errors match
+// ErrNotAccepted. A pattern can
 // be claimed once; Close gives it up. The listener is a ChannelListener, and each
 // connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
@@ -153,7 +155,8 @@ func (l *listener) AcceptChannel(ctx context.Context) (*channel.Socket, error) {
 	return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: err}
 }
 
-// Close implements net.Listener: channels that wait for Accept are closed.
+// Close implements net.Listener: channels that wait for Accept are reset, so that
+// their peers do not take them for read.
 func (l *listener) Close() error {
 	l.of.forget(l)
 	l.mu.Lock()
@@ -162,7 +165,7 @@ func (l *listener) Close() error {
 	for {
 		select {
 		case c := <-l.conns:
-			_ = c.Close()
+			_ = c.Reset(channel.CodeNotAccepted)
 		default:
 			return nil
 		}
@@ -210,7 +213,7 @@ func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, er
 	}
 	l.mu.Unlock()
 	if over {
-		_ = c.Close() // as Close does with channels that wait
+		_ = c.Reset(channel.CodeNotAccepted) // as Close does with channels that wait
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -330,7 +329,7 @@ func TestClosedListenerLeavesNoChannelBehind(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, peerlink.ErrNotAccepted) {
 			t.Errorf("read %v", err)
 		}
 		if c, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
