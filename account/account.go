@@ -27,9 +27,20 @@ import (
 type Options struct {
 	// Name is what a new account and its device are called: the host's name.
 	Name string
+	// Identity is the device that Create and New make the account for, instead of
+	// one with a new key. Open refuses the folder of another device.
+	Identity *identity.Identity
 	// Bootstrap, DHTListen, Listen, Engines and Servers replace those of the
 	// config.
 	Bootstrap, DHTListen, Listen, Engines, Servers []string
+	// TURNUser, TURNPassword and TURNSecret replace the config's: the credentials
+	// for Servers that relay.
+	TURNUser, TURNPassword, TURNSecret string
+	// Peers replace the config's: the HOST:PORT under which devices take direct TCP
+	// connections. Learn adds to them later.
+	Peers map[identity.DeviceID][]string
+	// NetworkKey replaces the config's network_key, in 64 hex digits.
+	NetworkKey string
 	// Switchboards and WebRTC replace the config's switchboard and webrtc.
 	Switchboards []string
 	WebRTC       string
@@ -73,13 +84,7 @@ type Account struct {
 // Create makes a new account with one device in a folder that is empty or not
 // there yet, and opens it.
 func Create(dir string, opts Options) (*Account, error) {
-	if opts.Name == "" {
-		opts.Name, _ = os.Hostname()
-		if identity.CheckName(opts.Name) != nil {
-			opts.Name = "device"
-		}
-	}
-	f, err := createFolder(dir, opts.Name, Config{})
+	f, err := createFolder(dir, opts, Config{})
 	if err != nil {
 		return nil, fmt.Errorf("create account in %s: %w", dir, err)
 	}
@@ -93,7 +98,45 @@ func Open(dir string, opts Options) (*Account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open account in %s: %w", dir, err)
 	}
+	if want := opts.Identity; want != nil && want.DeviceID() != f.id.DeviceID() {
+		f.close()
+		return nil, fmt.Errorf("open account in %s: it is device %s, and Options.Identity is %s", dir, f.id.DeviceID().Short(), want.DeviceID().Short())
+	}
 	return newAccount(f, opts), nil
+}
+
+// New makes an account without a folder, for as long as it is open: nothing is
+// read from a disk, and nothing written to one. So devices of the same machine are
+// not found unless LocalDir names a folder for their sockets, a server of the DHT
+// has a new node key at each start, and addresses that worked are forgotten at the
+// end. What is decided (trust, revocations, the device list) holds until Close;
+// Adopt and Reload fail with what matches errors.ErrUnsupported. Such a device
+// keeps its id over several processes if each has the same Options.Identity
+// (identity.Decode reads one).
+func New(opts Options) (*Account, error) {
+	id, err := opts.identity()
+	if err != nil {
+		return nil, fmt.Errorf("new account: %w", err)
+	}
+	opts.LocalDir = cmp.Or(opts.LocalDir, localOff)
+	return newAccount(&folder{id: id, trust: new(identity.Trust), change: dirFiles("")}, opts), nil
+}
+
+// errNoFolder is why an account without a folder does not do something.
+var errNoFolder = fmt.Errorf("account: it has no folder: %w", errors.ErrUnsupported)
+
+// identity returns the one that is given, or a new one.
+func (o Options) identity() (*identity.Identity, error) {
+	switch {
+	case o.Identity != nil:
+		return o.Identity, nil
+	case o.Name == "":
+		o.Name, _ = os.Hostname()
+		if identity.CheckName(o.Name) != nil {
+			o.Name = "device"
+		}
+	}
+	return identity.Generate(o.Name)
 }
 
 func newAccount(f *folder, opts Options) *Account {
@@ -112,7 +155,7 @@ func (o *Options) fill(c Config) {
 	}
 }
 
-// Dir returns the account's folder.
+// Dir returns the account's folder; "" without one.
 func (a *Account) Dir() string { return a.f.dir }
 
 // Identity returns the account's device.
@@ -132,7 +175,7 @@ func (a *Account) Start(ctx context.Context) error {
 		return errors.New("account: started already")
 	}
 	if err := a.start(ctx); err != nil {
-		return errors.Join(fmt.Errorf("start account %s: %w", a.f.dir, err), a.stop())
+		return errors.Join(fmt.Errorf("start account %s: %w", cmp.Or(a.f.dir, "in memory"), err), a.stop())
 	}
 	return nil
 }
@@ -149,14 +192,12 @@ func (a *Account) start(ctx context.Context) error {
 	}
 	cfg.Dialers, cfg.Listeners = append(cfg.Dialers, dialers...), append(cfg.Listeners, listeners...)
 	a.dialer = &tlssock.Dialer{Config: proof}
-	for peer, addrs := range a.f.cfg.Peers {
+	for peer, addrs := range a.opts.Peers {
 		if err := a.dialer.Learn(peer, addrs...); err != nil {
 			return err
 		}
 	}
-	direct := newRemembering(a.dialer, a.f.disk.path(directFile), func(err error) { a.opts.Logger.Warn("account: " + err.Error()) })
-	a.closers = append(a.closers, direct.close)
-	cfg.Dialers = append(cfg.Dialers, direct)
+	cfg.Dialers = append(cfg.Dialers, a.remembering(a.dialer))
 	if len(a.opts.Listen) > 0 {
 		l, err := tlssock.Listen(ctx, proof, a.opts.Listen...)
 		if err != nil {
@@ -191,7 +232,7 @@ func (a *Account) start(ctx context.Context) error {
 
 // startICE joins the DHT and has ICE signal through it.
 func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
-	key, err := a.f.cfg.networkKey()
+	key, err := Config{NetworkKey: a.opts.NetworkKey}.networkKey()
 	if err != nil {
 		return nil, err
 	}

@@ -130,6 +130,9 @@ func (a *Account) allowOwn(id identity.AccountID) error {
 // Open the account again. list is the account's device list. A crash leaves the
 // old or the new account, whole.
 func (a *Account) Adopt(chain [][]byte, list []byte) error {
+	if a.f.dir == "" {
+		return errNoFolder // this process could only go on as the device it was
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {

@@ -21,4 +21,7 @@
 //
 // Files are replaced whole (written aside, synced, renamed). A damaged file is
 // an error that says what to do; a new identity is never made over an old one.
+//
+// New makes an account without a folder: all settings are Options, and nothing is
+// read or written.
 package account

@@ -34,14 +34,23 @@ type files interface {
 	remove(name string) error
 }
 
-// dirFiles are the files of the directory so named.
+// dirFiles are the files of the directory so named; of "" there are none, and what
+// is written is gone.
 type dirFiles string
 
-func (d dirFiles) path(name string) string { return filepath.Join(string(d), name) }
+func (d dirFiles) path(name string) string {
+	if d == "" {
+		return ""
+	}
+	return filepath.Join(string(d), name)
+}
 
 // replace writes b aside, syncs it and renames it to name. The file is for
 // this user only.
 func (d dirFiles) replace(name string, b []byte) error {
+	if d == "" {
+		return nil
+	}
 	if err := atomicfile.Write(d.path(name), b); err != nil {
 		return fmt.Errorf("write %s: %w", d.path(name), err)
 	}

@@ -45,11 +45,11 @@ type folder struct {
 
 // createFolder makes an account in a folder that is empty, not there yet, or
 // in which making one was interrupted.
-func createFolder(dir, name string, cfg Config) (*folder, error) {
-	return createIn(dir, dirFiles(dir), name, cfg)
+func createFolder(dir string, opts Options, cfg Config) (*folder, error) {
+	return createIn(dir, dirFiles(dir), opts, cfg)
 }
 
-func createIn(dir string, change files, name string, cfg Config) (*folder, error) {
+func createIn(dir string, change files, opts Options, cfg Config) (*folder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func createIn(dir string, change files, name string, cfg Config) (*folder, error
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := f.begin(func() error { return f.create(name, cfg) }); err != nil {
+	if err := f.begin(func() error { return f.create(opts, cfg) }); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -109,12 +109,12 @@ func (f *folder) checkEmpty() error {
 
 // create writes the files. With identity.pem, the last, the account exists;
 // until then creatingFile says that what is there may be thrown away.
-func (f *folder) create(name string, cfg Config) error {
+func (f *folder) create(opts Options, cfg Config) error {
 	if err := errors.Join(f.checkEmpty(), f.disk.sweep()); err != nil { // now that nobody else can be at it
 		return err
 	}
 	var err error
-	if f.id, err = identity.Generate(name); err != nil {
+	if f.id, err = opts.identity(); err != nil {
 		return err
 	}
 	keys, err := f.id.Encode()
@@ -295,8 +295,11 @@ func holder(d dirFiles) string {
 	return fmt.Sprintf("process %d; close it first", pid)
 }
 
-// close gives the folder free. It may be called more than once.
+// close gives the folder free, if there is one. It may be called more than once.
 func (f *folder) close() {
+	if f.dir == "" {
+		return
+	}
 	f.once.Do(func() {
 		_ = os.Truncate(f.disk.path(lockFile), 0) // or the note would outlive the process
 		_ = f.lock.Close()

@@ -28,6 +28,9 @@ const peersKey = "peers"
 // settings that have changed restart has the names: they hold at the next start.
 // After an error, which names the file and the line, all is as it was.
 func (a *Account) Reload() (applied, restart []string, err error) {
+	if a.f.dir == "" {
+		return nil, nil, errNoFolder
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b, err := a.f.read(configFile, 0o022, "restore it from a copy, or write {} into it for the defaults")

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"peerlink"
 	"peerlink/identity"
 	"peerlink/internal/reach"
 	"peerlink/tlssock"
@@ -26,6 +27,16 @@ type remembering struct {
 	book *reach.Book
 	say  func(error)
 	wg   sync.WaitGroup // writers of the file
+}
+
+// remembering has a dialer remember, if there is a folder.
+func (a *Account) remembering(d *tlssock.Dialer) peerlink.Dialer {
+	if a.f.dir == "" {
+		return d
+	}
+	r := newRemembering(d, a.f.disk.path(directFile), func(err error) { a.opts.Logger.Warn("account: " + err.Error()) })
+	a.closers = append(a.closers, r.close)
+	return r
 }
 
 // newRemembering reads the file and tells the dialer what it holds.

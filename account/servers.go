@@ -47,7 +47,7 @@ func (a *Account) servers() ([]ice.Server, error) {
 			}
 			return nil, nil
 		}
-		out = append(out, ice.Server{URL: s, Username: a.f.cfg.TURNUser, Password: a.f.cfg.TURNPassword, Secret: a.f.cfg.TURNSecret})
+		out = append(out, ice.Server{URL: s, Username: a.opts.TURNUser, Password: a.opts.TURNPassword, Secret: a.opts.TURNSecret})
 	}
 	return out, nil
 }
