@@ -49,20 +49,26 @@ func runCGI() {
 // web serves a handler on bob and returns alice's client and bob's URL.
 func web(t *testing.T, h http.Handler) (alice, bob *device, client *http.Client, url string) {
 	t.Helper()
+	alice, bob, url = webOf(t, &http.Server{Handler: h, ReadHeaderTimeout: time.Minute})
+	return alice, bob, &http.Client{Transport: alice.Transport()}, url
+}
+
+// webOf has a server on bob, and returns bob's URL.
+func webOf(t *testing.T, srv *http.Server) (alice, bob *device, url string) {
+	t.Helper()
 	n := newNetwork("memory")
 	alice, bob = n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
 	l, err := bob.Listen("http://*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(l) })
 	t.Cleanup(func() {
 		_ = srv.Close()
 		serving.Wait()
 	})
-	return alice, bob, &http.Client{Transport: alice.Transport()}, "http+peer://" + bob.id.DeviceID().String()
+	return alice, bob, "http+peer://" + bob.id.DeviceID().String()
 }
 
 func get(t *testing.T, c *http.Client, url string) (int, string) {

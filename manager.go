@@ -74,7 +74,7 @@ type ConnectionManager struct {
 	arrivals  chan struct{}                   // holds a place for each stream that is on the way to become a link
 	arriving  *quota.Quota[identity.DeviceID] // the same, by device
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
-	transport *transport
+	transport *transports
 	workers   workers // run the application's callbacks
 	router    router  // has the patterns of Listen
 	uniques   uniques // make the channels of ConnectOptions.UniqueName
