@@ -21,9 +21,11 @@
 // An address is HOST:PORT or the absolute path of a Unix socket. The token has
 // 32 hex digits and is used once. The listening ends with its channel.
 //
-// The end of a direction is passed on as one; anything else cuts both off, with
-// a reset where there is one: a cut never looks like an end, except to a
-// Unix socket, which knows no difference.
+// The end of a direction is passed on as one; an end that fails cuts the other one
+// off, with a reset where there is one, behind all that was sent: a cut never
+// looks like an end, except to a Unix socket, which knows no difference. An end
+// that takes no more is read on: a server may answer before it has read all, and
+// leave.
 //
 // # Who may
 //

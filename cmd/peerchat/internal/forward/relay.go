@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -19,8 +18,7 @@ import (
 
 const (
 	// MaxConns is how many connections a Relay joins at once.
-	MaxConns  = 128
-	bufferLen = 64 << 10
+	MaxConns = 128
 	// maxPause is the longest wait after a listener failed for the moment.
 	maxPause = time.Second
 )
@@ -166,41 +164,6 @@ func accept(ctx context.Context, l net.Listener, note func(error)) (net.Conn, er
 func short(err error) bool {
 	all := []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED}
 	return slices.ContainsFunc(all, func(e error) bool { return errors.Is(err, e) })
-}
-
-// join copies both ways until both directions have ended, and closes both. The
-// end of one is passed on; anything else, and the end of ctx, cuts both.
-func join(ctx context.Context, a, b net.Conn) error {
-	both := func() { cut(a); cut(b) }
-	stop := context.AfterFunc(ctx, both)
-	defer stop()
-	ended := make(chan error, 2)
-	go func() { ended <- half(a, b) }()
-	go func() { ended <- half(b, a) }()
-	err := <-ended
-	if err != nil {
-		both()
-	}
-	if second := <-ended; err == nil && second != nil {
-		both()
-		err = second
-	}
-	if err == nil {
-		err = errors.Join(a.Close(), b.Close())
-	}
-	return err
-}
-
-// half copies one direction, its end too.
-func half(to, from net.Conn) error {
-	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, bufferLen))
-	if err != nil {
-		return err
-	}
-	if w, ok := to.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return errors.New("forward: a connection without half-close")
 }
 
 // cut ends a connection so that the other end does not take it for an end.
