@@ -22,7 +22,6 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
-	"peerlink"
 	"peerlink/account"
 	"peerlink/identity"
 )
@@ -50,11 +49,7 @@ func (l layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	c, err := l.device.ConnectionManager().ConnectDevice(ctx, to, raftURI, peerlink.ConnectOptions{})
-	if err != nil {
-		return nil, err // and not a nil *channel.Socket in an interface
-	}
-	return c, nil
+	return l.device.ConnectionManager().Dial(ctx, to, raftURI)
 }
 
 // chain is the state that raft replicates: how many entries were applied, and
