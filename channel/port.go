@@ -215,11 +215,15 @@ func (p *Port) Stale() (unread int, age time.Duration) {
 	return s.in.n + s.datagrams.bytes(), time.Duration(now() - s.granted)
 }
 
-// Drop is Fail, but what waits unread is dropped.
+// Drop is Fail, but what waits unread is dropped. A clean end behind dropped
+// bytes is none: Reads fail with cause then, too.
 func (p *Port) Drop(cause error) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.rerr == io.EOF && s.in.n > 0 {
+		s.rerr = nil
+	}
 	s.link.Hold(-s.in.reset() - s.datagrams.reset())
 	s.endRead(cause)
 	s.endWrite(cause)

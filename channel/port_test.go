@@ -217,3 +217,24 @@ func TestSharedCountOfUnreadBytesReturnsToZero(t *testing.T) {
 		}
 	}
 }
+
+// case: E1
+func TestCleanEndBehindDroppedBytesIsNone(t *testing.T) {
+	cause := &ResetError{Code: CodeResource}
+	for name, c := range map[string]struct {
+		held []byte
+		want error
+	}{"bytes are dropped": {[]byte("hello"), cause}, "nothing is dropped": {nil, io.EOF}} {
+		t.Run(name, func(t *testing.T) {
+			s, port, _ := pair(Params{Credit: 1, Window: 10}, 0)
+			if _, err := port.Deliver(c.held); err != nil {
+				t.Fatal(err)
+			}
+			port.End()
+			port.Drop(cause)
+			if n, err := s.Read(make([]byte, 1)); n != 0 || !errors.Is(err, c.want) {
+				t.Errorf("read %d, %v, want %v", n, err, c.want)
+			}
+		})
+	}
+}

@@ -151,13 +151,14 @@ func (s *Socket) full(n int) bool {
 	return b != nil && held > linkFloor && b.unread.Load()+int64(n) > b.limit
 }
 
-// relieve makes room for n more bytes of e: the channel that has held most for
-// longest is reset. It reports whether e may have them.
+// relieve makes room for n more bytes of e: of the channels that can lose what
+// they hold and say so, the one that has held most for longest is reset. It
+// reports whether e may have the bytes.
 func (s *Socket) relieve(e *entry, n int) bool {
 	for s.full(n) {
 		worst, unread := e, 0
 		var most float64
-		for _, other := range s.entries() {
+		for _, other := range s.losers() {
 			held, age := other.port.Stale()
 			if score := float64(held) * float64(max(age, 1)); score > most {
 				worst, unread, most = other, held, score
@@ -170,4 +171,20 @@ func (s *Socket) relieve(e *entry, n int) bool {
 		worst.port.Drop(&channel.ResetError{Code: channel.CodeResource})
 	}
 	return true
+}
+
+// losers returns the channels that may be reset to make room: those whose peer
+// still writes, and so hears of the reset, and those that end by an error
+// anyway. What a peer has ended cleanly is a promise that it was taken: the
+// peer may have gone since.
+func (s *Socket) losers() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var es []*entry
+	for _, e := range s.table {
+		if e.condemned || !e.gotEnd {
+			es = append(es, e)
+		}
+	}
+	return es
 }

@@ -258,6 +258,9 @@ func (s *Socket) condemn(e *entry, code channel.Code) {
 	e.port.Fail(&channel.ResetError{Code: code})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e.condemned {
+		return // the peer has been told
+	}
 	e.condemned = true
 	e.withdrawLocked()
 	e.stopLocked(code)
