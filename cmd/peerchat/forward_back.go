@@ -97,7 +97,7 @@ func (f *forwarder) hold(ctx context.Context, b *back, target forward.Address) e
 	}()
 	err := forward.Relay(ctx, b.l, forward.RelayConfig{
 		Note: f.failed(target),
-		Take: func(c net.Conn) (func(), bool) {
+		Take: func(_ context.Context, c net.Conn) (func(), bool) {
 			peer, ok := peerlink.PeerOf(c)
 			return nil, ok && peer.Device == f.to.device
 		},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -140,3 +141,61 @@ func TestAnEarlyAnswerArrives(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// echoes says something through a forward and reads it back.
+func echoes(conn net.Conn) error {
+	_ = conn.SetDeadline(time.Now().Add(within))
+	if _, err := io.WriteString(conn, "hello"); err != nil {
+		return err
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "hello" {
+		return fmt.Errorf("%q, %w", b, err)
+	}
+	return nil
+}
+
+// case: E6
+func TestConnectionsWaitForAPlace(t *testing.T) {
+	alice, bob := twoHouses(t)
+	addr := tcpServer(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	one, other := alice.forwarded(t, bob, addr), alice.forwarded(t, bob, addr)
+	var wg sync.WaitGroup
+	for i := range 400 {
+		wg.Go(func() {
+			c, err := net.Dial("tcp", one)
+			if err == nil {
+				err = errors.Join(echoes(c), c.Close())
+			}
+			if err != nil {
+				t.Errorf("connection %d of many at once: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	var idle []net.Conn
+	for i := range forward.MaxConns {
+		c, err := net.Dial("tcp", one)
+		if err == nil {
+			defer c.Close()
+			err = echoes(c)
+		}
+		if err != nil {
+			t.Fatalf("idle connection %d: %v", i, err)
+		}
+		idle = append(idle, c)
+	}
+	late, err := net.Dial("tcp", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	_ = late.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := late.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the 129th, of another port, reads as %v", err)
+	}
+	_ = idle[0].Close()
+	if err := echoes(late); err != nil {
+		t.Errorf("the 129th, once there is a place: %v", err)
+	}
+}

@@ -19,7 +19,8 @@ import (
 const (
 	// MaxConns is how many connections a Relay joins at once.
 	MaxConns = 128
-	// maxPause is the longest wait after a listener failed for the moment.
+	// maxPause is the longest wait after a listener failed for the moment, or for a
+	// place at the other device.
 	maxPause = time.Second
 )
 
@@ -67,11 +68,14 @@ func (e hintError) Unwrap() error { return e.error }
 // RelayConfig is what Relay needs. Open is required.
 type RelayConfig struct {
 	// Open makes the other end for a connection that was taken. It is called
-	// concurrently, and ends with its ctx.
+	// concurrently, and ends with its ctx. It is called again, after a pause of 1 s
+	// at most, as long as the other device has no place: Dial's error then has a
+	// *channel.ResetError with the device's channel.CodeResource.
 	Open func(ctx context.Context) (net.Conn, error)
 	// Take says whether a connection is wanted; done is called when it has
-	// ended, unless it is nil. A nil Take: all are.
-	Take func(c net.Conn) (done func(), ok bool)
+	// ended, unless it is nil. It may wait, no longer than ctx lasts. A nil Take:
+	// all are wanted.
+	Take func(ctx context.Context, c net.Conn) (done func(), ok bool)
 	// Note is told of each connection for which Open failed, before that is cut,
 	// and of the listener's own troubles; it is called concurrently. nil: nobody
 	// is.
@@ -117,7 +121,7 @@ func Relay(ctx context.Context, l net.Listener, cfg RelayConfig) error {
 // one joins a connection that was taken.
 func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 	if cfg.Take != nil {
-		done, ok := cfg.Take(c)
+		done, ok := cfg.Take(ctx, c)
 		if !ok {
 			cut(c)
 			return
@@ -126,7 +130,7 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 			defer done()
 		}
 	}
-	far, err := cfg.Open(ctx)
+	far, err := cfg.open(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			cfg.Note(err) // before the cut: who sees that can find the reason
@@ -135,6 +139,19 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 		return
 	}
 	_ = join(ctx, c, far) // how it ended is told to both ends
+}
+
+// open makes the other end as soon as there is a place for it.
+func (cfg RelayConfig) open(ctx context.Context) (net.Conn, error) {
+	pauses := pause.Backoff(10*time.Millisecond, maxPause)
+	pauses.RandomizationFactor = 0.5 // more than one may wait
+	for {
+		c, err := cfg.Open(ctx)
+		var full *channel.ResetError
+		if !errors.As(err, &full) || !full.Remote || full.Code != codeBusy || pause.For(ctx, pauses.NextBackOff()) != nil {
+			return c, err
+		}
+	}
 }
 
 // accept waits for a connection. Of a shortage, such as of descriptors, it
@@ -167,10 +184,16 @@ func short(err error) bool {
 }
 
 // cut ends a connection so that the other end does not take it for an end.
-func cut(c net.Conn) {
+func cut(c net.Conn) { cutWith(c, channel.CodeUser) }
+
+// codeBusy says that there is no place for a channel now.
+const codeBusy = channel.CodeResource
+
+// cutWith is cut that says why, where there are words for it.
+func cutWith(c net.Conn, why channel.Code) {
 	switch c := c.(type) {
 	case interface{ Reset(code channel.Code) error }:
-		_ = c.Reset(channel.CodeUser)
+		_ = c.Reset(why)
 	case *net.TCPConn:
 		_ = c.SetLinger(0)
 	}

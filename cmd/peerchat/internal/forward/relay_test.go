@@ -112,7 +112,7 @@ func TestConnectionsOfOthersAreNotTaken(t *testing.T) {
 	far := newLine()
 	relay(t, far, RelayConfig{
 		Open: func(context.Context) (net.Conn, error) { t.Error("it was taken"); return nil, io.EOF },
-		Take: func(net.Conn) (func(), bool) { return nil, false },
+		Take: func(context.Context, net.Conn) (func(), bool) { return nil, false },
 	})
 	a, b := tcpPair(t)
 	_ = a.SetDeadline(time.Now().Add(within))

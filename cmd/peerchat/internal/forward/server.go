@@ -14,6 +14,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
 	"peerlink/internal/quota"
 )
 
@@ -46,6 +47,7 @@ type Server struct {
 	cfg    Config
 	life   life.Group
 	places *quota.Quota[identity.DeviceID]
+	freed  pause.Bell // one of places is free again
 
 	mu   sync.Mutex
 	busy map[*ongoing]struct{}
@@ -87,19 +89,43 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		peer, uri, ok := s.cfg.PeerOf(c)
-		if !ok || s.places.Take(peer.Device) != nil {
-			s.cfg.Logger.Warn("forward: refused, too many at once", "device", peer.Device)
+		if !ok {
 			cut(c)
 			continue
 		}
+		if s.places.Take(peer.Device) != nil {
+			s.cfg.Logger.Debug("forward: put off, too many at once", "device", peer.Device)
+			cutWith(c, codeBusy)
+			continue
+		}
 		if !s.life.Go(func(context.Context) {
-			defer s.places.Release(peer.Device)
+			defer s.release(peer.Device)
 			s.serve(c, peer, uri)
 		}) {
-			s.places.Release(peer.Device)
+			s.release(peer.Device)
 			cut(c)
 		}
 	}
+}
+
+// place waits until a device has a place, or ctx ends.
+func (s *Server) place(ctx context.Context, device identity.DeviceID) error {
+	for {
+		freed := s.freed.Next()
+		if s.places.Take(device) == nil {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Server) release(device identity.DeviceID) {
+	s.places.Release(device)
+	s.freed.Ring()
 }
 
 // serve answers one channel.
@@ -263,8 +289,8 @@ func (s *Server) listen(ctx context.Context, c net.Conn, device identity.DeviceI
 			defer cancel()
 			return s.cfg.Open(ctx, device, BackURI(token))
 		},
-		Take: func(net.Conn) (func(), bool) {
-			return func() { s.places.Release(device) }, s.places.Take(device) == nil
+		Take: func(ctx context.Context, _ net.Conn) (func(), bool) {
+			return func() { s.release(device) }, s.place(ctx, device) == nil
 		},
 		Note: func(err error) {
 			s.cfg.Logger.Warn("forward: a connection was not joined", "device", device, "addr", at, "err", err)

@@ -349,3 +349,39 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// What a server takes for a device waits for a place of the device, too.
+//
+// case: E6
+func TestATakenConnectionWaitsForAPlace(t *testing.T) {
+	w := newWorld(t)
+	l := target(t, "tcp", "127.0.0.1:0", func(c net.Conn) { _, _ = io.Copy(c, c) })
+	w.allow(DoDial, l.Addr().String())
+	w.allow(DoListen, "127.0.0.1:*")
+	at, err := Ask(t.Context(), w.open(alice, URIListen), mustAddr(t, "127.0.0.1:0"), NewToken())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first *net.TCPConn
+	for range maxOfDevice - 1 { // the listener has one
+		if first, err = w.dial(alice, l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := net.Dial("tcp", at.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("without a place it reads as %v", err)
+	}
+	_ = first.CloseWrite()
+	select {
+	case far := <-w.back:
+		_ = far.Close()
+	case <-time.After(within):
+		t.Error("it was not joined when there was a place")
+	}
+}

@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"time"
 
+	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/internal/escape"
 )
@@ -104,7 +106,8 @@ func ask(ctx context.Context, c net.Conn, q request) (answer, error) {
 	if err == nil {
 		err = writeMessage(c, q)
 	}
-	if err == nil {
+	var refused *channel.ResetError // of which what is read tells more
+	if err == nil || errors.As(err, &refused) {
 		err = readMessage(c, &a)
 	}
 	if err == nil {
