@@ -1,0 +1,167 @@
+package peerlinktest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"peerlink"
+	"peerlink/channel"
+	"peerlink/identity"
+)
+
+// Patience is how long Connect waits, and the end of a test for what it has begun.
+const Patience = time.Minute
+
+// Peer is a device on a network, with a manager of its own.
+type Peer struct {
+	*peerlink.ConnectionManager
+	// Name is what the network's methods call it.
+	Name string
+	// Identity is the device. Its keys were made for this test.
+	Identity *identity.Identity
+	// Trust is whom it lets in: all, until the test says otherwise.
+	Trust *identity.Trust
+	// Config is what the manager was made of.
+	Config peerlink.Config
+
+	n *Network
+}
+
+// Peer puts a new device on the network, as a device of an account of its own. A
+// change adjusts its Config before the manager is made: callbacks, bounds, further
+// carriers. Config.Network is IgnoreNetwork at first: this machine's network says
+// nothing about the one in memory. A name that is taken fails the test.
+func (n *Network) Peer(name string, change ...func(*peerlink.Config)) *Peer {
+	n.t.Helper()
+	n.fabric.mu.Lock()
+	taken := slices.Contains(n.fabric.names, name)
+	n.fabric.mu.Unlock()
+	if taken {
+		n.t.Fatalf("peerlinktest: there is a peer %q already", name)
+	}
+	id, err := identity.Generate(name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return n.PeerAs(id, change...)
+}
+
+// PeerAs is Peer for an identity that the test made. Its name is the identity's.
+// With the identity of a peer that was closed it is that device, started again.
+func (n *Network) PeerAs(id *identity.Identity, change ...func(*peerlink.Config)) *Peer {
+	n.t.Helper()
+	p := &Peer{Name: id.Name(), Identity: id, Trust: new(identity.Trust), n: n}
+	p.Config = peerlink.Config{Identity: id, Trust: p.Trust, Network: peerlink.IgnoreNetwork}
+	n.fabric.mu.Lock()
+	if !slices.Contains(n.fabric.names, p.Name) {
+		n.fabric.names = append(n.fabric.names, p.Name)
+	}
+	n.fabric.mu.Unlock()
+	for _, c := range n.all {
+		d, l, err := n.open(c, p)
+		if err != nil {
+			n.t.Fatalf("peerlinktest: %s for %s: %v", c.Name, p.Name, err)
+		}
+		p.Config.Dialers, p.Config.Listeners = append(p.Config.Dialers, d), append(p.Config.Listeners, l)
+	}
+	for _, f := range change {
+		f(&p.Config)
+	}
+	var err error
+	if p.ConnectionManager, err = peerlink.New(p.Config); err != nil {
+		n.t.Fatal(err)
+	}
+	p.Trust = p.Config.Trust
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peers = append(n.peers, p)
+	return p
+}
+
+// ID returns the device's id.
+func (p *Peer) ID() identity.DeviceID { return p.Identity.DeviceID() }
+
+// Connect opens a channel to another peer and fails the test if that does not
+// succeed within Patience. It is for the test's goroutine; ConnectDevice is for
+// what is to fail.
+func (p *Peer) Connect(to *Peer, uri string) *channel.Socket {
+	p.n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	c, err := p.ConnectDevice(ctx, to.ID(), uri, peerlink.ConnectOptions{})
+	if err != nil {
+		p.n.t.Fatalf("%s connects to %s as %s: %v", p.Name, to.Name, uri, err)
+	}
+	return c
+}
+
+// Serve hands each channel that other peers open under a pattern (see
+// ConnectionManager.Listen) to handle, on a goroutine of its own, and closes the
+// channel afterwards. The end of the test waits for all of them; by then their
+// peers are closed. A pattern that cannot be listened on fails the test.
+func (p *Peer) Serve(pattern string, handle func(c *channel.Socket)) {
+	p.n.t.Helper()
+	l, err := p.Listen(pattern)
+	if err != nil {
+		p.n.t.Fatal(err)
+	}
+	p.n.serves.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.n.serves.Go(func() {
+				defer c.Close()
+				handle(c.(*channel.Socket))
+			})
+		}
+	})
+}
+
+// close ends all peers and says what is left. Streams over lines that are cut are
+// reset first, so that nothing waits for their other ends.
+func (n *Network) close() {
+	f := n.fabric
+	f.mu.Lock()
+	for _, w := range f.wires {
+		if w[0].out.held || w[1].out.held {
+			w.reset()
+		}
+	}
+	f.mu.Unlock()
+	n.mu.Lock()
+	peers := slices.Clone(n.peers)
+	n.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, p := range peers {
+		closing.Go(func() {
+			if err := p.Close(); err != nil {
+				n.t.Errorf("peerlinktest: closing %s: %v", p.Name, err)
+			}
+		})
+	}
+	closing.Wait()
+	served := make(chan struct{})
+	go func() {
+		n.serves.Wait()
+		close(served)
+	}()
+	late := time.NewTimer(Patience)
+	defer late.Stop()
+	select {
+	case <-served:
+	case <-late.C:
+		n.t.Errorf("peerlinktest: a handler given to Serve has not returned %v after the end", Patience)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.wires {
+		n.t.Errorf("peerlinktest: a stream from %s to %s was left open", w[0].LocalAddr(), w[0].RemoteAddr())
+	}
+	if f.luck && n.t.Failed() {
+		n.t.Logf("peerlinktest: %s=%d loses the same packets again", SeedVariable, f.seed)
+	}
+}
