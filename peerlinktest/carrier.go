@@ -168,6 +168,9 @@ func (p *port) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
 	}
 }
 
+// StopAccepting is Close: streams need nothing of their listener.
+func (p *port) StopAccepting() { p.life.Close() }
+
 // Close refuses callers from now on, and ends the proofs under way.
 func (p *port) Close() error {
 	p.life.Close()

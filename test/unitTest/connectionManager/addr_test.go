@@ -8,15 +8,17 @@ import (
 	"time"
 
 	"peerlink"
-	"peerlink/identity"
+	"peerlink/peerlinktest"
+	"peerlink/peerlinktest/loopback"
+	"peerlink/tlssock"
 )
 
 // Direct TCP: links to addresses, as many as asked for, by number and by name.
 func TestConnectAddrOverTCP(t *testing.T) {
-	w := &tcpWorld{addrs: map[identity.DeviceID]string{}}
-	alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+	n := peerlinktest.New(t, loopback.TCP())
+	alice, there := ofPeer(n.Peer("alice")), n.Peer("bob")
+	bob, addr := ofPeer(there), there.Config.Listeners[0].(*tlssock.Listener).Addrs()[0].String()
 	bob.echoing(t, "*")
-	addr := w.addrs[bob.id.DeviceID()]
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +51,9 @@ func TestConnectAddrOverTCP(t *testing.T) {
 
 // fault: D1
 func TestConnectAddrTellsEachAddressAndItsCause(t *testing.T) {
-	w := &tcpWorld{addrs: map[identity.DeviceID]string{}}
-	alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
-	addr := w.addrs[bob.id.DeviceID()]
+	n := peerlinktest.New(t, loopback.TCP())
+	alice, there := ofPeer(n.Peer("alice")), n.Peer("bob")
+	bob, addr := ofPeer(there), there.Config.Listeners[0].(*tlssock.Listener).Addrs()[0].String()
 	carol := newIdentity(t, "carol")
 	_, err := alice.ConnectAddr(background, addr, carol.DeviceID())
 	if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), bob.id.DeviceID().String()) {

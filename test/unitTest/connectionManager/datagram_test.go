@@ -1,102 +1,16 @@
 package connectionmanager_test
 
 import (
-	"context"
-	"encoding/binary"
 	"errors"
 	"io"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
-	"peerlink"
 	"peerlink/channel"
-	"peerlink/identity"
-	"peerlink/tlssock"
 )
 
-// udpWorld is direct TCP with UDP sockets beside it for datagrams: a carrier of
-// a program's own, as far as the manager knows.
-type udpWorld struct{ tcpWorld }
-
-// packetConn is a stream and a UDP socket.
-type packetConn struct {
-	net.Conn
-	udp  *net.UDPConn
-	peer netip.AddrPort
-}
-
-func (c *packetConn) SendDatagram(p []byte) error {
-	_, err := c.udp.WriteToUDPAddrPort(p, c.peer)
-	return err
-}
-
-func (c *packetConn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
-	defer context.AfterFunc(ctx, func() { _ = c.udp.SetReadDeadline(time.Unix(1, 0)) })()
-	buf := make([]byte, c.MaxDatagram())
-	for {
-		n, from, err := c.udp.ReadFromUDPAddrPort(buf)
-		if err != nil || from == c.peer {
-			return buf[:n], err
-		}
-	}
-}
-
-func (c *packetConn) MaxDatagram() int { return 1200 }
-
-func (c *packetConn) Close() error { return errors.Join(c.udp.Close(), c.Conn.Close()) }
-
-// meet tells the other side this side's port and learns that of it.
-func meet(c net.Conn) (net.Conn, error) {
-	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return nil, err
-	}
-	at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	var port [2]byte
-	_, err = c.Write(binary.BigEndian.AppendUint16(nil, at.Port()))
-	if err == nil {
-		_, err = io.ReadFull(c, port[:])
-	}
-	if err != nil {
-		return nil, errors.Join(err, udp.Close(), c.Close())
-	}
-	return &packetConn{c, udp, netip.AddrPortFrom(at.Addr(), binary.BigEndian.Uint16(port[:]))}, nil
-}
-
-type meetingDialer struct{ peerlink.Dialer }
-
-func (d meetingDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
-	c, p, err := d.Dialer.Dial(ctx, peer)
-	if err == nil {
-		c, err = meet(c)
-	}
-	return c, p, err
-}
-
-type meetingListener struct{ *tlssock.Listener }
-
-func (l meetingListener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
-	c, p, err := l.Listener.Accept(ctx)
-	if err == nil {
-		c, err = meet(c)
-	}
-	return c, p, err
-}
-
-func (w *udpWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	return w.tcpWorld.device(t, name, func(c *peerlink.Config) {
-		c.Dialers[0] = meetingDialer{c.Dialers[0]}
-		c.Listeners[0] = meetingListener{c.Listeners[0].(*tlssock.Listener)}
-		if change != nil {
-			change(c)
-		}
-	})
-}
-
 func TestS69_UnreliableSendNeverBlocks(t *testing.T) {
-	test := func(t *testing.T, w world) {
+	overCarriers(t, func(t *testing.T, w world) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "game://")
@@ -106,12 +20,6 @@ func TestS69_UnreliableSendNeverBlocks(t *testing.T) {
 		} else {
 			unreliableByDatagram(t, alice, bob, a, b)
 		}
-	}
-	t.Run("own", func(t *testing.T) {
-		test(t, &udpWorld{tcpWorld{addrs: map[identity.DeviceID]string{}}})
-	})
-	overCarriers(t, func(t *testing.T, w world) {
-		test(t, w)
 	})
 }
 

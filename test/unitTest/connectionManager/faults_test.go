@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,24 +20,23 @@ import (
 	"peerlink/channel"
 	"peerlink/ice"
 	"peerlink/identity"
+	"peerlink/internal/calls/callstest"
 	"peerlink/multiplex"
+	"peerlink/peerlinktest"
+	"peerlink/peerlinktest/loopback"
 )
 
-// cable is a stream that a test can cut, freeze, or have write short.
+// cable is a stream that a test can have write short.
 type cable struct {
 	net.Conn
-	mu     sync.Mutex
-	write  func(p []byte, write func([]byte) (int, error)) (int, error) // nil: as it is
-	frozen chan struct{}                                                // closed when it goes on; nil: it flows
+	mu    sync.Mutex
+	write func(p []byte, write func([]byte) (int, error)) (int, error) // nil: as it is
 }
 
 func (c *cable) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	write, frozen := c.write, c.frozen
+	write := c.write
 	c.mu.Unlock()
-	if frozen != nil {
-		<-frozen
-	}
 	if write != nil {
 		return write(p, c.Conn.Write)
 	}
@@ -47,15 +47,6 @@ func (c *cable) set(write func([]byte, func([]byte) (int, error)) (int, error)) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.write = write
-}
-
-// freeze has nothing pass until the test ends.
-func (c *cable) freeze(t *testing.T) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	frozen := make(chan struct{})
-	c.frozen = frozen
-	t.Cleanup(func() { close(frozen) })
 }
 
 // cables collects what a device dials.
@@ -157,22 +148,18 @@ func TestS24_ManagersClosedWhileSending(t *testing.T) {
 
 // fault: B7, F2
 func TestS25_S28_BeaconsFindADeadPath(t *testing.T) {
-	overStreams(t, func(t *testing.T, w world) {
-		var cs cables
-		wrap := wrapped(cs.wrap)
-		alice := w.device(t, "alice", func(c *peerlink.Config) {
-			wrap(c)
+	overNetworks(t, func(t *testing.T, n *peerlinktest.Network) {
+		alice := ofPeer(n.Peer("alice", func(c *peerlink.Config) {
 			c.Link = multiplex.Config{BeaconInterval: -1, BeaconTimeout: time.Second}
 			c.ProbeTimeout = 100 * time.Millisecond
-		})
-		bob := w.device(t, "bob", nil)
+		}))
+		bob := ofPeer(n.Peer("bob"))
 		bob.echoing(t, "*")
 		c := connect(t, alice, bob, "chat://1")
-		first := cs.last() // a slow machine may ask for a second one soon
 		exchange(t, c, "hello")
 		alice.ConnectivityChanged()
 		eventually(t, "the beacon came back", func() bool { return alice.Connections()[0].RTT > 0 })
-		first.freeze(t)
+		n.Silence("alice", "bob")
 		began := time.Now()
 		alice.ConnectivityChanged()
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, multiplex.ErrDead) || time.Since(began) > 3*time.Second {
@@ -183,26 +170,61 @@ func TestS25_S28_BeaconsFindADeadPath(t *testing.T) {
 	})
 }
 
+// post keeps copies of all signals.
+type post struct {
+	*callstest.Exchange
+	mu   sync.Mutex
+	sent []letter
+}
+
+type letter struct {
+	from identity.Peer
+	to   identity.DeviceID
+	msg  []byte
+}
+
+// copy has what a device sends kept.
+func (p *post) copy(c *ice.Config) {
+	box := p.Join(c.Identity)
+	box.Alter = func(to identity.DeviceID, msg []byte) ([]byte, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sent = append(p.sent, letter{box.Self, to, msg})
+		return msg, nil
+	}
+	c.Signaller = box
+}
+
+func (p *post) all() []letter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.sent)
+}
+
 // fault: E3
 func TestS31_LateAndRepeatedAnswersChangeNothing(t *testing.T) {
 	for _, engine := range []string{"tcp", "udp"} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			w := &iceWorld{engine: engine, post: newPost()}
-			alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+			letters := post{Exchange: callstest.New()}
+			n := peerlinktest.New(t, loopback.ICE(engine, letters.copy))
+			alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 			bob.echoing(t, "*")
 			c := connect(t, alice, bob, "chat://1")
-			w.post.mu.Lock()
-			late := append([]sending(nil), w.post.sent...)
-			w.post.mu.Unlock()
+			late := letters.all()
 			if len(late) < 2 {
 				t.Fatalf("%d letters, want an offer and an answer", len(late))
 			}
-			mallory := newIdentity(t, "mallory")
+			mallory := letters.Join(newIdentity(t, "mallory"))
 			for range 10 {
 				for _, l := range late {
-					w.post.box(l.to) <- l.letter
-					w.post.box(l.to) <- letter{mallory.Peer(), l.msg} // by somebody else
+					again := *mallory
+					again.Self = l.from
+					for _, box := range []*callstest.Mailbox{&again, mallory} { // by somebody else, too
+						if err := box.Pass(t.Context(), l.to, l.msg); err != nil {
+							t.Fatal(err)
+						}
+					}
 				}
 			}
 			exchange(t, c, "still here")
@@ -295,9 +317,8 @@ func TestS41_S43_WorkInsideTheEndOfALink(t *testing.T) {
 
 // fault: C3
 func TestS44_DeadTransportGivesTheRestAndThenItsCause(t *testing.T) {
-	overStreams(t, func(t *testing.T, w world) {
-		var cs cables
-		alice, bob := w.device(t, "alice", wrapped(cs.wrap)), w.device(t, "bob", nil)
+	overNetworks(t, func(t *testing.T, n *peerlinktest.Network) {
+		alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "file://1")
 		b := <-incoming
@@ -306,7 +327,7 @@ func TestS44_DeadTransportGivesTheRestAndThenItsCause(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "all has arrived", func() bool { return b.Stats().BytesReceived == uint64(len(data)) })
-		_ = cs.last().Close() // below the multiplexer, without a word
+		n.Reset("alice", "bob") // below the multiplexer, without a word
 		got, err := io.ReadAll(b)
 		if string(got) != string(data) || err == nil || errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("read %d of %d bytes, then %v", len(got), len(data), err)
@@ -371,8 +392,8 @@ func TestS54_AccountClosedWhileNegotiatingAndSending(t *testing.T) {
 }
 
 func TestS70_HostCandidatesOverTCP(t *testing.T) {
-	w := &iceWorld{engine: "tcp", post: newPost()}
-	alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+	n := peerlinktest.New(t, loopback.ICE("tcp", nil))
+	alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 	bob.echoing(t, "*")
 	exchange(t, connect(t, alice, bob, "chat://1"), "hello")
 	if c := alice.Connections()[0]; c.Path.Engine != "tcp" || c.Path.Class != "host" || !c.Path.Local.IsValid() || !c.Path.Remote.IsValid() {
@@ -384,8 +405,9 @@ func TestS72_TooManyCandidatesAreCut(t *testing.T) {
 	for _, engine := range []string{"tcp", "udp"} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			w := &iceWorld{engine: engine, post: newPost()}
-			w.adjust = func(c *ice.Config) {
+			letters := post{Exchange: callstest.New()}
+			n := peerlinktest.New(t, loopback.ICE(engine, func(c *ice.Config) {
+				letters.copy(c)
 				c.Addresses = func() ([]netip.Addr, error) {
 					addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 					for i := range 200 {
@@ -393,13 +415,11 @@ func TestS72_TooManyCandidatesAreCut(t *testing.T) {
 					}
 					return addrs, nil
 				}
-			}
-			alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+			}))
+			alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 			bob.echoing(t, "*")
 			exchange(t, connect(t, alice, bob, "chat://1"), "hello")
-			w.post.mu.Lock()
-			defer w.post.mu.Unlock()
-			for _, l := range w.post.sent {
+			for _, l := range letters.all() {
 				if len(l.msg) > 8<<10 {
 					t.Errorf("a signal of %d bytes", len(l.msg))
 				}
@@ -409,12 +429,11 @@ func TestS72_TooManyCandidatesAreCut(t *testing.T) {
 }
 
 func TestS73_NoPathSaysWhatWasTried(t *testing.T) {
-	w := &iceWorld{engine: "tcp", post: newPost()}
-	w.adjust = func(c *ice.Config) {
+	n := peerlinktest.New(t, loopback.ICE("tcp", func(c *ice.Config) {
 		c.Timeout = 500 * time.Millisecond
 		c.Addresses = func() ([]netip.Addr, error) { return nil, nil } // nothing to be reached at
-	}
-	alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
+	}))
+	alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 	began := time.Now()
 	_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://1", peerlink.ConnectOptions{})
 	if !errors.Is(err, ice.ErrNoPath) || time.Since(began) > 5*time.Second {

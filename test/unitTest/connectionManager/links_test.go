@@ -12,9 +12,7 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
-	"peerlink/ice"
 	"peerlink/multiplex"
-	"peerlink/webrtc"
 )
 
 func TestS04_PeerOfVersion1(t *testing.T) {
@@ -293,12 +291,6 @@ func TestS53_BothConnectAtOnce(t *testing.T) {
 
 func TestS63_Statistics(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
-		switch w := w.(type) {
-		case *iceWorld:
-			w.adjust = func(c *ice.Config) { c.Timeout = time.Second }
-		case *webrtcWorld:
-			w.adjust = func(c *webrtc.Config) { c.Timeout = time.Second }
-		}
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		bob.echoing(t, "chat://*")
 		exchange(t, connect(t, alice, bob, "chat://1"), strings.Repeat("x", 10_000))

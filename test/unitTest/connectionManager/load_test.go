@@ -15,6 +15,7 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
+	"peerlink/peerlinktest"
 )
 
 // The load tests run with
@@ -34,9 +35,12 @@ func loadWorld(t *testing.T) world {
 	if !*load {
 		t.Skip("a load test: give -load")
 	}
-	for _, c := range carriers {
-		if c.name == *carrier {
-			return c.make(t)
+	if *carrier == "account" {
+		return newAccountWorld(t)
+	}
+	for _, c := range carriers() {
+		if c.Name == *carrier {
+			return network{peerlinktest.New(t, c)}
 		}
 	}
 	t.Fatalf("there is no carrier %q", *carrier)

@@ -9,14 +9,13 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
-	"peerlink/identity"
 )
 
 // Three unreliable messages are three at the far end, whatever the carrier has.
 //
 // case: E14
 func TestUnreliableMessagesKeepTheirBorders(t *testing.T) {
-	test := func(t *testing.T, w world) {
+	overCarriers(t, func(t *testing.T, w world) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "game://")
@@ -41,11 +40,7 @@ func TestUnreliableMessagesKeepTheirBorders(t *testing.T) {
 				return
 			}
 		}
-	}
-	t.Run("own", func(t *testing.T) {
-		test(t, &udpWorld{tcpWorld{addrs: map[identity.DeviceID]string{}}})
 	})
-	overCarriers(t, test)
 }
 
 // unreliably sends words until each has arrived; nothing but known ones may come.

@@ -20,6 +20,8 @@ import (
 	"peerlink/account"
 	"peerlink/dht"
 	"peerlink/identity"
+	"peerlink/peerlinktest"
+	"peerlink/peerlinktest/loopback"
 )
 
 // authority signs accounts.
@@ -143,25 +145,21 @@ func TestS80_BanCutsLiveLinksAndKeepsNewOnesOut(t *testing.T) {
 
 // fault: D5
 func TestS80_BanOfAnAuthorityCutsItsDevices(t *testing.T) {
-	for name, make := range map[string]func(func(*testing.T, string) *identity.Identity) world{
-		"tcp": func(by func(*testing.T, string) *identity.Identity) world {
-			return &tcpWorld{makeID: by, addrs: map[identity.DeviceID]string{}}
-		},
-		"ice-tcp": func(by func(*testing.T, string) *identity.Identity) world {
-			return &iceWorld{engine: "tcp", post: newPost(), makeID: by}
-		},
-		"ice-udp": func(by func(*testing.T, string) *identity.Identity) world {
-			return &iceWorld{engine: "udp", post: newPost(), makeID: by}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []peerlinktest.Carrier{loopback.TCP(), loopback.ICE("tcp", nil), loopback.ICE("udp", nil)} {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			w := make(func(t *testing.T, name string) *identity.Identity { return newAuthority(t).issue(t, name) })
-			bans(t, w, func(id *identity.Identity) map[string]identity.Subject {
+			bans(t, authorities{peerlinktest.New(t, c)}, func(id *identity.Identity) map[string]identity.Subject {
 				return map[string]identity.Subject{"authority": id.Peer().CA}
 			})
 		})
 	}
+}
+
+// authorities is a world in which each account has an authority.
+type authorities struct{ *peerlinktest.Network }
+
+func (a authorities) device(t *testing.T, name string, _ func(*peerlink.Config)) *device {
+	return ofPeer(a.PeerAs(newAuthority(t).issue(t, name)))
 }
 
 // fault: D5

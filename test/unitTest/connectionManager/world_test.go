@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -21,12 +19,9 @@ import (
 	"peerlink/account"
 	"peerlink/channel"
 	"peerlink/dht"
-	"peerlink/ice"
 	"peerlink/identity"
-	"peerlink/localipc"
-	"peerlink/shm"
-	"peerlink/tlssock"
-	"peerlink/webrtc"
+	"peerlink/peerlinktest"
+	"peerlink/peerlinktest/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -56,26 +51,51 @@ type world interface {
 	device(t *testing.T, name string, change func(*peerlink.Config)) *device
 }
 
-// carriers are the worlds; a test of the table runs in each.
-var carriers = []struct {
-	name string
-	make func(t *testing.T) world
-}{
-	{"tcp", func(*testing.T) world { return &tcpWorld{addrs: map[identity.DeviceID]string{}} }},
-	{"shm", func(t *testing.T) world { return newLocalWorld(t, "shm") }},
-	{"unix", func(t *testing.T) world { return newLocalWorld(t, "unix") }},
-	{"ice-tcp", func(*testing.T) world { return &iceWorld{engine: "tcp", post: newPost()} }},
-	{"ice-udp", func(*testing.T) world { return &iceWorld{engine: "udp", post: newPost()} }},
-	{"webrtc", func(*testing.T) world { return &webrtcWorld{post: newPost()} }},
-	{"account", newAccountWorld},
+// network is the world of one carrier.
+type network struct{ *peerlinktest.Network }
+
+func (n network) device(_ *testing.T, name string, change func(*peerlink.Config)) *device {
+	if change == nil {
+		return ofPeer(n.Peer(name))
+	}
+	return ofPeer(n.Peer(name, change))
 }
 
-// overCarriers runs a test in each world.
+func ofPeer(p *peerlinktest.Peer) *device {
+	return &device{p.ConnectionManager, p.Identity, p.Trust.Set, p.Trust.AddRevocations}
+}
+
+// carriers are those that a test of the table runs over, besides whole accounts.
+func carriers() []peerlinktest.Carrier {
+	return append(loopback.Carriers(), peerlinktest.InMemory("memory"))
+}
+
+// overCarriers runs a test over each carrier, and with accounts.
 func overCarriers(t *testing.T, test func(t *testing.T, w world)) {
-	for _, c := range carriers {
-		t.Run(c.name, func(t *testing.T) {
+	overStreams(t, test)
+	t.Run("account", func(t *testing.T) {
+		t.Parallel()
+		test(t, newAccountWorld(t))
+	})
+}
+
+// overStreams runs a test in each world whose streams it can put its hands on: an
+// account makes its dialers itself.
+func overStreams(t *testing.T, test func(t *testing.T, w world)) {
+	for _, c := range carriers() {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			test(t, c.make(t))
+			test(t, network{peerlinktest.New(t, c)})
+		})
+	}
+}
+
+// overNetworks runs a test over each carrier with a network that it can cut.
+func overNetworks(t *testing.T, test func(t *testing.T, n *peerlinktest.Network)) {
+	for _, c := range carriers() {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			test(t, peerlinktest.New(t, c.Shaped()))
 		})
 	}
 }
@@ -87,23 +107,6 @@ func newIdentity(t *testing.T, name string) *identity.Identity {
 		t.Fatal(err)
 	}
 	return id
-}
-
-func identityBy(t *testing.T, by func(*testing.T, string) *identity.Identity, name string) *identity.Identity {
-	if by == nil {
-		by = newIdentity
-	}
-	return by(t, name)
-}
-
-// overStreams runs a test in each world whose streams it can put its hands on.
-func overStreams(t *testing.T, test func(t *testing.T, w world)) {
-	overCarriers(t, func(t *testing.T, w world) {
-		if _, whole := w.(*accountWorld); whole {
-			t.Skip("an account makes its dialers itself")
-		}
-		test(t, w)
-	})
 }
 
 // wrapped has the streams that a device dials go through wrap.
@@ -126,197 +129,6 @@ func (w wrapper) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, id
 		return nil, p, err
 	}
 	return w.wrap(c), p, nil
-}
-
-func newManager(t *testing.T, cfg peerlink.Config, change func(*peerlink.Config)) *device {
-	t.Helper()
-	if change != nil {
-		change(&cfg)
-	}
-	m, err := peerlink.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &device{m, cfg.Identity, cfg.Trust.Set, cfg.Trust.AddRevocations}
-}
-
-// tcpWorld is direct TCP on loopback.
-type tcpWorld struct {
-	makeID func(t *testing.T, name string) *identity.Identity // nil: newIdentity
-	mu     sync.Mutex
-	addrs  map[identity.DeviceID]string
-}
-
-type bookDialer struct {
-	tlssock.Dialer
-	w *tcpWorld
-}
-
-// Dial looks the address up when it is wanted: devices come one after another.
-func (d *bookDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
-	d.w.mu.Lock()
-	addr := d.w.addrs[peer]
-	d.w.mu.Unlock()
-	if addr == "" {
-		return d.Dialer.Dial(ctx, peer)
-	}
-	return d.DialAddr(ctx, addr, peer)
-}
-
-func (w *tcpWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := identityBy(t, w.makeID, name), new(identity.Trust)
-	proof := tlssock.Config{Identity: id, Trust: trust}
-	l, err := tlssock.Listen(background, proof, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.mu.Lock()
-	w.addrs[id.DeviceID()] = l.Addrs()[0].String()
-	w.mu.Unlock()
-	d := &bookDialer{tlssock.Dialer{Config: proof}, w}
-	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{d}, Listeners: []peerlink.Listener{l}}, change)
-}
-
-// localWorld is one machine's carriers, one of them at a time.
-type localWorld struct{ carrier, dir string }
-
-func newLocalWorld(t *testing.T, carrier string) world {
-	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
-		t.Skipf("NOT TESTED: %s on %s", carrier, runtime.GOOS)
-	}
-	dir, err := os.MkdirTemp("", "run") // short, as a socket's path must be
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return &localWorld{carrier, dir}
-}
-
-func (w *localWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := newIdentity(t, name), new(identity.Trust)
-	proof := localipc.Config{Identity: id, Trust: trust, Dir: w.dir, Services: []string{shm.Service}}
-	local, err := localipc.Listen(background, proof)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = local.Close() })
-	cfg := peerlink.Config{Identity: id, Trust: trust}
-	unix := &localipc.Dialer{Config: proof}
-	if w.carrier == "unix" {
-		cfg.Dialers, cfg.Listeners = []peerlink.Dialer{unix}, []peerlink.Listener{local}
-		return newManager(t, cfg, change)
-	}
-	mem, err := shm.Listen(shm.Config{RegionSize: 256 << 10}, local) // scenarios make many links
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = mem.Close() })
-	cfg.Dialers, cfg.Listeners = []peerlink.Dialer{&shm.Dialer{Local: unix, Config: shm.Config{RegionSize: 256 << 10}}}, []peerlink.Listener{mem}
-	return newManager(t, cfg, change)
-}
-
-// post is signalling in memory: what the DHT does, without one.
-type post struct {
-	mu    sync.Mutex
-	boxes map[identity.DeviceID]chan letter
-	sent  []sending // all of it
-}
-
-// sending is a letter and to whom it went.
-type sending struct {
-	to identity.DeviceID
-	letter
-}
-
-type letter struct {
-	from identity.Peer
-	msg  []byte
-}
-
-func newPost() *post { return &post{boxes: map[identity.DeviceID]chan letter{}} }
-
-func (p *post) box(id identity.DeviceID) chan letter {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.boxes[id] == nil {
-		p.boxes[id] = make(chan letter, 256)
-	}
-	return p.boxes[id]
-}
-
-// signaller is one device's access to the post.
-type signaller struct {
-	p  *post
-	id *identity.Identity
-}
-
-func (s signaller) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
-	l := letter{s.id.Peer(), msg}
-	s.p.mu.Lock()
-	s.p.sent = append(s.p.sent, sending{to, l})
-	s.p.mu.Unlock()
-	select {
-	case s.p.box(to) <- l:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (s signaller) Receive(ctx context.Context) (identity.Peer, []byte, error) {
-	select {
-	case l := <-s.p.box(s.id.DeviceID()):
-		return l.from, l.msg, nil
-	case <-ctx.Done():
-		return identity.Peer{}, nil, context.Cause(ctx)
-	}
-}
-
-// iceWorld is ICE over one engine.
-type iceWorld struct {
-	engine string
-	post   *post
-	makeID func(t *testing.T, name string) *identity.Identity // nil: newIdentity
-	adjust func(*ice.Config)                                  // nil: as it is
-}
-
-func (w *iceWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := identityBy(t, w.makeID, name), new(identity.Trust)
-	cfg := ice.Config{Identity: id, Trust: trust, Signaller: signaller{w.post, id}, Engines: []string{w.engine}, Loopback: true}
-	if w.adjust != nil {
-		w.adjust(&cfg)
-	}
-	tr, err := ice.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tr.Close() })
-	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{tr}, Listeners: []peerlink.Listener{tr}}, change)
-}
-
-// webrtcWorld is data channels.
-type webrtcWorld struct {
-	post   *post
-	adjust func(*webrtc.Config) // nil: as it is
-}
-
-func (w *webrtcWorld) device(t *testing.T, name string, change func(*peerlink.Config)) *device {
-	id, trust := newIdentity(t, name), new(identity.Trust)
-	cfg := webrtc.Config{Identity: id, Trust: trust, Signaller: signaller{w.post, id}, Loopback: true}
-	if w.adjust != nil {
-		w.adjust(&cfg)
-	}
-	tr, err := webrtc.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tr.Close() })
-	return newManager(t, peerlink.Config{Identity: id, Trust: trust, Dialers: []peerlink.Dialer{tr}, Listeners: []peerlink.Listener{tr}}, change)
 }
 
 // accountWorld is everything: accounts that find each other through the DHT.
