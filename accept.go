@@ -260,6 +260,10 @@ func pathOf(carrier string, conn net.Conn) Path {
 // like any other. This side is its calling side if dir is Outbound; the far end
 // must be given the other direction. It waits for the peer's hello, and owns conn.
 func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer identity.Peer, dir Direction) (LinkID, error) {
+	if err := m.running(); err != nil {
+		_ = conn.Close()
+		return LinkID{}, err
+	}
 	l, err := m.raise(ctx, &link{peer: peer, carrier: "adopted", direction: dir, deliberate: true}, conn)
 	if err != nil {
 		return LinkID{}, fmt.Errorf("peerlink: adopt connection to %s: %w", peer.Device.Short(), err)

@@ -144,6 +144,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Callbacks are those of Config, for SetCallbacks.
+type Callbacks struct {
+	OnICERequest      func(ctx context.Context, peer identity.Peer) error
+	OnChannelRequest  func(ctx context.Context, peer identity.Peer, uri string) error
+	OnConnectionReady func(peer identity.Peer, sock *channel.Socket)
+	OnNewDevice       func(peer identity.Peer)
+}
+
 // defaultBudget is how many unread bytes a manager holds.
 const defaultBudget = 256 << 20
 

@@ -48,6 +48,11 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 		return nil, errors.New("peerlink: that is this device's own id; a link to oneself is not made")
 	case peer.IsZero():
 		return nil, errors.New("peerlink: the zero device id names no device")
+	}
+	if err := m.running(); err != nil {
+		return nil, err
+	}
+	switch {
 	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
 		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrBanned)
 	case opts.UniqueName:
@@ -248,6 +253,9 @@ func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer i
 		return fail(errors.New("that is this device's own id; a link to oneself is not made"))
 	case peer.IsZero():
 		return fail(errors.New("the zero device id names no device; say which device is expected there"))
+	}
+	if err := m.running(); err != nil {
+		return fail(err)
 	}
 	i := slices.IndexFunc(m.cfg.Dialers, func(d Dialer) bool { _, ok := d.(AddrDialer); return ok })
 	if i < 0 {

@@ -3,6 +3,7 @@ package peerlink
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -12,9 +13,14 @@ import (
 	"peerlink/multiplex"
 )
 
-// Errors that callers branch on. After Close they match net.ErrClosed, after a
-// time-out os.ErrDeadlineExceeded or the context's cause.
+// Errors that callers branch on. After a time-out they match
+// os.ErrDeadlineExceeded or the context's cause.
 var (
+	// ErrNotStarted is matched by what needs Start before it.
+	ErrNotStarted = errors.New("not started")
+	// ErrClosed is matched by what comes after Close or Shutdown, or is ended by it.
+	// It matches net.ErrClosed.
+	ErrClosed = fmt.Errorf("closed: %w", net.ErrClosed)
 	// ErrDeclined is matched when the peer declined the channel; a
 	// *multiplex.DeclinedError has its code and reason.
 	ErrDeclined = multiplex.ErrDeclined

@@ -43,6 +43,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,10 +63,11 @@ const (
 )
 
 // errClosed is the cause of everything that ends because of Close.
-var errClosed = fmt.Errorf("peerlink: connection manager: %w", net.ErrClosed)
+var errClosed = fmt.Errorf("peerlink: connection manager: %w", ErrClosed)
 
 // ConnectionManager owns the links of one device and routes their channels.
-// Make one with New. All methods may be called concurrently.
+// Make one with New, or with Open and Start. All methods may be called concurrently,
+// in any order and more than once.
 type ConnectionManager struct {
 	cfg  Config
 	life life.Group    // of every goroutine of the manager: ends with Close
@@ -83,6 +85,7 @@ type ConnectionManager struct {
 	// after uniques.mu, and before the locks of life, Trust and sockets; not held
 	// while a carrier or a callback runs.
 	mu      sync.Mutex
+	started bool   // and nothing of cfg changes any more
 	leaving bool   // Shutdown or Close was called: nothing new begins
 	links   links  // that are known
 	talks   talks  // make further links
@@ -90,8 +93,20 @@ type ConnectionManager struct {
 	totals  totals // count it
 }
 
-// New makes a manager and starts to accept on its Listeners.
+// New makes a manager and starts it, with the carriers of cfg.
 func New(cfg Config) (*ConnectionManager, error) {
+	m, err := Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.Start(nil, nil)
+}
+
+// Open makes a manager that does nothing yet: it is not reached and reaches no
+// device, and what would returns ErrNotStarted. Meanwhile Listen claims patterns
+// and SetCallbacks sets callbacks, so that no early channel is missed. Start goes
+// on from there. A manager that was opened must be closed.
+func Open(cfg Config) (*ConnectionManager, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -118,6 +133,27 @@ func New(cfg Config) (*ConnectionManager, error) {
 	}
 	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)
+	return m, nil
+}
+
+// Start begins to accept on the Listeners and to reach devices by the Dialers,
+// both of Config and those given, which come after Config's. It does not block. A
+// manager starts once; after Close or Shutdown the error matches ErrClosed. The
+// manager closes the listeners, unless Start fails.
+func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error {
+	m.mu.Lock()
+	switch {
+	case m.leaving:
+		m.mu.Unlock()
+		return errClosed
+	case m.started:
+		m.mu.Unlock()
+		return errors.New("peerlink: connection manager: started already")
+	}
+	m.started = true
+	m.cfg.Dialers = slices.Concat(m.cfg.Dialers, dialers)
+	m.cfg.Listeners = slices.Concat(m.cfg.Listeners, listeners)
+	m.mu.Unlock()
 	for _, l := range m.cfg.Listeners {
 		n, asks := l.(Negotiator)
 		if asks {
@@ -134,7 +170,48 @@ func New(cfg Config) (*ConnectionManager, error) {
 	if m.cfg.Network == WatchNetwork {
 		m.life.Go(m.watchNetwork)
 	}
-	return m, nil
+	return nil
+}
+
+// SetCallbacks sets the callbacks that are not nil, in place of Config's. They may
+// so use the manager, or what owns it, without a variable that is set later. After
+// Start it fails.
+func (m *ConnectionManager) SetCallbacks(c Callbacks) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.leaving:
+		return errClosed
+	case m.started:
+		return errors.New("peerlink: connection manager: callbacks are set before Start")
+	}
+	if c.OnICERequest != nil {
+		m.cfg.OnICERequest = c.OnICERequest
+	}
+	if c.OnChannelRequest != nil {
+		m.cfg.OnChannelRequest = c.OnChannelRequest
+	}
+	if c.OnConnectionReady != nil {
+		m.cfg.OnConnectionReady = c.OnConnectionReady
+	}
+	if c.OnNewDevice != nil {
+		m.cfg.OnNewDevice = c.OnNewDevice
+	}
+	return nil
+}
+
+// running returns why no link can be made or used: ErrNotStarted, or what matches
+// ErrClosed.
+func (m *ConnectionManager) running() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.leaving:
+		return errClosed
+	case !m.started:
+		return fmt.Errorf("peerlink: connection manager: %w", ErrNotStarted)
+	}
+	return nil
 }
 
 const (

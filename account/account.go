@@ -6,16 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 
 	"peerlink"
 	"peerlink/dht"
 	"peerlink/ice"
 	"peerlink/identity"
+	"peerlink/internal/life"
 	"peerlink/internal/signalling"
 	"peerlink/localipc"
 	"peerlink/tlssock"
@@ -61,21 +62,24 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Account is a device's home, open in this process. Its methods may be called
-// concurrently.
+// Account is a device's home, open in this process. Its life is Open (or Create, or
+// New), Start, Shutdown and Close. Its methods may be called concurrently, in any
+// order and more than once.
 type Account struct {
-	f    *folder
-	opts Options
-	twin chan Twin // has room for one
+	f       *folder
+	opts    Options
+	manager *peerlink.ConnectionManager
+	dialer  *tlssock.Dialer
+	twin    chan Twin     // has room for one
+	life    life.Group    // ends with Close, and with it a Start under way
+	over    chan struct{} // closed when Close is over
 
-	mu      sync.Mutex
-	closed  bool
+	mu      sync.Mutex       // not held while Close waits
+	started bool             // and not closed
 	here    bool             // devices of this machine reach it directly
 	unix    *localipc.Dialer // of devices of this machine; nil: they are not looked for
 	node    *dht.Node        // nil without bootstrap nodes and LAN
-	dialer  *tlssock.Dialer
-	direct  *tlssock.Listener           // nil without an address to listen on
-	manager *peerlink.ConnectionManager // nil before Start
+	direct  *tlssock.Listener // nil without an address to listen on
 	boards  []*switchboard.Client
 	lines   []signalling.Line // of WebRTC
 	closers []func() error    // in the order of Start
@@ -88,7 +92,7 @@ func Create(dir string, opts Options) (*Account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create account in %s: %w", dir, err)
 	}
-	return newAccount(f, opts), nil
+	return open(f, opts)
 }
 
 // Open opens the account in a folder. The error matches ErrNoAccount if there
@@ -102,7 +106,7 @@ func Open(dir string, opts Options) (*Account, error) {
 		f.close()
 		return nil, fmt.Errorf("open account in %s: it is device %s, and Options.Identity is %s", dir, f.id.DeviceID().Short(), want.DeviceID().Short())
 	}
-	return newAccount(f, opts), nil
+	return open(f, opts)
 }
 
 // New makes an account without a folder, for as long as it is open: nothing is
@@ -119,7 +123,7 @@ func New(opts Options) (*Account, error) {
 		return nil, fmt.Errorf("new account: %w", err)
 	}
 	opts.LocalDir = cmp.Or(opts.LocalDir, localOff)
-	return newAccount(&folder{id: id, trust: new(identity.Trust), change: dirFiles("")}, opts), nil
+	return open(&folder{id: id, trust: new(identity.Trust), change: dirFiles("")}, opts)
 }
 
 // errNoFolder is why an account without a folder does not do something.
@@ -139,10 +143,26 @@ func (o Options) identity() (*identity.Identity, error) {
 	return identity.Generate(o.Name)
 }
 
+// open makes the account of a folder, which it owns.
+func open(f *folder, opts Options) (*Account, error) {
+	a := newAccount(f, opts)
+	cfg := a.opts.Manager
+	cfg.Identity, cfg.Trust, cfg.Logger = f.id, f.trust, a.opts.Logger
+	var err error
+	if a.manager, err = peerlink.Open(cfg); err != nil {
+		f.close()
+		return nil, err
+	}
+	return a, nil
+}
+
 func newAccount(f *folder, opts Options) *Account {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	opts.fill(f.cfg)
-	return &Account{f: f, opts: opts, twin: make(chan Twin, 1)}
+	return &Account{
+		f: f, opts: opts, twin: make(chan Twin, 1), over: make(chan struct{}),
+		dialer: &tlssock.Dialer{Config: tlssock.Config{Identity: f.id, Trust: f.trust}},
+	}
 }
 
 // fill sets each option that is not set to the setting of the same name.
@@ -161,21 +181,42 @@ func (a *Account) Dir() string { return a.f.dir }
 // Identity returns the account's device.
 func (a *Account) Identity() *identity.Identity { return a.f.id }
 
-// Start opens the carriers and the DHT and makes the ConnectionManager. It
+// Start opens the carriers and the DHT and starts the ConnectionManager. It
 // returns as soon as they run here; the network is joined in the background
-// (see Ready). ctx bounds the call only. After an error the account is not
-// started; Close it.
+// (see Ready). ctx bounds the call only, and Close ends it. After an error the
+// account is not started: it may be tried again.
 func (a *Account) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.life.Context(), func() { cancel(errClosed) })()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.closed:
-		return fmt.Errorf("account: %w", net.ErrClosed)
-	case a.manager != nil:
+	case a.life.Ended():
+		return errClosed
+	case a.started:
 		return errors.New("account: started already")
 	}
-	if err := a.start(ctx); err != nil {
-		return errors.Join(fmt.Errorf("start account %s: %w", cmp.Or(a.f.dir, "in memory"), err), a.stop())
+	err := a.start(ctx)
+	if a.started = err == nil; a.started {
+		return nil
+	}
+	if a.life.Ended() { // which is why
+		err = errors.Join(errClosed, err)
+	}
+	return errors.Join(fmt.Errorf("start account %s: %w", cmp.Or(a.f.dir, "in memory"), err), a.stop())
+}
+
+// errClosed is why a closed account does not do something.
+var errClosed = fmt.Errorf("account: %w", peerlink.ErrClosed)
+
+// running returns why the account does not run. a.mu is held.
+func (a *Account) running() error {
+	switch {
+	case a.life.Ended():
+		return errClosed
+	case !a.started:
+		return fmt.Errorf("account: %w", peerlink.ErrNotStarted)
 	}
 	return nil
 }
@@ -183,51 +224,40 @@ func (a *Account) Start(ctx context.Context) error {
 // start wires the parts: carriers of this machine, carriers over TLS, the DHT
 // below ICE, the manager over all. The manager tries the dialers in this order.
 func (a *Account) start(ctx context.Context) error {
-	proof := tlssock.Config{Identity: a.f.id, Trust: a.f.trust}
-	cfg := a.opts.Manager
-	cfg.Identity, cfg.Trust, cfg.Logger = a.f.id, a.f.trust, a.opts.Logger
 	dialers, listeners, err := a.startLocal(ctx)
 	if err != nil {
 		return err
 	}
-	cfg.Dialers, cfg.Listeners = append(cfg.Dialers, dialers...), append(cfg.Listeners, listeners...)
-	a.dialer = &tlssock.Dialer{Config: proof}
 	for peer, addrs := range a.opts.Peers {
 		if err := a.dialer.Learn(peer, addrs...); err != nil {
 			return err
 		}
 	}
-	cfg.Dialers = append(cfg.Dialers, a.remembering(a.dialer))
+	dialers = append(dialers, a.remembering(a.dialer))
 	if len(a.opts.Listen) > 0 {
-		l, err := tlssock.Listen(ctx, proof, a.opts.Listen...)
+		l, err := tlssock.Listen(ctx, a.dialer.Config, a.opts.Listen...)
 		if err != nil {
 			return err
 		}
 		a.direct = l
 		a.closers = append(a.closers, l.Close)
-		cfg.Listeners = append(cfg.Listeners, l)
+		listeners = append(listeners, l)
 	}
 	if len(a.opts.Bootstrap) > 0 || len(a.opts.DHTListen) > 0 || a.opts.LAN {
 		t, err := a.startICE(ctx)
 		if err != nil {
 			return err
 		}
-		cfg.Dialers, cfg.Listeners = append(cfg.Dialers, t), append(cfg.Listeners, t)
+		dialers, listeners = append(dialers, t), append(listeners, t)
 	}
 	web, err := a.startWebRTC()
 	if err != nil {
 		return err
 	}
 	if web != nil { // the last, as SCTP is slower than the others' streams
-		cfg.Dialers, cfg.Listeners = append(cfg.Dialers, web), append(cfg.Listeners, web)
+		dialers, listeners = append(dialers, web), append(listeners, web)
 	}
-	m, err := peerlink.New(cfg)
-	if err != nil {
-		return err
-	}
-	a.manager = m
-	a.closers = append(a.closers, m.Close)
-	return nil
+	return a.manager.Start(dialers, listeners)
 }
 
 // startICE joins the DHT and has ICE signal through it.
@@ -282,12 +312,10 @@ func (a *Account) directPorts() func() []netip.AddrPort {
 	return func() []netip.AddrPort { return ports }
 }
 
-// ConnectionManager returns the account's manager; nil before Start.
-func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.manager
-}
+// ConnectionManager returns the account's manager, from Open on and after Close:
+// Listen on it and set its callbacks before Start, so that no caller comes too
+// early. It does not block.
+func (a *Account) ConnectionManager() *peerlink.ConnectionManager { return a.manager }
 
 // Ready waits until others can reach this device: through the DHT, if it has
 // bootstrap nodes or a LAN, else through a switchboard; without any, it is ready
@@ -295,11 +323,11 @@ func (a *Account) ConnectionManager() *peerlink.ConnectionManager {
 // error says what is missing.
 func (a *Account) Ready(ctx context.Context) error {
 	a.mu.Lock()
-	node, started, here, boards := a.node, a.manager != nil, a.here, a.boards
+	node, here, boards, err := a.node, a.here, a.boards, a.running()
 	a.mu.Unlock()
 	switch {
-	case !started:
-		return errors.New("account: not started")
+	case err != nil:
+		return err
 	case node == nil && len(boards) > 0:
 		return readyOnBoard(ctx, boards)
 	case node == nil && len(a.opts.Listen) == 0 && !here:
@@ -326,13 +354,8 @@ func (a *Account) Addrs() []string {
 }
 
 // Learn tells under which HOST:PORT a device takes direct TCP connections, for
-// this process. The account must have been started.
+// this process, before or after Start.
 func (a *Account) Learn(peer identity.DeviceID, addrs ...string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.dialer == nil {
-		return errors.New("account: not started")
-	}
 	return a.dialer.Learn(peer, addrs...)
 }
 
@@ -355,22 +378,28 @@ func (a *Account) SetPolicy(p identity.Policy) error {
 func (a *Account) changeTrust(change func(*identity.Trust) error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return fmt.Errorf("account: %w", net.ErrClosed)
+	if a.life.Ended() {
+		return errClosed
 	}
 	return a.f.changeTrust(change)
 }
 
-// Close ends all links and everything that Start began, and gives the folder
-// free. It may be called more than once.
+// Close ends all links and everything that Start began, the manager first, and
+// gives the folder free; see the manager's Close for what was written. It may be
+// called before Start, during it, and more than once: the second call waits for the
+// first.
 func (a *Account) Close() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+	if !a.life.EndWith(errClosed) {
+		<-a.over
 		return nil
 	}
-	a.closed = true
-	err := a.stop()
+	defer close(a.over)
+	err := a.manager.Close()
+	a.mu.Lock() // Start has ended
+	closers := a.closers
+	a.closers, a.started = nil, false
+	a.mu.Unlock()
+	err = errors.Join(err, closeAll(closers)) // callbacks may use the account meanwhile
 	a.f.close()
 	return err
 }
@@ -379,19 +408,21 @@ func (a *Account) Close() error {
 // does, until ctx ends at the latest, and then closes. The error is the manager's,
 // a *peerlink.ShutdownError if channels were cut, or Close's.
 func (a *Account) Shutdown(ctx context.Context) error {
-	var err error
-	if m := a.ConnectionManager(); m != nil {
-		err = m.Shutdown(ctx)
-	}
-	return errors.Join(err, a.Close())
+	return errors.Join(a.manager.Shutdown(ctx), a.Close())
 }
 
-// stop ends what start began, the last first. a.mu is held.
+// stop ends what a failed start began. a.mu is held.
 func (a *Account) stop() error {
+	err := closeAll(a.closers)
+	a.closers, a.here, a.node, a.direct, a.boards, a.lines = nil, false, nil, nil, nil, nil
+	return err
+}
+
+// closeAll closes the last first.
+func closeAll(closers []func() error) error {
 	var errs []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		errs = append(errs, a.closers[i]())
+	for _, c := range slices.Backward(closers) {
+		errs = append(errs, c())
 	}
-	a.closers, a.manager, a.here, a.boards, a.lines = nil, nil, false, nil, nil
 	return errors.Join(errs...)
 }

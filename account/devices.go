@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"slices"
 	"time"
 
@@ -87,8 +86,8 @@ func (a *Account) Devices() *identity.DeviceList { return a.f.devices.Load() }
 func (a *Account) SignDevice(p identity.Peer, name string) (chain [][]byte, list *identity.DeviceList, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return nil, nil, fmt.Errorf("account: %w", net.ErrClosed)
+	if a.life.Ended() {
+		return nil, nil, errClosed
 	}
 	for _, l := range a.f.trust.Revocations() {
 		if l.Issuer() == a.f.id.AccountID() && l.Revokes(p.Device) {
@@ -135,8 +134,8 @@ func (a *Account) Adopt(chain [][]byte, list []byte) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return fmt.Errorf("account: %w", net.ErrClosed)
+	if a.life.Ended() {
+		return errClosed
 	}
 	l, err := identity.ParseDeviceList(list)
 	if err != nil {
@@ -186,8 +185,8 @@ func (f *folder) adopt(next *identity.Identity, l *identity.DeviceList) error {
 func (a *Account) LearnDevices(list *identity.DeviceList) (changed bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return false, fmt.Errorf("account: %w", net.ErrClosed)
+	if a.life.Ended() {
+		return false, errClosed
 	}
 	if list.Account() != a.f.id.AccountID() {
 		return false, fmt.Errorf("account: %s is not of this account", list)

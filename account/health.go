@@ -47,9 +47,6 @@ func (a *Account) Reload() (applied, restart []string, err error) {
 			continue
 		}
 		for peer, addrs := range fresh.Peers {
-			if a.dialer == nil {
-				break
-			}
 			if err := a.dialer.Learn(peer, addrs...); err != nil {
 				return nil, nil, fmt.Errorf("reload the settings: peers: %w", err)
 			}

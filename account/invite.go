@@ -44,10 +44,10 @@ func (a *Account) TakesStrangers() bool {
 func (a *Account) rendezvous() (*dht.Node, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case a.manager == nil:
-		return nil, errors.New("account: not started")
-	case a.node == nil:
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	if a.node == nil {
 		return nil, errNoInvites
 	}
 	return a.node, nil

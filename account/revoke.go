@@ -2,8 +2,6 @@ package account
 
 import (
 	"crypto/sha256"
-	"fmt"
-	"net"
 
 	"peerlink/identity"
 )
@@ -15,8 +13,8 @@ import (
 func (a *Account) Revoke(who ...identity.Subject) (*identity.RevocationList, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return nil, fmt.Errorf("account: %w", net.ErrClosed)
+	if a.life.Ended() {
+		return nil, errClosed
 	}
 	var number uint64
 	for _, l := range a.f.trust.Revocations() {

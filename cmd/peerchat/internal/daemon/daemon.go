@@ -71,8 +71,8 @@ type Daemon struct {
 // New makes the daemon of an account that was started. Close it before the
 // account.
 func New(cfg Config) (*Daemon, error) {
-	if cfg.Account == nil || cfg.Account.ConnectionManager() == nil {
-		return nil, errors.New("daemon: the account has not been started")
+	if cfg.Account == nil {
+		return nil, errors.New("daemon: there is no account")
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), adding: make(chan struct{}, 1), claims: map[string]int{}}
