@@ -21,6 +21,7 @@ import (
 
 	"peerlink"
 	"peerlink/account"
+	"peerlink/channel"
 	"peerlink/dht"
 	"peerlink/identity"
 )
@@ -96,18 +97,16 @@ func whyNot(err error) []string {
 	return why
 }
 
-func serveWeb(m *peerlink.ConnectionManager) error {
+func serveWeb(m *peerlink.ConnectionManager, srv *http.Server) error {
 	l, err := m.Listen("http://*")
 	if err != nil {
 		return err
 	}
-	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, "hello, %.8s", r.RemoteAddr) // the caller's device id, proven
-	}))
+	return srv.Serve(l)
 }
 
-func fetch(m *peerlink.ConnectionManager, device identity.DeviceID) (string, error) {
-	client := &http.Client{Transport: m.Transport()}
+func fetch(over http.RoundTripper, device identity.DeviceID) (string, error) {
+	client := &http.Client{Transport: over} // Transport() or HTTP2Transport() of a manager
 	resp, err := client.Get("http+peer://" + device.String() + "/")
 	if err != nil {
 		return "", err
@@ -119,6 +118,7 @@ func fetch(m *peerlink.ConnectionManager, device identity.DeviceID) (string, err
 
 func exchange(c net.Conn, question []byte) ([]byte, error) {
 	m := peerlink.NewMessages(c) // both ends use it
+	m.Limit = 1 << 20            // so much a peer may have this side hold
 	if err := m.Send(question); err != nil {
 		return nil, err
 	}
@@ -134,8 +134,117 @@ func awaitLink(ctx context.Context, m *peerlink.ConnectionManager, device identi
 	return "", ctx.Err()
 }
 
-// network starts a node and returns what opens accounts there.
-func network(t *testing.T, ctx context.Context) func(name string) *account.Account {
+func inMemory(ctx context.Context, id *identity.Identity, nodes []string) (*account.Account, error) {
+	acc, err := account.New(account.Options{Identity: id, Bootstrap: nodes, Loopback: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := acc.Start(ctx); err != nil {
+		return nil, errors.Join(err, acc.Close())
+	}
+	return acc, nil
+}
+
+func takeFiles(ctx context.Context, m *peerlink.ConnectionManager, took chan<- string) error {
+	l, err := m.ListenChannels("file://*")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for {
+		c, err := l.AcceptChannel(ctx) // a *channel.Socket
+		if err != nil {
+			return err // ctx has ended, or the manager was closed
+		}
+		go func() {
+			defer c.Close()
+			from, _ := peerlink.PeerOf(c)
+			content, err := io.ReadAll(c)
+			took <- fmt.Sprintf("%s sent %s: %q, %v", from.Name, c.URI(), content, err)
+		}()
+	}
+}
+
+func dialer(m *peerlink.ConnectionManager) func(ctx context.Context, addr string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		return m.DialContext(ctx, "peerlink", addr)
+	}
+}
+
+func advice(err error) string {
+	var reset *channel.ResetError
+	switch {
+	case errors.Is(err, peerlink.ErrNoListener): // before ErrDeclined, which it matches, too
+		return "no program there takes this URI now: try later"
+	case errors.Is(err, peerlink.ErrDeclined):
+		return "the program there said no"
+	case errors.Is(err, peerlink.ErrRefused):
+		return "the device does not let this one in"
+	case errors.Is(err, identity.ErrNotTrusted):
+		return "this device does not let that one in"
+	case errors.Is(err, peerlink.ErrCapacity), errors.Is(err, channel.ErrWouldBlock):
+		return "no room now: try later"
+	case errors.As(err, &reset):
+		return "the channel was cut: " + reset.Code.String()
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "out of time"
+	case errors.Is(err, net.ErrClosed):
+		return "closed here"
+	}
+	return "the path failed: connect again"
+}
+
+type callerKey struct{}
+
+func webServer() *http.Server {
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			caller, _ := r.Context().Value(callerKey{}).(identity.Peer)
+			_, _ = fmt.Fprintf(w, "hello, %s at %.8s", caller.Name, r.RemoteAddr) // both proven
+		}),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			caller, _ := peerlink.PeerOf(c)
+			return context.WithValue(ctx, callerKey{}, caller)
+		},
+		Protocols: new(http.Protocols),
+	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true) // the channel is encrypted
+	return srv
+}
+
+func publish(subscribers map[*channel.Socket]*peerlink.Messages, news []byte) {
+	for c, m := range subscribers {
+		if err := m.TrySend(news); err != nil { // ErrWouldBlock: so far behind that nothing fits in
+			_ = c.Reset(channel.CodeUser)
+			delete(subscribers, c)
+		}
+	}
+}
+
+func untilItEnds(ctx context.Context, m *peerlink.ConnectionManager, id peerlink.LinkID) error {
+	link, err := m.Link(id)
+	if err != nil {
+		return err // ErrNotConnected: it has ended already
+	}
+	select {
+	case <-link.Done():
+		return link.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func stop(ctx context.Context, acc *account.Account, srv *http.Server) error {
+	return errors.Join(
+		srv.Shutdown(ctx),                     // requests under way end, and connections that wait for another one
+		acc.ConnectionManager().Shutdown(ctx), // nothing new begins; channels end, or are cut with ctx
+		acc.Close(),                           // the rest: carriers, the DHT, the folder
+	)
+}
+
+// network starts a node and returns what opens accounts there, and its addresses.
+func network(t *testing.T, ctx context.Context) (open func(name string) *account.Account, nodes []string) {
 	t.Helper()
 	node, err := dht.Start(ctx, dht.Config{Mode: dht.Server, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
 	if err != nil {
@@ -151,17 +260,18 @@ func network(t *testing.T, ctx context.Context) func(name string) *account.Accou
 		}
 		t.Cleanup(func() { _ = acc.Close() })
 		return acc
-	}
+	}, node.Addrs()
 }
 
 func TestCodeOfTheBookWorks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	open := network(t, ctx)
+	open, _ := network(t, ctx)
 	bob := open("bob")
 	served := make(chan error, 3)
 	go func() { served <- echo(bob.ConnectionManager()) }()
-	go func() { served <- serveWeb(bob.ConnectionManager()) }()
+	srv := webServer()
+	go func() { served <- serveWeb(bob.ConnectionManager(), srv) }()
 	go func() { served <- answerMessages(bob.ConnectionManager()) }()
 	if err := bob.Ready(ctx); err != nil {
 		t.Fatal(err)
@@ -179,8 +289,10 @@ func TestCodeOfTheBookWorks(t *testing.T) {
 	if carrier := <-link; carrier == "" {
 		t.Error("no link")
 	}
-	if got, err := fetch(m, id); err != nil || got != "hello, "+alice.Identity().DeviceID().String()[:8] {
-		t.Errorf("web: %q, %v", got, err)
+	for _, over := range []http.RoundTripper{m.Transport(), m.HTTP2Transport()} {
+		if got, err := fetch(over, id); err != nil || got != "hello, alice at "+alice.Identity().DeviceID().String()[:8] {
+			t.Errorf("web: %q, %v", got, err)
+		}
 	}
 	c, err := m.ConnectDevice(ctx, id, "words://x", peerlink.ConnectOptions{})
 	if err != nil {
@@ -190,11 +302,12 @@ func TestCodeOfTheBookWorks(t *testing.T) {
 		t.Errorf("messages: %q, %v", got, err)
 	}
 	_ = c.Close()
-	if err := bob.Close(); err != nil {
+	m.Transport().(interface{ CloseIdleConnections() }).CloseIdleConnections()
+	if err := stop(ctx, bob, srv); err != nil {
 		t.Error(err)
 	}
 	for range 3 {
-		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) && err != http.ErrServerClosed {
 			t.Error(err)
 		}
 	}
@@ -203,6 +316,101 @@ func TestCodeOfTheBookWorks(t *testing.T) {
 	_, err = ask(short, m, id, "still there?")
 	if why := whyNot(err); len(why) == 0 {
 		t.Errorf("no reason in %v", err)
+	}
+}
+
+func TestChannelsOfTheBookWork(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	open, nodes := network(t, ctx)
+	bob := open("bob")
+	took, end := make(chan string, 1), make(chan error, 1)
+	go func() { end <- takeFiles(ctx, bob.ConnectionManager(), took) }()
+	if err := bob.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.Generate("carol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	carol, err := inMemory(ctx, key, nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer carol.Close()
+	m, id := carol.ConnectionManager(), bob.Identity().DeviceID()
+	c, err := dialer(m)(ctx, "peer://"+id.String()+"/file://photo.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(c, "a picture")
+	if err := errors.Join(err, c.Close()); err != nil {
+		t.Error(err)
+	}
+	select {
+	case got := <-took:
+		if got != `carol sent file://photo.jpg: "a picture", <nil>` {
+			t.Error(got)
+		}
+	case err := <-end:
+		t.Fatal(err)
+	}
+	_, err = ask(ctx, m, id, "is this thing on?")
+	if said := advice(err); !strings.HasPrefix(said, "no program there") {
+		t.Errorf("%v: %s", err, said)
+	}
+	ends := make(chan error, 1)
+	go func() { ends <- untilItEnds(ctx, m, m.Connections()[0].ID) }()
+	if err := bob.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{<-ends, <-end} {
+		if err == nil || ctx.Err() != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSlowSubscribersOfTheBookHoldNobodyUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	open, _ := network(t, ctx)
+	alice, bob := open("alice"), open("bob")
+	l, err := bob.ConnectionManager().ListenChannels("news://*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	subscribers, reading := map[*channel.Socket]*peerlink.Messages{}, map[string]*channel.Socket{}
+	for _, name := range []string{"quick", "slow"} {
+		c, err := alice.ConnectionManager().ConnectDevice(ctx, bob.Identity().DeviceID(), "news://"+name, peerlink.ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		reading[name] = c
+		s, err := l.AcceptChannel(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subscribers[s] = peerlink.NewMessages(s)
+	}
+	quick, news := peerlink.NewMessages(reading["quick"]), make([]byte, 10_000)
+	_ = reading["quick"].SetReadDeadline(time.Now().Add(30 * time.Second))
+	for i := 0; len(subscribers) == 2; i++ {
+		publish(subscribers, news)
+		if p, err := quick.Receive(); err != nil || len(p) != len(news) || i > 10_000 {
+			t.Fatalf("news %d: %d bytes, %v", i, len(p), err)
+		}
+	}
+	slow := peerlink.NewMessages(reading["slow"])
+	for err == nil {
+		_, err = slow.Receive()
+	}
+	if said := advice(err); said != "the channel was cut: code 256" {
+		t.Errorf("%v: %s", err, said)
 	}
 }
 
