@@ -137,6 +137,7 @@ func TestDamagedDeviceListsAreRefused(t *testing.T) {
 	}
 }
 
+// case: E16
 func TestAListOfAnyKindIsRead(t *testing.T) {
 	key := newEd25519(t)
 	devices, revoked := list(t, key, 1, ListedDevice{someDevice(1), "a"}), revoke(t, key, 2, someDevice(2))
@@ -153,10 +154,10 @@ func TestAListOfAnyKindIsRead(t *testing.T) {
 	if l, err := ParseList(nil); l != nil || err != nil {
 		t.Errorf("nothing: %v, %v", l, err)
 	}
-	if _, err := ParseList(rawList(devices)[:40]); !errors.Is(err, ErrDeviceList) {
+	if l, err := ParseList(rawList(devices)[:40]); l != nil || !errors.Is(err, ErrDeviceList) {
 		t.Errorf("a device list that is cut off: %v", err)
 	}
-	if _, err := ParseList(raw(revoked)[:40]); !errors.Is(err, ErrRevocations) {
+	if l, err := ParseList(raw(revoked)[:40]); l != nil || !errors.Is(err, ErrRevocations) {
 		t.Errorf("a revocation list that is cut off: %v", err)
 	}
 }

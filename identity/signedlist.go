@@ -170,11 +170,14 @@ func (l *signedList[T]) MarshalText() ([]byte, error) {
 func ParseList(b []byte) (list any, err error) {
 	switch {
 	case bytes.HasPrefix(b, []byte(deviceLists.magic)):
-		return ParseDeviceList(b)
+		list, err = ParseDeviceList(b)
 	case bytes.HasPrefix(b, []byte(revocationLists.magic)):
-		return ParseRevocationList(b)
+		list, err = ParseRevocationList(b)
 	}
-	return nil, nil
+	if err != nil {
+		return nil, err // and not a nil list in an interface
+	}
+	return list, nil
 }
 
 var errCutOff = errors.New("the rest is cut off")
