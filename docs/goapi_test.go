@@ -237,9 +237,8 @@ func untilItEnds(ctx context.Context, m *peerlink.ConnectionManager, id peerlink
 
 func stop(ctx context.Context, acc *account.Account, srv *http.Server) error {
 	return errors.Join(
-		srv.Shutdown(ctx),                     // requests under way end, and connections that wait for another one
-		acc.ConnectionManager().Shutdown(ctx), // nothing new begins; channels end, or are cut with ctx
-		acc.Close(),                           // the rest: carriers, the DHT, the folder
+		srv.Shutdown(ctx), // requests under way end, and connections that wait for another one
+		acc.Shutdown(ctx), // nothing new begins; channels end, or are cut with ctx; then all is closed
 	)
 }
 
