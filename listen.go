@@ -28,19 +28,15 @@ const backlog = 128
 // be claimed once; Close gives it up. The listener is a ChannelListener, and each
 // connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
-	l, err := m.router.listen(pattern)
-	if err != nil {
-		return nil, err // and not a nil *listener in an interface
-	}
-	return l, nil
+	return m.ListenChannels(pattern)
 }
 
-// ListenChannels is Listen for a program that uses what a channel has beside a
+// ListenChannels is Listen for a program that uses what a channel has besides a
 // net.Conn: its URI, CloseWrite, TrySend, Stats.
 func (m *ConnectionManager) ListenChannels(pattern string) (ChannelListener, error) {
 	l, err := m.router.listen(pattern)
 	if err != nil {
-		return nil, err
+		return nil, err // and not a nil *listener in an interface
 	}
 	return l, nil
 }
