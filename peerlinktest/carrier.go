@@ -20,8 +20,9 @@ type Carrier struct {
 	// Name is that of its dialers and listeners.
 	Name string
 	// Open returns a device's dialer and listener. It is called once for each peer
-	// of a network, on the test's goroutine; what it opens besides, it closes by
-	// t.Cleanup. A nil Open is a carrier in memory.
+	// of a network, on the test's goroutine. The peer's manager closes the listener;
+	// what Open makes besides, it closes by t.Cleanup, which comes later. A nil Open is
+	// a carrier in memory.
 	Open func(t testing.TB, id *identity.Identity, trust *identity.Trust) (peerlink.Dialer, peerlink.Listener, error)
 
 	shaped bool
@@ -44,15 +45,15 @@ func (c Carrier) Shaped() Carrier {
 // obeys reports whether the network shapes the carrier's streams.
 func (c Carrier) obeys() bool { return c.Open == nil || c.shaped }
 
-// open returns a peer's dialer and listener of a carrier.
-func (n *Network) open(c Carrier, p *Peer) (peerlink.Dialer, peerlink.Listener, error) {
+// of returns a peer's dialer and listener.
+func (c Carrier) of(p *Peer) (peerlink.Dialer, peerlink.Listener, error) {
 	if c.Open == nil {
-		port := newPort(n.common, c.Name, p)
+		port := newPort(c.Name, p)
 		return port, port, nil
 	}
-	d, l, err := c.Open(n.t, p.Identity, p.Trust)
+	d, l, err := c.Open(p.f.t, p.Identity, p.Trust)
 	if c.shaped {
-		d = shapedDialer{d, n.common, c.Name, p.Name}
+		d = shapedDialer{d, p.f, c.Name, p.Name}
 	}
 	return d, l, err
 }
@@ -64,7 +65,7 @@ type portKey struct {
 
 // port is a peer on a carrier in memory: its dialer and its listener.
 type port struct {
-	n       *common
+	f       *fabric
 	carrier string
 	name    string
 	proof   tlssock.Config
@@ -72,11 +73,11 @@ type port struct {
 	life    life.Group
 }
 
-func newPort(n *common, carrier string, p *Peer) *port {
-	port := &port{n: n, carrier: carrier, name: p.Name, ready: make(chan *conn), proof: tlssock.Config{Identity: p.Identity, Trust: p.Trust}}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ports[portKey{carrier, p.ID()}] = port
+func newPort(carrier string, p *Peer) *port {
+	port := &port{f: p.f, carrier: carrier, name: p.Name, ready: make(chan *conn), proof: tlssock.Config{Identity: p.Identity, Trust: p.Trust}}
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	p.f.ports[portKey{carrier, p.ID()}] = port
 	return port
 }
 
@@ -110,13 +111,13 @@ func (p *port) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, iden
 var errNoSuchDevice = errors.New("the device is not on the network")
 
 func (p *port) dial(ctx context.Context, peer identity.DeviceID) (*conn, error) {
-	p.n.mu.Lock()
-	to := p.n.ports[portKey{p.carrier, peer}]
-	p.n.mu.Unlock()
+	f := p.f
+	f.mu.Lock()
+	to := f.ports[portKey{p.carrier, peer}]
+	f.mu.Unlock()
 	if to == nil {
 		return nil, errNoSuchDevice
 	}
-	f := p.n.fabric
 	if err := f.cross(ctx, p.carrier, p.name, to.name); err != nil {
 		return nil, err
 	}

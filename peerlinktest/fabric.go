@@ -4,9 +4,9 @@ import (
 	"context"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"peerlink/internal/pause"
@@ -15,11 +15,15 @@ import (
 // fabric is what all carriers of a network run through: the ways between the
 // peers, what is cut, and the streams that there are.
 type fabric struct {
-	seed uint64
+	t      testing.TB
+	seed   uint64
+	all    []Carrier
+	serves sync.WaitGroup // what the end of the test waits for
 
 	mu      sync.Mutex
 	changed pause.Bell // rings when something is cut or healed
-	names   []string
+	peers   []*Peer
+	ports   map[portKey]*port
 	lines   map[string]Line // of a carrier's new ways
 	ways    map[key]*way
 	down    map[key]bool // by carrier and from
@@ -27,8 +31,11 @@ type fabric struct {
 	luck    bool         // a line loses something, or has a jitter
 }
 
-func newFabric(seed uint64) *fabric {
-	return &fabric{seed: seed, lines: map[string]Line{}, ways: map[key]*way{}, down: map[key]bool{}}
+func newFabric(t testing.TB, seed uint64, all []Carrier) *fabric {
+	return &fabric{
+		t: t, seed: seed, all: all,
+		ports: map[portKey]*port{}, lines: map[string]Line{}, ways: map[key]*way{}, down: map[key]bool{},
+	}
 }
 
 // way returns one direction between two peers.
@@ -62,18 +69,6 @@ func (f *fabric) alter(change func()) {
 		w.hold()
 	}
 	f.changed.Ring()
-}
-
-// between returns the streams of the given carriers between any two of the names.
-// fabric.mu is held.
-func (f *fabric) between(carriers, names []string) (found []*wire) {
-	for _, w := range f.wires {
-		k := w[0].out.way.key
-		if slices.Contains(carriers, k.carrier) && slices.Contains(names, k.from) && slices.Contains(names, k.to) {
-			found = append(found, w)
-		}
-	}
-	return found
 }
 
 // ring wakes all that wait on a condition in d.

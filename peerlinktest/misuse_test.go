@@ -65,6 +65,7 @@ func TestMistakesFailTheTest(t *testing.T) {
 	for want, test := range map[string]func(t testing.TB){
 		`there is no peer "bbo"; there are ["alice" "bob"]`: func(t testing.TB) { two(t).Cut("alice", "bbo") },
 		`there is a peer "bob" already`:                     func(t testing.TB) { two(t).Peer("bob") },
+		`"bob" and which other peer?`:                       func(t testing.TB) { two(t).Cut("bob") },
 		`no carrier "lan"`:                                  func(t testing.TB) { two(t).On("lan") },
 		`no line can be`:                                    func(t testing.TB) { two(t).Shape(peerlinktest.Line{Loss: 1}) },
 		`"bob" is in two groups`:                            func(t testing.TB) { two(t).Partition([]string{"alice", "bob"}, []string{"bob"}) },

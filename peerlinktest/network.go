@@ -7,34 +7,19 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
-
-	"peerlink/identity"
 )
 
 // Network is what the peers of a test are on. Make one with New. Its methods are
-// for the test's goroutine where they say that they fail the test, and may
-// otherwise be called concurrently. None of them waits.
+// for the test's goroutine, as a mistake ends the test; those without names to get
+// wrong may be called from anywhere. None of them waits.
 //
-// Peers are named by the names that they were made with. A name that no peer has
-// fails the test at once. Where a method takes names, it means the lines between
-// any two of them, in both directions, of all carriers; see On.
+// Peers go by the names that they were made with. Where a method takes names, two
+// or more, it is about the lines between any two of them, in both directions and of
+// all carriers (see On); without names it is about all.
 type Network struct {
-	*common
+	*fabric
 	carriers []Carrier // that the methods are about
-}
-
-// common is what all views of a network share.
-type common struct {
-	t      testing.TB
-	fabric *fabric
-	all    []Carrier
-	serves sync.WaitGroup
-
-	mu    sync.Mutex
-	peers []*Peer
-	ports map[portKey]*port
 }
 
 // SeedVariable is the environment variable that sets the seed of what is lost. A
@@ -60,9 +45,9 @@ func New(t testing.TB, carriers ...Carrier) *Network {
 			t.Fatalf("peerlinktest: %s: %v", SeedVariable, err)
 		}
 	}
-	n := &Network{&common{t: t, fabric: newFabric(seed), all: carriers, ports: map[portKey]*port{}}, carriers}
-	t.Cleanup(n.close)
-	return n
+	f := newFabric(t, seed, carriers)
+	t.Cleanup(f.end)
+	return &Network{f, carriers}
 }
 
 // On returns the network as one of its carriers sees it: Shape, Cut, Reset and the
@@ -74,24 +59,22 @@ func (n *Network) On(carrier string) *Network {
 	if i < 0 {
 		n.t.Fatalf("peerlinktest: the network has no carrier %q", carrier)
 	}
-	return &Network{n.common, n.all[i : i+1]}
+	return &Network{n.fabric, n.all[i : i+1]}
 }
 
-// Shape sets the lines between the named peers; without names, between all that
-// there are and will be. It is about what is sent from now on, on open streams,
-// too.
+// Shape sets the lines between the named peers; without names, also those of peers
+// to come. It is about what is sent from now on, on open streams, too.
 func (n *Network) Shape(l Line, names ...string) {
 	n.t.Helper()
 	if l.Delay < 0 || l.Jitter < 0 || l.Rate < 0 || l.Loss < 0 || l.Loss >= 1 || l.Buffer < 0 {
 		n.t.Fatalf("peerlinktest: no line can be %+v", l)
 	}
 	carriers := n.obedient(names)
-	f := n.fabric
-	f.alter(func() {
-		f.luck = f.luck || l.Loss > 0 || l.Jitter > 0
-		if len(names) == 0 {
-			for _, carrier := range carriers {
-				f.lines[carrier] = l
+	n.alter(func() {
+		n.luck = n.luck || l.Loss > 0 || l.Jitter > 0
+		for _, carrier := range carriers {
+			if len(names) == 0 {
+				n.lines[carrier] = l
 			}
 		}
 		n.each(carriers, names, func(w *way) { w.Line = l })
@@ -133,7 +116,7 @@ func (n *Network) Partition(groups ...[]string) {
 func (n *Network) cut(names []string, which func(*way) bool) {
 	n.t.Helper()
 	carriers := n.obedient(names)
-	n.fabric.alter(func() {
+	n.alter(func() {
 		n.each(carriers, names, func(w *way) { w.cut = w.cut || which(w) })
 	})
 }
@@ -144,10 +127,10 @@ func (n *Network) cut(names []string, which func(*way) bool) {
 func (n *Network) Heal(names ...string) {
 	n.t.Helper()
 	carriers := n.obedient(names)
-	n.fabric.alter(func() {
+	n.alter(func() {
 		n.each(carriers, names, func(w *way) { w.cut = false })
 		if len(names) == 0 {
-			maps.DeleteFunc(n.fabric.down, func(k key, _ bool) bool { return slices.Contains(carriers, k.carrier) })
+			maps.DeleteFunc(n.down, func(k key, _ bool) bool { return slices.Contains(carriers, k.carrier) })
 		}
 	})
 }
@@ -161,10 +144,10 @@ func (n *Network) Up(name string) { n.t.Helper(); n.power(name, false) }
 
 func (n *Network) power(name string, down bool) {
 	n.t.Helper()
-	carriers := n.obedient([]string{name})
-	n.fabric.alter(func() {
+	carriers := n.known([]string{name})
+	n.alter(func() {
 		for _, c := range carriers {
-			n.fabric.down[key{carrier: c, from: name}] = down
+			n.down[key{carrier: c, from: name}] = down
 		}
 	})
 }
@@ -173,13 +156,10 @@ func (n *Network) power(name string, down bool) {
 // more, for ever and without a word, while new ones pass: a NAT has forgotten them.
 func (n *Network) Silence(names ...string) {
 	n.t.Helper()
-	carriers := n.obedient(names)
-	n.fabric.mu.Lock()
-	defer n.fabric.mu.Unlock()
-	for _, w := range n.fabric.between(carriers, names) {
+	n.open(names, func(w *wire) {
 		w[0].out.silenced, w[1].out.silenced = true, true
 		w.hold()
-	}
+	})
 }
 
 // Reset breaks the streams that are open between the named peers: both ends are
@@ -187,12 +167,21 @@ func (n *Network) Silence(names ...string) {
 // says so, and what was under way or unread is gone. New ones pass.
 func (n *Network) Reset(names ...string) {
 	n.t.Helper()
+	n.open(names, (*wire).reset)
+}
+
+// open calls f for each stream that is open between two of the names.
+func (n *Network) open(names []string, f func(*wire)) {
+	n.t.Helper()
 	carriers := n.obedient(names)
-	n.fabric.mu.Lock()
-	defer n.fabric.mu.Unlock()
-	for _, w := range n.fabric.between(carriers, names) {
-		w.reset()
-	}
+	n.alter(func() {
+		for _, w := range n.wires {
+			k := w[0].out.way.key
+			if slices.Contains(carriers, k.carrier) && (len(names) == 0 || slices.Contains(names, k.from) && slices.Contains(names, k.to)) {
+				f(w)
+			}
+		}
+	})
 }
 
 // Pipe returns a stream in memory between two peers, without TLS and a manager:
@@ -200,13 +189,21 @@ func (n *Network) Reset(names ...string) {
 // CloseWrite. ConnectionManager.AddConn adopts one. The test closes both.
 func (n *Network) Pipe(from, to string) (net.Conn, net.Conn) {
 	n.t.Helper()
-	a, b := n.fabric.pipe(n.obedient([]string{from, to})[0], from, to)
+	a, b := n.pipe(n.obedient([]string{from, to})[0], from, to)
 	return a, b
 }
 
-// obedient returns the names of the carriers, and fails the test if one does not
-// obey the network, or a name is no peer's.
-func (n *Network) obedient(names []string) (carriers []string) {
+// obedient returns the names of the carriers. It fails the test if one does not
+// obey the network, a name is no peer's, or there is one alone.
+func (n *Network) obedient(names []string) []string {
+	n.t.Helper()
+	if len(names) == 1 {
+		n.t.Fatalf("peerlinktest: %q and which other peer? Name two or more, or none for all; or see Down", names[0])
+	}
+	return n.known(names)
+}
+
+func (n *Network) known(names []string) (carriers []string) {
 	n.t.Helper()
 	for _, c := range n.carriers {
 		if !c.obeys() {
@@ -214,41 +211,40 @@ func (n *Network) obedient(names []string) (carriers []string) {
 		}
 		carriers = append(carriers, c.Name)
 	}
-	n.fabric.mu.Lock()
-	known := slices.Clone(n.fabric.names)
-	n.fabric.mu.Unlock()
+	there := n.names()
 	for _, name := range names {
-		if !slices.Contains(known, name) {
-			n.t.Fatalf("peerlinktest: there is no peer %q; there are %q", name, known)
+		if !slices.Contains(there, name) {
+			n.t.Fatalf("peerlinktest: there is no peer %q; there are %q", name, there)
 		}
 	}
 	return carriers
 }
 
-// each calls f for each way between two of the names; none: of all.
-func (n *Network) each(carriers, names []string, f func(*way)) {
-	if len(names) == 0 {
-		names = n.fabric.names
+// names returns the names of the peers that there are.
+func (f *fabric) names() (names []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.peers {
+		names = append(names, p.Name)
 	}
+	return names
+}
+
+// each calls do for each way between two of the names; none: each that there is.
+// fabric.mu is held.
+func (f *fabric) each(carriers, names []string, do func(*way)) {
 	for _, carrier := range carriers {
 		for _, from := range names {
 			for _, to := range names {
 				if from != to {
-					f(n.fabric.way(carrier, from, to))
+					do(f.way(carrier, from, to))
 				}
 			}
 		}
 	}
-}
-
-// nameOf returns the name of a peer by its device; empty: it has none.
-func (c *common) nameOf(id identity.DeviceID) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.peers {
-		if p.Identity.DeviceID() == id {
-			return p.Name
+	for _, w := range f.ways {
+		if len(names) == 0 && slices.Contains(carriers, w.carrier) {
+			do(w)
 		}
 	}
-	return ""
 }

@@ -3,7 +3,6 @@ package peerlinktest
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"peerlink"
@@ -26,24 +25,22 @@ type Peer struct {
 	// Config is what the manager was made of.
 	Config peerlink.Config
 
-	n *Network
+	f *fabric
 }
 
 // Peer puts a new device on the network, as a device of an account of its own. A
 // change adjusts its Config before the manager is made: callbacks, bounds, further
-// carriers. Config.Network is IgnoreNetwork at first: this machine's network says
-// nothing about the one in memory. A name that is taken fails the test.
+// carriers; not Identity and Trust, which the carriers have already.
+// Config.Network is IgnoreNetwork at first: this machine's network says nothing
+// about the one in memory. A name that is taken fails the test.
 func (n *Network) Peer(name string, change ...func(*peerlink.Config)) *Peer {
 	n.t.Helper()
-	n.fabric.mu.Lock()
-	taken := slices.Contains(n.fabric.names, name)
-	n.fabric.mu.Unlock()
-	if taken {
+	if slices.Contains(n.names(), name) {
 		n.t.Fatalf("peerlinktest: there is a peer %q already", name)
 	}
 	id, err := identity.Generate(name)
 	if err != nil {
-		n.t.Fatal(err)
+		n.t.Fatalf("peerlinktest: %v", err)
 	}
 	return n.PeerAs(id, change...)
 }
@@ -52,15 +49,10 @@ func (n *Network) Peer(name string, change ...func(*peerlink.Config)) *Peer {
 // With the identity of a peer that was closed it is that device, started again.
 func (n *Network) PeerAs(id *identity.Identity, change ...func(*peerlink.Config)) *Peer {
 	n.t.Helper()
-	p := &Peer{Name: id.Name(), Identity: id, Trust: new(identity.Trust), n: n}
+	p := &Peer{Name: id.Name(), Identity: id, Trust: new(identity.Trust), f: n.fabric}
 	p.Config = peerlink.Config{Identity: id, Trust: p.Trust, Network: peerlink.IgnoreNetwork}
-	n.fabric.mu.Lock()
-	if !slices.Contains(n.fabric.names, p.Name) {
-		n.fabric.names = append(n.fabric.names, p.Name)
-	}
-	n.fabric.mu.Unlock()
 	for _, c := range n.all {
-		d, l, err := n.open(c, p)
+		d, l, err := c.of(p)
 		if err != nil {
 			n.t.Fatalf("peerlinktest: %s for %s: %v", c.Name, p.Name, err)
 		}
@@ -71,12 +63,12 @@ func (n *Network) PeerAs(id *identity.Identity, change ...func(*peerlink.Config)
 	}
 	var err error
 	if p.ConnectionManager, err = peerlink.New(p.Config); err != nil {
-		n.t.Fatal(err)
+		n.t.Fatalf("peerlinktest: %v", err)
 	}
-	p.Trust = p.Config.Trust
+	n.t.Cleanup(p.end)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.peers = append(n.peers, p)
+	n.peers = append(slices.DeleteFunc(n.peers, func(old *Peer) bool { return old.Name == p.Name }), p)
 	return p
 }
 
@@ -87,12 +79,12 @@ func (p *Peer) ID() identity.DeviceID { return p.Identity.DeviceID() }
 // succeed within Patience. It is for the test's goroutine; ConnectDevice is for
 // what is to fail.
 func (p *Peer) Connect(to *Peer, uri string) *channel.Socket {
-	p.n.t.Helper()
+	p.f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	c, err := p.ConnectDevice(ctx, to.ID(), uri, peerlink.ConnectOptions{})
 	if err != nil {
-		p.n.t.Fatalf("%s connects to %s as %s: %v", p.Name, to.Name, uri, err)
+		p.f.t.Fatalf("%s connects to %s as %s: %v", p.Name, to.Name, uri, err)
 	}
 	return c
 }
@@ -102,18 +94,18 @@ func (p *Peer) Connect(to *Peer, uri string) *channel.Socket {
 // channel afterwards. The end of the test waits for all of them; by then their
 // peers are closed. A pattern that cannot be listened on fails the test.
 func (p *Peer) Serve(pattern string, handle func(c *channel.Socket)) {
-	p.n.t.Helper()
+	p.f.t.Helper()
 	l, err := p.Listen(pattern)
 	if err != nil {
-		p.n.t.Fatal(err)
+		p.f.t.Fatal(err)
 	}
-	p.n.serves.Go(func() {
+	p.f.serves.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			p.n.serves.Go(func() {
+			p.f.serves.Go(func() {
 				defer c.Close()
 				handle(c.(*channel.Socket))
 			})
@@ -121,32 +113,26 @@ func (p *Peer) Serve(pattern string, handle func(c *channel.Socket)) {
 	})
 }
 
-// close ends all peers and says what is left. Streams over lines that are cut are
-// reset first, so that nothing waits for their other ends.
-func (n *Network) close() {
-	f := n.fabric
-	f.mu.Lock()
-	for _, w := range f.wires {
+// end closes the peer. Streams over lines that are cut are reset first, so that
+// nothing waits for their other ends.
+func (p *Peer) end() {
+	p.f.mu.Lock()
+	for _, w := range p.f.wires {
 		if w[0].out.held || w[1].out.held {
 			w.reset()
 		}
 	}
-	f.mu.Unlock()
-	n.mu.Lock()
-	peers := slices.Clone(n.peers)
-	n.mu.Unlock()
-	var closing sync.WaitGroup
-	for _, p := range peers {
-		closing.Go(func() {
-			if err := p.Close(); err != nil {
-				n.t.Errorf("peerlinktest: closing %s: %v", p.Name, err)
-			}
-		})
+	p.f.mu.Unlock()
+	if err := p.Close(); err != nil {
+		p.f.t.Errorf("peerlinktest: closing %s: %v", p.Name, err)
 	}
-	closing.Wait()
+}
+
+// end says what is left once all peers are closed.
+func (f *fabric) end() {
 	served := make(chan struct{})
 	go func() {
-		n.serves.Wait()
+		f.serves.Wait()
 		close(served)
 	}()
 	late := time.NewTimer(Patience)
@@ -154,14 +140,14 @@ func (n *Network) close() {
 	select {
 	case <-served:
 	case <-late.C:
-		n.t.Errorf("peerlinktest: a handler given to Serve has not returned %v after the end", Patience)
+		f.t.Errorf("peerlinktest: a handler given to Serve has not returned %v after the end", Patience)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.wires {
-		n.t.Errorf("peerlinktest: a stream from %s to %s was left open", w[0].LocalAddr(), w[0].RemoteAddr())
+		f.t.Errorf("peerlinktest: a stream from %s to %s was left open", w[0].LocalAddr(), w[0].RemoteAddr())
 	}
-	if f.luck && n.t.Failed() {
-		n.t.Logf("peerlinktest: %s=%d loses the same packets again", SeedVariable, f.seed)
+	if f.luck && f.t.Failed() {
+		f.t.Logf("peerlinktest: %s=%d loses the same packets again", SeedVariable, f.seed)
 	}
 }

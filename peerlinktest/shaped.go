@@ -14,16 +14,16 @@ import (
 // shapedDialer has the streams of a carrier go through the network.
 type shapedDialer struct {
 	peerlink.Dialer
-	n             *common
+	f             *fabric
 	carrier, name string
 }
 
 // Dial takes a round trip longer than the carrier does, and waits as long as the
 // lines are cut.
 func (d shapedDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
-	to := d.n.nameOf(peer)
+	to := d.f.nameOf(peer)
 	for _, way := range [][2]string{{d.name, to}, {to, d.name}} {
-		if err := d.n.fabric.cross(ctx, d.carrier, way[0], way[1]); err != nil {
+		if err := d.f.cross(ctx, d.carrier, way[0], way[1]); err != nil {
 			return nil, identity.Peer{}, err
 		}
 	}
@@ -31,9 +31,21 @@ func (d shapedDialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Con
 	if err != nil {
 		return nil, p, err
 	}
-	here, there := d.n.fabric.pipe(d.carrier, d.name, to)
-	d.n.serves.Go(func() { join(there, c) })
+	here, there := d.f.pipe(d.carrier, d.name, to)
+	d.f.serves.Go(func() { join(there, c) })
 	return shaped{here, here, c}, p, nil
+}
+
+// nameOf returns the name of a peer by its device; empty: it has none.
+func (f *fabric) nameOf(id identity.DeviceID) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.peers {
+		if p.ID() == id {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // shaped is the dialling end of such a stream. It has no datagrams.

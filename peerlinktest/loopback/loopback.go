@@ -101,7 +101,6 @@ func SharedMemory() peerlinktest.Carrier {
 		if err != nil {
 			return nil, nil, err
 		}
-		t.Cleanup(func() { _ = mem.Close() })
 		return &shm.Dialer{Local: d, Config: cfg}, mem, nil
 	}}
 }
@@ -144,7 +143,6 @@ func ICE(engine string, change func(*ice.Config)) peerlinktest.Carrier {
 		if err != nil {
 			return nil, nil, err
 		}
-		t.Cleanup(func() { _ = tr.Close() })
 		return tr, tr, nil
 	}}
 }
@@ -162,7 +160,6 @@ func WebRTC(change func(*webrtc.Config)) peerlinktest.Carrier {
 		if err != nil {
 			return nil, nil, err
 		}
-		t.Cleanup(func() { _ = tr.Close() })
 		return tr, tr, nil
 	}}
 }
