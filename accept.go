@@ -332,26 +332,31 @@ var errShuttingDown = errors.New("shutting down")
 // answer decides on a request. It returns the channel if OnConnectionReady is to
 // have it; an error was told to the peer, or came from it.
 func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request) (*channel.Socket, error) {
-	if c := m.router.claimant(r.Name()); c != nil {
-		ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
-		defer cancel()
-		err := c.offer(ctx, func() (*channel.Socket, error) { return m.accept(l, r) })
-		if errors.Is(err, errBacklog) || errors.Is(err, errGone) {
-			m.decline(r, err)
-		}
-		return nil, err
+	c, decide := m.router.claimant(r.Name()), decision(m.cfg.OnChannelRequest)
+	if c != nil {
+		decide = c.decide
 	}
-	err := fmt.Errorf("%w on %s", errNoListener, r.Name())
-	if m.cfg.OnChannelRequest != nil {
-		err = m.workers.ask(ctx, "OnChannelRequest", l.peer.Device, func(ctx context.Context) error {
-			return m.cfg.OnChannelRequest(ctx, l.peer, r.Name())
-		})
+	var err error
+	switch {
+	case decide != nil:
+		err = m.workers.ask(ctx, "OnChannelRequest", l.peer.Device, func(ctx context.Context) error { return decide(ctx, l.peer, r.Name()) })
+	case c == nil:
+		err = fmt.Errorf("%w on %s", errNoListener, r.Name())
 	}
 	if err != nil {
 		m.decline(r, err)
 		return nil, err
 	}
-	return m.accept(l, r)
+	if c == nil {
+		return m.accept(l, r)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
+	defer cancel()
+	err = c.offer(ctx, func() (*channel.Socket, error) { return m.accept(l, r) })
+	if errors.Is(err, errBacklog) || errors.Is(err, errGone) {
+		m.decline(r, err)
+	}
+	return nil, err
 }
 
 // accept opens a channel that the peer has asked for.

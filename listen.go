@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"peerlink/channel"
+	"peerlink/identity"
 	"peerlink/internal/life"
 )
 
@@ -34,7 +35,14 @@ func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 // ListenChannels is Listen for a program that uses what a channel has besides a
 // net.Conn: its URI, CloseWrite, TrySend, Stats.
 func (m *ConnectionManager) ListenChannels(pattern string) (ChannelListener, error) {
-	l, err := m.router.listen(pattern)
+	return m.ListenFunc(pattern, nil)
+}
+
+// ListenFunc is ListenChannels with a decision on each request, before the channel
+// is accepted: the error of decide declines the channel, and the peer is told its
+// text. decide is called as Config.OnChannelRequest is. A nil decide accepts all.
+func (m *ConnectionManager) ListenFunc(pattern string, decide func(ctx context.Context, peer identity.Peer, uri string) error) (ChannelListener, error) {
+	l, err := m.router.listen(pattern, decide)
 	if err != nil {
 		return nil, err // and not a nil *listener in an interface
 	}
@@ -59,7 +67,7 @@ type router struct {
 }
 
 // listen claims a pattern.
-func (r *router) listen(pattern string) (*listener, error) {
+func (r *router) listen(pattern string, decide decision) (*listener, error) {
 	if pattern == "" || strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
 		return nil, fmt.Errorf("peerlink: listen %.100q: want a URI, or the start of one and a *", pattern)
 	}
@@ -73,7 +81,7 @@ func (r *router) listen(pattern string) (*listener, error) {
 	case r.patterns == nil:
 		r.patterns = make(map[string]*listener)
 	}
-	l := &listener{of: r, pattern: pattern, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog)}
+	l := &listener{of: r, pattern: pattern, decide: decide, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog)}
 	r.patterns[pattern] = l
 	return l, nil
 }
@@ -115,10 +123,14 @@ func (r *router) close() {
 	}
 }
 
+// decision says yes to a request for a channel, or why not.
+type decision func(ctx context.Context, peer identity.Peer, uri string) error
+
 // listener is the net.Listener of a pattern.
 type listener struct {
 	of      *router
 	pattern string
+	decide  decision // nil: all are accepted
 	conns   chan *channel.Socket
 	room    chan struct{} // holds a place for each channel in conns, or about to be
 

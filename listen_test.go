@@ -14,7 +14,7 @@ import (
 func TestRouterFindsTheMostSpecificPattern(t *testing.T) {
 	var r router
 	for _, p := range []string{"file://*", "*", "file://a/*", "file://a/b"} {
-		if _, err := r.listen(p); err != nil {
+		if _, err := r.listen(p, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -34,19 +34,19 @@ func TestRouterFindsTheMostSpecificPattern(t *testing.T) {
 func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
 	var r router
 	for _, p := range []string{"", "a*b", "**"} {
-		if _, err := r.listen(p); err == nil {
+		if _, err := r.listen(p, nil); err == nil {
 			t.Errorf("%q is a pattern", p)
 		}
 	}
-	first, err := r.listen("chat://*")
+	first, err := r.listen("chat://*", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.listen("chat://*"); err == nil {
+	if _, err := r.listen("chat://*", nil); err == nil {
 		t.Error("one pattern is claimed twice")
 	}
 	_ = first.Close()
-	second, err := r.listen("chat://*")
+	second, err := r.listen("chat://*", nil)
 	if err != nil {
 		t.Fatal("a pattern that was given up cannot be claimed:", err)
 	}
@@ -61,7 +61,7 @@ func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
 	if err := second.offer(context.Background(), nil); !errors.Is(err, errGone) {
 		t.Error("a closed listener takes a channel:", err)
 	}
-	if _, err := r.listen("chat://*"); !errors.Is(err, net.ErrClosed) {
+	if _, err := r.listen("chat://*", nil); !errors.Is(err, net.ErrClosed) {
 		t.Error("a pattern is claimed after the end:", err)
 	}
 }
@@ -71,7 +71,7 @@ func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
 func TestListenerThatClosesLeavesNoChannelOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r router
-		l, err := r.listen("*")
+		l, err := r.listen("*", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
