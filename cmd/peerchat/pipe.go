@@ -106,7 +106,21 @@ func (p *piper) join(cmd *cobra.Command, s *session, c *control.Conn, byRule boo
 	if byRule {
 		wg.Go(func() { cancel(p.watchRules(ctx, s, peer)) })
 	}
-	return join(ctx, c, cmd.InOrStdin(), cmd.OutOrStdout())
+	return leftBy(peer, join(ctx, c, cmd.InOrStdin(), cmd.OutOrStdout()))
+}
+
+// leftBy says of an error that the other command's end caused that it did.
+func leftBy(peer identity.Peer, err error) error {
+	var reset *channel.ResetError
+	switch {
+	case !errors.As(err, &reset) || !reset.Remote:
+		return err
+	case errors.Is(err, channel.ErrNotAccepted):
+		return &inWords{who(peer) + " has taken another device's channel", err}
+	case reset.Code == channel.CodeClosed:
+		return &inWords{who(peer) + " stopped reading", err}
+	}
+	return &inWords{who(peer) + " stopped sending", err}
 }
 
 // watchRules returns once the rules no longer let a device join, or ctx ends.
@@ -156,45 +170,38 @@ func (p *piper) mayJoin(ctx context.Context, s *session, from []identity.DeviceI
 
 var errWhoJoins = usageError{errors.New("--listen: say who may join: --from NAME, --anyone, or, to stay, peerchat pipe allow NAME")}
 
-// await returns the first channel of a device that may join.
+// await returns the first channel of a device that may join. The daemon declines
+// the others.
 func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) (*control.Conn, error) {
 	ctx := cmd.Context()
+	what := control.Listen{Pattern: pipeScheme + p.name, From: from}
 	switch now, err := p.mayJoin(ctx, s, from); {
 	case err != nil:
 		return nil, err
-	case len(now) == 0 && !p.anyone:
+	case p.anyone:
+		what.From = nil
+	case len(now) == 0:
 		return nil, errWhoJoins
+	case len(from) == 0:
+		what.Pipe = p.name
 	}
-	l, err := s.client.Listen(ctx, pipeScheme+p.name)
+	l, err := s.client.ListenTo(ctx, what, func(peer identity.Peer) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "refused %s: it may not join (--from, or peerchat pipe allow)\n", who(peer))
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	for {
-		c, err := l.Accept()
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-		peer, _ := peerlink.PeerOf(c)
-		sock, ok := c.(*control.Conn)
-		now, err := p.mayJoin(ctx, s, from) // a rule may have changed meanwhile
-		if err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
-		if ok && (p.anyone || p.o.among(now, peer)) {
-			return sock, nil
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "refused %s: it may not join (--from, or peerchat pipe allow)\n", who(peer))
-		if ok {
-			_ = sock.Reset(channel.CodeUser)
-		}
-		_ = c.Close()
+	c, err := l.Accept()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return c.(*control.Conn), nil
 }
 
 // join copies both ways until both have ended. A failure of either resets the

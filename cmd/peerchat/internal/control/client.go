@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"peerlink/identity"
 )
 
 // Client asks the daemon of an account. It keeps no connection; its methods may
@@ -152,14 +154,21 @@ func (c *Client) channel(ctx context.Context, op string, in any) (*Conn, error) 
 // ConnectionManager.Listen does; ctx bounds the call only. The listener's conns
 // are *Conn, so peerlink.PeerOf tells the device at the other end.
 func (c *Client) Listen(ctx context.Context, pattern string) (net.Listener, error) {
-	w, end, err := c.ask(ctx, OpListen, pattern, nil)
+	return c.ListenTo(ctx, Listen{Pattern: pattern}, nil)
+}
+
+// ListenTo is Listen for some devices; the daemon declines others. Accept calls
+// refused, unless that is nil, for each device that was declined, but for some if
+// there are many at once.
+func (c *Client) ListenTo(ctx context.Context, what Listen, refused func(identity.Peer)) (net.Listener, error) {
+	w, end, err := c.ask(ctx, OpListen, what, nil)
 	if err != nil {
 		return nil, err
 	}
 	if !end() {
 		return nil, context.Cause(ctx)
 	}
-	return &listener{c: c, w: w, pattern: pattern}, nil
+	return &listener{c: c, w: w, pattern: what.Pattern, refused: refused}, nil
 }
 
 // listener is the net.Listener of a pattern that the daemon claims for us.
@@ -167,6 +176,7 @@ type listener struct {
 	c       *Client
 	w       *wire
 	pattern string
+	refused func(identity.Peer)
 	closed  atomic.Bool
 
 	accepting sync.Mutex
@@ -177,15 +187,21 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
 	for {
-		var word string
-		if err := readAnswer(l.w, &word); err != nil {
+		var o Offer
+		if err := readAnswer(l.w, &o); err != nil {
 			if l.closed.Load() {
 				err = net.ErrClosed
 			}
 			return nil, &net.OpError{Op: "accept", Net: "peerlink", Addr: l.Addr(), Err: err}
 		}
+		if o.Refused != nil {
+			if l.refused != nil {
+				l.refused(*o.Refused)
+			}
+			continue
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), takeTimeout)
-		conn, err := l.c.channel(ctx, OpTake, word)
+		conn, err := l.c.channel(ctx, OpTake, o.Word)
 		cancel()
 		switch {
 		case err == nil:

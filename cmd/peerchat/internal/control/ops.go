@@ -34,8 +34,8 @@ const (
 	OpStop Feed[None, None] = "stop" // one answer; then the daemon ends, and the connection with it
 
 	OpConnect = "connect" // Connect, Channel; then the connection carries the channel
-	OpListen  = "listen"  // a URI pattern, ""; then a word for each channel of a peer
-	OpTake    = "take"    // within 10 s a word of listen, Channel; then the connection carries the channel
+	OpListen  = "listen"  // Listen, ""; then an Offer for each channel of a peer
+	OpTake    = "take"    // within 10 s the word of an Offer, Channel; then the connection carries the channel
 )
 
 // Op names a question of one answer, by its types.
@@ -123,6 +123,22 @@ type Connect struct {
 	// Within is how long reaching the device may be tried, again and again, in
 	// nanoseconds; 0: one round.
 	Within time.Duration `json:"within,omitempty"`
+}
+
+// Listen claims channels of peers. Who may have one is decided before it is
+// accepted: the devices of From and of Pipe, or, without either, all.
+type Listen struct {
+	Pattern string `json:"pattern"` // of URIs
+	// From are devices. One that is the first of a contact stands for all of them.
+	From []identity.DeviceID `json:"from,omitempty"`
+	// Pipe is the name of a pipe: devices may that a rule lets join it.
+	Pipe string `json:"pipe,omitempty"`
+}
+
+// Offer is a channel that waits to be taken, or a device that was declined.
+type Offer struct {
+	Word    string         `json:"word,omitempty"`
+	Refused *identity.Peer `json:"refused,omitempty"` // without certificates
 }
 
 // Channel describes the channel that a connection carries.

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/identity"
 )
 
 const (
@@ -24,6 +27,9 @@ const (
 	maxOffers = 64
 	// takeTimeout is how long one waits.
 	takeTimeout = 10 * time.Second
+	// maxNotices is how many declined devices wait to be told of: a command that is
+	// busy misses the others.
+	maxNotices = 8
 )
 
 // connect opens a channel for a command.
@@ -165,7 +171,7 @@ func (o *offers) add(sock *channel.Socket, places chan struct{}) (string, error)
 	of := &offer{sock: sock, places: places}
 	of.timer = time.AfterFunc(takeTimeout, func() {
 		if of := o.take(token); of != nil {
-			reset(of.sock)
+			unwanted(of.sock)
 		}
 	})
 	o.waiting[token] = of
@@ -200,34 +206,62 @@ func (o *offers) drop(places chan struct{}) {
 	}
 	o.mu.Unlock()
 	for _, of := range dropped {
-		reset(of.sock)
+		unwanted(of.sock)
 	}
 }
 
-func reset(c net.Conn) {
-	if s, ok := c.(*channel.Socket); ok {
-		_ = s.Reset(channel.CodeInternal)
-		return
-	}
-	_ = c.Close()
-}
+// unwanted resets a channel that no command took.
+func unwanted(sock *channel.Socket) { _ = sock.Reset(channel.CodeNotAccepted) }
 
 // listen claims a pattern for a command, as long as the command is there.
 func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
-	var pattern string
-	if err := c.Decode(&pattern); err != nil {
+	var what control.Listen
+	if err := c.Decode(&what); err != nil {
 		return err
 	}
-	l, err := d.claim(pattern)
+	refused := make(chan identity.Peer, maxNotices)
+	l, err := d.claim(what.Pattern, func(_ context.Context, peer identity.Peer, _ string) error {
+		if d.mayOpen(what, peer) {
+			return nil
+		}
+		select {
+		case refused <- peer:
+		default:
+		}
+		return errMayNot
+	})
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
 	if err := c.Answer(""); err != nil {
 		return err
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var answering sync.Mutex
+	answer := func(o control.Offer) error {
+		answering.Lock()
+		defer answering.Unlock()
+		return c.Answer(o)
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case peer := <-refused:
+				_ = answer(control.Offer{Refused: &peer})
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return d.announce(ctx, l, answer)
+}
+
+// announce offers what a listener accepts to the command that has claimed it.
+func (d *Daemon) announce(ctx context.Context, l peerlink.ChannelListener, answer func(control.Offer) error) error {
 	places := make(chan struct{}, maxOffers)
 	defer d.offers.drop(places)
 	for {
@@ -236,29 +270,41 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 		case <-ctx.Done():
 			return nil
 		}
-		conn, err := l.Accept()
+		sock, err := l.AcceptChannel(ctx)
 		if err != nil {
 			return nil // the command has gone, or the daemon ends
 		}
-		sock, ok := conn.(*channel.Socket)
-		if !ok {
-			return errors.New("a channel that is no channel")
-		}
-		token, err := d.offers.add(sock, places)
+		word, err := d.offers.add(sock, places)
 		if err != nil {
-			reset(sock)
+			unwanted(sock)
 			return nil
 		}
-		if err := c.Answer(token); err != nil {
+		if err := answer(control.Offer{Word: word}); err != nil {
 			return nil
 		}
 	}
 }
 
+// errMayNot is what a device is told that a command does not want.
+var errMayNot = errors.New("you may not join (its user can allow it: peerchat pipe allow)")
+
+// mayOpen tells whether a device may have one of the channels that a command
+// wants.
+func (d *Daemon) mayOpen(what control.Listen, peer identity.Peer) bool {
+	if len(what.From) == 0 && what.Pipe == "" {
+		return true
+	}
+	contact, known := d.contacts.OfPeer(peer)
+	is := func(id identity.DeviceID) bool { return id == peer.Device || known && id == contact.Device }
+	return slices.ContainsFunc(what.From, is) || slices.ContainsFunc(d.rules.List(), func(r forward.Rule) bool {
+		return what.Pipe != "" && r.CoversPipe(what.Pipe) && is(r.Device)
+	})
+}
+
 // claim listens under a pattern and notes that for the status until the listener
-// closes.
-func (d *Daemon) claim(pattern string) (net.Listener, error) {
-	l, err := d.acc.ConnectionManager().Listen(pattern)
+// closes. decide is that of ListenFunc.
+func (d *Daemon) claim(pattern string, decide func(ctx context.Context, peer identity.Peer, uri string) error) (peerlink.ChannelListener, error) {
+	l, err := d.acc.ConnectionManager().ListenFunc(pattern, decide)
 	if err != nil {
 		return nil, err
 	}
@@ -276,14 +322,14 @@ func (d *Daemon) claim(pattern string) (net.Listener, error) {
 
 // claimed is a listener that stands in the status.
 type claimed struct {
-	net.Listener
+	peerlink.ChannelListener
 	free func()
 }
 
 // Close implements net.Listener.
 func (c *claimed) Close() error {
 	defer c.free()
-	return c.Listener.Close()
+	return c.ChannelListener.Close()
 }
 
 // take hands an announced channel over.

@@ -78,7 +78,7 @@ func New(cfg Config) (*Daemon, error) {
 	d := &Daemon{acc: cfg.Account, log: cfg.Logger, since: time.Now(), stopped: make(chan struct{}), inviting: make(chan struct{}, maxOpenInvites), adding: make(chan struct{}, 1), claims: map[string]int{}}
 	d.stop = sync.OnceFunc(func() { close(d.stopped) })
 	d.codes = &codes.Network{
-		Manager: d.acc.ConnectionManager(), Rendezvous: rendezvous{d.acc}, Me: d.acc.Identity().DeviceID(), Listen: d.claim, Logger: d.log,
+		Manager: d.acc.ConnectionManager(), Rendezvous: rendezvous{d.acc}, Me: d.acc.Identity().DeviceID(), Listen: func(pattern string) (net.Listener, error) { return d.claim(pattern, nil) }, Logger: d.log,
 	}
 	d.offers.waiting = map[string]*offer{}
 	var err error

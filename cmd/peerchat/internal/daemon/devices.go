@@ -241,7 +241,9 @@ func (v *devices) accept(l net.Listener) {
 			ok = false
 		}
 		if !ok || !known {
-			reset(conn)
+			if sock != nil {
+				unwanted(sock)
+			}
 			continue
 		}
 		v.life.Go(func(context.Context) {

@@ -22,6 +22,17 @@ import (
 // within bounds every wait on a connection of a test.
 const within = 30 * time.Second
 
+// receive waits for something that a goroutine of the test tells.
+func receive[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(within):
+		t.Fatal("nothing came")
+	}
+	return v
+}
+
 // tcpServer hands each connection to do, which it closes afterwards.
 func tcpServer(t *testing.T, do func(c *net.TCPConn)) (addr string) {
 	t.Helper()
