@@ -130,9 +130,9 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 			defer done()
 		}
 	}
-	far, err := cfg.open(ctx)
+	far, err := cfg.open(ctx, c)
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && err != errReset {
 			cfg.Note(err) // before the cut: who sees that can find the reason
 		}
 		cut(c)
@@ -141,15 +141,22 @@ func (cfg RelayConfig) one(ctx context.Context, c net.Conn) {
 	_ = join(ctx, c, far) // how it ended is told to both ends
 }
 
-// open makes the other end as soon as there is a place for it.
-func (cfg RelayConfig) open(ctx context.Context) (net.Conn, error) {
+// errReset is why nothing is opened for a connection: it was reset meanwhile, as by
+// a port scan.
+var errReset = errors.New("the connection was reset")
+
+// open makes the other end for a connection as soon as there is a place for it.
+func (cfg RelayConfig) open(ctx context.Context, c net.Conn) (net.Conn, error) {
 	pauses := pause.Backoff(10*time.Millisecond, maxPause)
 	pauses.RandomizationFactor = 0.5 // more than one may wait
 	for {
-		c, err := cfg.Open(ctx)
+		if tcp, ok := c.(*net.TCPConn); ok && dead(tcp) {
+			return nil, errReset
+		}
+		far, err := cfg.Open(ctx)
 		var full *channel.ResetError
 		if !errors.As(err, &full) || !full.Remote || full.Code != codeBusy || pause.For(ctx, pauses.NextBackOff()) != nil {
-			return c, err
+			return far, err
 		}
 	}
 }
