@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long one test may take before its context ends.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // limited returns a context for one test.
 func limited(t *testing.T) context.Context {
