@@ -31,11 +31,7 @@ func newConnectWorld(t *testing.T) (w *world, alice, bob *device, client *http.C
 	w = newWorld(t, way{carrier: "tcp", engine: "tcp", listen: true})
 	alice, bob = w.device(t, "alice"), w.device(t, "bob")
 	w.introduce(t, alice, bob)
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{DialContext: alice.manager.DialContext, Protocols: protocols}
-	t.Cleanup(transport.CloseIdleConnections)
-	return w, alice, bob, &http.Client{Transport: transport}
+	return w, alice, bob, &http.Client{Transport: alice.manager.HTTP2Transport()}
 }
 
 // connect-go's clients talk to its handlers, one message at a time in both
@@ -63,7 +59,7 @@ func TestConnect(t *testing.T) {
 	for _, p := range connectProtocols {
 		t.Run(p.name, func(t *testing.T) {
 			call := func(name string) *connect.Client[wrapperspb.BytesValue, wrapperspb.BytesValue] {
-				return connect.NewClient[wrapperspb.BytesValue, wrapperspb.BytesValue](client, "http://"+bob.id().String()+"/t/"+name, p.options...)
+				return connect.NewClient[wrapperspb.BytesValue, wrapperspb.BytesValue](client, "http+peer://"+bob.id().String()+"/t/"+name, p.options...)
 			}
 			converse(t, call("Echo").CallBidiStream(ctx))
 
@@ -138,7 +134,7 @@ func TestConnectToGRPC(t *testing.T) {
 	listener := bob.listen(t, "http://*")
 	go func() { _ = server.Serve(listener) }()
 
-	url := "http://" + bob.id().String() + testgrpc.TestService_FullDuplexCall_FullMethodName
+	url := "http+peer://" + bob.id().String() + testgrpc.TestService_FullDuplexCall_FullMethodName
 	s := connect.NewClient[testgrpc.StreamingOutputCallRequest, testgrpc.StreamingOutputCallResponse](client, url, connect.WithGRPC()).CallBidiStream(ctx)
 	for _, n := range []int32{1, 31415, 1 << 20} {
 		if err := s.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: n}}}); err != nil {
