@@ -1,0 +1,2 @@
+// Package carriertest tests carriers.
+package carriertest
