@@ -15,16 +15,16 @@ import (
 
 // Carrier says how a test makes its devices.
 type Carrier struct {
-	// Name is the carrier's in subtests and in the table.
+	// Name is the carrier's in the table.
 	Name string
 	// Make gives a device its ends of the carrier, so that all devices of a site
-	// can dial each other. It is called from several goroutines, and in a process
-	// of its own for the rows of a killed process. ctx bounds the call only.
+	// can dial each other. It is called from several goroutines, and in a second
+	// process for a way of ending. ctx bounds the call only.
 	Make func(ctx context.Context, site *Site, id *identity.Identity, trust *identity.Trust) (*Endpoint, error)
-	// Adopted has the test dial and accept by itself and give both ends to
-	// ConnectionManager.AddConn, in place of a manager that does so.
+	// Adopted has the test itself dial and accept, and give both ends to
+	// ConnectionManager.AddConn.
 	Adopted bool
-	// OneProcess says that two processes cannot meet: no process is killed.
+	// OneProcess says that two processes cannot meet: none is killed.
 	OneProcess bool
 }
 
@@ -32,36 +32,39 @@ type Carrier struct {
 type Endpoint struct {
 	Dialer    peerlink.Dialer
 	Listeners []peerlink.Listener // one at least
-	// Close gives back what the Listeners' Close does not: nil if that is nothing.
+	// Close gives back what the Listeners' Close does not; nil: there is nothing.
 	Close func() error
 }
 
 // device is one device of a world.
 type device struct {
-	*peerlink.ConnectionManager
-	id    *identity.Identity
-	trust *identity.Trust
-	end   *Endpoint
-	once  sync.Once
+	*peerlink.ConnectionManager // nil in a bare world
+	id                          *identity.Identity
+	trust                       *identity.Trust
+	end                         *Endpoint
+	once                        sync.Once
 }
 
-// join makes a device. Its manager watches no network and closes no idle link.
-func (c Carrier) join(ctx context.Context, site *Site, id *identity.Identity, link multiplex.Config) (*device, error) {
-	d := &device{id: id, trust: new(identity.Trust)}
-	var err error
+// join makes a device without a manager.
+func (c Carrier) join(ctx context.Context, site *Site, id *identity.Identity) (d *device, err error) {
+	d = &device{id: id, trust: new(identity.Trust)}
 	if d.end, err = c.Make(ctx, site, id, d.trust); err != nil {
 		return nil, fmt.Errorf("make: %w", err)
 	}
-	cfg := peerlink.Config{Identity: id, Trust: d.trust, Network: peerlink.IgnoreNetwork, IdleTimeout: -1, Link: link}
+	return d, nil
+}
+
+// manage gives a device a manager, which watches no network and keeps idle links.
+func (c Carrier) manage(d *device, link multiplex.Config) (err error) {
+	cfg := peerlink.Config{Identity: d.id, Trust: d.trust, Network: peerlink.IgnoreNetwork, IdleTimeout: -1, Link: link}
 	if !c.Adopted {
 		cfg.Dialers, cfg.Listeners = []peerlink.Dialer{d.end.Dialer}, d.end.Listeners
 	}
 	d.ConnectionManager, err = peerlink.New(cfg)
-	return d, err
+	return err
 }
 
-// release closes the carrier, as an account does after its manager. Later calls do
-// nothing.
+// release closes the carrier, as an account does after its manager, once.
 func (d *device) release() (err error) {
 	d.once.Do(func() {
 		for _, l := range d.end.Listeners {
@@ -74,70 +77,78 @@ func (d *device) release() (err error) {
 	return err
 }
 
-func (d *device) leave() {
-	_ = d.Close()
-	_ = d.release()
-}
-
-// world is two devices with a link between them.
+// world is two devices.
 type world struct {
 	carrier          Carrier
 	site             *Site
-	caller, acceptor *device // of the link
+	caller, acceptor *device // of the link between them
 }
 
-// newWorld makes two devices; bounds are those of their links.
-func newWorld(ctx context.Context, c Carrier, bounds [2]multiplex.Config) (*world, error) {
-	site, err := newSite()
-	w := &world{carrier: c, site: site}
-	for i, at := range []**device{&w.caller, &w.acceptor} {
-		var id *identity.Identity
-		if err == nil {
-			id, err = identity.Generate("device")
+// bare makes two devices without managers.
+func (c Carrier) bare(ctx context.Context) (w *world, err error) {
+	w = &world{carrier: c}
+	if w.site, err = newSite(); err != nil {
+		return w, err
+	}
+	for _, at := range []**device{&w.caller, &w.acceptor} {
+		id, err := identity.Generate("device")
+		if err != nil {
+			return w, err
 		}
-		if err == nil {
-			*at, err = c.join(ctx, site, id, bounds[i])
+		if *at, err = c.join(ctx, w.site, id); err != nil {
+			return w, err
 		}
 	}
-	return w, err
+	return w, nil
 }
 
-// close ends the devices and the site.
-func (w *world) close() {
-	var all sync.WaitGroup
-	for _, d := range []*device{w.caller, w.acceptor} {
-		if d != nil && d.ConnectionManager != nil {
-			all.Go(d.leave)
-		}
+// world makes two devices with managers and a link.
+func (c Carrier) world(ctx context.Context, bounds [2]multiplex.Config) (*world, error) {
+	w, err := c.bare(ctx)
+	if err != nil {
+		return w, err
 	}
-	all.Wait()
-	_ = w.site.close()
-}
-
-// link makes the link: by a channel, or by both ends of a stream.
-func (w *world) link(ctx context.Context) error {
-	if w.carrier.Adopted {
-		return adopt(ctx, w.caller, w.acceptor)
+	if err := errors.Join(c.manage(w.caller, bounds[caller]), c.manage(w.acceptor, bounds[acceptor])); err != nil {
+		return w, err
+	}
+	if c.Adopted {
+		return w, w.adopt(ctx)
 	}
 	p, err := open(ctx, w.caller, w.acceptor, "link", peerlink.Reuse)
 	if err != nil {
-		return fmt.Errorf("link: %w", err)
+		return w, err
 	}
-	return errors.Join(p.opened.Close(), p.accepted.Close(), p.listener.Close())
+	return w, errors.Join(p.opened.Close(), p.accepted.Close(), p.listener.Close())
 }
 
-// adopt has two devices meet without their managers, and gives these the stream.
-func adopt(ctx context.Context, caller, acceptor *device) error {
-	a, b, err := meet(ctx, caller, acceptor)
+// close ends the devices and the site.
+func (w *world) close() (err error) {
+	for _, d := range []*device{w.caller, w.acceptor} {
+		if d != nil && d.ConnectionManager != nil {
+			err = errors.Join(err, d.Close())
+		}
+		if d != nil {
+			err = errors.Join(err, d.release())
+		}
+	}
+	if w.site != nil {
+		err = errors.Join(err, w.site.close())
+	}
+	return err
+}
+
+// adopt makes a stream and gives its ends to the managers.
+func (w *world) adopt(ctx context.Context) error {
+	near, far, err := w.meet(ctx)
 	if err != nil {
 		return err
 	}
 	there := make(chan error, 1)
 	go func() {
-		_, err := acceptor.AddConn(ctx, b, caller.id.Peer(), peerlink.Inbound)
+		_, err := w.acceptor.AddConn(ctx, far, w.caller.id.Peer(), peerlink.Inbound)
 		there <- err
 	}()
-	_, err = caller.AddConn(ctx, a, acceptor.id.Peer(), peerlink.Outbound)
+	_, err = w.caller.AddConn(ctx, near, w.acceptor.id.Peer(), peerlink.Outbound)
 	return errors.Join(err, <-there)
 }
 
@@ -149,93 +160,78 @@ type met struct {
 }
 
 // accept waits for the next stream of any listener of a device.
-func accept(ctx context.Context, d *device) <-chan met {
-	ctx, cancel := context.WithCancel(ctx)
-	first := make(chan met, 1)
-	var all sync.WaitGroup
+func (d *device) accept(ctx context.Context) <-chan met {
+	c := make(chan met, len(d.end.Listeners))
 	for _, l := range d.end.Listeners {
-		all.Go(func() {
+		go func() {
 			conn, peer, err := l.Accept(ctx)
-			select {
-			case first <- met{conn, peer, err}:
-				cancel()
-			default:
-				if err == nil {
-					_ = conn.Close()
-				}
-			}
-		})
+			c <- met{conn, peer, err}
+		}()
 	}
-	out := make(chan met, 1)
-	go func() {
-		all.Wait()
-		cancel()
-		out <- <-first
-	}()
-	return out
+	return c
 }
 
-// meet dials from one device to another, and returns both ends. Each end must have
-// proven the other device.
-func meet(ctx context.Context, caller, acceptor *device) (near, far net.Conn, err error) {
-	there := accept(ctx, acceptor)
-	near, peer, err := caller.end.Dialer.Dial(ctx, acceptor.id.DeviceID())
+// meet makes a stream and returns both ends. Each must have proven the other device.
+func (w *world) meet(ctx context.Context) (near, far net.Conn, err error) {
+	there := w.acceptor.accept(ctx)
+	near, peer, err := w.caller.end.Dialer.Dial(ctx, w.acceptor.id.DeviceID())
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial: %w", err)
 	}
 	select {
 	case m := <-there:
-		switch {
-		case m.err != nil:
-			err = fmt.Errorf("accept: %w", m.err)
-		case peer.Device != acceptor.id.DeviceID() || m.peer.Device != caller.id.DeviceID():
-			err = fmt.Errorf("dialled %s and proved %s, accepted %s of %s",
-				acceptor.id.DeviceID().Short(), peer.Device.Short(), m.peer.Device.Short(), caller.id.DeviceID().Short())
+		if m.err != nil {
+			return nil, nil, fmt.Errorf("accept: %w", m.err)
 		}
-		return near, m.conn, err
+		if peer.Device != w.acceptor.id.DeviceID() || m.peer.Device != w.caller.id.DeviceID() {
+			return nil, nil, errors.New("another device was proven than the one at the far end")
+		}
+		return near, m.conn, nil
 	case <-ctx.Done():
-		return near, nil, fmt.Errorf("dialled, and never accepted: %w", context.Cause(ctx))
+		return nil, nil, errors.New("dialled, and never accepted")
 	}
 }
 
-// pair is a channel.
+// pair is both ends of a channel, and the listener that accepted it.
 type pair struct {
 	opened, accepted *channel.Socket
-	listener         net.Listener // that accepted it
+	listener         net.Listener
 }
 
 // open opens a channel and accepts it.
-func open(ctx context.Context, from, to *device, name string, mode peerlink.ConnectMode) (*pair, error) {
-	l, err := to.Listen("carriertest://" + name)
-	if err != nil {
-		return nil, err
+func open(ctx context.Context, from, to *device, name string, mode peerlink.ConnectMode) (p pair, err error) {
+	if p.listener, err = to.Listen(scheme + name); err != nil {
+		return p, err
 	}
-	p := &pair{listener: l}
-	if p.opened, err = ask(ctx, from, to, name, mode); err != nil {
-		return nil, errors.Join(err, l.Close())
+	if p.opened, err = ask(ctx, from, to.id.DeviceID(), name, mode); err != nil {
+		return p, err
 	}
-	conn, err := l.Accept() // it was accepted before the answer
-	if err != nil {
-		return nil, err
-	}
-	p.accepted = conn.(*channel.Socket)
-	return p, bound(ctx, p.opened, p.accepted)
+	p.accepted, err = take(ctx, p.listener) // it was accepted before the answer
+	return p, err
 }
 
-// ask opens a channel. All that is done on it ends with ctx.
-func ask(ctx context.Context, from, to *device, name string, mode peerlink.ConnectMode) (*channel.Socket, error) {
-	c, err := from.ConnectDevice(ctx, to.id.DeviceID(), "carriertest://"+name, peerlink.ConnectOptions{Mode: mode})
+const scheme = "carriertest://"
+
+// ask opens a channel, on which everything ends with ctx.
+func ask(ctx context.Context, from *device, to identity.DeviceID, name string, mode peerlink.ConnectMode) (*channel.Socket, error) {
+	c, err := from.ConnectDevice(ctx, to, scheme+name, peerlink.ConnectOptions{Mode: mode})
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	return c, bound(ctx, c)
 }
 
-// bound has what is done on channels end with ctx.
-func bound(ctx context.Context, cs ...*channel.Socket) (err error) {
-	end, _ := ctx.Deadline()
-	for _, c := range cs {
-		err = errors.Join(err, c.SetDeadline(end))
+// take accepts a channel, on which everything ends with ctx.
+func take(ctx context.Context, l net.Listener) (*channel.Socket, error) {
+	conn, err := l.Accept()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return conn.(*channel.Socket), bound(ctx, conn)
+}
+
+// bound has what is done on a connection end with ctx.
+func bound(ctx context.Context, c net.Conn) error {
+	end, _ := ctx.Deadline()
+	return c.SetDeadline(end)
 }

@@ -3,22 +3,18 @@ package carriertest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
-	"os"
 	"sync"
 	"time"
 
 	"peerlink"
-	"peerlink/channel"
 	"peerlink/multiplex"
 )
 
 const (
 	// patience bounds a cell: many times what a busy machine needs for one.
 	patience = 30 * time.Second
-	// little bytes fit into any channel's buffers, so that Write returns without a
+	// fewBytes fit into any channel's buffers, so that Write returns without a
 	// reader: what the protocol promises each channel.
 	fewBytes = 64 << 10
 	// manyBytes do not fit: some are on their way when the end comes.
@@ -34,17 +30,19 @@ const (
 	absent             // nothing before the end is over
 )
 
-var paceNames = [...]string{"fast", "slow", "absent"}
+// String returns the word of the table.
+func (p pace) String() string { return [...]string{"fast", "slow", "absent"}[p] }
 
 // side says which device ends.
 type side int
 
 const (
-	caller   side = iota // the device that has dialled the link
+	caller   side = iota // the one that has dialled the link
 	acceptor             // the other
 )
 
-var sideNames = [...]string{"caller", "acceptor"}
+// String returns the word of the table.
+func (s side) String() string { return [...]string{"caller", "acceptor"}[s] }
 
 // cell is one cell of the table.
 type cell struct {
@@ -52,32 +50,25 @@ type cell struct {
 	way     *way
 	pace    pace
 	side    side
-	test    string // its name, for another process
+	test    string // its name, for a second process
 }
 
-// play makes a world, ends a channel there, and judges what both programs were
-// told.
+// play makes a world, ends a channel there, and judges what was told.
 func (c *cell) play(ctx context.Context) (verdict, fault string) {
-	if c.way.play != nil {
-		return c.way.play(ctx, c)
-	}
-	w, err := newWorld(ctx, c.carrier, [2]multiplex.Config{})
+	var bounds [2]multiplex.Config
+	bounds[c.side] = c.way.link
+	w, err := c.carrier.world(ctx, bounds)
 	defer w.close()
-	if err == nil {
-		err = w.link(ctx)
-	}
-	s := new(stage)
-	if err == nil {
-		err = s.set(ctx, c, w)
-	}
-	var o outcome
-	if err == nil {
-		o, err = c.perform(ctx, s)
+	var os []outcome
+	if err == nil && c.way.play != nil {
+		os, err = c.way.play(ctx, c, w)
+	} else if err == nil {
+		os, err = c.perform(ctx, w)
 	}
 	if err != nil {
 		return "not played", err.Error()
 	}
-	return o.String(), c.way.judge(o)
+	return summary(os), c.way.judge(os)
 }
 
 // ends returns the device that ends, and the other.
@@ -88,51 +79,44 @@ func (c *cell) ends(w *world) (ender, other *device) {
 	return w.acceptor, w.caller
 }
 
-// set opens the channel: the link's caller does.
-func (s *stage) set(ctx context.Context, c *cell, w *world) error {
+// stage opens the channel: the link's caller does.
+func (c *cell) stage(ctx context.Context, w *world) (*stage, error) {
 	p, err := open(ctx, w.caller, w.acceptor, "channel", peerlink.OnlyIfConnected)
-	if err != nil {
-		return err
-	}
+	s := &stage{listener: p.listener, writer: p.opened, reader: p.accepted, time: enough}
 	s.ender, s.other = c.ends(w)
-	s.listener, s.patient = p.listener, c.pace != absent
-	s.writer, s.reader = p.opened, p.accepted
 	if (c.side == caller) == c.way.byReader {
-		s.writer, s.reader = p.accepted, p.opened
+		s.writer, s.reader = s.reader, s.writer
 	}
-	return nil
-}
-
-// outcome is what the programs were told.
-type outcome struct {
-	wrote int   // bytes for which Write has returned
-	got   int   // bytes that were read
-	read  error // what ended the reading
-	heard error // what the writer heard then; nil: it does not listen
-	end   error // what ended returned
+	if c.pace == absent {
+		s.time = little
+	}
+	return s, err
 }
 
 // perform has the programs of both sides run until each has heard its end.
-func (c *cell) perform(ctx context.Context, s *stage) (o outcome, err error) {
-	size := fewBytes
-	if c.pace == fast && !(c.way.byReader && c.way.cuts) {
+func (c *cell) perform(ctx context.Context, w *world) ([]outcome, error) {
+	s, err := c.stage(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	size, late := fewBytes, c.way.byReader && c.way.cuts // late: the writer hears when all is over
+	if c.pace == fast && !late {
 		size = manyBytes
 	}
-	begun, ended, piece := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var o outcome
 	var programs sync.WaitGroup
-	defer programs.Wait()
+	begun, ended, piece := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	programs.Go(func() {
 		r := &progress{conn: s.reader}
 		switch c.pace {
-		case absent:
-			<-ended
 		case slow:
 			r.some(1 << 10)
 			close(piece)
 			<-begun
+		case absent:
+			<-ended
 		}
-		o.got, o.read = r.all()
-		if o.read == io.EOF {
+		if o.got, o.read = r.all(); o.read == io.EOF {
 			_ = s.reader.Close()
 		}
 	})
@@ -143,17 +127,21 @@ func (c *cell) perform(ctx context.Context, s *stage) (o outcome, err error) {
 	if c.pace == slow {
 		<-piece
 	}
+	hear := func() {
+		o.heard = c.way.hears(s.writer)
+		_ = s.writer.Close()
+	}
 	close(begun)
-	if c.way.hears != nil && !(c.way.byReader && c.way.cuts) {
-		programs.Go(func() { o.heard = c.way.hears(s.writer); _ = s.writer.Close() })
+	if c.way.hears != nil && !late {
+		programs.Go(hear)
 	}
 	o.end = c.way.end(ctx, s)
 	close(ended)
-	if c.way.hears != nil && c.way.byReader && c.way.cuts {
-		o.heard = c.way.hears(s.writer)
+	if late {
+		hear()
 	}
 	programs.Wait()
-	return o, err
+	return []outcome{o}, err
 }
 
 // pattern returns a part of what all writers write.
@@ -166,18 +154,18 @@ func pattern(from, n int) []byte {
 	return p
 }
 
-// progress is a reader's progress.
+// progress is a reader's.
 type progress struct {
-	conn  io.Reader
-	n     int
-	err   error
+	conn io.Reader
+	n    int
+	err  error
 }
 
 // errWrong is for bytes that were not written so.
 var errWrong = errors.New("other bytes than were written")
 
-// some reads n bytes more, if there are so many.
-func (r *progress) some(n int) {
+// some reads n bytes more, and returns why it did not.
+func (r *progress) some(n int) error {
 	p := make([]byte, n)
 	for n > 0 && r.err == nil {
 		var k int
@@ -185,80 +173,18 @@ func (r *progress) some(n int) {
 		if string(p[:k]) != string(pattern(r.n, k)) {
 			r.err = errWrong
 		}
-		r.n += k
-		n -= k
+		r.n, n = r.n+k, n-k
 	}
+	if n == 0 && !errors.Is(r.err, errWrong) {
+		return nil
+	}
+	return r.err
 }
 
-// all reads until the end.
+// all reads until the end, and returns how much and why it ended.
 func (r *progress) all() (int, error) {
 	for r.err == nil {
-		r.some(32 << 10)
+		_ = r.some(32 << 10)
 	}
 	return r.n, r.err
-}
-
-// String says what happened: how much was read, the end that the reader saw, what
-// the writer heard, and what the ending call returned.
-func (o outcome) String() string {
-	text := "whole"
-	if o.got < o.wrote {
-		text = "cut"
-	}
-	text += ", " + kind(o.read)
-	if o.heard != nil {
-		text += " | " + kind(o.heard)
-	}
-	if o.end != nil {
-		text += " | " + kind(o.end)
-	}
-	return text
-}
-
-// kind is an error in a word or two.
-func kind(err error) string {
-	if err == io.EOF {
-		return "EOF"
-	}
-	if reset, ok := errors.AsType[*channel.ResetError](err); ok {
-		return fmt.Sprintf("reset (%s)", reset.Code)
-	}
-	if _, ok := errors.AsType[*multiplex.GoingAwayError](err); ok {
-		return "going away"
-	}
-	for sentinel, word := range map[error]string{
-		net.ErrClosed: "closed", os.ErrDeadlineExceeded: "time is up", context.DeadlineExceeded: "time is up", context.Canceled: "time is up",
-		multiplex.ErrDead: "dead", errWrong: "wrong bytes", multiplex.ErrDeclined: "declined",
-	} {
-		if errors.Is(err, sentinel) {
-			return word
-		}
-	}
-	return "link lost"
-}
-
-// hung reports whether only the cell's own bound has ended something.
-func hung(err error) bool { return err != nil && errors.Is(err, os.ErrDeadlineExceeded) }
-
-// judge returns what is wrong with an outcome; "" is nothing.
-func (w *way) judge(o outcome) string {
-	whole := o.got == o.wrote
-	complete := whole && o.read == io.EOF
-	switch {
-	case hung(o.read) || hung(o.heard):
-		return "a side was never told"
-	case errors.Is(o.read, errWrong):
-		return "other bytes than were written"
-	case o.read == io.EOF && !w.clean:
-		return "the reader saw a clean end that the writer did not make"
-	case o.read == io.EOF && !whole:
-		return fmt.Sprintf("the reader has %d of %d bytes and a clean end", o.got, o.wrote)
-	case !whole && !w.cuts && o.end == nil:
-		return fmt.Sprintf("%d of %d bytes have arrived, and the call that ended says nothing of it: the reader has %v", o.got, o.wrote, o.read)
-	case w.clean && !w.cuts && o.end == nil && !complete:
-		return fmt.Sprintf("the reader was not told of the clean end: %v", o.read)
-	case o.heard == io.EOF && !complete:
-		return fmt.Sprintf("the writer heard a clean end; the reader has %d of %d bytes and %v", o.got, o.wrote, o.read)
-	}
-	return ""
 }

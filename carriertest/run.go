@@ -2,7 +2,10 @@ package carriertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,12 +17,12 @@ import (
 type Row struct {
 	Carrier string
 	Way     string // of ending
-	Reader  string // "fast", "slow", "absent"
+	Reader  string // "fast", "slow" or "absent"
 	Side    string // that ends: "caller" or "acceptor" of the link
-	// Verdict is what happened: what the reader had and saw, what the writer
-	// heard, and what the ending call returned.
+	// Verdict is what happened: how much was read and the end that the reader
+	// saw, what the writer heard, and the ending call's error.
 	Verdict string
-	// Fault is what is wrong with it; "" is nothing.
+	// Fault is what is wrong with it; "": nothing.
 	Fault string
 }
 
@@ -27,10 +30,29 @@ type Row struct {
 // most of the time.
 const atOnce = 8
 
-// Run tests a carrier. Each cell of the table is a subtest, named
-// way/reader/side. It returns the table.
+// Run tests a carrier, in about ten seconds, and returns its table. Each rule and
+// each cell is a subtest: contract/RULE and WAY/READER/SIDE. All is played also if
+// only some subtests are asked for.
 func Run(t *testing.T, c Carrier) []Row {
 	t.Helper()
+	if todo := os.Getenv(orderVar); todo != "" {
+		obey(t.Context(), c, todo)
+	}
+	for _, k := range checks {
+		t.Run("contract/"+k.name, func(t *testing.T) {
+			switch err := k.pass(t.Context(), c); {
+			case errors.Is(err, errors.ErrUnsupported):
+				t.Skip("the carrier does not offer it")
+			case err != nil:
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("contract/no goroutine is left", func(t *testing.T) {
+		if err := leftovers(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	})
 	rows := play(t.Context(), c, t.Name())
 	for _, r := range rows {
 		t.Run(r.Way+"/"+r.Reader+"/"+r.Side, func(t *testing.T) {
@@ -46,14 +68,15 @@ func Run(t *testing.T, c Carrier) []Row {
 func (c Carrier) cells(test string) (cells []*cell) {
 	for i := range ways {
 		w := &ways[i]
+		if w.processes && (c.OneProcess || c.Adopted) {
+			continue
+		}
 		paces := w.paces
 		if paces == nil {
 			paces = []pace{fast, slow, absent}
 		}
 		for _, p := range paces {
-			for _, s := range []side{caller, acceptor} {
-				cells = append(cells, &cell{c, w, p, s, test})
-			}
+			cells = append(cells, &cell{c, w, p, caller, test}, &cell{c, w, p, acceptor, test})
 		}
 	}
 	return cells
@@ -65,7 +88,7 @@ func play(ctx context.Context, c Carrier, test string) []Row {
 	rows := make([]Row, len(cells))
 	places := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
-	for i, cl := range cells {
+	for i, cl := range slices.Backward(cells) { // the last ones wait longest
 		places <- struct{}{}
 		all.Go(func() {
 			rows[i] = cl.row(ctx)
@@ -76,43 +99,51 @@ func play(ctx context.Context, c Carrier, test string) []Row {
 	return rows
 }
 
-// row plays a cell, for twice its time at most.
 func (c *cell) row(ctx context.Context) Row {
-	r := Row{Carrier: c.carrier.Name, Way: c.way.name, Reader: paceNames[c.pace], Side: sideNames[c.side]}
-	type result struct{ verdict, fault string }
-	done := make(chan result, 1)
+	var verdict, fault string
+	if !within(ctx, func(ctx context.Context) { verdict, fault = c.play(ctx) }) {
+		verdict, fault = "hang", errHang.Error()
+	}
+	return Row{c.carrier.Name, c.way.name, c.pace.String(), c.side.String(), verdict, fault}
+}
+
+// errHang is for what neither returned nor failed.
+var errHang = fmt.Errorf("not over after %v", 2*patience)
+
+// within runs f, whose context ends after patience; false if f goes on for as long
+// again.
+func within(ctx context.Context, f func(context.Context)) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	over := make(chan struct{})
 	go func() {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		verdict, fault := c.play(ctx)
-		done <- result{verdict, fault}
+		defer close(over)
+		f(ctx)
 	}()
 	select {
-	case res := <-done:
-		r.Verdict, r.Fault = res.verdict, res.fault
+	case <-over:
+		return true
 	case <-time.After(2 * patience):
-		r.Verdict, r.Fault = "hang", fmt.Sprintf("not over after %v", 2*patience)
+		return false
 	}
-	return r
 }
 
 // Table returns rows as aligned text, both sides of a way and a reader in one line.
-// A cell at fault has a "!" before its verdict.
+// A cell at fault begins with a "!".
 func Table(rows []Row) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "carrier\tway of ending\treader\tthe caller ends\tthe acceptor ends")
-	for i, r := range rows {
-		verdict := r.Verdict
+	fmt.Fprint(w, "carrier\tway of ending\treader\tthe caller ends\tthe acceptor ends")
+	for _, r := range rows {
 		if r.Fault != "" {
-			verdict = "! " + verdict
+			r.Verdict = "! " + r.Verdict
 		}
-		if i > 0 && r.Side == sideNames[acceptor] {
-			fmt.Fprintf(w, "\t%s\n", verdict)
-		} else {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s", r.Carrier, r.Way, r.Reader, verdict)
+		if r.Side == caller.String() {
+			fmt.Fprintf(w, "\n%s\t%s\t%s", r.Carrier, r.Way, r.Reader)
 		}
+		fmt.Fprintf(w, "\t%s", r.Verdict)
 	}
+	fmt.Fprintln(w)
 	_ = w.Flush() // into memory
 	return text.String()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/multiplex"
 )
 
 // way is a way in which a channel ends after its writer's Write has returned.
@@ -19,66 +20,70 @@ type way struct {
 	cuts bool
 	// first is what the writer does before the end; nil: nothing.
 	first func(*channel.Socket) error
-	// end ends.
-	end func(ctx context.Context, s *stage) error
 	// clean: the writer ends its direction, so that io.EOF is its true end.
 	clean bool
 	// hears is how the writer learns what became of its bytes; nil: it does not.
 	hears func(*channel.Socket) error
+	// end ends.
+	end func(ctx context.Context, s *stage) error
 	// play is all of it, for ways that are unlike the others.
-	play func(ctx context.Context, c *cell) (verdict, fault string)
+	play func(ctx context.Context, c *cell, w *world) ([]outcome, error)
 	// paces are the readers; nil: all.
 	paces []pace
+	// link are the bounds of the ending side's links.
+	link multiplex.Config
+	// processes: two processes have to meet.
+	processes bool
+}
+
+// ways are the rows of the table.
+var ways = []way{
+	{name: "Close", clean: true, end: func(_ context.Context, s *stage) error { return s.writer.Close() }},
+	{name: "Close by the reader", byReader: true, cuts: true, hears: refusal, end: func(_ context.Context, s *stage) error { return s.reader.Close() }},
+	{name: "CloseWrite", clean: true, hears: answer, end: func(_ context.Context, s *stage) error { return s.writer.CloseWrite() }},
+	{name: "Reset", cuts: true, end: func(_ context.Context, s *stage) error { return s.writer.Reset(channel.CodeUser) }},
+	{name: "CloseLink", hears: answer, end: closeLink},
+	{name: "CloseLink by the reader", byReader: true, cuts: true, hears: refusal, end: closeLink},
+	{name: "CloseLink after CloseWrite", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeLink},
+	{name: "CloseConnectionsWith", hears: answer, end: closeConnections},
+	{name: "manager Close", hears: answer, end: closeManager},
+	{name: "manager Close by the reader", byReader: true, cuts: true, hears: refusal, end: closeManager},
+	{name: "manager Close after Close", first: (*channel.Socket).Close, clean: true, end: closeManager},
+	{name: "account Close", hears: answer, end: closeAccount},
+	{name: "account Close after CloseWrite", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeAccount},
+	{name: "Shutdown", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
+	{name: "Shutdown by the reader", byReader: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
+	{name: "Shutdown after Close", first: (*channel.Socket).Close, clean: true, end: shutdown},
+	{name: "Shutdown without time", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdownNow},
+	{name: "Shutdown without time, open", hears: answer, end: shutdownNow},
+	{name: "listener closed, accepted", byReader: true, clean: true, hears: answer, end: closeListener},
+	{name: "listener closed, queued", cuts: true, play: queued, end: func(_ context.Context, s *stage) error { return s.listener.Close() }, paces: []pace{absent}},
+	{name: "manager Close, queued", cuts: true, play: queued, end: closeManager, paces: []pace{absent}},
+	{name: "Shutdown, queued", cuts: true, play: queued, end: shutdown, paces: []pace{absent}},
+	{name: "memory limit reached", clean: true, cuts: true, play: crowded, link: smallMemory},
+	{name: "process killed", cuts: true, play: killed, paces: []pace{fast}, link: quickBeacons, processes: true},
 }
 
 // stage is what a way ends.
 type stage struct {
 	ender, other   *device
 	writer, reader *channel.Socket
-	listener       net.Listener // that has accepted the channel
-	patient        bool         // the reader goes on reading while the end is under way
+	listener       net.Listener // of the channel
+	time           time.Duration
 }
 
-// Times of Shutdown.
+// Times of Shutdown: longer than anything takes, and for a reader that reads only
+// after the end.
 const (
-	// enough is longer than any cell takes.
 	enough = patience
-	// little is for a reader that reads only after the end.
 	little = 200 * time.Millisecond
 )
-
-// ways are the table's rows.
-var ways = []way{
-	{name: "Close", clean: true, end: func(_ context.Context, s *stage) error { return s.writer.Close() }},
-	{name: "CloseWrite", clean: true, hears: answer, end: func(_ context.Context, s *stage) error { return s.writer.CloseWrite() }},
-	{name: "Reset", cuts: true, end: func(_ context.Context, s *stage) error { return s.writer.Reset(channel.CodeUser) }},
-	{name: "Close by the reader", byReader: true, cuts: true, hears: refusal, end: func(_ context.Context, s *stage) error { return s.reader.Close() }},
-	{name: "CloseLink", hears: answer, end: closeLink},
-	{name: "CloseLink by the reader", byReader: true, cuts: true, hears: refusal, end: closeLink},
-	{name: "CloseLink after CloseWrite", clean: true, hears: answer, first: (*channel.Socket).CloseWrite, end: closeLink},
-	{name: "CloseConnectionsWith", hears: answer, end: closeConnections},
-	{name: "manager Close", hears: answer, end: func(_ context.Context, s *stage) error { return s.ender.Close() }},
-	{name: "manager Close by the reader", byReader: true, cuts: true, hears: refusal, end: func(_ context.Context, s *stage) error { return s.ender.Close() }},
-	{name: "manager Close after Close", clean: true, first: (*channel.Socket).Close, end: func(_ context.Context, s *stage) error { return s.ender.Close() }},
-	{name: "account Close", hears: answer, end: closeAccount},
-	{name: "account Close after CloseWrite", clean: true, hears: answer, first: (*channel.Socket).CloseWrite, end: closeAccount},
-	{name: "Shutdown", clean: true, hears: answer, first: (*channel.Socket).CloseWrite, end: shutdown},
-	{name: "Shutdown by the reader", byReader: true, clean: true, hears: answer, first: (*channel.Socket).CloseWrite, end: shutdown},
-	{name: "Shutdown after Close", clean: true, first: (*channel.Socket).Close, end: shutdown},
-	{name: "Shutdown without time", clean: true, hears: answer, first: (*channel.Socket).CloseWrite, end: shutdownNow},
-	{name: "Shutdown without time, open", hears: answer, end: shutdownNow},
-	{name: "listener closed, accepted", byReader: true, clean: true, hears: answer, end: closeListener},
-	{name: "listener closed, queued", play: queued(func(_ context.Context, _ *device, l net.Listener) error { return l.Close() }), paces: []pace{absent}},
-	{name: "manager Close, queued", play: queued(func(_ context.Context, d *device, _ net.Listener) error { return d.Close() }), paces: []pace{absent}},
-	{name: "Shutdown, queued", play: queued(func(ctx context.Context, d *device, _ net.Listener) error { return d.Shutdown(ctx) }), paces: []pace{absent}},
-	{name: "memory limit reached", play: crowded},
-}
 
 // answer waits for the far end's: io.EOF says that it has read all.
 func answer(c *channel.Socket) error {
 	_, err := c.Read(make([]byte, 1))
 	if err == nil {
-		err = errors.New("a byte that nobody wrote")
+		return errors.New("a byte that nobody wrote")
 	}
 	return err
 }
@@ -100,22 +105,20 @@ func closeLink(_ context.Context, s *stage) error {
 }
 
 func closeConnections(_ context.Context, s *stage) error {
-	if n := s.ender.CloseConnectionsWith(s.other.id.DeviceID()); n != 1 {
+	if s.ender.CloseConnectionsWith(s.other.id.DeviceID()) != 1 {
 		return errors.New("not one link was closed")
 	}
 	return nil
 }
+
+func closeManager(_ context.Context, s *stage) error { return s.ender.Close() }
 
 func closeAccount(_ context.Context, s *stage) error {
 	return errors.Join(s.ender.Close(), s.ender.release())
 }
 
 func shutdown(ctx context.Context, s *stage) error {
-	left := enough
-	if !s.patient {
-		left = little
-	}
-	ctx, cancel := context.WithTimeout(ctx, left)
+	ctx, cancel := context.WithTimeout(ctx, s.time)
 	defer cancel()
 	return s.ender.Shutdown(ctx)
 }
