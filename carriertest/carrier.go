@@ -64,17 +64,17 @@ func (c Carrier) manage(d *device, link multiplex.Config) (err error) {
 	return err
 }
 
-// release closes the carrier, as an account does after its manager, once.
-func (d *device) release() (err error) {
+// release closes the carrier, as an account does after its manager. What Close
+// returns is not asked: it may be that the manager has closed the Listener before.
+func (d *device) release() {
 	d.once.Do(func() {
 		for _, l := range d.end.Listeners {
-			err = errors.Join(err, l.Close())
+			_ = l.Close()
 		}
 		if d.end.Close != nil {
-			err = errors.Join(err, d.end.Close())
+			_ = d.end.Close()
 		}
 	})
-	return err
 }
 
 // world is two devices.
@@ -122,19 +122,18 @@ func (c Carrier) world(ctx context.Context, bounds [2]multiplex.Config) (*world,
 }
 
 // close ends the devices and the site.
-func (w *world) close() (err error) {
+func (w *world) close() {
 	for _, d := range []*device{w.caller, w.acceptor} {
 		if d != nil && d.ConnectionManager != nil {
-			err = errors.Join(err, d.Close())
+			_ = d.Close()
 		}
 		if d != nil {
-			err = errors.Join(err, d.release())
+			d.release()
 		}
 	}
 	if w.site != nil {
-		err = errors.Join(err, w.site.close())
+		w.site.close()
 	}
-	return err
 }
 
 // adopt makes a stream and gives its ends to the managers.

@@ -51,7 +51,7 @@ func (k check) pass(ctx context.Context, c Carrier) (err error) {
 		if w, err = c.bare(ctx); err == nil {
 			err = k.test(ctx, w)
 		}
-		err = errors.Join(err, w.close())
+		w.close()
 	}) {
 		return errHang
 	}
@@ -67,7 +67,9 @@ func (s stream) check(ctx context.Context, w *world) error {
 		return err
 	}
 	_, _ = bound(ctx, near), bound(ctx, far) // a stream may be without deadlines
-	return errors.Join(s(ctx, near, far), near.Close(), far.Close())
+	err = s(ctx, near, far)
+	_, _ = near.Close(), far.Close() // the check may have closed them
+	return err
 }
 
 func names(_ context.Context, w *world) error {
@@ -122,7 +124,7 @@ func wrongDevice(ctx context.Context, w *world) error {
 	}
 	there := w.acceptor.accept(ctx)
 	_, err = w.caller.refused(ctx, id.DeviceID())
-	_ = w.acceptor.release()
+	w.acceptor.release()
 	if m := <-there; m.err == nil { // the caller is proven, and gives up
 		_ = m.conn.Close()
 	}
@@ -142,7 +144,7 @@ func distrusted(ctx context.Context, w *world) error {
 	if err == nil {
 		return errors.New("a device that does not trust the caller has written to it")
 	}
-	_ = w.acceptor.release()
+	w.acceptor.release()
 	if m := <-there; m.err == nil {
 		return errors.Join(errors.New("Accept has returned a stream of a banned device"), m.conn.Close())
 	}
@@ -271,35 +273,39 @@ func halfClose(_ context.Context, near, far net.Conn) error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
+	var back error
+	var other sync.WaitGroup
+	other.Go(func() {
+		n, err := (&progress{conn: far}).all()
+		if n != fewBytes || err != io.EOF {
+			back = fmt.Errorf("the far end has read %d of %d bytes, and %w", n, fewBytes, err)
+		}
+		_, err = far.Write(pattern(0, fewBytes))
+		back = errors.Join(back, err)
+	})
 	_, err := near.Write(pattern(0, fewBytes))
-	if err = errors.Join(err, half.CloseWrite()); err != nil {
-		return err
-	}
-	if n, err := (&progress{conn: far}).all(); n != fewBytes || err != io.EOF {
-		return fmt.Errorf("the far end has read %d of %d bytes, and %w", n, fewBytes, err)
-	}
-	_, err = far.Write(pattern(0, fewBytes))
-	return errors.Join(err, (&progress{conn: near}).some(fewBytes))
+	err = errors.Join(err, half.CloseWrite(), (&progress{conn: near}).some(fewBytes))
+	other.Wait()
+	return errors.Join(err, back)
 }
 
 func closeStream(_ context.Context, near, far net.Conn) error {
-	if _, err := near.Write(pattern(0, fewBytes)); err != nil {
-		return err
-	}
-	reading := make(chan error, 1)
-	go func() {
-		_, err := near.Read(make([]byte, 1))
-		reading <- err
-	}()
+	var own, theirs error // of the Reads
+	n := 0
+	var reading sync.WaitGroup
+	reading.Go(func() { _, own = near.Read(make([]byte, 1)) })
+	reading.Go(func() { n, theirs = (&progress{conn: far}).all() })
+	_, err := near.Write(pattern(0, fewBytes))
 	_ = near.Close()
-	if <-reading == nil {
-		return errors.New("a Read under way has returned no error at Close")
-	}
-	if _, err := near.Write([]byte{0}); err == nil {
-		return errors.New("a Write after Close has succeeded")
-	}
-	if n, err := (&progress{conn: far}).all(); hung(err) || n < fewBytes && err == io.EOF {
-		return fmt.Errorf("the far end has read %d of %d bytes, and %w", n, fewBytes, err)
+	_, late := near.Write([]byte{0})
+	reading.Wait()
+	switch {
+	case err != nil:
+		return err
+	case own == nil || late == nil:
+		return errors.New("a Read under way or a Write after Close has succeeded")
+	case hung(theirs) || n < fewBytes && theirs == io.EOF:
+		return fmt.Errorf("the far end has read %d of %d bytes, and %w", n, fewBytes, theirs)
 	}
 	return nil
 }

@@ -33,19 +33,14 @@ func newSite() (*Site, error) {
 	return &Site{root: root}, errors.Join(os.Mkdir(filepath.Join(root, "d"), 0o700), os.Mkdir(filepath.Join(root, "a"), 0o700))
 }
 
-// leave closes the signallers of this process.
-func (s *Site) leave() {
+// close ends the signallers of this process, and removes the site.
+func (s *Site) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.sockets {
 		_ = c.Close()
 	}
-}
-
-// close ends the site for all processes.
-func (s *Site) close() error {
-	s.leave()
-	return os.RemoveAll(s.root)
+	_ = os.RemoveAll(s.root)
 }
 
 // Dir returns a folder that belongs to the carrier, for sockets perhaps. Only this

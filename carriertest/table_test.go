@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
-
-	"go.uber.org/goleak"
 
 	"peerlink"
 	"peerlink/carriertest"
@@ -18,8 +17,6 @@ import (
 	"peerlink/webrtc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
 // carriers are all of ours.
 var carriers = []carriertest.Carrier{
 	{Name: "tcp", Make: makeTCP},
@@ -28,6 +25,7 @@ var carriers = []carriertest.Carrier{
 	{Name: "ice-tcp", Make: makeICE("tcp")},
 	{Name: "ice-udp", Make: makeICE("udp")},
 	{Name: "webrtc", Make: makeWebRTC},
+	{Name: "direct", Make: makeDirect},
 	{Name: "adopted", Make: makeTCP, Adopted: true},
 }
 
@@ -96,15 +94,40 @@ func makeShm(ctx context.Context, site *carriertest.Site, id *identity.Identity,
 	return &carriertest.Endpoint{Dialer: &shm.Dialer{Local: d, Config: cfg}, Listeners: []peerlink.Listener{l}, Close: below.Close}, err
 }
 
+// onLoopback are the addresses that ICE offers here.
+func onLoopback() ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+}
+
 func makeICE(engine string) func(context.Context, *carriertest.Site, *identity.Identity, *identity.Trust) (*carriertest.Endpoint, error) {
 	return func(_ context.Context, site *carriertest.Site, id *identity.Identity, trust *identity.Trust) (*carriertest.Endpoint, error) {
 		s, err := site.Signaller(id)
 		if err != nil {
 			return nil, err
 		}
-		t, err := ice.New(ice.Config{Identity: id, Trust: trust, Signaller: s, Engines: []string{engine}, Loopback: true})
+		t, err := ice.New(ice.Config{Identity: id, Trust: trust, Signaller: s, Engines: []string{engine}, Loopback: true, Addresses: onLoopback})
 		return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{t}}, err
 	}
+}
+
+// makeDirect makes devices that are reached at their open port of TLS alone, which
+// ICE tells callers.
+func makeDirect(ctx context.Context, site *carriertest.Site, id *identity.Identity, trust *identity.Trust) (*carriertest.Endpoint, error) {
+	l, err := tlssock.Listen(ctx, tlssock.Config{Identity: id, Trust: trust}, "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s, err := site.Signaller(id)
+	if err != nil {
+		return nil, err
+	}
+	at := netip.MustParseAddrPort(l.Addrs()[0].String())
+	t, err := ice.New(ice.Config{
+		Identity: id, Trust: trust, Signaller: s, Loopback: true, Engines: []string{"tcp"},
+		Addresses: func() ([]netip.Addr, error) { return nil, nil },
+		Direct:    func() []netip.AddrPort { return []netip.AddrPort{at} },
+	})
+	return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{l, t}}, err
 }
 
 func makeWebRTC(_ context.Context, site *carriertest.Site, id *identity.Identity, trust *identity.Trust) (*carriertest.Endpoint, error) {

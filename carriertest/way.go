@@ -114,7 +114,8 @@ func closeConnections(_ context.Context, s *stage) error {
 func closeManager(_ context.Context, s *stage) error { return s.ender.Close() }
 
 func closeAccount(_ context.Context, s *stage) error {
-	return errors.Join(s.ender.Close(), s.ender.release())
+	defer s.ender.release()
+	return s.ender.Close()
 }
 
 func shutdown(ctx context.Context, s *stage) error {
