@@ -122,13 +122,20 @@ func wrongDevice(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
+	_, err = w.given(ctx, id.DeviceID())
+	return err
+}
+
+// given is refused where the far end accepts. The caller may be proven there before
+// it gives up.
+func (w *world) given(ctx context.Context, to identity.DeviceID) (cause, fault error) {
 	there := w.acceptor.accept(ctx)
-	_, err = w.caller.refused(ctx, id.DeviceID())
+	cause, fault = w.caller.refused(ctx, to)
 	w.acceptor.release()
-	if m := <-there; m.err == nil { // the caller is proven, and gives up
+	if m := <-there; m.err == nil {
 		_ = m.conn.Close()
 	}
-	return err
+	return cause, fault
 }
 
 func distrusted(ctx context.Context, w *world) error {
@@ -155,7 +162,7 @@ func distrusting(ctx context.Context, w *world) error {
 	if err := w.caller.trust.Set(w.acceptor.id.DeviceID(), identity.Banned); err != nil {
 		return err
 	}
-	cause, err := w.caller.refused(ctx, w.acceptor.id.DeviceID())
+	cause, err := w.given(ctx, w.acceptor.id.DeviceID())
 	if err == nil && !errors.Is(cause, identity.ErrNotTrusted) {
 		err = fmt.Errorf("the error does not match identity.ErrNotTrusted: %w", cause)
 	}
