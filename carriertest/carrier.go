@@ -46,8 +46,12 @@ type device struct {
 }
 
 // join makes a device without a manager.
-func (c Carrier) join(ctx context.Context, site *Site, id *identity.Identity) (d *device, err error) {
-	d = &device{id: id, trust: new(identity.Trust)}
+func (c Carrier) join(ctx context.Context, site *Site) (*device, error) {
+	id, err := identity.Generate("device")
+	if err != nil {
+		return nil, err
+	}
+	d := &device{id: id, trust: new(identity.Trust)}
 	if d.end, err = c.Make(ctx, site, id, d.trust); err != nil {
 		return nil, fmt.Errorf("make: %w", err)
 	}
@@ -90,16 +94,10 @@ func (c Carrier) bare(ctx context.Context) (w *world, err error) {
 	if w.site, err = newSite(); err != nil {
 		return w, err
 	}
-	for _, at := range []**device{&w.caller, &w.acceptor} {
-		id, err := identity.Generate("device")
-		if err != nil {
-			return w, err
-		}
-		if *at, err = c.join(ctx, w.site, id); err != nil {
-			return w, err
-		}
+	if w.caller, err = c.join(ctx, w.site); err == nil {
+		w.acceptor, err = c.join(ctx, w.site)
 	}
-	return w, nil
+	return w, err
 }
 
 // world makes two devices with managers and a link.

@@ -100,29 +100,28 @@ func (d *device) refused(ctx context.Context, to identity.DeviceID) (cause, faul
 }
 
 func unknownDevice(ctx context.Context, w *world) error {
-	id, err := identity.Generate("nowhere")
-	if err == nil {
-		_, err = w.caller.refused(ctx, id.DeviceID())
-	}
+	_, err := w.caller.refused(ctx, identity.DeviceID{1})
 	return err
 }
 
 func endedContext(ctx context.Context, w *world) error {
-	ctx, cancel := context.WithCancel(ctx)
-	cancel()
-	_, err := w.caller.refused(ctx, w.acceptor.id.DeviceID())
+	_, err := w.caller.refused(ended(ctx), w.acceptor.id.DeviceID())
 	return err
 }
 
+// ended returns a context that has ended.
+func ended(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	return ctx
+}
+
 func wrongDevice(ctx context.Context, w *world) error {
-	id, err := identity.Generate("elsewhere")
-	if err == nil {
-		err = w.site.disguise(id.DeviceID(), w.acceptor.id.DeviceID())
-	}
-	if err != nil {
+	other := identity.DeviceID{1}
+	if err := w.site.Announce(other, w.site.Address(w.acceptor.id.DeviceID())); err != nil {
 		return err
 	}
-	_, err = w.given(ctx, id.DeviceID())
+	_, err := w.given(ctx, other)
 	return err
 }
 
@@ -197,10 +196,7 @@ func dialsAtOnce(ctx context.Context, w *world) error {
 }
 
 func acceptContext(ctx context.Context, w *world) error {
-	ctx, cancel := context.WithCancel(ctx)
-	there := w.acceptor.accept(ctx)
-	cancel()
-	if m := <-there; m.err == nil || errors.Is(m.err, net.ErrClosed) {
+	if m := <-w.acceptor.accept(ended(ctx)); m.err == nil || errors.Is(m.err, net.ErrClosed) {
 		return fmt.Errorf("Accept has returned %v", m.err)
 	}
 	return nil
@@ -343,9 +339,7 @@ func datagrams(ctx context.Context, near, far net.Conn) error {
 		_ = from.SendDatagram(pattern(0, 1000)) // or drops it
 		select {
 		case err := <-came:
-			ended, cancel := context.WithCancel(ctx)
-			cancel()
-			if _, late := from.ReceiveDatagram(ended); late == nil {
+			if _, late := from.ReceiveDatagram(ended(ctx)); late == nil {
 				return errors.New("ReceiveDatagram has gone on past its context")
 			}
 			return err

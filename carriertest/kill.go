@@ -3,10 +3,10 @@ package carriertest
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -20,21 +20,14 @@ import (
 	"peerlink/multiplex"
 )
 
-// orderVar is the variable that has a second process of this test binary obey an
-// order.
-const orderVar = "CARRIERTEST_ORDER"
-
-// order is what the process that will be killed is to do.
-type order struct {
-	Root     string // of the site
-	Identity []byte
-	Peer     string // device id in the process that kills
-	Calls    bool   // it makes the link
-}
-
-// What the process says, a line each.
+// A second process of this test binary obeys these variables: the folder of the
+// site, and the id of the device to call; without that it waits for a call. It says
+// what it has done, a line each.
 const (
-	saidReady   = "carriertest: ready"
+	siteVar = "CARRIERTEST_SITE"
+	callVar = "CARRIERTEST_CALL"
+
+	saidReady   = "carriertest: ready " // and its id
 	saidWritten = "carriertest: written"
 	saidError   = "carriertest: error: "
 )
@@ -50,30 +43,23 @@ func killed(ctx context.Context, c *cell, w *world) ([]outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.Generate("victim")
-	if err != nil {
-		return nil, err
+	call := ""
+	if c.side == caller {
+		call = here.id.DeviceID().String()
 	}
-	secret, err := id.Encode()
-	if err != nil {
-		return nil, err
-	}
-	v, err := launch(c.test, order{w.site.root, secret, here.id.DeviceID().String(), c.side == caller})
+	v, err := launch(ctx, c.test, w.site, call)
 	if err != nil {
 		return nil, err
 	}
 	defer v.kill()
-	defer context.AfterFunc(ctx, v.kill)()
 	var sock *channel.Socket
-	if c.side == acceptor {
-		if err = v.says(saidReady); err == nil {
-			sock, err = ask(ctx, here, id.DeviceID(), "channel", peerlink.Reuse)
-		}
+	if call == "" {
+		sock, err = v.answer(ctx, here)
 	}
 	if err == nil {
-		err = v.says(saidWritten)
+		_, err = v.says(saidWritten)
 	}
-	if err == nil && c.side == caller {
+	if err == nil && call != "" {
 		sock, err = take(ctx, l) // what is written on has been accepted
 	}
 	if err != nil {
@@ -95,42 +81,48 @@ type victim struct {
 	in  io.Closer // its end ends the process
 }
 
-// launch starts this test binary with an order.
-func launch(test string, o order) (*victim, error) {
-	todo, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
+// launch starts this test binary with the test that is running.
+func launch(ctx context.Context, test string, site *Site, call string) (*victim, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	only := "^" + strings.ReplaceAll(regexp.QuoteMeta(test), "/", "$/^") + "$"
-	cmd := exec.Command(exe, "-test.run="+only, "-test.count=1")
-	cmd.Env = append(os.Environ(), orderVar+"="+string(todo))
+	cmd := exec.CommandContext(ctx, exe, "-test.run="+only, "-test.count=1")
+	cmd.Env = append(os.Environ(), siteVar+"="+site.root, callVar+"="+call)
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
 	return &victim{cmd, bufio.NewScanner(out), in}, cmd.Start()
 }
 
-// says waits for a line of the process.
-func (v *victim) says(line string) error {
+// says waits for a line of the process, and returns the rest of it.
+func (v *victim) says(begin string) (string, error) {
 	for v.out.Scan() {
-		if v.out.Text() == line {
-			return nil
+		if rest, ok := strings.CutPrefix(v.out.Text(), begin); ok {
+			return rest, nil
 		}
 		if why, ok := strings.CutPrefix(v.out.Text(), saidError); ok {
-			return fmt.Errorf("the other process: %s", why)
+			return "", fmt.Errorf("the other process: %s", why)
 		}
 	}
-	return fmt.Errorf("the other process ended before it said %q", line)
+	return "", fmt.Errorf("the other process ended before it said %q", begin)
+}
+
+// answer opens a channel to the process once it is ready.
+func (v *victim) answer(ctx context.Context, from *device) (*channel.Socket, error) {
+	text, err := v.says(saidReady)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.ParseDeviceID(text)
+	if err != nil {
+		return nil, err
+	}
+	return ask(ctx, from, id, "channel", peerlink.Reuse)
 }
 
 // kill kills the process; once more does nothing.
@@ -140,14 +132,13 @@ func (v *victim) kill() {
 	_ = v.in.Close()
 }
 
-// obey does what an order says, and stands until standard input ends, which ends
-// the process.
-func obey(ctx context.Context, c Carrier, text string) {
+// obey is all that the second process does, until standard input ends.
+func obey(ctx context.Context, c Carrier, root string) {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
-	if err := write(ctx, c, text); err != nil {
+	if err := write(ctx, c, &Site{root: root}, os.Getenv(callVar)); err != nil {
 		fmt.Println(saidError + err.Error())
 		os.Exit(1)
 	}
@@ -155,18 +146,10 @@ func obey(ctx context.Context, c Carrier, text string) {
 	select {}
 }
 
-// write makes a link or waits for one, and writes.
-func write(ctx context.Context, c Carrier, text string) error {
-	var todo order
-	if err := json.Unmarshal([]byte(text), &todo); err != nil {
-		return err
-	}
-	id, err1 := identity.Decode(todo.Identity)
-	peer, err2 := identity.ParseDeviceID(todo.Peer)
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	d, err := c.join(ctx, &Site{root: todo.Root}, id)
+// write joins the site with a new device, opens a channel or waits for one, and
+// writes.
+func write(ctx context.Context, c Carrier, site *Site, call string) error {
+	d, err := c.join(ctx, site)
 	if err == nil {
 		err = c.manage(d, multiplex.Config{})
 	}
@@ -177,12 +160,15 @@ func write(ctx context.Context, c Carrier, text string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(saidReady)
-	var sock io.Writer
-	if todo.Calls {
-		sock, err = d.ConnectDevice(ctx, peer, scheme+"channel", peerlink.ConnectOptions{})
-	} else {
+	fmt.Println(saidReady + d.id.DeviceID().String())
+	var sock net.Conn
+	if call == "" {
 		sock, err = l.Accept()
+	} else {
+		var id identity.DeviceID
+		if id, err = identity.ParseDeviceID(call); err == nil {
+			sock, err = ask(ctx, d, id, "channel", peerlink.Reuse)
+		}
 	}
 	if err != nil {
 		return err

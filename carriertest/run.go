@@ -35,8 +35,8 @@ const atOnce = 8
 // only some subtests are asked for.
 func Run(t *testing.T, c Carrier) []Row {
 	t.Helper()
-	if todo := os.Getenv(orderVar); todo != "" {
-		obey(t.Context(), c, todo)
+	if root := os.Getenv(siteVar); root != "" {
+		obey(t.Context(), c, root)
 	}
 	for _, k := range checks {
 		t.Run("contract/"+k.name, func(t *testing.T) {

@@ -101,12 +101,12 @@ func onLoopback() ([]netip.Addr, error) {
 
 func makeICE(engine string) func(context.Context, *carriertest.Site, *identity.Identity, *identity.Trust) (*carriertest.Endpoint, error) {
 	return func(_ context.Context, site *carriertest.Site, id *identity.Identity, trust *identity.Trust) (*carriertest.Endpoint, error) {
-		s, err := site.Signaller(id)
+		s, err := newSignaller(site, id)
 		if err != nil {
 			return nil, err
 		}
 		t, err := ice.New(ice.Config{Identity: id, Trust: trust, Signaller: s, Engines: []string{engine}, Loopback: true, Addresses: onLoopback})
-		return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{t}}, err
+		return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{t}, Close: s.Close}, err
 	}
 }
 
@@ -117,7 +117,7 @@ func makeDirect(ctx context.Context, site *carriertest.Site, id *identity.Identi
 	if err != nil {
 		return nil, err
 	}
-	s, err := site.Signaller(id)
+	s, err := newSignaller(site, id)
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +127,14 @@ func makeDirect(ctx context.Context, site *carriertest.Site, id *identity.Identi
 		Addresses: func() ([]netip.Addr, error) { return nil, nil },
 		Direct:    func() []netip.AddrPort { return []netip.AddrPort{at} },
 	})
-	return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{l, t}}, err
+	return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{l, t}, Close: s.Close}, err
 }
 
 func makeWebRTC(_ context.Context, site *carriertest.Site, id *identity.Identity, trust *identity.Trust) (*carriertest.Endpoint, error) {
-	s, err := site.Signaller(id)
+	s, err := newSignaller(site, id)
 	if err != nil {
 		return nil, err
 	}
 	t, err := webrtc.New(webrtc.Config{Identity: id, Trust: trust, Signaller: s, Loopback: true})
-	return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{t}}, err
+	return &carriertest.Endpoint{Dialer: t, Listeners: []peerlink.Listener{t}, Close: s.Close}, err
 }

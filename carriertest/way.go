@@ -125,9 +125,7 @@ func shutdown(ctx context.Context, s *stage) error {
 }
 
 func shutdownNow(ctx context.Context, s *stage) error {
-	ctx, cancel := context.WithCancel(ctx)
-	cancel()
-	return s.ender.Shutdown(ctx)
+	return s.ender.Shutdown(ended(ctx))
 }
 
 func closeListener(_ context.Context, s *stage) error {
