@@ -59,7 +59,10 @@ func (c Carrier) join(ctx context.Context, site *Site) (*device, error) {
 }
 
 // manage gives a device a manager, which watches no network and keeps idle links.
+// Its links have more than a second to close: what a busy machine does not bring in
+// a second is not lost.
 func (c Carrier) manage(d *device, link multiplex.Config) (err error) {
+	link.CloseTimeout = closeTimeout
 	cfg := peerlink.Config{Identity: d.id, Trust: d.trust, Network: peerlink.IgnoreNetwork, IdleTimeout: -1, Link: link}
 	if !c.Adopted {
 		cfg.Dialers, cfg.Listeners = []peerlink.Dialer{d.end.Dialer}, d.end.Listeners
@@ -67,6 +70,8 @@ func (c Carrier) manage(d *device, link multiplex.Config) (err error) {
 	d.ConnectionManager, err = peerlink.New(cfg)
 	return err
 }
+
+const closeTimeout = patience / 2
 
 // release closes the carrier, as an account does after its manager. What Close
 // returns is not asked: it may be that the manager has closed the Listener before.

@@ -41,6 +41,6 @@
 // # Limits
 //
 // Two devices, in one process but for the way “process killed”, on one machine. The
-// network is the machine's own and loses nothing; a cell has 30 s, and 8 of a
+// network is the machine's own and loses nothing; a cell has 30 s, and 4 of a
 // carrier run at a time. The tests of a carrier need about 100 links.
 package carriertest

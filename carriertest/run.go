@@ -28,7 +28,7 @@ type Row struct {
 
 // atOnce is how many cells of a carrier are played at a time: most of them wait
 // most of the time.
-const atOnce = 8
+const atOnce = 4
 
 // Run tests a carrier, in about ten seconds, and returns its table. Each rule and
 // each cell is a subtest: contract/RULE and WAY/READER/SIDE. All is played also if
