@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"peerlink/channel"
@@ -43,11 +44,8 @@ const (
 // itself), ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
 func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
-	switch {
-	case peer == m.cfg.Identity.DeviceID():
-		return nil, errors.New("peerlink: that is this device's own id; a link to oneself is not made")
-	case peer.IsZero():
-		return nil, errors.New("peerlink: the zero device id names no device")
+	if err := m.checkConnect(peer, uri, opts); err != nil {
+		return nil, fmt.Errorf("peerlink: %w", err)
 	}
 	if err := m.running(); err != nil {
 		return nil, err
@@ -61,6 +59,21 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 		})
 	}
 	return m.connect(ctx, peer, uri, opts)
+}
+
+// checkConnect finds arguments that cannot lead anywhere.
+func (m *ConnectionManager) checkConnect(peer identity.DeviceID, uri string, opts ConnectOptions) error {
+	switch {
+	case peer == m.cfg.Identity.DeviceID():
+		return errors.New("that is this device's own id; a link to oneself is not made")
+	case peer.IsZero():
+		return errors.New("the zero device id names no device")
+	case opts.Mode < Reuse || opts.Mode > NewLink:
+		return fmt.Errorf("ConnectOptions.Mode: there is no mode %d", opts.Mode)
+	case opts.ChannelTimeout < 0:
+		return fmt.Errorf("ConnectOptions.ChannelTimeout: %v is negative", opts.ChannelTimeout)
+	}
+	return multiplex.CheckName(uri)
 }
 
 // connect is ConnectDevice for a channel of the caller's own.
@@ -285,6 +298,9 @@ func resolve(ctx context.Context, addr string) ([]string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("want HOST:PORT: %w", err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, errors.New("want HOST:PORT, with a port from 1 to 65535")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []string{net.JoinHostPort(ip.String(), port)}, nil

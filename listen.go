@@ -13,6 +13,7 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/multiplex"
 )
 
 // backlog is how many accepted channels may wait for a listener's Accept, as
@@ -25,9 +26,8 @@ const backlog = 128
 // then the longest. The listener accepts what it claims, 128 channels ahead of
 // its Accept; PeerOf returns the device at a connection's far end. Channels that it
 // has accepted and nobody took before Close are reset: their peers' errors match
-// ErrNotAccepted. A pattern can
-// be claimed once; Close gives it up. The listener is a ChannelListener, and each
-// connection a *channel.Socket.
+// ErrNotAccepted. A pattern can be claimed once, also before Start; Close gives it
+// up. The listener is a ChannelListener, and each connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 	return m.ListenChannels(pattern)
 }
@@ -68,8 +68,12 @@ type router struct {
 
 // listen claims a pattern.
 func (r *router) listen(pattern string, decide decision) (*listener, error) {
-	if pattern == "" || strings.Contains(strings.TrimSuffix(pattern, "*"), "*") {
+	start, wild := strings.CutSuffix(pattern, "*")
+	if pattern == "" || strings.Contains(start, "*") {
 		return nil, fmt.Errorf("peerlink: listen %.100q: want a URI, or the start of one and a *", pattern)
+	}
+	if err := multiplex.CheckName(start); err != nil && (start != "" || !wild) {
+		return nil, fmt.Errorf("peerlink: listen: no channel has such a URI: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -484,6 +484,12 @@ func judge(err error) verdict {
 	return verdict{err, false, false}
 }
 
+// lasting is an error of a carrier that would fail again.
+type lasting struct{ error }
+
+// Permanent reports true.
+func (lasting) Permanent() bool { return true }
+
 // dial has one carrier make a stream and raises a link on it.
 func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) (*link, error) {
 	conn, proven, err := d.Dial(ctx, n.peer)
@@ -492,7 +498,7 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 	}
 	if proven.Device != n.peer {
 		_ = conn.Close()
-		return nil, fmt.Errorf("the stream ends at device %s", proven.Device)
+		return nil, lasting{fmt.Errorf("the stream ends at device %s", proven.Device)}
 	}
 	m.mu.Lock()
 	wanted := m.talks.greet(n)

@@ -88,7 +88,11 @@ type Account struct {
 // Create makes a new account with one device in a folder that is empty or not
 // there yet, and opens it.
 func Create(dir string, opts Options) (*Account, error) {
-	f, err := createFolder(dir, opts, Config{})
+	err := opts.check() // before there is a folder
+	var f *folder
+	if err == nil {
+		f, err = createFolder(dir, opts, Config{})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create account in %s: %w", dir, err)
 	}
@@ -98,7 +102,11 @@ func Create(dir string, opts Options) (*Account, error) {
 // Open opens the account in a folder. The error matches ErrNoAccount if there
 // is none, and ErrInUse if another process has it open.
 func Open(dir string, opts Options) (*Account, error) {
-	f, err := openFolder(dir)
+	err := opts.check()
+	var f *folder
+	if err == nil {
+		f, err = openFolder(dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open account in %s: %w", dir, err)
 	}
@@ -118,7 +126,11 @@ func Open(dir string, opts Options) (*Account, error) {
 // keeps its id over several processes if each has the same Options.Identity
 // (identity.Decode reads one).
 func New(opts Options) (*Account, error) {
-	id, err := opts.identity()
+	err := opts.check()
+	var id *identity.Identity
+	if err == nil {
+		id, err = opts.identity()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("new account: %w", err)
 	}

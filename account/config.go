@@ -357,6 +357,38 @@ func (r *configReader) token() (json.Token, error) {
 	}
 }
 
+// check finds in options what could not stand in config.json either. A relative
+// LocalDir may: it is below the working directory of this process. Start looks at
+// what WebRTC needs.
+func (o *Options) check() error {
+	options := reflect.ValueOf(o).Elem()
+	for i := range reflect.TypeFor[Config]().NumField() {
+		f := reflect.TypeFor[Config]().Field(i)
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		at := options.FieldByName(f.Name)
+		if !at.IsValid() || checks[key] == nil || slices.Contains([]string{"LocalDir", "WebRTC", "Switchboards"}, f.Name) {
+			continue
+		}
+		var all []string
+		switch v := at.Interface().(type) {
+		case []string:
+			all = v
+		case string:
+			all = []string{v}
+		}
+		for k, s := range all {
+			err := checks[key](s)
+			if err == nil && key == "engines" && slices.Contains(all[:k], s) {
+				err = errors.New("it is given twice")
+			}
+			if err != nil {
+				return fmt.Errorf("Options.%s: number %d: %w", f.Name, k+1, err) // which may be a secret
+			}
+		}
+	}
+	return nil
+}
+
 // checkMultiaddr looks only for what cannot be one at all; the DHT reads them.
 func checkMultiaddr(s string) error {
 	if !strings.HasPrefix(s, "/") {

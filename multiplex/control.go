@@ -129,6 +129,10 @@ func decodeRequest(r *packed.Reader) (q request, err error) {
 	return q, nil
 }
 
+// CheckName returns an error that matches ErrBadName unless s may name a channel: 1
+// to 255 bytes of UTF-8 without control characters.
+func CheckName(s string) error { return checkName(s) }
+
 // checkName reports whether s may name a channel.
 func checkName(s string) error {
 	switch {

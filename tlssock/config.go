@@ -39,6 +39,9 @@ func (e *WrongDeviceError) Error() string {
 	return fmt.Sprintf("dialled device %s, found %s", e.Dialled, e.Found)
 }
 
+// Permanent reports that a further call to the same address would fail alike.
+func (e *WrongDeviceError) Permanent() bool { return true }
+
 // Config says who this end is and whom it lets in. It may be copied and used
 // concurrently.
 type Config struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,6 +156,17 @@ func (as attempts) Error() string {
 		fmt.Fprintf(&b, "%s: %v", a.addr, a.err)
 	}
 	return b.String()
+}
+
+// Permanent reports whether a further call would fail at every address alike.
+func (as attempts) Permanent() bool {
+	return !slices.ContainsFunc(as, func(a attempt) bool {
+		lasting, ok := errors.AsType[interface {
+			error
+			Permanent() bool
+		}](a.err)
+		return !ok || !lasting.Permanent()
+	})
 }
 
 // Unwrap lets errors.Is and errors.As look at each address's cause.
