@@ -2,11 +2,11 @@
 // is, and talks to it over as many named channels as you like.
 //
 //	acc, err := account.Create(dir, account.Options{Name: "alice's laptop"})
-//	err = acc.Start(ctx)
+//	err = acc.Start(ctx) // and acc.Shutdown(ctx) at the end
 //	sock, err := acc.ConnectionManager().ConnectDevice(ctx, bob, "file://photo.jpg", peerlink.ConnectOptions{})
 //	_, err = io.Copy(sock, photo) // sock is a net.Conn
 //
-// On the other side:
+// On the other side, best before Start:
 //
 //	files, err := acc.ConnectionManager().Listen("file://*") // a net.Listener
 //	conn, err := files.Accept()

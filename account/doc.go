@@ -3,9 +3,12 @@
 //
 //	acc, err := account.Create(dir, account.Options{Name: "alice's laptop"})
 //	...
-//	err = acc.Start(ctx)
 //	defer acc.Close()
+//	chats, err := acc.ConnectionManager().Listen("chat://*") // before devices can call
+//	err = acc.Start(ctx)
 //	sock, err := acc.ConnectionManager().ConnectDevice(ctx, bob, "file://photo.jpg", peerlink.ConnectOptions{})
+//	...
+//	err = acc.Shutdown(ctx) // lets channels end
 //
 // It wires the parts together and has no logic of a carrier: shared
 // memory and Unix sockets carry links to devices of the same machine, direct TCP

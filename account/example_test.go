@@ -30,7 +30,7 @@ func Example() {
 	}
 	defer node.Close()
 
-	start := func(name string) *account.Account {
+	open := func(name string) *account.Account {
 		acc, err := account.Create(filepath.Join(dir, name), account.Options{
 			Name: name, Bootstrap: node.Addrs(), Loopback: true,
 			LocalDir: "off", // else they would meet on this machine, without any network
@@ -38,16 +38,16 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if err := acc.Start(ctx); err != nil {
-			log.Fatal(err)
-		}
 		return acc
 	}
 
-	bob := start("bob")
+	bob := open("bob")
 	defer bob.Close()
-	files, err := bob.ConnectionManager().Listen("file://*")
+	files, err := bob.ConnectionManager().Listen("file://*") // before anybody can call
 	if err != nil {
+		log.Fatal(err)
+	}
+	if err := bob.Start(ctx); err != nil {
 		log.Fatal(err)
 	}
 	received := make(chan string)
@@ -68,8 +68,11 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	alice := start("alice")
+	alice := open("alice")
 	defer alice.Close()
+	if err := alice.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
 	photo, err := alice.ConnectionManager().ConnectDevice(ctx, bob.Identity().DeviceID(), "file://photo.jpg", peerlink.ConnectOptions{})
 	if err != nil {
 		log.Fatal(err)
@@ -81,5 +84,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	fmt.Println(<-received)
+	if err := alice.Shutdown(ctx); err != nil { // what was written is there, else it says which link was cut
+		log.Fatal(err)
+	}
 	// Output: alice sent "a small picture"
 }
