@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openAccount, and each function down to the tests, is a piece of go-api.md,
 // word for word.
-func openAccount(ctx context.Context, dir, name string, nodes []string) (*account.Account, error) {
+func openAccount(ctx context.Context, dir, name string, nodes []string, prepare func(*peerlink.ConnectionManager) error) (*account.Account, error) {
 	opts := account.Options{Name: name, Bootstrap: nodes, Loopback: true}
 	acc, err := account.Open(dir, opts)
 	if errors.Is(err, account.ErrNoAccount) {
@@ -39,7 +39,10 @@ func openAccount(ctx context.Context, dir, name string, nodes []string) (*accoun
 	if err != nil {
 		return nil, err
 	}
-	if err := acc.Start(ctx); err != nil {
+	if err = prepare(acc.ConnectionManager()); err == nil { // Listen and SetCallbacks
+		err = acc.Start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, acc.Close())
 	}
 	return acc, nil
@@ -145,6 +148,17 @@ func inMemory(ctx context.Context, id *identity.Identity, nodes []string) (*acco
 	return acc, nil
 }
 
+func onlyFriends(m *peerlink.ConnectionManager, friends map[identity.AccountID]bool) error {
+	return m.SetCallbacks(peerlink.Callbacks{
+		OnICERequest: func(_ context.Context, peer identity.Peer) error {
+			if !friends[peer.Account] {
+				return errors.New("friends only") // the caller reads it, and its error matches ErrRefused
+			}
+			return nil
+		},
+	})
+}
+
 func takeFiles(ctx context.Context, m *peerlink.ConnectionManager, took chan<- string) error {
 	l, err := m.ListenChannels("file://*")
 	if err != nil {
@@ -188,7 +202,7 @@ func advice(err error) string {
 		return "the channel was cut: " + reset.Code.String()
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "out of time"
-	case errors.Is(err, net.ErrClosed):
+	case errors.Is(err, net.ErrClosed): // so does peerlink.ErrClosed
 		return "closed here"
 	}
 	return "the path failed: connect again"
@@ -243,7 +257,7 @@ func stop(ctx context.Context, acc *account.Account, srv *http.Server) error {
 }
 
 // network starts a node and returns what opens accounts there, and its addresses.
-func network(t *testing.T, ctx context.Context) (open func(name string) *account.Account, nodes []string) {
+func network(t *testing.T, ctx context.Context) (open func(name string, prepare ...func(*peerlink.ConnectionManager) error) *account.Account, nodes []string) {
 	t.Helper()
 	node, err := dht.Start(ctx, dht.Config{Mode: dht.Server, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
 	if err != nil {
@@ -252,8 +266,15 @@ func network(t *testing.T, ctx context.Context) (open func(name string) *account
 	t.Cleanup(func() { _ = node.Close() })
 	dir := t.TempDir()
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir()) // not among the user's own accounts
-	return func(name string) *account.Account {
-		acc, err := openAccount(ctx, filepath.Join(dir, name), name, node.Addrs())
+	return func(name string, prepare ...func(*peerlink.ConnectionManager) error) *account.Account {
+		acc, err := openAccount(ctx, filepath.Join(dir, name), name, node.Addrs(), func(m *peerlink.ConnectionManager) error {
+			for _, p := range prepare {
+				if err := p(m); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,6 +377,16 @@ func TestChannelsOfTheBookWork(t *testing.T) {
 	}
 	_, err = ask(ctx, m, id, "is this thing on?")
 	if said := advice(err); !strings.HasPrefix(said, "no program there") {
+		t.Errorf("%v: %s", err, said)
+	}
+	dave := open("dave", func(m *peerlink.ConnectionManager) error {
+		return onlyFriends(m, map[identity.AccountID]bool{bob.Identity().AccountID(): true})
+	})
+	if err := dave.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.Dial(ctx, dave.Identity().DeviceID(), "chat://")
+	if said := advice(err); !strings.Contains(said, "does not let this one in") || !strings.Contains(err.Error(), "friends only") {
 		t.Errorf("%v: %s", err, said)
 	}
 	ends := make(chan error, 1)
