@@ -389,8 +389,8 @@ func TestChannelsOfTheBookWork(t *testing.T) {
 	if said := advice(err); !strings.Contains(said, "does not let this one in") || !strings.Contains(err.Error(), "friends only") {
 		t.Errorf("%v: %s", err, said)
 	}
-	ends := make(chan error, 1)
-	go func() { ends <- untilItEnds(ctx, m, m.Connections()[0].ID) }()
+	link, ends := m.Connections()[0].ID, make(chan error, 1)
+	go func() { ends <- untilItEnds(ctx, m, link) }()
 	if err := bob.Close(); err != nil {
 		t.Error(err)
 	}
