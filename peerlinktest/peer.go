@@ -46,7 +46,9 @@ func (n *Network) Peer(name string, change ...func(*peerlink.Config)) *Peer {
 }
 
 // PeerAs is Peer for an identity that the test made. Its name is the identity's.
-// With the identity of a peer that was closed it is that device, started again.
+// With the identity of a peer that was closed it is that device, started again. In a
+// bubble, whose clock begins in 2000, identities are made there, too: certificates
+// of today are not valid yet.
 func (n *Network) PeerAs(id *identity.Identity, change ...func(*peerlink.Config)) *Peer {
 	n.t.Helper()
 	p := &Peer{Name: id.Name(), Identity: id, Trust: new(identity.Trust), f: n.fabric}

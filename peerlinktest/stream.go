@@ -44,10 +44,9 @@ type flow struct {
 	packets   []packet
 	datagrams []packet // by arrival
 	size      int      // bytes of packets
-	last      time.Time
-	held      bool // nothing arrives
-	silenced  bool // for ever
-	dropped   bool // the reading end is closed
+	held      bool     // nothing arrives
+	silenced  bool     // for ever
+	dropped   bool     // the reading end is closed
 	err       error
 }
 
@@ -58,8 +57,11 @@ func newFlow(f *fabric, w *way) *flow {
 	return fl
 }
 
-// push sends a packet.
+// push sends a packet, if there still is an end that could read it.
 func (f *flow) push(b []byte, e ending) {
+	if f.dropped {
+		return
+	}
 	p := packet{b: slices.Clone(b), end: e}
 	if !f.held {
 		p.at = f.arrival(len(b))
@@ -69,16 +71,13 @@ func (f *flow) push(b []byte, e ending) {
 	f.wake.Broadcast()
 }
 
-// arrival is the way's, with what losses and order make of it.
+// arrival is the way's, with what losses make of it: nothing is read before what was
+// written before it.
 func (f *flow) arrival(n int) time.Time {
 	at := f.way.arrival(n)
 	for f.way.lost() {
 		at = at.Add(max(2*f.way.Delay, time.Millisecond))
 	}
-	if at.Before(f.last) {
-		at = f.last
-	}
-	f.last = at
 	return at
 }
 
@@ -92,7 +91,7 @@ func (f *flow) hold() {
 	if held == f.held {
 		return
 	}
-	f.held, f.last = held, time.Time{}
+	f.held = held
 	now := time.Now()
 	for i := range f.packets {
 		switch p := &f.packets[i]; {
@@ -263,7 +262,7 @@ func (s *stream) CloseWrite() error {
 	if s.closed {
 		return s.fail("close", net.ErrClosed)
 	}
-	if !s.ended && !s.out.dropped {
+	if !s.ended {
 		s.ended = true
 		s.out.push(nil, ended)
 	}
@@ -278,11 +277,7 @@ func (s *stream) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.out.dropped {
-		s.out.end(nil)
-	} else {
-		s.out.push(nil, closed)
-	}
+	s.out.push(nil, closed)
 	s.in.end(nil)
 	for _, d := range []*deadline{&s.readBy, &s.writeBy} {
 		if d.timer != nil {
