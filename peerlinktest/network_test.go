@@ -479,7 +479,7 @@ func TestLoopbackCarriersObeyTheNetwork(t *testing.T) {
 			t.Parallel()
 			n := peerlinktest.New(t, c.Shaped())
 			quick := func(c *peerlink.Config) {
-				c.Link = multiplex.Config{BeaconInterval: -1, BeaconTimeout: 200 * time.Millisecond}
+				c.Link = multiplex.Config{BeaconInterval: -1, BeaconTimeout: time.Second}
 			}
 			alice, bob := n.Peer("alice", quick), n.Peer("bob")
 			bob.Serve("*", func(c *channel.Socket) { _, _ = io.Copy(c, c) })
