@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// Network is what the peers of a test are on. Make one with New. Its methods are
-// for the test's goroutine, as a mistake ends the test; those without names to get
-// wrong may be called from anywhere. None of them waits.
+// Network is what the peers of a test are on. Make one with New. Its methods may be
+// called concurrently, and none of them waits. A wrong name, or another mistake,
+// fails the test as t.Fatal does, which belongs on the test's goroutine.
 //
 // Peers go by the names that they were made with. Where a method takes names, two
 // or more, it is about the lines between any two of them, in both directions and of
@@ -221,18 +221,25 @@ func (n *Network) known(names []string) (carriers []string) {
 }
 
 // names returns the names of the peers that there are.
-func (f *fabric) names() (names []string) {
+func (f *fabric) names() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.namesLocked()
+}
+
+func (f *fabric) namesLocked() (names []string) {
 	for _, p := range f.peers {
 		names = append(names, p.Name)
 	}
 	return names
 }
 
-// each calls do for each way between two of the names; none: each that there is.
+// each calls do for each way between two of the names; none: of all peers.
 // fabric.mu is held.
 func (f *fabric) each(carriers, names []string, do func(*way)) {
+	if len(names) == 0 {
+		names = f.namesLocked()
+	}
 	for _, carrier := range carriers {
 		for _, from := range names {
 			for _, to := range names {
@@ -240,11 +247,6 @@ func (f *fabric) each(carriers, names []string, do func(*way)) {
 					do(f.way(carrier, from, to))
 				}
 			}
-		}
-	}
-	for _, w := range f.ways {
-		if len(names) == 0 && slices.Contains(carriers, w.carrier) {
-			do(w)
 		}
 	}
 }

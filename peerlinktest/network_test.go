@@ -375,6 +375,27 @@ func TestPartitionsAreByName(t *testing.T) {
 	})
 }
 
+func TestWithoutNamesItIsAboutAllPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := peerlinktest.New(t)
+		alice, bob := n.Peer("alice"), n.Peer("bob")
+		alice.Serve("*", func(c *channel.Socket) { _, _ = io.Copy(c, c) })
+		n.Cut()
+		if reaches(bob, alice) {
+			t.Error("all lines are cut, and bob reaches alice")
+		}
+		if carol := n.Peer("carol"); !reaches(carol, alice) {
+			t.Error("carol came later, and does not reach alice")
+		}
+		n.Heal()
+		c := bob.Connect(alice, "x://")
+		n.Reset()
+		if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("after a reset: %v", err)
+		}
+	})
+}
+
 // A first channel takes a round trip for the stream, for TLS, for the hello and for
 // the channel; another one takes one. A link may keep a small frame for up to 1 ms.
 func TestConnectTakesItsRoundTrips(t *testing.T) {
