@@ -153,8 +153,13 @@ func TestPublicationThatCannotBeReadBackDoesNotCount(t *testing.T) {
 		stored: func([]byte) { put <- struct{}{} },
 	}, nil)
 	alice := start(t, Config{Identity: newIdentity(t, "alice"), Bootstrap: liar.addrs()})
-	<-put
-	<-read
+	for what, c := range map[string]chan struct{}{"put": put, "read back": read} {
+		select {
+		case <-c:
+		case <-testContext(t).Done():
+			t.Fatalf("no record was %s", what)
+		}
+	}
 	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
 	defer cancel()
 	if err := alice.Ready(ctx); !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -140,7 +140,11 @@ func TestNodeThatDidNotSayWhatItSpeaksIsAskedAnew(t *testing.T) {
 		}
 	})
 	device := start(t, Config{Mode: Server, Bootstrap: node.Addrs()})
-	<-asked
+	select {
+	case <-asked:
+	case <-testContext(t).Done():
+		t.Fatal("the node was not asked what it speaks")
+	}
 	says, err := identify.NewIDService(node.host)
 	if err != nil {
 		t.Fatal(err)

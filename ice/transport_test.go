@@ -201,7 +201,11 @@ func TestCloseEndsEveryStateAtOnce(t *testing.T) {
 					_, _, err := a.Dial(ctx, b.id.DeviceID())
 					failed <- err
 				}()
-				<-ready
+				select {
+				case <-ready:
+				case err := <-failed:
+					t.Fatalf("the dial ended before it was %s: %v", name, err)
+				}
 				accepting := make(chan error, 1)
 				go func() {
 					_, _, err := b.Accept(t.Context())

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	"peerlink/identity"
 )
@@ -76,7 +77,11 @@ func TestFailedSetUpIsCountedAndTheNextServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw.Write([]byte("GET / HTTP/1.1\r\n"))
-	<-failed
+	select {
+	case <-failed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the set-up has not failed")
+	}
 	raw.Close()
 	linkOver(t, l, &Dialer{Local: loc})
 	if s := l.Stats(); s.Proven != 1 || s.Failed != 1 {

@@ -39,10 +39,17 @@ func TestBothCallAtOnce(t *testing.T) {
 	a, b := x.deviceOf(t, one), x.deviceOf(t, two)
 	// b's offer is there before a's goes out, which has been made by then: the
 	// two cross.
+	ctx := limit(t, patience)
 	made, arrived := make(chan struct{}), make(chan struct{})
 	var hold, first sync.Once
 	a.box.Alter = func(_ identity.DeviceID, m []byte) ([]byte, error) {
-		hold.Do(func() { close(made); <-arrived })
+		hold.Do(func() {
+			close(made)
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+			}
+		})
 		return m, nil
 	}
 	var offers []callID
@@ -52,7 +59,10 @@ func TestBothCallAtOnce(t *testing.T) {
 			return m, err
 		}
 		first.Do(func() {
-			<-made
+			select {
+			case <-made:
+			case <-ctx.Done():
+			}
 			err = b.box.Pass(context.Background(), to, m)
 			m = nil
 			close(arrived)
@@ -65,7 +75,6 @@ func TestBothCallAtOnce(t *testing.T) {
 		offers = append(offers, d.id)
 		return m, err
 	}
-	ctx := limit(t, patience)
 	aIn, bIn := a.acceptLater(ctx), b.acceptLater(ctx)
 	aOut, bOut := a.dialLater(ctx, b), b.dialLater(ctx, a)
 	got := make(map[string]outcome)

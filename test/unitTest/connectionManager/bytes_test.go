@@ -30,7 +30,7 @@ func TestS10_EveryByteBeforeTheClose(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for range scaled {
-				b := <-channels
+				b := await(t, channels, never)
 				wg.Go(func() {
 					defer b.Close()
 					var i int
@@ -60,7 +60,7 @@ func TestS22_InterleavedWritesKeepTheirChannels(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 3 {
 			a := connect(t, alice, bob, fmt.Sprint("n://", i))
-			b := <-channels
+			b := await(t, channels, never)
 			want := pattern(byte(i), writes*size)
 			wg.Go(func() {
 				defer a.Close()
@@ -87,7 +87,7 @@ func TestS64_WouldBlockSendsNothing(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		channels := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "n://1")
-		b := <-channels
+		b := await(t, channels, never)
 		msg := pattern(7, 10_000)
 		sent := 0
 		for {
@@ -148,7 +148,7 @@ func TestS63_StallsAndFramesAreCounted(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "sink://")
-		b := <-incoming
+		b := await(t, incoming, never)
 		for a.TrySend(make([]byte, 10_000)) == nil {
 			continue // until the window or the line is full
 		}

@@ -41,7 +41,7 @@ func TestS02_S07_CalleeSeesTheURIAndBothAreReady(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		channels := bob.accepting(t, "git://*")
 		a := connect(t, alice, bob, "git://repository")
-		b := <-channels
+		b := await(t, channels, never)
 		if b.URI() != "git://repository" || a.URI() != b.URI() || a.ID() != b.ID() {
 			t.Errorf("caller has %q (%d), callee %q (%d)", a.URI(), a.ID(), b.URI(), b.ID())
 		}
@@ -106,7 +106,7 @@ func TestS05_S06_S15_StateWhileTheCalleeThinks(t *testing.T) {
 			}
 			done <- s
 		}()
-		if p := <-asked; p.Device != alice.id.DeviceID() {
+		if p := await(t, asked, done); p.Device != alice.id.DeviceID() {
 			t.Errorf("asked about %v", p)
 		}
 		if !alice.IsConnecting(peer) || alice.IsConnected(peer) {
@@ -172,7 +172,7 @@ func TestS16_S18_CloseIsCleanForTheOther(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		channels := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "chat://1")
-		b := <-channels
+		b := await(t, channels, never)
 		if _, err := b.Write([]byte("the end")); err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func TestS16_S18_CloseIsCleanForTheOther(t *testing.T) {
 			t.Errorf("the initiator read %q, %v", got, err)
 		}
 		_ = connect(t, alice, bob, "chat://2").Close()
-		if n, err := (<-channels).Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := await(t, channels, never).Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("the acceptor read %d bytes, %v", n, err)
 		}
 	})
@@ -192,7 +192,7 @@ func TestS17_TimeoutAndEndAreNeverMixedUp(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		channels := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "chat://1")
-		b := <-channels
+		b := await(t, channels, never)
 		_ = a.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("idle channel: %v", err)
@@ -255,7 +255,7 @@ func TestS29_S30_CloseWhileNegotiatingAndWithOpenChannels(t *testing.T) {
 		open := connect(t, alice, carol, "chat://carol")
 		incoming := carol.accepting(t, "sink://*") // and reads nothing
 		full := connect(t, alice, carol, "sink://carol")
-		<-incoming
+		await(t, incoming, never)
 		writing := make(chan error, 1)
 		go func() { _, err := full.Write(make([]byte, 16<<20)); writing <- err }()
 		eventually(t, "the write waits", func() bool { return full.Stats().Stalls > 0 })
@@ -264,7 +264,7 @@ func TestS29_S30_CloseWhileNegotiatingAndWithOpenChannels(t *testing.T) {
 			_, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://bob", peerlink.ConnectOptions{})
 			pending <- err
 		}()
-		<-asked
+		await(t, asked, pending)
 		reading := make(chan error)
 		go func() { _, err := open.Read(make([]byte, 1)); reading <- err }()
 		began := time.Now()

@@ -14,7 +14,7 @@ func TestS69_UnreliableSendNeverBlocks(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "game://")
-		b := <-incoming
+		b := await(t, incoming, never)
 		if a.MaxDatagram() == 0 {
 			unreliableByStream(t, a, b)
 		} else {

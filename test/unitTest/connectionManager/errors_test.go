@@ -44,7 +44,7 @@ func TestErrorsAreTheSameOverEveryCarrier(t *testing.T) {
 		is("no link", ask(bob, "chat://", peerlink.ConnectOptions{Mode: peerlink.OnlyIfConnected}), peerlink.ErrNotConnected)
 		is("a bad name", ask(bob, strings.Repeat("x", 256), peerlink.ConnectOptions{}), multiplex.ErrBadName)
 		c := connect(t, alice, bob, "chat://")
-		far := <-incoming
+		far := await(t, incoming, never)
 		channelErrors(t, is, c, far)
 		err := ask(bob, "photos://", peerlink.ConnectOptions{})
 		is("declined by a callback", err, peerlink.ErrDeclined)
@@ -70,7 +70,7 @@ func TestErrorsAreTheSameOverEveryCarrier(t *testing.T) {
 			t.Errorf("a link that the peer closed: %v", err)
 		}
 		c = connect(t, alice, bob, "chat://")
-		<-incoming
+		await(t, incoming, never)
 		if err := alice.Close(); err != nil {
 			t.Error(err)
 		}

@@ -69,6 +69,7 @@ func (cs *cables) last() *cable {
 	return cs.all[len(cs.all)-1]
 }
 
+// case: E22
 func TestS21_CloseWhileARequestHangsInTheCallee(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
 		asked := make(chan struct{}, 4)
@@ -81,16 +82,17 @@ func TestS21_CloseWhileARequestHangsInTheCallee(t *testing.T) {
 			}
 		})
 		results := make(chan error, 2)
-		ctx, cancel := context.WithTimeout(background, 2*time.Second) // it tries to reach the device again
+		ctx, cancel := context.WithTimeout(background, patience)
 		defer cancel()
 		go func() {
 			_, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "hang://", peerlink.ConnectOptions{})
 			results <- err
 		}()
-		<-asked
+		await(t, asked, results)
 		if err := bob.Close(); err != nil { // one close suffices
 			t.Error(err)
 		}
+		defer time.AfterFunc(2*time.Second, cancel).Stop() // it tries to reach the device again
 		select {
 		case err := <-results:
 			if err == nil {
@@ -116,7 +118,7 @@ func TestS24_ManagersClosedWhileSending(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 4 {
 				a := connect(t, ds[0], ds[1], fmt.Sprint("n://", i))
-				b := <-incoming
+				b := await(t, incoming, never)
 				for _, c := range []*channel.Socket{a, b} {
 					wg.Go(func() { _, _ = io.Copy(io.Discard, c) })
 					wg.Go(func() {
@@ -321,7 +323,7 @@ func TestS44_DeadTransportGivesTheRestAndThenItsCause(t *testing.T) {
 		alice, bob := ofPeer(n.Peer("alice")), ofPeer(n.Peer("bob"))
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "file://1")
-		b := <-incoming
+		b := await(t, incoming, never)
 		data := pattern(3, 100_000)
 		if _, err := a.Write(data); err != nil {
 			t.Fatal(err)
@@ -375,10 +377,10 @@ func TestS54_AccountClosedWhileNegotiatingAndSending(t *testing.T) {
 				_, err := d.ConnectDevice(background, bob.id.DeviceID(), "x://", peerlink.ConnectOptions{})
 				result <- err
 			}()
-			<-asked
+			await(t, asked, result)
 		} else {
 			c := connect(t, d, bob, "x://")
-			<-incoming
+			await(t, incoming, never)
 			go func() { _, err := c.Write(make([]byte, 10<<20)); result <- err }()
 		}
 		began := time.Now()

@@ -209,7 +209,7 @@ func TestS45_S51_UniqueNameIsOneChannel(t *testing.T) {
 				t.Fatalf("call %d got another channel", i)
 			}
 		}
-		theirs := <-incoming
+		theirs := await(t, incoming, never)
 		if ask(bob, alice, "sync://1", true) != theirs || ask(alice, bob, "sync://2", true) == got[0] || ask(alice, bob, "sync://1", false) == got[0] {
 			t.Error("the peer got another channel; or another name, or a normal call, the same")
 		}

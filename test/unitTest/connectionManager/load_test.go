@@ -260,7 +260,7 @@ func TestLoadInterleavedWrites(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 3 {
 		a := connect(t, alice, bob, fmt.Sprint("n://", i))
-		b := <-incoming
+		b := await(t, incoming, never)
 		want := pattern(byte(i), writes*size)
 		wg.Go(func() {
 			for k := range writes {
@@ -301,7 +301,7 @@ func TestLoadIdleChannelsOnOneLink(t *testing.T) {
 		}
 	}()
 	mustOpen(t, alice, bob, "first://", peerlink.ConnectOptions{})
-	<-incoming
+	await(t, incoming, never)
 	before := measure()
 	const n = 10_000
 	socks := make([]*channel.Socket, n)
@@ -309,7 +309,7 @@ func TestLoadIdleChannelsOnOneLink(t *testing.T) {
 	began := time.Now()
 	each(n, 256, func(i int) { socks[i] = mustOpen(t, alice, bob, fmt.Sprint("idle://", i), peerlink.ConnectOptions{}) })
 	for range n {
-		theirs = append(theirs, <-incoming)
+		theirs = append(theirs, await(t, incoming, never))
 	}
 	took := time.Since(began)
 	idle := measure()

@@ -19,7 +19,7 @@ func TestUnreliableMessagesKeepTheirBorders(t *testing.T) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		incoming := bob.accepting(t, "*")
 		a := connect(t, alice, bob, "game://")
-		b := <-incoming
+		b := await(t, incoming, never)
 		out, in := peerlink.NewMessages(a), peerlink.NewMessages(b)
 		words := []string{"one", "two and more", "3"}
 		unreliably(t, out, in, b, words, words)

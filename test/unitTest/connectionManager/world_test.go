@@ -194,6 +194,23 @@ func connect(t *testing.T, from, to *device, uri string) *channel.Socket {
 	return s
 }
 
+// await returns what a goroutine of the test tells. It ends the test with the
+// failure of what was to make it tell that, or after patience.
+func await[T, F any](t *testing.T, c <-chan T, failed <-chan F) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case f := <-failed:
+		t.Fatalf("it ended before: %v", f)
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+	}
+	return v
+}
+
+// never is of what cannot tell that it has failed: patience bounds the wait.
+var never chan error
+
 // accepting listens on a pattern and hands its channels over.
 func (d *device) accepting(t *testing.T, pattern string) <-chan *channel.Socket {
 	t.Helper()

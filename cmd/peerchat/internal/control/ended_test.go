@@ -188,8 +188,12 @@ func TestWhoAskedForTheEndHearsOfItLast(t *testing.T) {
 	go func() {
 		ended <- OpStop.Follow(t.Context(), NewClient(folder), None{}, func() { close(begun) }, func(None) error { return nil })
 	}()
-	<-begun
-	conn := <-detached
+	select {
+	case <-begun:
+	case err := <-ended:
+		t.Fatalf("it ended before there was an answer: %v", err)
+	}
+	conn := <-detached // it follows the answer
 	_ = s.Close()
 	select {
 	case err := <-ended:

@@ -294,11 +294,15 @@ func TestCallEndsWithItsCommand(t *testing.T) {
 	}})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
-	go func() {
-		<-began
-		cancel(why)
-	}()
-	if err := NewClient(folder).call(ctx, "wait", nil, nil); !errors.Is(err, why) {
+	called := make(chan error, 1)
+	go func() { called <- NewClient(folder).call(ctx, "wait", nil, nil) }()
+	select {
+	case <-began:
+	case err := <-called:
+		t.Fatalf("the call ended before it was answered: %v", err)
+	}
+	cancel(why)
+	if err := <-called; !errors.Is(err, why) {
 		t.Errorf("%v", err)
 	}
 	<-ended

@@ -32,7 +32,12 @@ func told(t *testing.T, c *control.Client) <-chan control.Changed {
 			t.Errorf("it ended with %v", err)
 		}
 	})
-	<-ready
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		t.Fatal("nothing is told of")
+	}
 	return out
 }
 

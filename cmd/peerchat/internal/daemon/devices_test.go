@@ -361,13 +361,13 @@ func TestMessagesGoToOneOfAContactsDevices(t *testing.T) {
 			break
 		}
 	}
-	if e := <-theirs; e.Message.Text != "where are you?" || e.Message.Peer != alice.id() {
+	if e := receive(t, theirs); e.Message.Text != "where are you?" || e.Message.Peer != alice.id() {
 		t.Errorf("the phone got %+v", e)
 	}
 	if _, err := control.OpSay.Ask(ctx, phone.client, control.Say{To: alice.id(), Text: "on my way"}); err != nil {
 		t.Fatal(err)
 	}
-	if e := <-news; e.Message.Peer != laptop.id() || e.Message.Text != "on my way" || e.Message.Mine {
+	if e := receive(t, news); e.Message.Peer != laptop.id() || e.Message.Text != "on my way" || e.Message.Mine {
 		t.Errorf("alice got %+v", e)
 	}
 }

@@ -202,7 +202,11 @@ func TestClosingEndsACallUnderWay(t *testing.T) {
 			resp.Body.Close()
 		}
 	}()
-	<-dialling
+	select {
+	case <-dialling:
+	case <-asked:
+		t.Fatal("the request ended before the device was dialled")
+	}
 	began := time.Now()
 	if err := g.Close(); err != nil {
 		t.Error(err)

@@ -212,7 +212,11 @@ func TestASenderThatComesBackTakesOver(t *testing.T) {
 		_, err := Send(ctx, SendConfig{Open: r.open, Patience: -1}, filepath.Join(dir, "a"))
 		done <- err
 	}()
-	<-stuck // its channel is dead, but nobody at the receiver knows
+	select {
+	case <-stuck: // its channel is dead, but nobody at the receiver knows
+	case err := <-done:
+		t.Fatalf("the first sender was not stopped: %v", err)
+	}
 	if _, err := send(t, r, filepath.Join(dir, "a")); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +288,11 @@ func TestAQuestionEndsWithItsSender(t *testing.T) {
 		_, err := Send(ctx, SendConfig{Open: r.open}, filepath.Join(dir, "a"))
 		done <- err
 	}()
-	<-asked
+	select {
+	case <-asked:
+	case err := <-done:
+		t.Fatalf("the sender ended before the question: %v", err)
+	}
 	cause := errors.New("the sender's user stopped it")
 	cancel(cause)
 	if err := <-done; !errors.Is(err, cause) {
