@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"peerlink"
 	"peerlink/identity"
 )
 
@@ -74,13 +75,12 @@ func (s stream) check(ctx context.Context, w *world) error {
 
 func names(_ context.Context, w *world) error {
 	a, b := w.caller.end, w.acceptor.end
-	if a.Dialer.Name() == "" || a.Dialer.Name() != b.Dialer.Name() {
-		return errors.New("a Dialer has no name, or two have different ones")
-	}
+	wrong := a.Dialer.Name() == "" || a.Dialer.Name() != b.Dialer.Name()
 	for i, l := range a.Listeners {
-		if l.Name() == "" || l.Name() != b.Listeners[i].Name() {
-			return errors.New("a Listener has no name, or two have different ones")
-		}
+		wrong = wrong || l.Name() == "" || l.Name() != b.Listeners[i].Name()
+	}
+	if wrong {
+		return errors.New("a Dialer or a Listener has no name, or another one than the other device's")
 	}
 	return nil
 }
@@ -226,7 +226,7 @@ func stopAccepting(ctx context.Context, w *world) error {
 	return stream(func(ctx context.Context, near, far net.Conn) error {
 		pending := w.acceptor.accept(ctx)
 		for _, l := range w.acceptor.end.Listeners {
-			s, ok := l.(interface{ StopAccepting() })
+			s, ok := l.(peerlink.Stopper)
 			if !ok {
 				return errors.ErrUnsupported
 			}

@@ -3,9 +3,7 @@ package carriertest
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -78,7 +76,6 @@ func killed(ctx context.Context, c *cell, w *world) ([]outcome, error) {
 type victim struct {
 	cmd *exec.Cmd
 	out *bufio.Scanner
-	in  io.Closer // its end ends the process
 }
 
 // launch starts this test binary with the test that is running.
@@ -91,12 +88,11 @@ func launch(ctx context.Context, test string, site *Site, call string) (*victim,
 	cmd := exec.CommandContext(ctx, exe, "-test.run="+only, "-test.count=1")
 	cmd.Env = append(os.Environ(), siteVar+"="+site.root, callVar+"="+call)
 	cmd.Stderr = os.Stderr
-	in, err1 := cmd.StdinPipe()
-	out, err2 := cmd.StdoutPipe()
-	if err := errors.Join(err1, err2); err != nil {
+	out, err := cmd.StdoutPipe()
+	if err != nil {
 		return nil, err
 	}
-	return &victim{cmd, bufio.NewScanner(out), in}, cmd.Start()
+	return &victim{cmd, bufio.NewScanner(out)}, cmd.Start()
 }
 
 // says waits for a line of the process, and returns the rest of it.
@@ -129,21 +125,17 @@ func (v *victim) answer(ctx context.Context, from *device) (*channel.Socket, err
 func (v *victim) kill() {
 	_ = v.cmd.Process.Kill()
 	_ = v.cmd.Wait()
-	_ = v.in.Close()
 }
 
-// obey is all that the second process does, until standard input ends.
+// obey is all that the second process does. It ends by itself if it is not killed.
 func obey(ctx context.Context, c Carrier, root string) {
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
-	}()
+	defer os.Exit(1)
 	if err := write(ctx, c, &Site{root: root}, os.Getenv(callVar)); err != nil {
 		fmt.Println(saidError + err.Error())
-		os.Exit(1)
+		return
 	}
 	fmt.Println(saidWritten)
-	select {}
+	time.Sleep(2 * patience)
 }
 
 // write joins the site with a new device, opens a channel or waits for one, and

@@ -158,17 +158,22 @@ func talk(c net.Conn) net.Conn {
 }
 
 func TestGoroutinesAreFoundByTheirLabel(t *testing.T) {
-	stop, over := make(chan struct{}), make(chan struct{})
+	running, stop := make(chan struct{}), make(chan struct{})
 	pprof.Do(t.Context(), pprof.Labels("carriertest", "of this test"), func(context.Context) {
 		go func() {
-			go func() { <-stop; close(over) }()
+			go func() {
+				close(running)
+				<-stop
+			}()
 		}()
 	})
-	for labelled("of this test") == "" { // until it runs
+	defer close(stop)
+	<-running
+	if !strings.Contains(labelled("of this test"), "TestGoroutines") {
+		t.Error("a goroutine of a goroutine was not found")
 	}
-	close(stop)
-	<-over
-	for labelled("of this test") != "" { // until it has ended
+	if left := labelled("of another test"); left != "" {
+		t.Errorf("found without reason: %s", left)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"peerlink"
@@ -30,12 +31,17 @@ var carriers = []carriertest.Carrier{
 }
 
 // TestTable runs all carriers and prints the table.
+//
+// case: E1, E3, E4
 func TestTable(t *testing.T) {
 	tables := make([][]carriertest.Row, len(carriers))
 	t.Run("of", func(t *testing.T) {
 		for i, c := range carriers {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
+				if here := runtime.GOOS; (c.Name == "unix" || c.Name == "shm") && here != "linux" && here != "darwin" {
+					t.Skipf("NOT TESTED: %s on %s", c.Name, here)
+				}
 				tables[i] = carriertest.Run(t, c)
 			})
 		}

@@ -27,6 +27,7 @@ var arrows = map[string]string{
 	"peerlink/shm":                   `pion|libp2p|quic-go|winio|^peerlink/(multiplex|channel|account|dht|ice|localipc|tlssock)`,
 	"peerlink/webrtc":                `libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice)`,
 	"peerlink/webrtc/switchboard":    `pion|libp2p|quic-go|^peerlink/(multiplex|channel|account|dht|ice|webrtc)$`,
+	"peerlink/carriertest":           `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|localipc|shm|account|tlssock|peerlinktest)`,
 	"peerlink/peerlinktest":          `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|localipc|shm|account)`,
 	"peerlink/peerlinktest/loopback": `libp2p|^peerlink/(account|dht)`,
 	"peerlink/metrics":               `pion|libp2p|quic-go|^peerlink/(account|dht|ice|localipc|shm|tlssock)`,
@@ -97,7 +98,7 @@ var families = map[string]string{
 	// Nothing but the program, and the daemon that it is, stands above account.
 	`^peerlink/account$`: `^peerlink/cmd/peerchat(/internal/daemon)?$`,
 	// What tests are made with stays out of everything else.
-	`^peerlink/peerlinktest`: `^peerlink/peerlinktest`,
+	`^peerlink/(peerlinktest|carriertest)`: `^peerlink/(peerlinktest|carriertest)`,
 }
 
 func TestThirdPartiesStayInTheirRooms(t *testing.T) {
