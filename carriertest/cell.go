@@ -110,7 +110,7 @@ func (c *cell) perform(ctx context.Context, w *world) ([]outcome, error) {
 		r := &progress{conn: s.reader}
 		switch c.pace {
 		case slow:
-			r.some(1 << 10)
+			_ = r.some(1 << 10)
 			close(piece)
 			<-begun
 		case absent:

@@ -197,7 +197,7 @@ func dialsAtOnce(ctx context.Context, w *world) error {
 
 func acceptContext(ctx context.Context, w *world) error {
 	if m := <-w.acceptor.accept(ended(ctx)); m.err == nil || errors.Is(m.err, net.ErrClosed) {
-		return fmt.Errorf("Accept has returned %v", m.err)
+		return errors.Join(errors.New("Accept has returned no error of its context"), m.err)
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func acceptContext(ctx context.Context, w *world) error {
 func over(ctx context.Context, w *world, pending <-chan met) error {
 	for _, c := range []<-chan met{pending, w.acceptor.accept(ctx)} {
 		if m := <-c; !errors.Is(m.err, net.ErrClosed) {
-			return fmt.Errorf("Accept has returned %v, which does not match net.ErrClosed", m.err)
+			return errors.Join(errors.New("Accept has returned no error that matches net.ErrClosed"), m.err)
 		}
 	}
 	_, err := w.caller.refused(ctx, w.acceptor.id.DeviceID())
@@ -266,7 +266,7 @@ func deadlines(ctx context.Context, near, far net.Conn) error {
 	}
 	_, err := near.Read(make([]byte, 1))
 	if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() || !hung(err) {
-		return fmt.Errorf("a Read past its deadline has returned %v", err)
+		return errors.Join(errors.New("a Read past its deadline has returned no error that says so"), err)
 	}
 	return errors.Join(bound(ctx, near), carry(near, far, fewBytes))
 }
