@@ -37,7 +37,7 @@ var arrows = map[string]string{
 	"peerlink/internal/route":        `^peerlink/`,
 	"peerlink/internal/ring":         `^peerlink/`,
 	"peerlink/internal/proving":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock|localipc|shm)`,
-	"peerlink/internal/relay":        `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
+	"peerlink/internal/relay":        `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/packed":       `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/trace":        `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/calls":        `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
@@ -62,7 +62,6 @@ var arrows = map[string]string{
 	program + "files/parcel": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	program + "forward":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "strictfile":   `^peerlink/(account|channel|cmd|dht|ice|identity|localipc|metrics|multiplex|shm|tlssock|webrtc)`,
-	program + "turnserver":   `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
 	program + "website":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock)|/internal/(chat|daemon|control)$`,
 }
 
@@ -86,7 +85,7 @@ func TestRoomsKeepTheirArrows(t *testing.T) {
 
 // families are the rooms that may import a third party's packages themselves.
 var families = map[string]string{
-	`pion/`:                                 `^peerlink/(ice|webrtc|cmd/peerchat/internal/turnserver)$`,
+	`pion/`:                                 `^peerlink/(ice|webrtc|internal/relay)$`,
 	`libp2p/|multiformats/|ipfs/`:           `^peerlink/dht$`,
 	`quic-go/`:                              `^peerlink/ice$`,
 	`spf13/|vbauerster/|lmittmann/|dustin/`: `^peerlink/cmd/`,

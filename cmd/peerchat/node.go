@@ -19,8 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"peerlink/cmd/peerchat/internal/turnserver"
 	"peerlink/dht"
+	"peerlink/internal/relay"
 )
 
 // reflector are the flags of the STUN and TURN server beside a node.
@@ -186,7 +186,7 @@ func readNetworkKey(path string) ([]byte, error) {
 
 // start runs the server; nil where there is to be none. The default port may be
 // taken by another node's, then there is none either.
-func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (*turnserver.Server, error) {
+func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (*relay.Server, error) {
 	at := r.listen
 	switch {
 	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
@@ -194,7 +194,7 @@ func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (
 	case at == "":
 		at = ":3478"
 	}
-	cfg := turnserver.Config{Listen: at, Relay: r.relay, Private: r.private, Logger: log}
+	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Logger: log}
 	cfg.Address = r.at
 	// The DHT has just made or checked it.
 	seed, err := os.ReadFile(filepath.Join(data, "node.key"))
@@ -205,7 +205,7 @@ func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (
 		return nil, fmt.Errorf("the node's key in %s has %d bytes, want %d", data, len(seed), ed25519.SeedSize)
 	}
 	cfg.Key = ed25519.NewKeyFromSeed(seed)
-	s, err := turnserver.Listen(cfg)
+	s, err := relay.Listen(cfg)
 	if err != nil && r.listen == "" && !r.relay {
 		log.Warn("no STUN server", "err", err)
 		return nil, nil

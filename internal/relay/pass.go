@@ -4,26 +4,39 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/pion/turn/v3"
+	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/identity"
 	"peerlink/internal/packed"
 )
 
-// Protocol is the application protocol within TLS that hands out passes.
-const Protocol = "peerlink-pass/1"
-
-// MaxUsername bounds a pass's user name, and its password, in bytes.
-const MaxUsername = 128
+// The application protocols within TLS.
+const (
+	alpnPass = "peerlink-pass/1"
+	alpnTURN = "stun.turn" // RFC 7443
+)
 
 const (
-	maxPass    = 1 << 10 // bytes of an answer
-	fetchLimit = 5 * time.Second
+	passLife    = 12 * time.Hour
+	maxPass     = 1 << 10
+	maxUsername = 128
+	fetchLimit  = 5 * time.Second
 )
 
 // Pass is what a device needs for a relay.
@@ -58,7 +71,7 @@ func fetch(ctx context.Context, addr string, node ed25519.PublicKey, me *identit
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{Protocol}, Certificates: []tls.Certificate{me.Certificate()},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnPass}, Certificates: []tls.Certificate{me.Certificate()},
 		// There is no authority to ask: the key itself is known.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
@@ -66,7 +79,7 @@ func fetch(ctx context.Context, addr string, node ed25519.PublicKey, me *identit
 			switch {
 			case !ok || !bytes.Equal(key, node):
 				return errors.New("another node than the multiaddress names is there")
-			case cs.NegotiatedProtocol != Protocol:
+			case cs.NegotiatedProtocol != alpnPass:
 				return ErrNoRelay
 			}
 			return nil
@@ -94,7 +107,7 @@ func decodePass(b []byte) (Pass, error) {
 	if version := f.Uint(255); version != 1 {
 		f.Fail(fmt.Errorf("an answer of version %d", version))
 	}
-	p := Pass{Username: f.String(MaxUsername), Password: f.String(MaxUsername)}
+	p := Pass{Username: f.String(maxUsername), Password: f.String(maxUsername)}
 	p.Expires = time.UnixMilli(int64(f.Uint(1 << 53)))
 	if p.Username == "" || p.Password == "" {
 		f.Fail(errors.New("empty credentials"))
@@ -103,4 +116,62 @@ func decodePass(b []byte) (Pass, error) {
 		return Pass{}, err
 	}
 	return p, nil
+}
+
+// issue makes credentials for a device.
+func (s *Server) issue(device identity.DeviceID, now time.Time) ([]byte, error) {
+	expires := now.Add(passLife)
+	name := strconv.FormatInt(expires.Unix(), 10) + ":" + device.String()
+	return msgpack.Marshal([]any{uint8(1), name, s.password(name), uint64(expires.UnixMilli())})
+}
+
+func (s *Server) password(username string) string {
+	mac := hmac.New(sha256.New, s.secret[:])
+	mac.Write([]byte(username))
+	return base64.RawStdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// authorize returns the key of a user name that this server has issued.
+func (s *Server) authorize(username, realm string, from net.Addr) ([]byte, bool) {
+	until, device, ok := strings.Cut(username, ":")
+	seconds, err := strconv.ParseInt(until, 10, 64)
+	now := time.Now()
+	if !ok || err != nil || len(username) > maxUsername || now.Unix() > seconds {
+		return nil, false
+	}
+	// The password is not checked yet, so a stranger can use up a device's
+	// quota, but needs the device's id and the expiry, to the second, for that.
+	if !s.used.admit(device, from.Network()+from.String(), now) {
+		s.log.Debug("too many addresses of one device", "device", device)
+		return nil, false
+	}
+	return turn.GenerateAuthKey(username, realm, s.password(username)), true
+}
+
+// certificate makes the node's key one that TLS can show.
+func certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
+	now := time.Now()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(20, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// deviceOf returns the device that a handshake has proven: the first
+// certificate's key signed it, so that must be the device's.
+func deviceOf(cs tls.ConnectionState) (identity.Peer, error) {
+	var chain [][]byte
+	for _, c := range cs.PeerCertificates {
+		chain = append(chain, c.Raw)
+	}
+	peer, err := identity.VerifyChain(chain, time.Now())
+	if err != nil {
+		return identity.Peer{}, err
+	}
+	if peer.Device != identity.DeviceID(sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo)) {
+		return identity.Peer{}, errors.New("the first certificate is not the device's")
+	}
+	return peer, nil
 }

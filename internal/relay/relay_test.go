@@ -1,4 +1,4 @@
-package turnserver
+package relay
 
 import (
 	"crypto/ed25519"
@@ -21,7 +21,6 @@ import (
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
-	"peerlink/internal/relay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,8 +53,8 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	return &fixture{s, public, me}
 }
 
-func (f *fixture) fetch(t *testing.T) (relay.Pass, error) {
-	return relay.Fetch(t.Context(), f.Addr().String(), f.key, f.me)
+func (f *fixture) fetch(t *testing.T) (Pass, error) {
+	return Fetch(t.Context(), f.Addr().String(), f.key, f.me)
 }
 
 // client is a TURN client of pion's, over UDP.
@@ -126,11 +125,11 @@ func TestADeviceGetsAPassAndIsRelayed(t *testing.T) {
 func TestNoPassFromTheWrongNodeOrAgainstItsWill(t *testing.T) {
 	f := start(t, nil)
 	other, _, _ := ed25519.GenerateKey(rand.Reader)
-	if _, err := relay.Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
+	if _, err := Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("wrong key: %v", err)
 	}
 	off := start(t, func(c *Config) { c.Relay = false })
-	if _, err := off.fetch(t); !errors.Is(err, relay.ErrNoRelay) {
+	if _, err := off.fetch(t); !errors.Is(err, ErrNoRelay) {
 		t.Errorf("no relay: %v", err)
 	}
 }
@@ -146,7 +145,7 @@ func TestACertificateAloneGetsNoPass(t *testing.T) {
 	mixed := mallory.Certificate()
 	mixed.Certificate = append([][]byte{mixed.Certificate[0]}, f.me.Certificate().Certificate...)
 	for name, cert := range map[string][]tls.Certificate{"none": nil, "mixed": {mixed}} {
-		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{relay.Protocol}, Certificates: cert})
+		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnPass}, Certificates: cert})
 		if err != nil {
 			continue
 		}
@@ -315,4 +314,21 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v, %v; want %q", s, err, want)
 		}
 	}
+}
+
+// fault: A1, A2
+func FuzzPass(f *testing.F) {
+	s := &Server{}
+	b, err := s.issue(identity.DeviceID{1}, time.Unix(1, 0))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePass(b)
+		if err == nil && (p.Username == "" || len(p.Username) > maxUsername || len(p.Password) > maxUsername) {
+			t.Errorf("pass %+v", p)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package turnserver
+package relay
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"peerlink/internal/life"
 	"peerlink/internal/pause"
 	"peerlink/internal/quota"
-	"peerlink/internal/relay"
 )
 
 const (
@@ -50,7 +49,7 @@ func newDoor(s *Server, ln net.Listener) (*door, error) {
 		s: s, ln: ln, turnc: make(chan net.Conn), conns: quota.New[netip.Prefix](maxConnsOfOne, maxConns),
 		tls: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
-			NextProtos: []string{relay.Protocol, alpnTURN}, SessionTicketsDisabled: true,
+			NextProtos: []string{alpnPass, alpnTURN}, SessionTicketsDisabled: true,
 		},
 	}
 	d.life.Go(d.run)
@@ -125,12 +124,12 @@ func (d *door) receive(v *visitor) {
 	ctx, cancel := context.WithTimeout(context.Background(), firstByteLimit)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		d.s.log.Debug("turnserver: handshake", "from", v.RemoteAddr(), "err", err)
+		d.s.log.Debug("relay: handshake", "from", v.RemoteAddr(), "err", err)
 		_ = v.Close()
 		return
 	}
 	cs := conn.ConnectionState()
-	if cs.NegotiatedProtocol == relay.Protocol {
+	if cs.NegotiatedProtocol == alpnPass {
 		d.answer(conn, cs)
 		return
 	}
@@ -142,7 +141,7 @@ func (d *door) answer(conn *tls.Conn, cs tls.ConnectionState) {
 	defer conn.Close()
 	b, err := d.passFor(cs)
 	if err != nil {
-		d.s.log.Debug("turnserver: no credentials", "to", conn.RemoteAddr(), "err", err)
+		d.s.log.Debug("relay: no credentials", "to", conn.RemoteAddr(), "err", err)
 		return
 	}
 	_, _ = conn.Write(b) // a device that has gone asks again

@@ -1,4 +1,4 @@
-package turnserver
+package relay
 
 import (
 	"errors"
@@ -40,7 +40,7 @@ func (p *port) Close() error {
 	return p.PacketConn.Close()
 }
 
-var errFull = errors.New("turnserver: no allocations left")
+var errFull = errors.New("relay: no allocations left")
 
 // Validate implements turn.RelayAddressGenerator.
 func (p *ports) Validate() error { return nil }

@@ -1,4 +1,4 @@
-package turnserver
+package relay
 
 import (
 	"cmp"
@@ -73,14 +73,14 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if len(cfg.Key) != ed25519.PrivateKeySize {
-		return nil, errors.New("turnserver: Config.Key is missing")
+		return nil, errors.New("relay: Config.Key is missing")
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	_, _ = rand.Read(s.secret[:]) // never fails
 	s.closing, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("turnserver: listen on %s: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("relay: listen on %s: %w", cfg.Listen, err)
 	}
 	return s, nil
 }
