@@ -74,11 +74,11 @@ type Account struct {
 	life    life.Group    // ends with Close, and with it a Start under way
 	over    chan struct{} // closed when Close is over
 
-	mu      sync.Mutex       // not held while Close waits
-	started bool             // and not closed
-	here    bool             // devices of this machine reach it directly
-	unix    *localipc.Dialer // of devices of this machine; nil: they are not looked for
-	node    *dht.Node        // nil without bootstrap nodes and LAN
+	mu      sync.Mutex        // not held while Close waits
+	started bool              // and not closed
+	here    bool              // devices of this machine reach it directly
+	unix    *localipc.Dialer  // of devices of this machine; nil: they are not looked for
+	node    *dht.Node         // nil without bootstrap nodes and LAN
 	direct  *tlssock.Listener // nil without an address to listen on
 	boards  []*switchboard.Client
 	lines   []signalling.Line // of WebRTC
