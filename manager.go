@@ -262,7 +262,7 @@ func (m *ConnectionManager) Close() error {
 	}
 	defer close(m.done)
 	defer m.transport.CloseIdleConnections()
-	closed, over := make(chan struct{}), make(chan struct{})
+	began, closed, over := time.Now(), make(chan struct{}), make(chan struct{})
 	go func() {
 		m.closeLinks()
 		m.closeCarriers()
@@ -275,7 +275,7 @@ func (m *ConnectionManager) Close() error {
 	case <-over:
 		return nil
 	case <-time.After(closeTimeout):
-		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", closeTimeout)
+		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", time.Since(began).Round(time.Second))
 	}
 }
 

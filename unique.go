@@ -234,9 +234,6 @@ func (us *uniques) request(ctx context.Context, key uniqueKey, ping func(), acce
 // side's own was opened first.
 func (us *uniques) take(key uniqueKey, u *uniqueCall, accept func() (*channel.Socket, error)) bool {
 	us.mu.Lock()
-	if !u.over && u.waiters == 0 { // the channel would be nobody's
-		us.end(key, u, nil, errImpatient)
-	}
 	over := u.over
 	us.mu.Unlock()
 	if over {

@@ -362,8 +362,7 @@ func (r *configReader) token() (json.Token, error) {
 // what WebRTC needs.
 func (o *Options) check() error {
 	options := reflect.ValueOf(o).Elem()
-	for i := range reflect.TypeFor[Config]().NumField() {
-		f := reflect.TypeFor[Config]().Field(i)
+	for f := range reflect.TypeFor[Config]().Fields() {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		at := options.FieldByName(f.Name)
 		if !at.IsValid() || checks[key] == nil || slices.Contains([]string{"LocalDir", "WebRTC", "Switchboards"}, f.Name) {
@@ -382,7 +381,7 @@ func (o *Options) check() error {
 				err = errors.New("it is given twice")
 			}
 			if err != nil {
-				return fmt.Errorf("Options.%s: number %d: %w", f.Name, k+1, err) // which may be a secret
+				return fmt.Errorf("in Options.%s, number %d: %w", f.Name, k+1, err) // which may be a secret
 			}
 		}
 	}

@@ -19,7 +19,7 @@ func TestOptionsAreCheckedFirst(t *testing.T) {
 		opts account.Options
 		want string
 	}{
-		{account.Options{Engines: []string{"tcp", "pigeon"}}, "Engines: number 2"},
+		{account.Options{Engines: []string{"tcp", "pigeon"}}, "Options.Engines, number 2"},
 		{account.Options{Engines: []string{"udp", "udp"}}, "twice"},
 		{account.Options{Listen: []string{"localhost"}}, "Listen"},
 		{account.Options{Bootstrap: []string{"192.0.2.1:4001"}}, "Bootstrap"},
