@@ -85,16 +85,25 @@ func TestArgumentsAreCheckedFirst(t *testing.T) {
 	})
 }
 
+// notHere is the error of a carrier that reaches some devices only.
+type notHere struct{}
+
+func (notHere) Error() string   { return "it is not on this machine" }
+func (notHere) Elsewhere() bool { return true }
+
 // A carrier that ends at another device does so again: it is not asked in further
-// rounds.
+// rounds. Carriers that are no way to the device change nothing about that; where
+// there are no others, the device may still come.
 //
 // case: E17
 func TestAnotherDeviceAtTheAddressIsPermanent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork("memory")
 		bob, carol := n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil)
+		local := newNetwork("local").port(bob.id)
+		local.dials = func(context.Context) error { return notHere{} }
 		alice := n.newDevice(t, "alice", func(c *peerlink.Config) {
-			c.Dialers = []peerlink.Dialer{addrPort{c.Dialers[0].(*port)}}
+			c.Dialers = []peerlink.Dialer{local, addrPort{c.Dialers[0].(*port)}}
 		})
 		n.mu.Lock()
 		n.at[bob.id.DeviceID()] = carol.port
@@ -117,6 +126,13 @@ func TestAnotherDeviceAtTheAddressIsPermanent(t *testing.T) {
 				t.Errorf("%s: %v after %v", name, err, time.Since(began))
 			}
 			cancel()
+		}
+		ctx, cancel := within(10 * time.Second)
+		defer cancel()
+		_, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "x://", peerlink.ConnectOptions{Carriers: []string{"local"}})
+		var failed *peerlink.ConnectError
+		if !errors.As(err, &failed) || failed.Rounds < 2 || ctx.Err() == nil {
+			t.Errorf("nowhere: %v", err)
 		}
 	})
 }

@@ -27,7 +27,9 @@ import (
 //   - After these two errors, one with a method Permanent() bool that returns
 //     true, and identity.ErrNotTrusted, the carrier would fail again: others are
 //     tried, and if all fail so there is no further round.
-//   - Any other is a failure of the moment.
+//   - Any other is a failure of the moment. If it has a method Elsewhere() bool that
+//     returns true, the carrier reaches some devices and not this one: it is not
+//     counted, unless all carriers are so.
 //
 // A stream may carry datagrams, too. If it has
 //

@@ -383,11 +383,12 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	running := 0
 	defer cancel(errLost) // stops the others; Close waits for them
 	hopeless = true
+	nowhere := len(dialers) > 0 // no carrier was a way to the device, which may change
 	next := after(0) // dialer
 	for {
 		switch {
 		case len(dialers) == 0 && running == 0:
-			return nil, hopeless, m.failure(n, context.Cause(ctx))
+			return nil, hopeless && !nowhere, m.failure(n, context.Cause(ctx))
 		case len(dialers) == 0:
 			next = nil
 		}
@@ -414,7 +415,9 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 			verdict := judge(r.err)
 			m.ended(n, r.attempt, verdict.err)
 			trace.Note(ctx, trace.AttemptFailed, "%v", verdict.err)
-			hopeless = hopeless && verdict.hopeless
+			if verdict.hopeless || !elsewhere(Attempt{Err: r.err}) {
+				hopeless, nowhere = hopeless && verdict.hopeless, false
+			}
 			if verdict.final {
 				return nil, true, m.failure(n, nil)
 			}
