@@ -56,7 +56,9 @@ type cell struct {
 // play makes a world, ends a channel there, and judges what was told.
 func (c *cell) play(ctx context.Context) (verdict, fault string) {
 	var bounds [2]multiplex.Config
-	bounds[c.side] = c.way.link
+	if c.way.link != nil {
+		bounds[c.side] = c.way.link()
+	}
 	w, err := c.carrier.world(ctx, bounds)
 	defer w.close()
 	var os []outcome

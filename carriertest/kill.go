@@ -31,7 +31,9 @@ const (
 )
 
 // quickBeacons find a peer dead sooner than the default.
-var quickBeacons = multiplex.Config{BeaconInterval: time.Second, BeaconTimeout: 5 * time.Second}
+func quickBeacons() multiplex.Config {
+	return multiplex.Config{BeaconInterval: time.Second, BeaconTimeout: 5 * time.Second}
+}
 
 // killed has another process write, and kills it when its Write has returned. This
 // process writes to it, too.

@@ -13,16 +13,20 @@ import (
 	"peerlink/multiplex"
 )
 
-// queued ends before a channel was accepted that the far end has written to and
-// ended.
+// queued ends before a channel is accepted that its opener has written to and ended.
+// The opener may end its link so; then the channel is accepted all the same.
 func queued(ctx context.Context, c *cell, w *world) ([]outcome, error) {
 	s := &stage{time: enough}
 	s.ender, s.other = c.ends(w)
+	from, to := s.ender, s.other
+	if c.way.byReader {
+		from, to = to, from
+	}
 	var err error
-	if s.listener, err = s.ender.Listen(scheme + "channel"); err != nil {
+	if s.listener, err = to.Listen(scheme + "channel"); err != nil {
 		return nil, err
 	}
-	if s.writer, err = ask(ctx, s.other, s.ender.id.DeviceID(), "channel", peerlink.OnlyIfConnected); err != nil {
+	if s.writer, err = ask(ctx, from, to.id.DeviceID(), "channel", peerlink.OnlyIfConnected); err != nil {
 		return nil, err
 	}
 	o := outcome{read: errNotAccepted}
@@ -31,17 +35,28 @@ func queued(ctx context.Context, c *cell, w *world) ([]outcome, error) {
 	}
 	err = errors.Join(s.writer.CloseWrite(), c.way.end(ctx, s))
 	o.heard = answer(s.writer)
+	if !c.way.byReader && err == nil {
+		if s.reader, err = take(ctx, s.listener); err == nil {
+			o.got, o.read = (&progress{conn: s.reader}).all()
+		}
+	}
 	return []outcome{o}, err
 }
 
 const (
 	// crowd is how many channels fill a small memory, with so many bytes each.
-	crowd      = 16
+	crowd      = 32
 	crowdBytes = 48 << 10
 )
 
-// smallMemory holds a sixth of the crowd's bytes.
-var smallMemory = multiplex.Config{Window: 64 << 10, MaxBuffered: 128 << 10}
+// smallMemory holds a twelfth of the crowd's bytes, and smallBudget two thirds.
+func smallMemory() multiplex.Config {
+	return multiplex.Config{Window: 64 << 10, MaxBuffered: 128 << 10}
+}
+
+func smallBudget() multiplex.Config {
+	return multiplex.Config{Budget: multiplex.NewBudget(1 << 20)}
+}
 
 // crowded writes more on many channels than the side that ends may hold.
 func crowded(ctx context.Context, c *cell, w *world) ([]outcome, error) {

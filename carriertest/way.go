@@ -30,8 +30,8 @@ type way struct {
 	play func(ctx context.Context, c *cell, w *world) ([]outcome, error)
 	// paces are the readers; nil: all.
 	paces []pace
-	// link are the bounds of the ending side's links.
-	link multiplex.Config
+	// link are the bounds of the ending side's links; nil: the defaults.
+	link func() multiplex.Config
 	// processes: two processes have to meet.
 	processes bool
 }
@@ -57,10 +57,12 @@ var ways = []way{
 	{name: "Shutdown without time", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdownNow},
 	{name: "Shutdown without time, open", hears: answer, end: shutdownNow},
 	{name: "listener closed, accepted", byReader: true, clean: true, hears: answer, end: closeListener},
-	{name: "listener closed, queued", cuts: true, play: queued, end: func(_ context.Context, s *stage) error { return s.listener.Close() }, paces: []pace{absent}},
-	{name: "manager Close, queued", cuts: true, play: queued, end: closeManager, paces: []pace{absent}},
-	{name: "Shutdown, queued", cuts: true, play: queued, end: shutdown, paces: []pace{absent}},
+	{name: "CloseLink, queued", clean: true, play: queued, end: closeLink, paces: []pace{absent}},
+	{name: "listener closed, queued", byReader: true, cuts: true, play: queued, end: func(_ context.Context, s *stage) error { return s.listener.Close() }, paces: []pace{absent}},
+	{name: "manager Close, queued", byReader: true, cuts: true, play: queued, end: closeManager, paces: []pace{absent}},
+	{name: "Shutdown, queued", byReader: true, cuts: true, play: queued, end: shutdown, paces: []pace{absent}},
 	{name: "memory limit reached", clean: true, cuts: true, play: crowded, link: smallMemory},
+	{name: "memory budget reached", clean: true, cuts: true, play: crowded, link: smallBudget},
 	{name: "process killed", cuts: true, play: killed, paces: []pace{fast}, link: quickBeacons, processes: true},
 }
 
