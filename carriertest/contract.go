@@ -42,7 +42,7 @@ var checks = []check{
 	{"stream, datagrams", stream(datagrams).check},
 }
 
-// soon bounds a Dial that cannot succeed.
+// soon bounds a Dial that cannot succeed, and may go on for as long as it is let.
 const soon = 300 * time.Millisecond
 
 // pass applies the check, in bounded time.
@@ -85,10 +85,8 @@ func names(_ context.Context, w *world) error {
 	return nil
 }
 
-// refused dials for a moment, which must not succeed, and returns why it did not.
+// refused dials, which must not succeed, and returns why it did not.
 func (d *device) refused(ctx context.Context, to identity.DeviceID) (cause, fault error) {
-	ctx, cancel := context.WithTimeout(ctx, soon)
-	defer cancel()
 	conn, _, err := d.end.Dialer.Dial(ctx, to)
 	switch {
 	case err == nil:
@@ -100,6 +98,8 @@ func (d *device) refused(ctx context.Context, to identity.DeviceID) (cause, faul
 }
 
 func unknownDevice(ctx context.Context, w *world) error {
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
 	_, err := w.caller.refused(ctx, identity.DeviceID{1})
 	return err
 }
@@ -121,7 +121,9 @@ func wrongDevice(ctx context.Context, w *world) error {
 	if err := w.site.Announce(other, w.site.Address(w.acceptor.id.DeviceID())); err != nil {
 		return err
 	}
-	_, err := w.given(ctx, other)
+	short, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	_, err := w.given(short, other)
 	return err
 }
 
@@ -209,6 +211,8 @@ func over(ctx context.Context, w *world, pending <-chan met) error {
 			return errors.Join(errors.New("Accept has returned no error that matches net.ErrClosed"), m.err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
 	_, err := w.caller.refused(ctx, w.acceptor.id.DeviceID())
 	return err
 }
