@@ -179,13 +179,15 @@ func (p *Port) DeliverDatagram(b []byte) (dropped int) {
 	}
 	d := s.loose()
 	for d.waiting() && (len(d.queue) >= maxDatagrams || d.n+len(b) > maxDatagramBytes) {
-		s.link.Hold(-d.drop())
+		s.link.Loose(-d.drop())
 		dropped++
+	}
+	if !s.link.Loose(len(b)) {
+		return dropped + 1
 	}
 	d.queue = append(d.queue, b)
 	d.n += len(b)
 	d.received++
-	s.link.Hold(len(b))
 	s.received += uint64(len(b))
 	s.lastActive = now()
 	s.wakeReads()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"time"
 
 	"peerlink/channel"
 )
@@ -48,7 +47,15 @@ func (printer) Expect(int) {}
 
 func (printer) Hold(int) {}
 
-func (printer) Widen(*channel.Port, int, int, time.Duration) int { return 0 }
+func (printer) Loose(int) bool { return true }
+
+func (printer) Shrink(*channel.Port, int) {}
+
+func (printer) Widen(*channel.Port, channel.Pace) (more, repaid int) { return 0, 0 }
+
+func (printer) Overdraw(*channel.Port, int, uint64) bool { return false }
+
+func (printer) Advance(*channel.Port, int) int { return 0 }
 
 func (printer) Addrs() (local, remote net.Addr) { return nil, nil }
 

@@ -50,11 +50,31 @@ type Link interface {
 	Expect(n int)
 	// Hold says that the channel holds n more (or, if negative, fewer) unread bytes.
 	Hold(n int)
-	// Widen says that so many bytes were read within so much time on a port with
-	// such a window, and returns by how many bytes the window may grow.
-	Widen(port *Port, window, read int, within time.Duration) int
+	// Loose is Hold for datagrams. False says that there is no room for n more.
+	Loose(n int) bool
+	// Shrink says that the channel will hold no more than so many unread bytes from
+	// now on, those of datagrams apart.
+	Shrink(port *Port, to int)
+	// Widen says how a port is read whose peer is about to be granted what was
+	// read, and returns by how many bytes the window is to grow, or to shrink if
+	// negative: by less than was read. repaid is how much of the grant is for bytes
+	// that Overdraw let in.
+	Widen(port *Port, p Pace) (more, repaid int)
+	// Overdraw reports whether n bytes may be taken for which the peer had no
+	// credit, after which the channel has had so many.
+	Overdraw(port *Port, n int, received uint64) bool
+	// Advance returns how many of n bytes may be sent for which the peer has given
+	// no credit yet. If fewer, the link will call the port's Wake when that changes.
+	Advance(port *Port, n int) int
 	// Addrs returns what the Socket reports as its addresses.
 	Addrs() (local, remote net.Addr)
+}
+
+// Pace is how a port is read: so many bytes within so much time, with such a
+// window, and how many bytes are left unread.
+type Pace struct {
+	Window, Read, Unread int
+	Within               time.Duration
 }
 
 // Event is what a channel and its link both count.
@@ -143,8 +163,11 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(b) > s.allowed {
-		return false, fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
+	if over := len(b) - s.allowed; over > 0 {
+		if !s.link.Overdraw(p, over, s.received+uint64(len(b))) {
+			return false, fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
+		}
+		s.allowed += over
 	}
 	s.allowed -= len(b)
 	s.received += uint64(len(b))
@@ -197,13 +220,47 @@ func (p *Port) Stop(cause error) {
 	s.endWrite(cause)
 }
 
-// Widen adds n bytes to the window that the peer is about to be told.
-func (p *Port) Widen(n int) {
+// Widen adds n bytes to the window that the peer is about to be told; repaid
+// of them are for bytes that have come already.
+func (p *Port) Widen(n, repaid int) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.window += n
-	s.allowed += n
+	s.allowed += n - repaid
+}
+
+// Return takes n bytes of credit back that the peer will not use, and does not
+// owe it any more what was read. More than the peer has, or a whole window, is
+// an error that matches ErrFlowControl.
+func (p *Port) Return(n int) error {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n <= 0 || n > s.allowed || n == s.allowed+s.in.n {
+		return fmt.Errorf("%w: %d given back of %d", ErrFlowControl, n, s.allowed)
+	}
+	s.allowed -= n
+	s.window, s.owed = s.allowed+s.in.n, 0
+	if s.rerr == nil {
+		s.link.Shrink(p, s.window)
+	}
+	return nil
+}
+
+// Unused gives up what credit there is above so many bytes, if nothing has gone
+// over the channel for so long and nothing waits to be sent, and returns how
+// much that was.
+func (p *Port) Unused(above int, idle time.Duration) int {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.credit - above
+	if n <= 0 || s.unlimited || s.writing || s.werr != nil || now()-max(s.lastActive, s.created) < int64(idle) {
+		return 0
+	}
+	s.credit -= n
+	return n
 }
 
 // Stale returns how many bytes wait unread, and for how long the application
@@ -224,9 +281,9 @@ func (p *Port) Drop(cause error) {
 	if s.rerr == io.EOF && s.in.n > 0 {
 		s.rerr = nil
 	}
-	s.link.Hold(-s.in.reset() - s.datagrams.reset())
 	s.endRead(cause)
 	s.endWrite(cause)
+	s.drop()
 }
 
 // Fail ends both directions with cause, which must not be io.EOF. Whatever
@@ -251,6 +308,14 @@ func (p *Port) Grant(n int) error {
 	s.credit += n
 	s.wakes.writers()
 	return nil
+}
+
+// Wake has Writes look again whether they may go on.
+func (p *Port) Wake() {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakes.writers()
 }
 
 // WithoutCredit tells that the peer knows no credit: what is sent is bounded by

@@ -195,7 +195,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 			return n, nil
 		case s.datagrams.waiting() && len(p) > 0:
 			n := s.datagrams.read(p)
-			s.link.Hold(-n)
+			s.link.Loose(-n)
 			return n, nil
 		case s.rerr == io.EOF && s.in.n == 0:
 			return 0, io.EOF
@@ -271,6 +271,7 @@ const slowGrant = time.Second
 // window has been read, grants it again. s.mu is held.
 func (s *Socket) consumed(n int) {
 	if s.rerr != nil {
+		s.link.Shrink(s.port(), s.in.n)
 		return
 	}
 	if s.window == 0 {
@@ -283,9 +284,9 @@ func (s *Socket) consumed(n int) {
 	}
 	full := s.owed >= min(s.window/2, max(s.window/8, grantLen))
 	if at := now(); full || time.Duration(at-s.granted) >= slowGrant {
-		more := s.link.Widen(s.port(), s.window, s.owed, time.Duration(at-s.granted))
+		more, repaid := s.link.Widen(s.port(), Pace{s.window, s.owed, s.in.n, time.Duration(at - s.granted)})
 		s.window += more
-		s.allowed += s.owed + more
+		s.allowed += s.owed + more - repaid
 		s.tell(Notice{Kind: Granted, N: s.owed + more})
 		s.owed, s.granted = 0, at
 	}
@@ -322,11 +323,17 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			return 0, nil
 		}
 		if s.credit == 0 {
+			s.credit = s.link.Advance(s.port(), len(p)-n)
+		}
+		if s.credit == 0 {
 			s.stalls++
 			s.link.Note(Stalled)
 			s.link.Expect(1)
 			for s.credit == 0 && s.writable() == nil {
 				s.wakes.waitWrite(&s.mu)
+				if s.credit == 0 {
+					s.credit = s.link.Advance(s.port(), len(p)-n)
+				}
 			}
 			s.link.Expect(-1)
 			continue
@@ -393,6 +400,9 @@ func (s *Socket) TrySend(p []byte) error {
 	}
 	if len(p) == 0 {
 		return nil
+	}
+	if more := len(p) - s.credit; more > 0 && !s.writing {
+		s.credit += s.link.Advance(s.port(), more)
 	}
 	if s.writing || len(p) > s.credit || !s.link.TryPush(s.port(), p) {
 		s.blocked++
@@ -466,7 +476,7 @@ func (s *Socket) stop(code Code) {
 	s.closed = true
 	s.endRead(net.ErrClosed)
 	s.endWrite(net.ErrClosed)
-	s.link.Hold(-s.in.reset() - s.datagrams.reset())
+	s.drop()
 	s.rdead.set(time.Time{}, &s.mu, nil)
 	s.wdead.set(time.Time{}, &s.mu, nil)
 }
@@ -475,8 +485,20 @@ func (s *Socket) stop(code Code) {
 func (s *Socket) endRead(cause error) {
 	if s.rerr == nil {
 		s.rerr = cause
+		s.link.Shrink(s.port(), s.in.n)
 	}
 	s.wakeReads()
+}
+
+// drop drops what waits unread; nothing more will arrive. s.mu is held.
+func (s *Socket) drop() {
+	if n := s.in.reset(); n > 0 {
+		s.link.Hold(-n)
+		s.link.Shrink(s.port(), 0)
+	}
+	if n := s.datagrams.reset(); n > 0 {
+		s.link.Loose(-n)
+	}
 }
 
 // wakeReads has Reads look again. s.mu is held.

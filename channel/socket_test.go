@@ -64,7 +64,18 @@ func (q *queue) Expect(int) {}
 
 func (q *queue) Hold(n int) { q.held.Add(int64(n)) }
 
-func (q *queue) Widen(*Port, int, int, time.Duration) int { return 0 }
+func (q *queue) Widen(*Port, Pace) (more, repaid int) { return 0, 0 }
+
+func (q *queue) Loose(n int) bool {
+	q.Hold(n)
+	return true
+}
+
+func (q *queue) Shrink(*Port, int) {}
+
+func (q *queue) Overdraw(*Port, int, uint64) bool { return false }
+
+func (q *queue) Advance(*Port, int) int { return 0 }
 
 func (q *queue) Addrs() (local, remote net.Addr) { return nil, nil }
 

@@ -76,12 +76,12 @@ func (s *Socket) receiveDatagrams(ctx context.Context) {
 
 // takeDatagram hands over one datagram and returns how many were dropped.
 func (s *Socket) takeDatagram(b []byte) (dropped int) {
-	if len(b) <= datagramHeader || s.full(len(b)) {
+	if len(b) <= datagramHeader {
 		return 1
 	}
 	s.mu.Lock()
 	e := s.table[channel.ID(binary.BigEndian.Uint16(b))]
-	if e == nil || e.condemned || e.gotEnd {
+	if e == nil || e.condemned || e.gotEnd || s.crampedLocked(len(b)) {
 		s.mu.Unlock()
 		return 1
 	}

@@ -20,8 +20,8 @@ var (
 	ErrProtocol = errors.New("protocol violated by peer")
 	// ErrDead is matched when the link ended because a beacon went unanswered.
 	ErrDead = errors.New("peer does not answer")
-	// ErrTooMany is matched when no channel can be opened because all ids, or
-	// Config.MaxChannels, are in use.
+	// ErrTooMany is matched when no channel can be opened because all ids,
+	// Config.MaxChannels, or the memory for unread bytes are in use.
 	ErrTooMany = errors.New("too many channels on the link")
 )
 

@@ -65,6 +65,7 @@ type line struct {
 	resets   bool            // there are resets in data
 	replies  int             // bytes of urgent and data that the peer provoked
 	ready    []*entry
+	pulls    bool       // data is pulled from channels that wait: they are not in ready now
 	round    uint64     // counts the batches taken, from 1: see entry.round
 	busy     bool       // somebody writes: it owns batch
 	left     bool       // the writer is to go on where another stopped
@@ -145,7 +146,7 @@ func (l *line) push(e *entry, p []byte) (n int) {
 	}
 	l.streams = l.last == e.id && !l.heard.Swap(false)
 	l.last, l.prompt = e.id, true
-	if len(l.ready) == 0 || len(p) <= expressLen {
+	if len(l.ready) == 0 && !l.pulls || len(p) <= expressLen {
 		n = l.appendLocked(e, p, l.pacer.limit)
 	}
 	if n < len(p) {
@@ -274,6 +275,7 @@ func (l *line) take() bool {
 	l.resets, l.replies, l.prompt = false, 0, false
 	l.round++
 	b.turns, l.ready = l.ready, b.turns[:0]
+	l.pulls = len(b.turns) > 0
 	for _, e := range b.turns {
 		e.turn = taken
 	}
@@ -310,6 +312,9 @@ func (l *line) trim() {
 	defer l.mu.Unlock()
 	if !l.busy && len(l.data)+len(l.ready) == 0 {
 		l.data, l.spare, l.ready = nil, nil, nil
+		if len(l.urgent) == 0 {
+			l.urgent = nil
+		}
 	}
 }
 
@@ -328,11 +333,9 @@ func (l *line) settle(e *entry, more bool) bool {
 
 // putBack queues channels whose turn did not come, ahead of others.
 func (l *line) putBack(es []*entry) {
-	if len(es) == 0 {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.pulls = false
 	for _, e := range es {
 		e.turn = queued
 	}
@@ -377,7 +380,9 @@ func (l *line) pull() {
 			turns = append(turns, e)
 		}
 	}
-	l.putBack(turns)
+	if len(b.turns) > 0 {
+		l.putBack(turns)
+	}
 	if clear(b.turns[:cap(b.turns)]); cap(b.turns) > maxTurns {
 		b.turns = nil
 	}

@@ -10,11 +10,12 @@ import (
 
 // Shares of the bounds on unread bytes.
 const (
-	// A link's windows beyond the first 64 KiB of each channel may promise three
-	// quarters of Config.MaxBuffered, half of that to new channels, the rest to
-	// those that grow. The last quarter is for the first 64 KiB.
+	// A link's windows may promise three quarters of Config.MaxBuffered to channels
+	// that grow. To a peer that keeps no count of its promises (see
+	// featurePromises), half of that goes to new channels, and the first 64 KiB of
+	// each channel do not count.
 	growShare, newShare = 3. / 4, 3. / 8
-	// A process's links share half of a Budget in the same way.
+	// Links to such peers share half of a Budget in the same way.
 	budgetShare = 1. / 2
 	// From this part of a Budget on, the peers' requests are declined.
 	refuseShare = 3. / 4
@@ -32,14 +33,17 @@ const (
 	linkFloor = 256 << 10
 )
 
-// Budget bounds the unread bytes of all links that share it. While they grow
-// towards it, windows stop to grow, new channels get 64 KiB, then the peers'
-// requests are declined; where it is reached, the channel that has held most
-// for longest is reset with CodeResource. Each link may hold 256 KiB all the
-// same. Its methods may be called concurrently.
+// Budget bounds the unread bytes of all links that share it, and so what they
+// promise their peers. While that grows towards it, windows stop to grow, new
+// channels get less, then the peers' requests are declined. Where a peer that
+// cannot be promised so little reaches it, the channel of that link that has held
+// most for longest is reset with CodeResource. Each link may hold 256 KiB all
+// the same. Its methods may be called concurrently.
 type Budget struct {
-	limit         int64
-	unread, extra atomic.Int64
+	limit  int64
+	unread atomic.Int64
+	held   atomic.Int64 // may come to be unread, or is, where the peer keeps no count of promises
+	extra  atomic.Int64 // promised to such peers beyond 64 KiB a channel
 }
 
 // NewBudget makes a budget of so many bytes, 1 MiB at least.
@@ -48,22 +52,24 @@ func NewBudget(limit int) *Budget { return &Budget{limit: max(int64(limit), 1<<2
 // Unread returns how many bytes wait for Reads on all links.
 func (b *Budget) Unread() int64 { return b.unread.Load() }
 
-// promise takes n bytes of the budget's share for wider windows.
-func (b *Budget) promise(n int) bool {
-	if b == nil {
-		return true
-	}
-	if b.extra.Add(int64(n)) > int64(float64(b.limit)*budgetShare) {
-		b.extra.Add(int64(-n))
-		return false
-	}
-	return true
+// widen takes n bytes of the budget's share for the wider windows of peers
+// without promises.
+func (b *Budget) widen(n int) bool {
+	return b == nil || take(&b.extra, n, int64(float64(b.limit)*budgetShare))
 }
 
-func (b *Budget) release(n int) {
-	if b != nil {
-		b.extra.Add(int64(-n))
+// keep takes n bytes, or gives them back if negative, for what a peer is promised.
+func (b *Budget) keep(n int) bool {
+	return b == nil || take(&b.held, n, b.limit)
+}
+
+// take adds n, unless that makes it more than most.
+func take(sum *atomic.Int64, n int, most int64) bool {
+	if sum.Add(int64(n)) <= most || n <= 0 {
+		return true
 	}
+	sum.Add(int64(-n))
+	return false
 }
 
 // tight reports whether the peers' requests are to be declined.
@@ -76,54 +82,33 @@ func (e *entry) Hold(n int) { e.s.hold(n) }
 
 func (s *Socket) hold(n int) {
 	s.buffered.Add(int64(n))
-	if s.cfg.Budget != nil {
-		s.cfg.Budget.unread.Add(int64(n))
+	if b := s.cfg.Budget; b != nil {
+		b.unread.Add(int64(n))
+		if s.plain.Load() {
+			b.held.Add(int64(n))
+		}
 	}
 }
 
-// promiseLocked takes n bytes for the window of a channel, within a share of
-// the link's bound. s.mu is held.
-func (s *Socket) promiseLocked(e *entry, n int, share float64) int {
-	if n <= 0 || float64(s.extra+n) > float64(s.cfg.MaxBuffered)*share || !s.cfg.Budget.promise(n) {
-		return 0
+// crampedLocked reports whether there is no room for n bytes beside what is promised.
+func (s *Socket) crampedLocked(n int) bool {
+	if s.plain.Load() {
+		return s.full(n)
 	}
-	s.extra += n
-	e.extra += n
-	return n
+	return s.promised+s.loose+n > s.bound()
 }
 
-// releaseLocked gives back what the channel's window had. s.mu is held.
-func (s *Socket) releaseLocked(e *entry) {
-	s.extra -= e.extra
-	s.cfg.Budget.release(e.extra)
-	e.extra = 0
-}
-
-// Widen implements channel.Link. The window doubles until it is twice what is
-// read in a round trip: then the sender never waits for credit alone, but for
-// its path or the reader.
-func (e *entry) Widen(_ *channel.Port, window, read int, within time.Duration) int {
+// Loose implements channel.Link: datagrams have what is not promised.
+func (e *entry) Loose(n int) bool {
 	s := e.s
-	n, rtt := window, s.pathTime()
-	switch {
-	case window < s.cfg.Window && within >= 0 && within < soonRead:
-		n = s.cfg.Window - window // others held much when it was opened
-	case rtt < shortRTT || within < 0 || float64(window)*float64(within) >= 2*float64(read)*float64(rtt):
-		return 0
-	case s.memory():
-		n = min(n, memoryWindow-window)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.table[e.id] != e {
-		return 0
+	if n > 0 && s.crampedLocked(n) {
+		return false
 	}
-	room := int(float64(s.cfg.MaxBuffered)*growShare) - s.extra
-	n = min(n, room)
-	if n < window/8 {
-		return 0 // not worth the while
-	}
-	return s.promiseLocked(e, n, growShare)
+	s.loose += n
+	s.hold(n)
+	return true
 }
 
 // pathTime is the round-trip time that windows grow by.
@@ -148,7 +133,7 @@ func (s *Socket) full(n int) bool {
 		return true
 	}
 	b := s.cfg.Budget
-	return b != nil && held > linkFloor && b.unread.Load()+int64(n) > b.limit
+	return b != nil && held > linkFloor && b.held.Load()+int64(n) > b.limit
 }
 
 // relieve makes room for n more bytes of e: of the channels that can lose what

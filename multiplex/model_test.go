@@ -40,6 +40,7 @@ type model struct {
 	sides  [2]*Socket
 	ends   [][2]*end
 	number int
+	little bool // the windows are less than modelWindow
 }
 
 const (
@@ -119,7 +120,7 @@ func (m *model) write(t *rapid.T) {
 		}
 	case !errors.Is(err, os.ErrDeadlineExceeded) || n >= size:
 		t.Fatalf("write of %d: %d, %v", size, n, err)
-	case len(e.out.queue)+n < modelWindow/2:
+	case len(e.out.queue)+n < modelWindow/2 && !m.little:
 		t.Fatalf("write of %d stopped at %d, with %d unread", size, n, len(e.out.queue))
 	}
 	e.out.queue = append(e.out.queue, p[:n]...)
@@ -226,8 +227,31 @@ func (m *model) check(t *rapid.T) {
 			}
 		}
 	}
+	m.keepPromises(t)
 	if got := m.sides[0].Stats().Unread + m.sides[1].Stats().Unread; got != unread {
 		t.Fatalf("%d unread bytes are counted, %d in the model", got, unread)
+	}
+}
+
+// keepPromises holds what a side promises and holds against its bound, and
+// against what its channels may hold.
+func (m *model) keepPromises(t *rapid.T) {
+	for _, s := range m.sides {
+		s.mu.Lock()
+		promised, early, lent, sum := s.promised, s.early, s.lent, 0
+		for _, e := range s.table {
+			sum += int(e.promise)
+		}
+		plain, bound := s.plain.Load(), s.bound()
+		s.mu.Unlock()
+		unread := s.Stats().Unread
+		switch {
+		case plain:
+		case promised < sum || promised > bound || early < 0 || early > earlyCredit || lent < 0 || lent > earlyCredit:
+			t.Fatalf("%d bytes are promised of %d, %d to channels that live; %d came early, %d went", promised, bound, sum, early, lent)
+		case unread > int64(promised+early):
+			t.Fatalf("%d bytes are unread, %d are promised and %d came early", unread, promised, early)
+		}
 	}
 }
 
@@ -248,16 +272,25 @@ func TestChannelsFollowTheModel(t *testing.T) {
 			return staging(a), staging(b)
 		},
 	} {
-		t.Run(name, func(t *testing.T) { followTheModel(t, conns) })
+		t.Run(name, func(t *testing.T) {
+			followTheModel(t, conns, [2]Config{{Window: modelWindow}, {Window: modelWindow}})
+		})
 	}
+	t.Run("with an older peer", func(t *testing.T) {
+		followTheModel(t, net.Pipe, [2]Config{{Window: modelWindow}, {Window: modelWindow, plain: true}})
+	})
+	t.Run("of little memory", func(t *testing.T) {
+		little := Config{Window: modelWindow, MaxBuffered: 2 * modelWindow, MaxChannels: 2 * modelIDs}
+		followTheModel(t, net.Pipe, [2]Config{little, little})
+	})
 }
 
-func followTheModel(t *testing.T, conns func() (a, b net.Conn)) {
+func followTheModel(t *testing.T, conns func() (a, b net.Conn), cfgs [2]Config) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) { // a *testing.T would be asked for its deadline, which a bubble lacks
 			a, b := conns()
-			cfg := Config{Window: modelWindow}
-			m := &model{t: rt, sides: [2]*Socket{Client(a, cfg), Server(b, cfg)}}
+			m := &model{t: rt, sides: [2]*Socket{Client(a, cfgs[0]), Server(b, cfgs[1])}}
+			m.little = cfgs[0].MaxBuffered > 0
 			for _, s := range m.sides {
 				s.ids.last = s.ids.next + modelIDs - 1
 				defer s.Close()

@@ -26,15 +26,18 @@ const (
 //	{"v":version, "f":features}    hello, the first frame of each side
 //	{"p":nonce, "r":isAnswer}      beacon and its answer
 //	{"w":[channel,bytes, …]}       credit: more bytes may be sent
+//	{"b":bytes}                    ask: give back credit above that if nothing is to be sent
+//	{"u":[channel,bytes, …]}       unused: so much of the credit is given back
 //	{"x":[channel,code]}           reset: no more is read and, unless ended, sent
 //	{"g":[code,reason]}            going away: this side closes the link
 type message struct {
-	kind     byte   // 'v', 'p', 'w', 'x', 'g'; 0: unknown
-	version  int    // v
-	features uint64 // v
-	nonce    uint64 // p
-	answer   bool   // p
-	grants   []grant
+	kind     byte         // 'v', 'p', 'w', 'b', 'u', 'x', 'g'; 0: unknown
+	version  int          // v
+	features uint64       // v
+	nonce    uint64       // p
+	answer   bool         // p
+	grants   []grant      // w, u
+	above    int          // b
 	id       channel.ID   // x
 	code     channel.Code // x, g
 	reason   string       // g
@@ -88,6 +91,8 @@ func encodeNumbers(key string, vs ...uint64) []byte {
 
 func encodeGrant(id channel.ID, n int) []byte { return encodeNumbers("w", uint64(id), uint64(n)) }
 
+func encodeAsk(above int) []byte { return encodeMap("b", number(uint64(above))) }
+
 func encodeReset(id channel.ID, code channel.Code) []byte {
 	return encodeNumbers("x", uint64(id), uint64(code))
 }
@@ -128,7 +133,7 @@ func decodeMessage(r *packed.Reader) (m message, err error) {
 func (m *message) read(r *packed.Reader, key string, first bool) (err error) {
 	if first && len(key) == 1 {
 		switch key[0] {
-		case 'v', 'p', 'w', 'x', 'g':
+		case 'v', 'p', 'w', 'b', 'u', 'x', 'g':
 			m.kind = key[0]
 		}
 	}
@@ -143,8 +148,12 @@ func (m *message) read(r *packed.Reader, key string, first bool) (err error) {
 		m.nonce, err = r.Uint(1<<64 - 1)
 	case m.kind == 'p' && key == "r":
 		m.answer, err = r.Bool()
-	case first && m.kind == 'w':
+	case first && (m.kind == 'w' || m.kind == 'u'):
 		err = m.readGrants(r)
+	case first && m.kind == 'b':
+		var n uint64
+		n, err = r.Uint(maxWindow)
+		m.above = int(n)
 	case first && m.kind == 'x':
 		err = m.readReset(r)
 	case first && m.kind == 'g':

@@ -31,6 +31,13 @@ type vector struct {
 		Channel channel.ID
 		Bytes   int
 	}
+	Ask *struct {
+		Above int
+	}
+	Unused []struct {
+		Channel channel.ID
+		Bytes   int
+	}
 	Reset *struct {
 		Channel channel.ID
 		Code    channel.Code
@@ -71,6 +78,17 @@ func (v vector) body(t *testing.T) (body []byte, m message, q request) {
 		if body = encodeNumbers("w", ns...); len(v.Credit) == 1 {
 			body = encodeGrant(v.Credit[0].Channel, v.Credit[0].Bytes)
 		}
+	case v.Ask != nil:
+		m = message{kind: 'b', above: v.Ask.Above}
+		body = encodeAsk(m.above)
+	case v.Unused != nil:
+		m = message{kind: 'u'}
+		var ns []uint64
+		for _, g := range v.Unused {
+			m.grants = append(m.grants, grant{g.Channel, g.Bytes})
+			ns = append(ns, uint64(g.Channel), uint64(g.Bytes))
+		}
+		body = encodeNumbers("u", ns...)
 	case v.Reset != nil:
 		m = message{kind: 'x', id: v.Reset.Channel, code: v.Reset.Code}
 		body = encodeReset(m.id, m.code)
@@ -161,12 +179,14 @@ func encodeMessage(m message) []byte {
 		return encodeHello(m.version, m.features)
 	case 'p':
 		return encodeBeacon(m.nonce, m.answer)
-	case 'w':
+	case 'w', 'u':
 		ns := []uint64{}
 		for _, g := range m.grants {
 			ns = append(ns, uint64(g.id), uint64(g.n))
 		}
-		return encodeNumbers("w", ns...)
+		return encodeNumbers(string(m.kind), ns...)
+	case 'b':
+		return encodeAsk(m.above)
 	case 'x':
 		return encodeReset(m.id, m.code)
 	case 'g':

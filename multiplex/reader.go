@@ -147,6 +147,7 @@ func (s *Socket) handleFrame(in *intake, id channel.ID, n int, messages bool) er
 	if err := s.handleMessages(in.msgs, id, body); err != nil {
 		return err
 	}
+	s.quench()
 	if first && s.version.Load() == 0 { // of the protocol channel, but no hello
 		return s.hello(version1)
 	}
@@ -195,14 +196,8 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	return nil
 }
 
-// find returns the channel of an id; nil for one that does not exist, which is
-// let pass a bounded number of times.
-func (s *Socket) find(id channel.ID) (*entry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.findLocked(id)
-}
-
+// findLocked returns the channel of an id; nil for one that does not exist, which
+// is let pass a bounded number of times. s.mu is held.
 func (s *Socket) findLocked(id channel.ID) (*entry, error) {
 	if e := s.table[id]; e != nil {
 		return e, nil
@@ -210,7 +205,7 @@ func (s *Socket) findLocked(id channel.ID) (*entry, error) {
 	return nil, s.strayLocked("message about channel %d, which does not exist", id)
 }
 
-// receiver is find for a data frame or an end. drop says that data is to be
+// receiver is findLocked for a data frame or an end. drop says that data is to be
 // dropped.
 func (s *Socket) receiver(id channel.ID) (e *entry, drop bool, err error) {
 	s.mu.Lock()
@@ -237,7 +232,7 @@ func (s *Socket) strayLocked(format string, args ...any) error {
 // deliver hands data to a channel. If the peer breaks the channel's bounds, the
 // channel is reset, the link lives, and the answer is false: no more of that.
 func (s *Socket) deliver(e *entry, b []byte) bool {
-	if s.full(len(b)) && !s.relieve(e, len(b)) {
+	if s.plain.Load() && s.full(len(b)) && !s.relieve(e, len(b)) {
 		return false
 	}
 	woke, err := e.port.Deliver(b)
@@ -271,10 +266,12 @@ func (s *Socket) handleEnd(e *entry) error {
 	if e == nil {
 		return nil
 	}
+	s.mu.Lock()
+	e.gotEnd = true
+	s.mu.Unlock()
 	e.port.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.gotEnd = true
 	e.settleLocked()
 	return nil
 }
@@ -290,6 +287,9 @@ func (s *Socket) handleReset(m message) error {
 		return err
 	}
 	r, ended := e.undecided, e.gotEnd
+	if s.ours(m.id) {
+		s.repayLocked(e, int(e.debt)) // it has dropped what was sent early
+	}
 	switch {
 	case !ended:
 		e.withdrawLocked()
@@ -336,6 +336,10 @@ func (s *Socket) handleMessage(m message) error {
 		return s.handleBeacon(m)
 	case 'w':
 		return s.handleGrants(m.grants)
+	case 'b':
+		return s.handleAsk(m.above)
+	case 'u':
+		return s.handleReturns(m.grants)
 	case 'x':
 		return s.handleReset(m)
 	case 'g':
@@ -363,6 +367,7 @@ func (s *Socket) hello(version int) error {
 	if version < s.cfg.MinVersion {
 		return violation("the peer speaks version %d, and here the lowest allowed is %d", version, s.cfg.MinVersion)
 	}
+	s.learn(min(version, s.cfg.Version))
 	s.version.Store(int32(min(version, s.cfg.Version)))
 	close(s.ready)
 	if s.version.Load() >= version2 {
@@ -374,7 +379,16 @@ func (s *Socket) hello(version int) error {
 // handleGrants takes credit for channels.
 func (s *Socket) handleGrants(gs []grant) error {
 	for _, g := range gs {
-		e, err := s.find(g.id)
+		s.mu.Lock()
+		e, err := s.findLocked(g.id)
+		if e != nil && e.debt > 0 && g.n > 0 {
+			g.n -= s.repayLocked(e, g.n)
+			e.settleLocked()
+			if g.n == 0 {
+				e = nil
+			}
+		}
+		s.mu.Unlock()
 		if err != nil {
 			return err
 		}

@@ -102,7 +102,7 @@ func (s *Socket) request(ctx context.Context, name string, answered chan struct{
 	}
 }
 
-// waitFor waits for a channel id to be free.
+// waitFor waits for a channel id to be free, or to know what the peer can do.
 func (s *Socket) waitFor(ctx context.Context, freed <-chan struct{}) error {
 	s.expect(1)
 	defer s.expect(-1)
@@ -130,14 +130,23 @@ func (s *Socket) tryRequest(name string, answered chan struct{}) (e *entry, free
 	case len(s.table) >= s.cfg.MaxChannels:
 		return nil, nil, fmt.Errorf("%w: %d are open", ErrTooMany, len(s.table))
 	}
+	e = &entry{s: s, id: s.ids.last, basic: s.basic()}
+	if !s.startLocked(e) {
+		if s.version.Load() == 0 {
+			return nil, s.ready, nil // it may need less
+		}
+		return nil, nil, fmt.Errorf("%w: %d bytes wait unread or may come at once", ErrTooMany, s.promised)
+	}
 	id, ok := s.ids.get()
 	if !ok {
+		s.giveLocked(e, int(e.promise))
 		if freed := s.fenceLocked(); freed != nil {
 			return nil, freed, nil
 		}
 		return nil, nil, fmt.Errorf("%w: all %d ids of this side are in use", ErrTooMany, int(lastClientID))
 	}
-	e = s.addLocked(id, name, earlyCredit, s.window())
+	e.id = id
+	s.addLocked(e, name, 0)
 	e.waits, e.answered = true, answered
 	how := lazy
 	if answered != nil {
@@ -169,14 +178,9 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 }
 
 // addLocked makes a channel and puts it into the table. s.mu is held.
-func (s *Socket) addLocked(id channel.ID, name string, credit, window int) *entry {
-	e := &entry{s: s, id: id, basic: window == 0}
-	if !e.basic && s.ours(id) { // the peer's: when it is accepted
-		window += s.promiseLocked(e, s.wider(), newShare)
-	}
-	_, e.port = channel.New(channel.Params{ID: id, URI: name, Link: e, Credit: credit, Window: window, Limit: limitV1})
-	s.table[id] = e
-	return e
+func (s *Socket) addLocked(e *entry, name string, credit int) {
+	_, e.port = channel.New(channel.Params{ID: e.id, URI: name, Link: e, Credit: credit, Window: e.windowLocked(), Limit: limitV1})
+	s.table[e.id] = e
 }
 
 // handleRequest takes a request or an answer of the peer.
@@ -210,12 +214,11 @@ func (s *Socket) handleRequest(q request) error {
 	case s.cfg.Budget.tight():
 		no = "out of memory"
 	}
-	window := s.window()
-	if q.window == 0 {
-		window = 0
+	e := &entry{s: s, id: q.id, basic: s.basic() || q.window == 0, asked: time.Now().UnixNano()}
+	if !s.startLocked(e) && no == "" {
+		no = "out of memory"
 	}
-	e := s.addLocked(q.id, q.name, q.window, window)
-	e.asked = time.Now().UnixNano()
+	s.addLocked(e, q.name, q.window)
 	if no != "" {
 		return s.declineLocked(e, code, no)
 	}
@@ -230,6 +233,8 @@ func (s *Socket) handleRequest(q request) error {
 // held. It returns an error if too many replies wait.
 func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error {
 	e.sentEnd, e.condemned, e.left = true, true, time.Now().UnixNano()
+	s.repayLocked(e, int(e.debt)) // what came early is dropped
+	s.giveLocked(e, int(e.promise))
 	if s.basic() {
 		code = 0 // version 1 has none
 	}
@@ -273,12 +278,20 @@ func (s *Socket) handleAnswer(q request) error {
 		s.answer(e, no)
 		return s.gaveUp(e)
 	}
+	n := q.window
+	if s.plain.Load() {
+		n = max(n, earlyCredit)
+	}
+	s.mu.Lock()
+	e.told = true
+	n -= s.repayLocked(e, n)
+	s.mu.Unlock()
 	switch {
 	case s.cfg.Version < version2: // has no use for credit
 	case q.window == 0:
 		e.port.WithoutCredit(limitV1)
-	case q.window > earlyCredit:
-		if err := e.port.Grant(q.window - earlyCredit); err != nil {
+	case n > 0:
+		if err := e.port.Grant(n); err != nil {
 			return violation("window of channel %d: %w", q.id, err)
 		}
 	}
@@ -311,6 +324,9 @@ func (s *Socket) answer(e *entry, refused error) {
 func (e *entry) answerLocked(refused error) {
 	if e.waits {
 		e.waits, e.refused = false, refused
+		if refused != nil {
+			e.s.repayLocked(e, int(e.debt))
+		}
 		if e.answered != nil {
 			close(e.answered)
 			e.answered = nil
@@ -353,6 +369,7 @@ func (s *Socket) open(r *Request) bool {
 func (e *entry) withdrawLocked() {
 	if e.undecided != nil {
 		e.undecided.gone = true
+		e.s.repayLocked(e, int(e.debt))
 	}
 }
 
@@ -385,19 +402,27 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	s := r.e.s
 	defer s.flush()
 	s.mu.Lock()
-	err, more := r.decideLocked(), 0
-	if err == nil && !r.e.basic {
-		more = s.promiseLocked(r.e, s.wider(), newShare)
+	err := r.decideLocked()
+	window, more, repaid := r.e.windowLocked(), 0, 0
+	switch {
+	case err != nil || r.e.basic:
+	case r.e.gotEnd: // what it holds is all that counts
+		window = s.startingLocked()
+	default:
+		s.firstLocked(r.e, window+int(r.e.debt))
+		more = r.e.windowLocked() - window
+		repaid = s.repayLocked(r.e, more)
+		window += more
 	}
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	r.e.port.Widen(more) // before the peer hears of it
+	r.e.port.Widen(more, repaid) // before the peer hears of it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Its error would be that the peer reads nothing: the reader will find out.
-	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: r.e.windowLocked()})
+	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window})
 	if r.left {
 		r.e.endLocked(lazy)
 	}

@@ -31,8 +31,10 @@ type Config struct {
 	// path (the bandwidth-delay product), within MaxBuffered.
 	Window int
 	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB,
-	// and never less than Window. Where more come, the channel that has held most
-	// for longest is reset with CodeResource.
+	// and never less than Window; less than 128 KiB counts as that. So much is shared out as windows. A
+	// peer of an older build needs 64 KiB for each channel: where more comes than
+	// can be held, the channel of such a peer that has held most for longest is
+	// reset with CodeResource.
 	MaxBuffered int
 	// Budget bounds the unread bytes of several links together: none.
 	Budget *Budget
@@ -62,6 +64,7 @@ type Config struct {
 	MinVersion int
 
 	linger time.Duration // tests; 0: lingerTimeout
+	plain  bool          // tests: this side lacks featurePromises
 }
 
 // lingerTimeout is how long the peer may take to end its half of a channel that
@@ -104,6 +107,7 @@ type Socket struct {
 	progress atomic.Int64  // grows with each piece of data that comes, and each grant
 	version  atomic.Int32  // the peer's; 0 until its first frame
 	features atomic.Uint64 // the peer's
+	plain    atomic.Bool   // the peer, as far as is known, or this side lacks featurePromises
 	stats    counters
 
 	requests   chan *Request
@@ -121,18 +125,25 @@ type Socket struct {
 	mu        sync.Mutex
 	table     map[channel.ID]*entry
 	ids       ids
-	pending   int           // requests of the peer without a decision
-	ended     int           // channels forgotten so far
-	strays    int           // messages about channels that do not exist
-	cancels   rate          // requests of the peer that it took back
-	closing   bool          // Close was called
-	draining  bool          // Drain was called
-	drained   chan struct{} // closed when no channel is left; nil unless somebody waits for it
-	extra     int           // bytes that windows promise beyond earlyCredit
-	cause     error         // why the link ended; set once, before done is closed
-	goingAway error         // the peer said that it closes the link
-	writeErr  error         // why the writer stopped
-	verdict   error         // the cause to be, where the end takes a while
+	pending   int                 // requests of the peer without a decision
+	ended     int                 // channels forgotten so far
+	strays    int                 // messages about channels that do not exist
+	cancels   rate                // requests of the peer that it took back
+	closing   bool                // Close was called
+	draining  bool                // Drain was called
+	drained   chan struct{}       // closed when no channel is left; nil unless somebody waits for it
+	promised  int                 // bytes that windows promise; to a plain peer those beyond earlyCredit
+	loose     int                 // bytes of datagrams that wait unread
+	early     int                 // bytes of the peer's that no credit covers, as it knew of none
+	lent      int                 // such bytes of ours
+	dry       atomic.Bool         // there are some thirsty
+	thirsty   map[*entry]struct{} // channels that would send early, but for lent
+	active    active
+	asks      asks
+	cause     error // why the link ended; set once, before done is closed
+	goingAway error // the peer said that it closes the link
+	writeErr  error // why the writer stopped
+	verdict   error // the cause to be, where the end takes a while
 	clock     *time.Timer
 	beacons   beacons
 }
@@ -170,7 +181,12 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 	s.line.stager, _ = conn.(stager)
 	s.line.size, s.line.pacer.limit = cutFor(conn), lineCap
 	s.stats.created = time.Now()
-	if features := s.startDatagrams(); cfg.Version >= version2 {
+	s.plain.Store(cfg.plain || cfg.Version < version2)
+	features := s.startDatagrams()
+	if !cfg.plain {
+		features |= featurePromises
+	}
+	if cfg.Version >= version2 {
 		s.line.control(protocolID, encodeHello(cfg.Version, features), prompt)
 	}
 	s.intake.msgs, s.intake.quiet = packed.NewReader(nil), maxQuiet
@@ -381,9 +397,6 @@ func (s *Socket) fail(cause error) {
 	s.clock.Stop()
 	es := slices.Collect(maps.Values(s.table))
 	clear(s.table)
-	for _, e := range es {
-		s.releaseLocked(e)
-	}
 	s.mu.Unlock()
 	s.line.end(cutOff)
 	for _, e := range es {
@@ -435,26 +448,6 @@ func (s *Socket) entries() []*entry {
 // basic reports whether the link is limited to version 1, as far as is known.
 func (s *Socket) basic() bool {
 	return s.cfg.Version < version2 || s.version.Load() == version1
-}
-
-// window is the least that this side announces for a new channel; 0 without
-// credit.
-func (s *Socket) window() int {
-	if s.basic() {
-		return 0
-	}
-	return earlyCredit
-}
-
-// wider is how much more it announces where there is memory.
-func (s *Socket) wider() int { return s.cfg.Window - earlyCredit }
-
-// windowLocked is what the channel's window is announced as. Socket.mu is held.
-func (e *entry) windowLocked() int {
-	if e.basic {
-		return 0
-	}
-	return earlyCredit + e.extra
 }
 
 // transportError makes an error that is never io.EOF.

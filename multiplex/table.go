@@ -13,6 +13,7 @@ type entry struct {
 	port *channel.Port
 	id   channel.ID
 
+	epoch uint8  // active.epoch when it was read last; guarded by Socket.mu
 	turn  turn   // guarded by line.mu
 	round uint64 // line.round when it put data behind that of others; guarded by line.mu
 
@@ -21,7 +22,9 @@ type entry struct {
 	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
 	basic           bool          // the peer knows no credit
 	waits           bool          // for the answer to our request
-	extra           int           // how much its window is above earlyCredit
+	told            bool          // the answer has come
+	promise         int32         // its window, of what Socket.promised counts
+	debt            int32         // bytes sent early, by its opener, that no credit covers yet
 	answered        chan struct{} // closed with it, where somebody waits for that
 	refused         error         // the answer was no
 	undecided       *Request      // the peer's request, until it is decided
@@ -139,7 +142,7 @@ func (e *entry) stopLocked(code channel.Code) {
 
 // settleLocked forgets the channel once both directions have ended. s.mu is held.
 func (e *entry) settleLocked() {
-	if !e.sentEnd || !e.gotEnd || !e.forgetLocked() {
+	if !e.sentEnd || !e.gotEnd || e.debt > 0 && !e.waits || !e.forgetLocked() {
 		return
 	}
 	s := e.s
@@ -161,7 +164,9 @@ func (e *entry) forgetLocked() bool {
 	}
 	delete(s.table, e.id)
 	s.ended++
-	s.releaseLocked(e)
+	if s.ours(e.id) {
+		s.repayLocked(e, int(e.debt))
+	}
 	if s.drained != nil && len(s.table) == 0 {
 		close(s.drained)
 		s.drained = nil

@@ -29,8 +29,10 @@ var ways = map[string]func(*channel.Socket){
 func TestEndsAreTrueWhenMemoryRunsOut(t *testing.T) {
 	for way, end := range ways {
 		for bound, cfg := range map[string]Config{
-			"link":   {},
-			"budget": {MaxBuffered: 1 << 30, Budget: NewBudget(8 << 20)},
+			"link":                    {},
+			"budget":                  {MaxBuffered: 1 << 30, Budget: NewBudget(8 << 20)},
+			"link to an older peer":   {plain: true},
+			"budget with older peers": {MaxBuffered: 1 << 30, Budget: NewBudget(8 << 20), plain: true},
 		} {
 			t.Run(way+", bound of the "+bound, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { endsAreTrue(t, cfg, end, 300, 64<<10) })
