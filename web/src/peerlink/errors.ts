@@ -4,12 +4,13 @@
 /** The codes of docs/protocol.md, by which programs decide: the text beside one is for people. 256 and up are an application's. */
 export const Code = {
   closed: 0, flowControl: 1, cancelled: 2, resources: 3, internal: 4, protocol: 5, refused: 6, notNeeded: 7, crossed: 8, idle: 9, closing: 10, noListener: 11, notProven: 12,
+  notAccepted: 13,
   aborted: 256,
 } as const;
 
 const words = [
   "closed", "flow control violated", "cancelled", "out of resources", "internal error", "protocol violated",
-  "refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven",
+  "refused", "not needed", "crossed", "idle", "closing", "no listener", "not proven", "not accepted",
 ];
 
 /** codeText names a code. */
