@@ -322,8 +322,11 @@ func TestCodeOfTheBookWorks(t *testing.T) {
 		t.Errorf("messages: %q, %v", got, err)
 	}
 	_ = c.Close()
-	m.Transport().(interface{ CloseIdleConnections() }).CloseIdleConnections()
+	lost := m.Connections()[0].ID
 	if err := stop(ctx, bob, srv); err != nil {
+		t.Error(err)
+	}
+	if err := untilItEnds(ctx, m, lost); err == nil || ctx.Err() != nil { // else the next call would ask on it
 		t.Error(err)
 	}
 	for range 3 {
