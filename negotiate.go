@@ -384,7 +384,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	defer cancel(errLost) // stops the others; Close waits for them
 	hopeless = true
 	nowhere := len(dialers) > 0 // no carrier was a way to the device, which may change
-	next := after(0) // dialer
+	next := after(0)            // dialer
 	for {
 		switch {
 		case len(dialers) == 0 && running == 0:
