@@ -5,7 +5,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"time"
 
 	"peerlink/channel"
 	"peerlink/internal/packed"
@@ -217,7 +216,7 @@ func (s *Socket) receiver(id channel.ID) (e *entry, drop bool, err error) {
 	case e.gotEnd:
 		return nil, true, violation("frame of channel %d after its end", id)
 	}
-	return e, e.condemned, nil
+	return e, e.condemned || e.cut, nil
 }
 
 // strayLocked counts a message about a channel that does not exist. s.mu is held.
@@ -311,17 +310,6 @@ func (s *Socket) handleReset(m message) error {
 		return err
 	}
 	return s.gaveUp(e)
-}
-
-// floodLocked counts a channel that its opener cut off within a second, and
-// reports more of those than an honest peer has: each may have cost us a
-// handler that is still at work, though its id is free. s.mu is held.
-func (s *Socket) floodLocked(e *entry) error {
-	now, most := time.Now(), 4*maxAsked
-	if s.ours(e.id) || now.Sub(time.Unix(0, e.asked)) >= time.Second || !s.cancels.over(now, most) {
-		return nil
-	}
-	return violation("more than %d channels in a second opened and cut off", most)
 }
 
 // handleMessage calls one handler per kind of protocol message.

@@ -102,7 +102,8 @@ func (s *Socket) request(ctx context.Context, name string, answered chan struct{
 	}
 }
 
-// waitFor waits for a channel id to be free, or to know what the peer can do.
+// waitFor waits for a channel id to be free, to know what the peer can do, or to
+// have told it of channels that were cut off.
 func (s *Socket) waitFor(ctx context.Context, freed <-chan struct{}) error {
 	s.expect(1)
 	defer s.expect(-1)
@@ -112,7 +113,7 @@ func (s *Socket) waitFor(ctx context.Context, freed <-chan struct{}) error {
 	case <-s.done:
 		return s.Err()
 	case <-ctx.Done():
-		return fmt.Errorf("multiplex: waiting for a free channel id: %w", context.Cause(ctx))
+		return fmt.Errorf("multiplex: waiting until one more channel may be asked for: %w", context.Cause(ctx))
 	}
 }
 
@@ -130,7 +131,10 @@ func (s *Socket) tryRequest(name string, answered chan struct{}) (e *entry, free
 	case len(s.table) >= s.cfg.MaxChannels:
 		return nil, nil, fmt.Errorf("%w: %d are open", ErrTooMany, len(s.table))
 	}
-	e = &entry{s: s, id: s.ids.last, basic: s.basic()}
+	if short := s.crowdedLocked(); short != nil {
+		return nil, short, nil
+	}
+	e = &entry{s: s, id: s.ids.last, basic: s.basic(), asked: time.Now().UnixNano()}
 	if !s.startLocked(e) {
 		if s.version.Load() == 0 {
 			return nil, s.ready, nil // it may need less
@@ -201,7 +205,7 @@ func (s *Socket) handleRequest(q request) error {
 	case s.table[q.id] != nil:
 		return violation("request for channel %d, which exists", q.id)
 	}
-	no, code := "", channel.CodeResource
+	no, code, now := "", channel.CodeResource, time.Now()
 	switch err := checkName(q.name); {
 	case err != nil:
 		no, code, q.name = err.Error(), channel.CodeProtocol, "(bad name)"
@@ -213,8 +217,10 @@ func (s *Socket) handleRequest(q request) error {
 		no, code = "closing", channel.CodeClosing
 	case s.cfg.Budget.tight():
 		no = "out of memory"
+	case s.cancels.reached(now, maxCuts):
+		no = fmt.Sprintf("%d channels in a second opened and cut off", maxCuts)
 	}
-	e := &entry{s: s, id: q.id, basic: s.basic() || q.window == 0, asked: time.Now().UnixNano()}
+	e := &entry{s: s, id: q.id, basic: s.basic() || q.window == 0, asked: now.UnixNano()}
 	if !s.startLocked(e) && no == "" {
 		no = "out of memory"
 	}

@@ -140,6 +140,7 @@ type Socket struct {
 	thirsty   map[*entry]struct{} // channels that would send early, but for lent
 	active    active
 	asks      asks
+	cuts      cuts
 	cause     error // why the link ended; set once, before done is closed
 	goingAway error // the peer said that it closes the link
 	writeErr  error // why the writer stopped

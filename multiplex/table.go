@@ -22,13 +22,14 @@ type entry struct {
 	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
 	basic           bool          // the peer knows no credit
 	waits           bool          // for the answer to our request
+	cut             bool          // its reset waits, see cuts
 	told            bool          // the answer has come
 	promise         int32         // its window, of what Socket.promised counts
 	debt            int32         // bytes sent early, by its opener, that no credit covers yet
 	answered        chan struct{} // closed with it, where somebody waits for that
 	refused         error         // the answer was no
 	undecided       *Request      // the peer's request, until it is decided
-	asked           int64         // when the peer asked for the channel: Unix time in ns, as left
+	asked           int64         // when the channel was asked for: Unix time in ns, as left
 	left            int64         // since when this side has nothing to do with it any more; 0: it has
 }
 
@@ -127,12 +128,23 @@ func (e *entry) endLocked(p pace) {
 // stopLocked tells the peer that nothing more is read nor, if this direction
 // had not ended, sent. s.mu is held.
 func (e *entry) stopLocked(code channel.Code) {
-	if e.sentEnd && e.gotEnd {
+	if e.sentEnd && e.gotEnd || e.cut {
 		return
 	}
-	e.left = time.Now().UnixNano()
-	if e.s.basic() { // knows no reset
+	now := time.Now()
+	e.left = now.UnixNano()
+	switch {
+	case e.s.basic(): // knows no reset
 		e.endLocked(prompt)
+	case !e.s.holdLocked(e, code, now):
+		e.cutLocked(code)
+	}
+}
+
+// cutLocked sends the reset of a channel. s.mu is held.
+func (e *entry) cutLocked(code channel.Code) {
+	e.cut = false
+	if e.s.table[e.id] != e {
 		return
 	}
 	e.s.line.inOrder(protocolID, encodeReset(e.id, code), prompt)
@@ -187,21 +199,6 @@ func (s *Socket) sweepLocked(now time.Time) {
 			e.forgetLocked()
 		}
 	}
-}
-
-// rate counts events per second.
-type rate struct {
-	n     int
-	since time.Time
-}
-
-// over counts one more and reports whether this second has had more than most.
-func (r *rate) over(now time.Time, most int) bool {
-	if now.Sub(r.since) >= time.Second {
-		r.n, r.since = 0, now
-	}
-	r.n++
-	return r.n > most
 }
 
 // ours reports whether an id is of this side's half.
