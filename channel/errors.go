@@ -11,8 +11,9 @@ import (
 var ErrWouldBlock = errors.New("would block")
 
 // ErrTooLong is returned by SendUnreliable when the message is longer than a
-// datagram of the link may be; nothing of it has been sent.
-var ErrTooLong = errors.New("too long for a datagram")
+// datagram of the link may be, and by TrySend and WaitSend when it is longer
+// than MaxSend; nothing of it has been sent.
+var ErrTooLong = errors.New("too long to be sent at once")
 
 // ErrFlowControl is what Port.Deliver returns when the peer sent more than it
 // had credit for, and Port.Grant when a grant overflows.

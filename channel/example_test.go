@@ -53,6 +53,10 @@ func (printer) Shrink(*channel.Port, int) {}
 
 func (printer) Widen(*channel.Port, channel.Pace) (more, repaid int) { return 0, 0 }
 
+func (printer) MaxPush() int { return 64 << 10 }
+
+func (printer) Room(*channel.Port, int) bool { return true }
+
 func (printer) Overdraw(*channel.Port, int, uint64) bool { return false }
 
 func (printer) Advance(*channel.Port, int) int { return 0 }

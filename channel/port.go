@@ -23,6 +23,12 @@ type Link interface {
 	Push(port *Port, p []byte) int
 	// TryPush queues all of p, or nothing and returns false.
 	TryPush(port *Port, p []byte) bool
+	// MaxPush is the length of the longest p that TryPush ever takes. It is a
+	// constant of the link.
+	MaxPush() int
+	// Room reports whether TryPush would take n bytes now. If not, the link will
+	// call the port's Wake when that may have changed.
+	Room(port *Port, n int) bool
 	// Took says that so many bytes of data were taken at once, by Push, TryPush
 	// or Pull, and returns in how many frames they travel.
 	Took(n int) (frames int)
@@ -71,10 +77,12 @@ type Link interface {
 }
 
 // Pace is how a port is read: so many bytes within so much time, with such a
-// window, and how many bytes are left unread.
+// window, and how many bytes are left unread. Wanted is how large the window is
+// to be for a message of the peer; 0 where there is none.
 type Pace struct {
 	Window, Read, Unread int
 	Within               time.Duration
+	Wanted               int
 }
 
 // Event is what a channel and its link both count.
@@ -94,13 +102,14 @@ const (
 	Ended   Kind = iota // this side sends no more
 	Stopped             // this side reads no more and, if it had not Ended, sends no more
 	Granted             // the peer may send N more bytes
+	Wanted              // this side has a message of N bytes to send at once, and too little credit
 )
 
 // Notice is what a channel tells its peer besides data.
 type Notice struct {
 	Kind Kind
 	Code Code // of Stopped
-	N    int  // of Granted, bytes
+	N    int  // of Granted and Wanted, bytes
 }
 
 // Params describe a new channel.
@@ -306,8 +315,24 @@ func (p *Port) Grant(n int) error {
 		return fmt.Errorf("%w: %d granted on top of %d", ErrFlowControl, n, s.credit)
 	}
 	s.credit += n
+	s.wanted = false
 	s.wakes.writers()
 	return nil
+}
+
+// Want says that the peer has a message of n bytes to send at once: what was read
+// is granted, also later, as soon as that is enough, and more where the window is
+// too small. False says that it is still too small. Flush must follow.
+func (p *Port) Want(n int) bool {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rerr != nil || s.window == 0 || n <= s.allowed {
+		return true
+	}
+	s.need = int32(n)
+	s.grant()
+	return n <= s.window
 }
 
 // Wake has Writes look again whether they may go on.

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -50,6 +51,8 @@ type Socket struct {
 	framesOut                    uint32
 	stalls, blocked              uint32
 	reading                      int32 // Reads that wait
+	need                         int32 // bytes that the peer wants to send at once
+	wanted                       bool  // the peer knows that there is too little credit
 }
 
 var _ net.Conn = (*Socket)(nil)
@@ -279,16 +282,29 @@ func (s *Socket) consumed(n int) {
 		return
 	}
 	s.owed += n
-	if s.owed < s.window/64 {
+	if s.owed < s.window/64 && s.need == 0 {
 		return
 	}
-	full := s.owed >= min(s.window/2, max(s.window/8, grantLen))
+	full := s.owed >= min(s.window/2, max(s.window/8, grantLen)) || s.need > 0 && s.allowed+s.owed >= int(s.need)
 	if at := now(); full || time.Duration(at-s.granted) >= slowGrant {
-		more, repaid := s.link.Widen(s.port(), Pace{s.window, s.owed, s.in.n, time.Duration(at - s.granted)})
-		s.window += more
-		s.allowed += s.owed + more - repaid
-		s.tell(Notice{Kind: Granted, N: s.owed + more})
-		s.owed, s.granted = 0, at
+		s.grant()
+	}
+}
+
+// grant grants what was read, and more or less of it as the link has room and the
+// peer wants. s.mu is held.
+func (s *Socket) grant() {
+	at := now()
+	more, repaid := s.link.Widen(s.port(), Pace{s.window, s.owed, s.in.n, time.Duration(at - s.granted), int(s.need)})
+	if s.owed+more == 0 {
+		return
+	}
+	s.window += more
+	s.allowed += s.owed + more - repaid
+	s.tell(Notice{Kind: Granted, N: s.owed + more})
+	s.owed, s.granted = 0, at
+	if s.allowed >= int(s.need) {
+		s.need = 0
 	}
 }
 
@@ -385,26 +401,28 @@ func (s *Socket) writable() error {
 	return nil
 }
 
+// MaxSend returns the length in bytes of the longest message that TrySend takes on
+// this link; it does not change. 64 KiB are always among them.
+func (s *Socket) MaxSend() int { return s.link.MaxPush() }
+
 // TrySend sends all of p at once or nothing: if the peer's credit or the
 // link's queue is too small, or another Write is waiting, the error matches
-// ErrWouldBlock. It never blocks. A message larger than the window can never
-// be sent so.
+// ErrWouldBlock, and WaitSend waits until that is over. If p is longer than
+// MaxSend, the error matches ErrTooLong. It never blocks. A peer of an older
+// build may never have credit for more than 64 KiB.
 func (s *Socket) TrySend(p []byte) error {
 	if s == nil {
 		return errNil
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if err := s.writable(); err != nil {
+	if err := s.mayTry(len(p)); err != nil {
 		return s.fail("send", err)
 	}
 	if len(p) == 0 {
 		return nil
 	}
-	if more := len(p) - s.credit; more > 0 && !s.writing {
-		s.credit += s.link.Advance(s.port(), more)
-	}
-	if s.writing || len(p) > s.credit || !s.link.TryPush(s.port(), p) {
+	if s.writing || !s.afford(len(p)) || !s.link.TryPush(s.port(), p) {
 		s.blocked++
 		s.link.Note(Blocked)
 		return s.fail("send", ErrWouldBlock)
@@ -412,6 +430,60 @@ func (s *Socket) TrySend(p []byte) error {
 	s.sent(len(p))
 	s.told = true
 	return nil
+}
+
+// WaitSend waits until there is room for a TrySend of n bytes, until the write
+// deadline. Another goroutine that sends on the channel or the link may take the
+// room first. The error is one of TrySend but ErrWouldBlock.
+func (s *Socket) WaitSend(n int) error {
+	s.mu.Lock()
+	defer s.unlock()
+	expects := false
+	for {
+		if err := s.mayTry(n); err != nil {
+			if expects {
+				s.link.Expect(-1)
+			}
+			return s.fail("send", err)
+		}
+		if n <= 0 || !s.writing && s.afford(n) && s.link.Room(s.port(), n) {
+			if expects {
+				s.link.Expect(-1)
+			}
+			return nil
+		}
+		if !expects {
+			s.link.Expect(1)
+			expects = true
+		}
+		s.unlock() // sends what says that it waits
+		s.mu.Lock()
+		s.wakes.waitWrite(&s.mu)
+	}
+}
+
+// mayTry says why n bytes can never be sent at once, if so. s.mu is held.
+func (s *Socket) mayTry(n int) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if most := s.link.MaxPush(); n > most {
+		return fmt.Errorf("%w: %d bytes, and a message on this link takes %d", ErrTooLong, n, most)
+	}
+	return nil
+}
+
+// afford reports whether there is credit for n bytes; the peer is told once if not.
+// s.mu is held.
+func (s *Socket) afford(n int) bool {
+	if n > s.credit {
+		s.credit += s.link.Advance(s.port(), n-s.credit)
+	}
+	if n > s.credit && !s.wanted {
+		s.wanted = true
+		s.tell(Notice{Kind: Wanted, N: n})
+	}
+	return n <= s.credit
 }
 
 // CloseWrite ends this direction: the peer reads io.EOF after all that was

@@ -73,6 +73,14 @@ func (q *queue) Loose(n int) bool {
 
 func (q *queue) Shrink(*Port, int) {}
 
+func (q *queue) MaxPush() int { return 1 << 20 }
+
+func (q *queue) Room(_ *Port, n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return n <= q.room
+}
+
 func (q *queue) Overdraw(*Port, int, uint64) bool { return false }
 
 func (q *queue) Advance(*Port, int) int { return 0 }

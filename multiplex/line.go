@@ -160,12 +160,34 @@ func (l *line) push(e *entry, p []byte) (n int) {
 func (l *line) tryPush(e *entry, p []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.turn != idle || len(l.ready) > 0 || len(p) > l.size.fitting(lineCap-len(l.data)) {
+	if !l.fitsLocked(e, len(p)) {
 		return false
 	}
 	l.appendLocked(e, p, lineCap) // not the pacer's limit: all or nothing
 	l.prompt = true
 	return true
+}
+
+// fitsLocked reports whether n bytes can be queued at once. What other channels
+// wait to send goes first, unless this one has waited for its turn. l.mu is held.
+func (l *line) fitsLocked(e *entry, n int) bool {
+	return e.turn == idle && (len(l.ready) == 0 || e.called) && n <= l.size.fitting(lineCap-len(l.data))
+}
+
+// hasRoom reports whether n bytes can be queued at once. If not, the channel takes
+// its turn, of which it is told by its port's Wake.
+func (l *line) hasRoom(e *entry, n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fitsLocked(e, n) {
+		return true
+	}
+	if e.turn == idle {
+		e.turn = queued
+		l.ready = append(l.ready, e)
+		l.prompt = true
+	}
+	return false
 }
 
 // appendLocked queues as much of p as there is room for where so much data may
@@ -176,9 +198,10 @@ func (l *line) appendLocked(e *entry, p []byte, limit int) (n int) {
 		l.urgent = append(appendHeader(l.urgent, e.id, len(p)), p...)
 		return len(p)
 	}
-	if len(l.ready) > 0 {
+	if len(l.ready) > 0 && !e.called {
 		return 0
 	}
+	e.called = false
 	n = min(len(p), l.size.fitting(limit-len(l.data)))
 	k := l.stageLocked(e.id, p[:n])
 	if k < n {
@@ -327,7 +350,7 @@ func (l *line) settle(e *entry, more bool) bool {
 		e.turn = taken
 		return true
 	}
-	e.turn = idle
+	e.turn, e.called = idle, true
 	return false
 }
 
@@ -378,6 +401,8 @@ func (l *line) pull() {
 		}
 		if l.settle(e, more) {
 			turns = append(turns, e)
+		} else if n == 0 {
+			e.port.Wake() // it may have waited for this
 		}
 	}
 	if len(b.turns) > 0 {

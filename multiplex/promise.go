@@ -343,7 +343,7 @@ func (e *entry) Widen(_ *channel.Port, p channel.Pace) (more, repaid int) {
 
 func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more int) {
 	share, now := math.MaxInt32, time.Now()
-	if !s.plain.Load() {
+	if p.Wanted == 0 && !s.plain.Load() {
 		n := s.active.count(e, now)
 		share = s.part(growShare) / n
 		if give := min(p.Read/2, p.Window-share); give > 0 && s.promised > s.part(shortShare) {
@@ -356,7 +356,7 @@ func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more 
 	}
 	want := min(s.wanted(p, rtt, share), share-p.Window)
 	n := min(want, s.roomLocked(growShare))
-	if n >= p.Window/8 && s.takeLocked(e, n) { // less is not worth the while
+	if (n >= p.Window/8 || n == want) && s.takeLocked(e, n) { // less is not worth the while
 		more = n
 	}
 	if more < want/2 && !s.plain.Load() && p.Window < s.part(growShare)/2 {
@@ -369,6 +369,8 @@ func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more 
 func (s *Socket) wanted(p channel.Pace, rtt time.Duration, share int) int {
 	n := p.Window
 	switch {
+	case p.Wanted > 0:
+		return p.Wanted - p.Window
 	case p.Window < s.cfg.Window/8*7 && p.Within >= 0 && p.Within < max(soonRead, 2*rtt):
 		n = s.cfg.Window - p.Window // others held much when it was opened
 	case rtt >= shortRTT && p.Within >= 0 && share < math.MaxInt32 && p.Window < share/2 && p.Unread < p.Window/4:
@@ -447,5 +449,47 @@ func (s *Socket) handleReturns(gs []grant) error {
 			return violation("channel %d: %w", g.id, err)
 		}
 	}
+	s.serveNeeds()
 	return nil
+}
+
+// handleNeeds makes windows as large as a message of the peer needs, if there is
+// room. The reader sends what that gives.
+func (s *Socket) handleNeeds(gs []grant) error {
+	if s.plain.Load() {
+		return nil
+	}
+	for _, g := range gs {
+		s.mu.Lock()
+		e, err := s.findLocked(g.id)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if n := min(g.n, lineCap); e != nil && !e.port.Want(n) {
+			s.mu.Lock()
+			if len(s.needs) < maxAsked && s.table[e.id] == e {
+				s.needs[e] = n
+			}
+			s.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// serveNeeds tries again what there was no room for.
+func (s *Socket) serveNeeds() {
+	s.mu.Lock()
+	needs := s.needs
+	s.needs = make(map[*entry]int)
+	s.mu.Unlock()
+	for e, n := range needs {
+		if !e.port.Want(n) {
+			s.mu.Lock()
+			if s.table[e.id] == e {
+				s.needs[e] = n
+			}
+			s.mu.Unlock()
+		}
+	}
 }

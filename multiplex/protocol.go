@@ -28,15 +28,16 @@ const (
 //	{"w":[channel,bytes, …]}       credit: more bytes may be sent
 //	{"b":bytes}                    ask: give back credit above that if nothing is to be sent
 //	{"u":[channel,bytes, …]}       unused: so much of the credit is given back
+//	{"n":[channel,bytes, …]}       need: a message of so many bytes waits for credit
 //	{"x":[channel,code]}           reset: no more is read and, unless ended, sent
 //	{"g":[code,reason]}            going away: this side closes the link
 type message struct {
-	kind     byte         // 'v', 'p', 'w', 'b', 'u', 'x', 'g'; 0: unknown
+	kind     byte         // 'v', 'p', 'w', 'b', 'u', 'n', 'x', 'g'; 0: unknown
 	version  int          // v
 	features uint64       // v
 	nonce    uint64       // p
 	answer   bool         // p
-	grants   []grant      // w, u
+	grants   []grant      // w, u, n
 	above    int          // b
 	id       channel.ID   // x
 	code     channel.Code // x, g
@@ -133,7 +134,7 @@ func decodeMessage(r *packed.Reader) (m message, err error) {
 func (m *message) read(r *packed.Reader, key string, first bool) (err error) {
 	if first && len(key) == 1 {
 		switch key[0] {
-		case 'v', 'p', 'w', 'b', 'u', 'x', 'g':
+		case 'v', 'p', 'w', 'b', 'u', 'n', 'x', 'g':
 			m.kind = key[0]
 		}
 	}
@@ -148,7 +149,7 @@ func (m *message) read(r *packed.Reader, key string, first bool) (err error) {
 		m.nonce, err = r.Uint(1<<64 - 1)
 	case m.kind == 'p' && key == "r":
 		m.answer, err = r.Bool()
-	case first && (m.kind == 'w' || m.kind == 'u'):
+	case first && (m.kind == 'w' || m.kind == 'u' || m.kind == 'n'):
 		err = m.readGrants(r)
 	case first && m.kind == 'b':
 		var n uint64

@@ -34,7 +34,7 @@ type vector struct {
 	Ask *struct {
 		Above int
 	}
-	Unused []struct {
+	Unused, Need []struct {
 		Channel channel.ID
 		Bytes   int
 	}
@@ -81,14 +81,17 @@ func (v vector) body(t *testing.T) (body []byte, m message, q request) {
 	case v.Ask != nil:
 		m = message{kind: 'b', above: v.Ask.Above}
 		body = encodeAsk(m.above)
-	case v.Unused != nil:
+	case v.Unused != nil, v.Need != nil:
 		m = message{kind: 'u'}
+		if v.Need != nil {
+			m.kind = 'n'
+		}
 		var ns []uint64
-		for _, g := range v.Unused {
+		for _, g := range append(v.Unused, v.Need...) {
 			m.grants = append(m.grants, grant{g.Channel, g.Bytes})
 			ns = append(ns, uint64(g.Channel), uint64(g.Bytes))
 		}
-		body = encodeNumbers("u", ns...)
+		body = encodeNumbers(string(m.kind), ns...)
 	case v.Reset != nil:
 		m = message{kind: 'x', id: v.Reset.Channel, code: v.Reset.Code}
 		body = encodeReset(m.id, m.code)
@@ -179,7 +182,7 @@ func encodeMessage(m message) []byte {
 		return encodeHello(m.version, m.features)
 	case 'p':
 		return encodeBeacon(m.nonce, m.answer)
-	case 'w', 'u':
+	case 'w', 'u', 'n':
 		ns := []uint64{}
 		for _, g := range m.grants {
 			ns = append(ns, uint64(g.id), uint64(g.n))

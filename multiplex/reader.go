@@ -328,6 +328,8 @@ func (s *Socket) handleMessage(m message) error {
 		return s.handleAsk(m.above)
 	case 'u':
 		return s.handleReturns(m.grants)
+	case 'n':
+		return s.handleNeeds(m.grants)
 	case 'x':
 		return s.handleReset(m)
 	case 'g':

@@ -140,6 +140,7 @@ type Socket struct {
 	thirsty   map[*entry]struct{} // channels that would send early, but for lent
 	active    active
 	asks      asks
+	needs     map[*entry]int // windows that messages of the peer need, and for which there was no room
 	cuts      cuts
 	cause     error // why the link ended; set once, before done is closed
 	goingAway error // the peer said that it closes the link
@@ -171,6 +172,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 
 		datagramsDone: make(chan struct{}),
 
+		needs: make(map[*entry]int),
 		table: make(map[channel.ID]*entry),
 		ids:   ids{next: firstServerID, last: lastServerID},
 	}

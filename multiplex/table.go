@@ -13,9 +13,10 @@ type entry struct {
 	port *channel.Port
 	id   channel.ID
 
-	epoch uint8  // active.epoch when it was read last; guarded by Socket.mu
-	turn  turn   // guarded by line.mu
-	round uint64 // line.round when it put data behind that of others; guarded by line.mu
+	epoch  uint8  // active.epoch when it was read last; guarded by Socket.mu
+	turn   turn   // guarded by line.mu
+	called bool   // it has had its turn since it sent last; guarded by line.mu
+	round  uint64 // line.round when it put data behind that of others; guarded by line.mu
 
 	// Guarded by Socket.mu:
 	sentEnd, gotEnd bool          // each direction has ended
@@ -79,6 +80,12 @@ func (e *entry) Push(_ *channel.Port, p []byte) int { return e.s.line.push(e, p)
 // TryPush implements channel.Link.
 func (e *entry) TryPush(_ *channel.Port, p []byte) bool { return e.s.line.tryPush(e, p) }
 
+// MaxPush implements channel.Link.
+func (e *entry) MaxPush() int { return e.s.line.size.fitting(lineCap) }
+
+// Room implements channel.Link.
+func (e *entry) Room(_ *channel.Port, n int) bool { return e.s.line.hasRoom(e, n) }
+
 // Took implements channel.Link.
 func (e *entry) Took(n int) (frames int) {
 	frames = (n + int(e.s.line.size) - 1) / int(e.s.line.size)
@@ -104,6 +111,10 @@ func (e *entry) Tell(_ *channel.Port, n channel.Notice) {
 	switch n.Kind {
 	case channel.Granted:
 		e.s.line.control(protocolID, encodeGrant(e.id, n.N), prompt)
+	case channel.Wanted:
+		if !e.s.plain.Load() {
+			e.s.line.control(protocolID, encodeNumbers("n", uint64(e.id), uint64(n.N)), prompt)
+		}
 	case channel.Ended:
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
@@ -175,6 +186,7 @@ func (e *entry) forgetLocked() bool {
 		return false
 	}
 	delete(s.table, e.id)
+	delete(s.needs, e)
 	s.ended++
 	if s.ours(e.id) {
 		s.repayLocked(e, int(e.debt))
