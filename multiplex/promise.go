@@ -102,7 +102,9 @@ func (s *Socket) roomLocked(share float64) int {
 		return s.part(share) - s.promised
 	}
 	free := s.bound() - s.promised - s.loose
-	free = min(free-s.least()*max(s.most()-len(s.table), 0), free-s.bound()+s.part(share))
+	// Least windows are rounded up: a small bound must not all be kept for them.
+	kept := min(s.least()*max(s.most()-len(s.table), 0), s.part(leastShare))
+	free = min(free-kept, free-s.bound()+s.part(share))
 	return min(free, s.budgetLocked(refuseShare*share))
 }
 
