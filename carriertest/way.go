@@ -61,8 +61,8 @@ var ways = []way{
 	{name: "listener closed, queued", byReader: true, cuts: true, play: queued, end: func(_ context.Context, s *stage) error { return s.listener.Close() }, paces: []pace{absent}},
 	{name: "manager Close, queued", byReader: true, cuts: true, play: queued, end: closeManager, paces: []pace{absent}},
 	{name: "Shutdown, queued", byReader: true, cuts: true, play: queued, end: shutdown, paces: []pace{absent}},
-	{name: "memory limit reached", clean: true, cuts: true, play: crowded, link: smallMemory},
-	{name: "memory budget reached", clean: true, cuts: true, play: crowded, link: smallBudget},
+	{name: "memory limit reached", clean: true, play: crowded, link: smallMemory},
+	{name: "memory budget reached", clean: true, play: crowded, link: smallBudget},
 	{name: "process killed", cuts: true, play: killed, paces: []pace{fast}, link: quickBeacons, processes: true},
 }
 
