@@ -52,14 +52,18 @@ func TestGRPC(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(listener) }()
 
-		conn, err := grpc.NewClient("passthrough:///bob",
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				return alice.dial(ctx, bob.id(), "grpc://interop")
-			}))
-		if err != nil {
-			t.Fatal(err)
+		connect := func() (*grpc.ClientConn, func()) {
+			conn, err := grpc.NewClient("passthrough:///bob",
+				grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+					return alice.dial(ctx, bob.id(), "grpc://interop")
+				}))
+			if err != nil {
+				panic(err)
+			}
+			return conn, func() { _ = conn.Close() }
 		}
+		conn, closeConn := connect()
 		client := testgrpc.NewTestServiceClient(conn)
 		for _, c := range grpcCases {
 			t.Run(c.name, func(*testing.T) { c.run(ctx, client) })
@@ -68,12 +72,23 @@ func TestGRPC(t *testing.T) {
 		t.Run("unimplemented_service", func(*testing.T) {
 			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
 		})
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
+		t.Run("rpc_soak", func(*testing.T) {
+			soak(ctx, func() (*grpc.ClientConn, func()) { return conn, func() {} })
+		})
+		t.Run("channel_soak", func(*testing.T) { soak(ctx, connect) })
+		closeConn()
 		server.GracefulStop()
 		if err := <-served; err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
+	})
+}
+
+// soak makes 20 calls, four at once, none of which may fail. connect returns what
+// each call is made on.
+func soak(ctx context.Context, connect func() (*grpc.ClientConn, func())) {
+	interop.DoSoakTest(ctx, interop.SoakTestConfig{
+		RequestSize: 271828, ResponseSize: 314159, NumWorkers: 4, Iterations: 20, ChannelForTest: connect,
+		PerIterationMaxAcceptableLatency: patience, OverallTimeout: patience,
 	})
 }
