@@ -25,60 +25,45 @@ var connectProtocols = []struct {
 	{"grpc", []connect.ClientOption{connect.WithGRPC()}},
 }
 
-// newConnectWorld makes two devices, and an HTTP client of alice that speaks
-// HTTP/2 to devices.
-func newConnectWorld(t *testing.T) (w *world, alice, bob *device, client *http.Client) {
-	w = newWorld(t, way{carrier: "tcp", engine: "tcp", listen: true})
-	alice, bob = w.device(t, "alice"), w.device(t, "bob")
-	w.introduce(t, alice, bob)
-	return w, alice, bob, &http.Client{Transport: alice.manager.HTTP2Transport()}
-}
-
 // connect-go's clients talk to its handlers, one message at a time in both
 // directions of a stream, with errors and deadlines.
 func TestConnect(t *testing.T) {
-	t.Parallel()
-	ctx := limited(t)
-	w, alice, bob, client := newConnectWorld(t)
-	gone := make(chan struct{}, 1)
-	mux := http.NewServeMux()
-	mux.Handle("/t/Echo", connect.NewBidiStreamHandler("/t/Echo", echoStream))
-	mux.Handle("/t/Fail", connect.NewUnaryHandler("/t/Fail", fail))
-	mux.Handle("/t/Wait", connect.NewUnaryHandler("/t/Wait", func(ctx context.Context, r *connect.Request[wrapperspb.BytesValue]) (*connect.Response[wrapperspb.BytesValue], error) {
-		<-ctx.Done()
-		gone <- struct{}{}
-		return nil, ctx.Err()
-	}))
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: protocols, ReadHeaderTimeout: patience}
-	t.Cleanup(func() { _ = server.Close() })
-	listener := bob.listen(t, "http://*")
-	go func() { _ = server.Serve(listener) }()
+	overWays(t, func(t *testing.T, alice, bob *device) {
+		ctx := limited(t)
+		gone := make(chan struct{}, 1)
+		mux := http.NewServeMux()
+		mux.Handle("/t/Echo", connect.NewBidiStreamHandler("/t/Echo", echoStream))
+		mux.Handle("/t/Fail", connect.NewUnaryHandler("/t/Fail", fail))
+		mux.Handle("/t/Wait", connect.NewUnaryHandler("/t/Wait", func(ctx context.Context, _ *connect.Request[wrapperspb.BytesValue]) (*connect.Response[wrapperspb.BytesValue], error) {
+			<-ctx.Done()
+			gone <- struct{}{}
+			return nil, ctx.Err()
+		}))
+		bob.serve(t, mux)
+		client := &http.Client{Transport: alice.manager.HTTP2Transport()}
+		for _, p := range connectProtocols {
+			t.Run(p.name, func(t *testing.T) {
+				call := func(name string) *connect.Client[wrapperspb.BytesValue, wrapperspb.BytesValue] {
+					return connect.NewClient[wrapperspb.BytesValue, wrapperspb.BytesValue](client, "http+peer://"+bob.id().String()+"/t/"+name, p.options...)
+				}
+				converse(t, call("Echo").CallBidiStream(ctx))
 
-	for _, p := range connectProtocols {
-		t.Run(p.name, func(t *testing.T) {
-			call := func(name string) *connect.Client[wrapperspb.BytesValue, wrapperspb.BytesValue] {
-				return connect.NewClient[wrapperspb.BytesValue, wrapperspb.BytesValue](client, "http+peer://"+bob.id().String()+"/t/"+name, p.options...)
-			}
-			converse(t, call("Echo").CallBidiStream(ctx))
+				_, err := call("Fail").CallUnary(ctx, connect.NewRequest(wrapperspb.Bytes(nil)))
+				failure, ok := errors.AsType[*connect.Error](err)
+				if !ok || failure.Code() != connect.CodeResourceExhausted || failure.Message() != "none left" {
+					t.Errorf("a failure arrives as %v", err)
+				}
 
-			_, err := call("Fail").CallUnary(ctx, connect.NewRequest(wrapperspb.Bytes(nil)))
-			failure, ok := errors.AsType[*connect.Error](err)
-			if !ok || failure.Code() != connect.CodeResourceExhausted || failure.Message() != "none left" {
-				t.Errorf("a failure arrives as %v", err)
-			}
-
-			short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-			defer cancel()
-			_, err = call("Wait").CallUnary(short, connect.NewRequest(wrapperspb.Bytes(nil)))
-			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-				t.Errorf("after its deadline a call ends with %v", err)
-			}
-			await(ctx, t, gone) // the handler's context has ended, too
-		})
-	}
-	alice.took(t, w.way)
+				short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				defer cancel()
+				_, err = call("Wait").CallUnary(short, connect.NewRequest(wrapperspb.Bytes(nil)))
+				if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+					t.Errorf("after its deadline a call ends with %v", err)
+				}
+				await(ctx, t, gone) // the handler's context has ended, too
+			})
+		}
+	})
 }
 
 func echoStream(_ context.Context, s *connect.BidiStream[wrapperspb.BytesValue, wrapperspb.BytesValue]) error {
@@ -125,31 +110,32 @@ func converse(t *testing.T, s *connect.BidiStreamForClient[wrapperspb.BytesValue
 
 // connect-go's client talks to grpc-go's server.
 func TestConnectToGRPC(t *testing.T) {
-	t.Parallel()
-	ctx := limited(t)
-	w, alice, bob, client := newConnectWorld(t)
-	server := grpc.NewServer()
-	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
-	t.Cleanup(server.Stop)
-	listener := bob.listen(t, "http://*")
-	go func() { _ = server.Serve(listener) }()
+	overWays(t, func(t *testing.T, alice, bob *device) {
+		ctx := limited(t)
+		server := grpc.NewServer()
+		testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+		t.Cleanup(server.Stop)
+		listener := bob.listen(t, "http://*")
+		go func() { _ = server.Serve(listener) }()
 
-	url := "http+peer://" + bob.id().String() + testgrpc.TestService_FullDuplexCall_FullMethodName
-	s := connect.NewClient[testgrpc.StreamingOutputCallRequest, testgrpc.StreamingOutputCallResponse](client, url, connect.WithGRPC()).CallBidiStream(ctx)
-	for _, n := range []int32{1, 31415, 1 << 20} {
-		if err := s.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: n}}}); err != nil {
-			t.Fatal(err)
+		url := "http+peer://" + bob.id().String() + testgrpc.TestService_FullDuplexCall_FullMethodName
+		client := connect.NewClient[testgrpc.StreamingOutputCallRequest, testgrpc.StreamingOutputCallResponse](
+			&http.Client{Transport: alice.manager.HTTP2Transport()}, url, connect.WithGRPC())
+		s := client.CallBidiStream(ctx)
+		for _, n := range []int32{1, 31415, 1 << 20} {
+			if err := s.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: n}}}); err != nil {
+				t.Fatal(err)
+			}
+			m, err := s.Receive()
+			if err != nil || len(m.Payload.Body) != int(n) {
+				t.Fatalf("of %d bytes %d come, %v", n, len(m.GetPayload().GetBody()), err)
+			}
 		}
-		m, err := s.Receive()
-		if err != nil || len(m.Payload.Body) != int(n) {
-			t.Fatalf("of %d bytes %d come, %v", n, len(m.GetPayload().GetBody()), err)
+		if err := s.CloseRequest(); err != nil {
+			t.Error(err)
 		}
-	}
-	if err := s.CloseRequest(); err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Receive(); !errors.Is(err, io.EOF) {
-		t.Errorf("after the end: %v", err)
-	}
-	alice.took(t, w.way)
+		if _, err := s.Receive(); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
 }

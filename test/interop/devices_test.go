@@ -2,10 +2,13 @@ package interop_test
 
 import (
 	"context"
+	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +44,8 @@ var ways = []way{
 	{name: "webrtc", carrier: "webrtc", engine: "webrtc", dht: true},
 }
 
-// overWays runs a test over each way, from alice to bob.
+// overWays runs a test over each way, from alice to bob, whom a link of this way
+// joins already: all calls use it.
 func overWays(t *testing.T, test func(t *testing.T, alice, bob *device)) {
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
@@ -49,6 +53,9 @@ func overWays(t *testing.T, test func(t *testing.T, alice, bob *device)) {
 			world := newWorld(t, w)
 			alice, bob := world.device(t, "alice"), world.device(t, "bob")
 			world.introduce(t, alice, bob)
+			if c, err := alice.dial(limited(t), bob.id(), "nothing://"); !errors.Is(err, peerlink.ErrDeclined) {
+				t.Fatalf("a link was to come up, and nobody to listen: %v, %v", c, err)
+			}
 			test(t, alice, bob)
 			alice.took(t, w)
 		})
@@ -153,7 +160,21 @@ func (d *device) listen(t *testing.T, uri string) net.Listener {
 	return l
 }
 
-// dial opens a channel.
+// serve serves HTTP/1.1 and HTTP/2 to devices until the test is over.
+func (d *device) serve(t *testing.T, handler http.Handler) {
+	t.Helper()
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: handler, Protocols: protocols, ReadHeaderTimeout: patience}
+	listener := d.listen(t, "http://*")
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { _ = server.Close() })
+}
+
+// dial opens a channel by the device's way.
 func (d *device) dial(ctx context.Context, to identity.DeviceID, uri string) (net.Conn, error) {
 	c, err := d.manager.ConnectDevice(ctx, to, uri, peerlink.ConnectOptions{Carriers: []string{d.carrier}})
 	if err != nil {

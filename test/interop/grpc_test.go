@@ -48,15 +48,15 @@ func TestGRPC(t *testing.T) {
 		ctx := limited(t)
 		server := grpc.NewServer()
 		testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
-		listener := bob.listen(t, "grpc://interop")
+		listener := bob.listen(t, "grpc://*")
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(listener) }()
 
 		connect := func() (*grpc.ClientConn, func()) {
-			conn, err := grpc.NewClient("passthrough:///bob",
+			conn, err := grpc.NewClient("passthrough:grpc+peer://"+bob.id().String()+"/interop",
 				grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-					return alice.dial(ctx, bob.id(), "grpc://interop")
+				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					return alice.manager.DialContext(ctx, "tcp", addr)
 				}))
 			if err != nil {
 				panic(err)

@@ -134,58 +134,57 @@ var libraries = []struct {
 
 // Each library's client talks to each library's server.
 func TestWebSocket(t *testing.T) {
-	t.Parallel()
-	ctx := limited(t)
-	w := newWorld(t, way{carrier: "tcp", engine: "tcp", listen: true})
-	alice, bob := w.device(t, "alice"), w.device(t, "bob")
-	w.introduce(t, alice, bob)
-	mux, ends := http.NewServeMux(), make(chan error)
-	for _, l := range libraries {
-		mux.HandleFunc("/"+l.name, func(w http.ResponseWriter, r *http.Request) {
-			s, err := l.accept(w, r)
-			if err == nil {
-				err = echo(ctx, s)
-			}
-			select {
-			case ends <- err:
-			case <-ctx.Done():
-			}
-		})
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: patience}
-	t.Cleanup(func() { _ = server.Close() })
-	listener := bob.listen(t, "http://*")
-	go func() { _ = server.Serve(listener) }()
-
-	for _, client := range libraries {
-		for _, of := range libraries {
-			t.Run(client.name+" to "+of.name, func(t *testing.T) {
-				url := "://" + bob.id().String() + "/" + of.name
-				s, err := client.dial(ctx, alice, url)
-				if err != nil {
-					t.Fatal(err)
+	overWays(t, func(t *testing.T, alice, bob *device) {
+		ctx := limited(t)
+		mux, ends := http.NewServeMux(), make(chan error)
+		for _, l := range libraries {
+			mux.HandleFunc("/"+l.name, func(w http.ResponseWriter, r *http.Request) {
+				s, err := l.accept(w, r)
+				if err == nil {
+					err = echo(ctx, s)
 				}
-				echoes(ctx, t, s)
-				if err := s.end(ctx, 4321, "enough"); err != nil {
-					t.Errorf("the client's end: %v", err)
-				}
-				wantClosed(t, await(ctx, t, ends), closed{4321, "enough"})
-
-				if s, err = client.dial(ctx, alice, url); err != nil {
-					t.Fatal(err)
-				}
-				if err := s.send(ctx, false, []byte("end")); err != nil {
-					t.Fatal(err)
-				}
-				_, _, err = s.receive(ctx)
-				wantClosed(t, err, closed{4000, "as asked"})
-				if err := await(ctx, t, ends); err != nil {
-					t.Errorf("the server's end: %v", err)
+				select {
+				case ends <- err:
+				case <-ctx.Done():
 				}
 			})
 		}
+		bob.serve(t, mux)
+		for _, client := range libraries {
+			for _, server := range libraries {
+				t.Run(client.name+" to "+server.name, func(t *testing.T) {
+					talk(ctx, t, ends, func() socket {
+						s, err := client.dial(ctx, alice, "://"+bob.id().String()+"/"+server.name)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return s
+					})
+				})
+			}
+		}
+	})
+}
+
+// talk has either side end a connection with a code. ends tells how the server's
+// handlers end.
+func talk(ctx context.Context, t *testing.T, ends <-chan error, dial func() socket) {
+	s := dial()
+	echoes(ctx, t, s)
+	if err := s.end(ctx, 4321, "enough"); err != nil {
+		t.Errorf("the client's end: %v", err)
 	}
-	alice.took(t, w.way)
+	wantClosed(t, await(ctx, t, ends), closed{4321, "enough"})
+
+	s = dial()
+	if err := s.send(ctx, false, []byte("end")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.receive(ctx)
+	wantClosed(t, err, closed{4000, "as asked"})
+	if err := await(ctx, t, ends); err != nil {
+		t.Errorf("the server's end: %v", err)
+	}
 }
 
 // echo sends back what it receives, in three fragments, until either side ends.
@@ -208,7 +207,7 @@ func echo(ctx context.Context, s socket) error {
 func echoes(ctx context.Context, t *testing.T, s socket) {
 	t.Helper()
 	random := rand.NewChaCha8([32]byte{})
-	for _, n := range []int{0, 1, 125, 126, 4096, 65535, 65536, 4<<20 + 1} {
+	for _, n := range []int{0, 1, 125, 126, 4096, 65535, 65536, 1<<20 + 1} {
 		p := make([]byte, n)
 		_, _ = random.Read(p)
 		sent := make(chan error, 1)
