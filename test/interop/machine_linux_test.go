@@ -3,6 +3,7 @@ package interop_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -66,9 +67,9 @@ func (m *machine) daemon(t *testing.T, name string) string {
 }
 
 // command is a program in the machine's home. It is told to end, and at last
-// killed, when the test is over.
-func (m *machine) command(t *testing.T, argv ...string) *exec.Cmd {
-	cmd := exec.CommandContext(limited(t), "env", append([]string{"--"}, argv...)...) // env looks in the machine's PATH
+// killed, when the context ends.
+func (m *machine) command(ctx context.Context, t *testing.T, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "env", append([]string{"--"}, argv...)...) // env looks in the machine's PATH
 	cmd.Dir, cmd.Env, cmd.Stderr = m.dir, m.env, t.Output()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
@@ -79,7 +80,7 @@ func (m *machine) command(t *testing.T, argv ...string) *exec.Cmd {
 // run runs a program to its end, which must be a good one, and returns its output.
 func (m *machine) run(t *testing.T, input []byte, argv ...string) []byte {
 	t.Helper()
-	cmd := m.command(t, argv...)
+	cmd := m.command(limited(t), t, argv...)
 	cmd.Stdin = bytes.NewReader(input)
 	out, err := cmd.Output()
 	if err != nil {
@@ -106,7 +107,7 @@ func start(t *testing.T, cmd *exec.Cmd) (ended <-chan error) {
 // the first line of its output.
 func (m *machine) firstLine(t *testing.T, argv ...string) string {
 	t.Helper()
-	cmd := m.command(t, argv...)
+	cmd := m.command(t.Context(), t, argv...)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -115,9 +116,10 @@ func (m *machine) firstLine(t *testing.T, argv ...string) string {
 	cmd.Stdout = w
 	start(t, cmd)
 	_ = w.Close() // so that r ends with the program
+	_ = r.SetReadDeadline(time.Now().Add(patience))
 	line, err := bufio.NewReader(r).ReadString('\n')
 	if err != nil {
-		t.Fatalf("%s ended before it said anything: %v", strings.Join(argv, " "), err)
+		t.Fatalf("%s said nothing: %v", strings.Join(argv, " "), err)
 	}
 	return strings.TrimSpace(line)
 }
@@ -126,8 +128,9 @@ func (m *machine) firstLine(t *testing.T, argv ...string) string {
 // at bob, while client runs. It returns how both ended.
 func (m *machine) pipe(t *testing.T, name string, server []string, client func()) error {
 	t.Helper()
-	listener := m.command(t, "peerchat", "pipe", "--account", "bob", "--listen", "--name", name, "--from", m.alice)
-	program := m.command(t, server...)
+	ctx := limited(t)
+	listener := m.command(ctx, t, "peerchat", "pipe", "--account", "bob", "--listen", "--name", name, "--from", m.alice)
+	program := m.command(ctx, t, server...)
 	join(t, listener, program)
 	join(t, program, listener)
 	listens, serves := start(t, listener), start(t, program)
@@ -142,7 +145,6 @@ func (m *machine) pipe(t *testing.T, name string, server []string, client func()
 		}
 	}
 	client()
-	ctx := limited(t)
 	return errors.Join(await(ctx, t, listens), await(ctx, t, serves))
 }
 
@@ -177,7 +179,7 @@ func (m *machine) inetd(t *testing.T, program ...string) (forwarded *net.TCPAddr
 			if err != nil {
 				return
 			}
-			cmd := m.command(t, program...)
+			cmd := m.command(t.Context(), t, program...)
 			cmd.Stdin, cmd.Stdout = f, f
 			wg.Go(func() {
 				defer f.Close()

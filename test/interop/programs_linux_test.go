@@ -126,7 +126,7 @@ func (m *machine) ssh(t *testing.T, through shell) {
 		}
 	})
 	through(t, func(host string) {
-		err := m.command(t, "ssh", "-F", "ssh_config", host, "exit 42").Run()
+		err := m.command(limited(t), t, "ssh", "-F", "ssh_config", host, "exit 42").Run()
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 42 {
 			t.Errorf("of status 42 there comes %v", err)
 		}
