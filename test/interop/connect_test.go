@@ -40,7 +40,7 @@ func TestConnect(t *testing.T) {
 			return nil, ctx.Err()
 		}))
 		bob.serve(t, mux)
-		client := &http.Client{Transport: alice.manager.HTTP2Transport()}
+		client := &http.Client{Transport: alice.ConnectionManager().HTTP2Transport()}
 		for _, p := range connectProtocols {
 			t.Run(p.name, func(t *testing.T) {
 				call := func(name string) *connect.Client[wrapperspb.BytesValue, wrapperspb.BytesValue] {
@@ -120,7 +120,7 @@ func TestConnectToGRPC(t *testing.T) {
 
 		url := "http+peer://" + bob.id().String() + testgrpc.TestService_FullDuplexCall_FullMethodName
 		client := connect.NewClient[testgrpc.StreamingOutputCallRequest, testgrpc.StreamingOutputCallResponse](
-			&http.Client{Transport: alice.manager.HTTP2Transport()}, url, connect.WithGRPC())
+			&http.Client{Transport: alice.ConnectionManager().HTTP2Transport()}, url, connect.WithGRPC())
 		s := client.CallBidiStream(ctx)
 		for _, n := range []int32{1, 31415, 1 << 20} {
 			if err := s.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: n}}}); err != nil {

@@ -105,7 +105,6 @@ func newWorld(t *testing.T, w way) *world {
 // A device is an account that calls others by its world's way only.
 type device struct {
 	*account.Account
-	manager *peerlink.ConnectionManager // after Close, too
 	carrier string
 }
 
@@ -130,7 +129,7 @@ func (w *world) device(t *testing.T, name string) *device {
 	if err := acc.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return &device{acc, acc.ConnectionManager(), w.carrier}
+	return &device{acc, w.carrier}
 }
 
 // introduce tells devices each other's addresses, where the way needs that.
@@ -152,7 +151,7 @@ func (d *device) id() identity.DeviceID { return d.Identity().DeviceID() }
 // listen claims a name until the test is over.
 func (d *device) listen(t *testing.T, uri string) net.Listener {
 	t.Helper()
-	l, err := d.manager.Listen(uri)
+	l, err := d.ConnectionManager().Listen(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +175,7 @@ func (d *device) serve(t *testing.T, handler http.Handler) {
 
 // dial opens a channel by the device's way.
 func (d *device) dial(ctx context.Context, to identity.DeviceID, uri string) (net.Conn, error) {
-	c, err := d.manager.ConnectDevice(ctx, to, uri, peerlink.ConnectOptions{Carriers: []string{d.carrier}})
+	c, err := d.ConnectionManager().ConnectDevice(ctx, to, uri, peerlink.ConnectOptions{Carriers: []string{d.carrier}})
 	if err != nil {
 		return nil, err // and not a nil *channel.Socket in an interface
 	}
@@ -186,7 +185,7 @@ func (d *device) dial(ctx context.Context, to identity.DeviceID, uri string) (ne
 // took checks that the device has links, and all of them by this way.
 func (d *device) took(t *testing.T, w way) {
 	t.Helper()
-	links := d.manager.Connections()
+	links := d.ConnectionManager().Connections()
 	other := slices.IndexFunc(links, func(c peerlink.Connection) bool {
 		return c.Carrier != w.carrier || c.Path.Engine != w.engine
 	})

@@ -56,7 +56,7 @@ func TestGRPC(t *testing.T) {
 			conn, err := grpc.NewClient("passthrough:grpc+peer://"+bob.id().String()+"/interop",
 				grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-					return alice.manager.DialContext(ctx, "tcp", addr)
+					return alice.ConnectionManager().DialContext(ctx, "tcp", addr)
 				}))
 			if err != nil {
 				panic(err)

@@ -3,7 +3,6 @@ package interop_test
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -133,12 +132,15 @@ func raftMember(dir, nodes string) error {
 		return err
 	}
 	defer acc.Close()
-	ctx := context.Background()
-	if err := cmp.Or(acc.Start(ctx), acc.Ready(ctx)); err != nil {
+	listener, err := acc.ConnectionManager().Listen(raftURI) // before the first call can come
+	if err != nil {
 		return err
 	}
-	listener, err := acc.ConnectionManager().Listen(raftURI)
-	if err != nil {
+	ctx := context.Background()
+	if err := acc.Start(ctx); err != nil {
+		return err
+	}
+	if err := acc.Ready(ctx); err != nil {
 		return err
 	}
 	var mu sync.Mutex

@@ -112,7 +112,7 @@ var libraries = []struct {
 		c, err := new(gorilla.Upgrader).Upgrade(w, r, nil)
 		return gorillaSocket{c}, err
 	}, func(ctx context.Context, alice *device, url string) (socket, error) {
-		d := gorilla.Dialer{NetDialContext: alice.manager.DialContext}
+		d := gorilla.Dialer{NetDialContext: alice.ConnectionManager().DialContext}
 		c, _, err := d.DialContext(ctx, "ws"+url, nil)
 		return gorillaSocket{c}, err
 	}},
@@ -123,7 +123,7 @@ var libraries = []struct {
 		}
 		return coderSocket{c}, err
 	}, func(ctx context.Context, alice *device, url string) (socket, error) {
-		client := &http.Client{Transport: alice.manager.Transport()}
+		client := &http.Client{Transport: alice.ConnectionManager().Transport()}
 		c, _, err := coder.Dial(ctx, "http"+url, &coder.DialOptions{HTTPClient: client})
 		if err == nil {
 			c.SetReadLimit(-1)
