@@ -202,6 +202,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				problem(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("What you sent has %d bytes; this site takes %d at most.", r.ContentLength, s.cfg.MaxBody))
 				return
 			}
+			r = r.WithContext(r.Context()) // a copy: net/http looks in its own for a body that was left unread
 			r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
 		}
 		next.ServeHTTP(w, r)

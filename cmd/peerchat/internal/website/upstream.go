@@ -59,7 +59,11 @@ func newUpstream(where string, far bool, log *slog.Logger) (*upstream, error) {
 			if network != "" {
 				n, a = network, addr
 			}
-			return dial.DialContext(ctx, n, a)
+			c, err := dial.DialContext(ctx, n, a)
+			if err != nil {
+				return nil, err
+			}
+			return &early{Conn: c}, nil
 		},
 		DisableCompression:     true, // as it comes
 		MaxIdleConnsPerHost:    16,

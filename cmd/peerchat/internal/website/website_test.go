@@ -1,6 +1,7 @@
 package website
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -440,5 +441,65 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		if err != nil || c.Write(r.Context(), kind, b) != nil {
 			return
 		}
+	}
+}
+
+// A web server answers before it has read an upload, and leaves.
+//
+// case: E5
+func TestAnEarlyAnswerArrives(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				_, _ = io.ReadFull(c, make([]byte, 1000))
+				_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 9\r\n\r\ntoo large")
+			})
+		}
+	})
+	upload := func(n *network, clients *sync.WaitGroup) {
+		c, err := n.dial(t.Context(), alice)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		clients.Go(func() {
+			_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 16777216\r\n\r\n")
+			_, _ = c.Write(make([]byte, 16<<20))
+		})
+		br := bufio.NewReader(c)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if b, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusRequestEntityTooLarge || string(b) != "too large" || err != nil {
+			t.Errorf("%s, %.99q, %v", resp.Status, b, err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if more, _ := io.ReadAll(br); len(more) > 0 {
+			t.Errorf("what was left of the upload is answered: %.99q", more)
+		}
+	}
+	for range 3 {
+		n := open(t, Config{Upstream: "http://" + l.Addr().String()})
+		var clients sync.WaitGroup
+		for range 20 { // a server has places for 32
+			clients.Go(func() { upload(n, &clients) })
+		}
+		clients.Wait()
 	}
 }
