@@ -1,6 +1,7 @@
 package connectionmanager_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -353,11 +354,13 @@ func TestS67_StateChangesAreTold(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
 		alice, bob := w.device(t, "alice", nil), w.device(t, "bob", nil)
 		bob.echoing(t, "*")
+		ctx, cancel := context.WithTimeout(background, patience) // an event that does not come is missed
+		defer cancel()
 		var mu sync.Mutex
 		told := map[*device][]string{}
 		var wg sync.WaitGroup
 		for _, d := range []*device{alice, bob} {
-			events := d.Events(t.Context())
+			events := d.Events(ctx)
 			wg.Go(func() {
 				for e := range events {
 					mu.Lock()

@@ -5,21 +5,32 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"peerlink"
 	"peerlink/identity"
 )
 
+// within bounds the wait for an event.
+const within = 30 * time.Second
+
 // await reads events until one fits.
 func await(t *testing.T, events <-chan Event, fits func(Message) bool) Message {
 	t.Helper()
-	for e := range events {
-		if fits(e.Message) {
-			return e.Message
+	over := time.After(within)
+	for {
+		select {
+		case e, ok := <-events:
+			switch {
+			case !ok:
+				t.Fatal("the events ended")
+			case fits(e.Message):
+				return e.Message
+			}
+		case <-over:
+			t.Fatal("no event fits")
 		}
 	}
-	t.Fatal("the events ended")
-	return Message{}
 }
 
 func texts(t *testing.T, s *Store, peer identity.DeviceID) (out []string) {
