@@ -2,8 +2,9 @@ package account
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
-	"encoding/json"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"peerlink/identity"
 	"peerlink/webrtc/switchboard"
@@ -94,7 +98,7 @@ func (c Config) networkKey() ([]byte, error) {
 
 // encode writes what parseConfig reads.
 func (c Config) encode() ([]byte, error) {
-	b, err := json.MarshalIndent(c, "", "  ")
+	b, err := stdjson.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return nil, err
 	}
@@ -105,120 +109,87 @@ func (c Config) encode() ([]byte, error) {
 	return b, nil
 }
 
-// parseConfig reads a config file. Whatever is not exactly a setting is an
-// error with its line: encoding/json alone would take keys in any case, take
-// the last of two, and put U+FFFD for what is not UTF-8.
-func parseConfig(b []byte) (Config, error) {
-	r := &configReader{text: b, dec: json.NewDecoder(bytes.NewReader(b))}
-	var c Config
-	if err := r.check(); err != nil {
+// parseConfig reads a config file. Whatever is not exactly a setting is an error
+// with its line.
+func parseConfig(text []byte) (Config, error) {
+	if err := checkFile(text); err != nil {
 		return Config{}, err
 	}
-	if err := r.object(&c); err != nil {
-		return Config{}, fmt.Errorf("line %d: %w", r.line, err)
-	}
-	return c, nil
-}
-
-// configReader walks over the tokens of a config file and knows the line of
-// the one that was read last.
-type configReader struct {
-	text []byte
-	dec  *json.Decoder
-	line int
-}
-
-// check looks for what makes a file unreadable as a whole.
-func (r *configReader) check() error {
+	var c Config
+	// Half a surrogate is taken for U+FFFD, which checkText refuses.
+	dec := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true))
+	err := json.UnmarshalDecode(dec, &c, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(readSetting)))
+	at := int(dec.InputOffset())
+	rest := bytes.TrimLeftFunc(text[at:], unicode.IsSpace)
 	switch {
-	case len(r.text) > maxConfigLen:
-		return fmt.Errorf("%d bytes, at most %d are taken", len(r.text), maxConfigLen)
-	case bytes.HasPrefix(r.text, []byte("\xef\xbb\xbf")):
+	case err == nil && len(rest) == 0:
+		return c, nil
+	case err == nil:
+		at, err = len(text)-len(rest), fmt.Errorf("there is more after the settings: %.80q", bytes.TrimSpace(rest))
+	case errors.Is(err, io.ErrUnexpectedEOF): // which is what a half-written file looks like
+		at, err = len(text), errors.New("the rest of the file is cut off")
+	default:
+		at, err = explain(err)
+	}
+	return Config{}, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:at], []byte("\n")), err)
+}
+
+// checkFile looks for what makes a file unreadable as a whole.
+func checkFile(text []byte) error {
+	switch {
+	case len(text) > maxConfigLen:
+		return fmt.Errorf("%d bytes, at most %d are taken", len(text), maxConfigLen)
+	case bytes.HasPrefix(text, []byte("\xef\xbb\xbf")):
 		return errors.New("line 1: it begins with a byte order mark: save it as UTF-8 without one")
-	case bytes.HasPrefix(r.text, []byte("\xff\xfe")) || bytes.HasPrefix(r.text, []byte("\xfe\xff")):
+	case bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")):
 		return errors.New("line 1: it is UTF-16: save it as UTF-8")
-	case len(bytes.TrimSpace(r.text)) == 0:
+	case len(bytes.TrimSpace(text)) == 0:
 		return errors.New("line 1: it is empty: write {} for the defaults")
-	case !utf8.Valid(r.text):
-		at := 0
-		for s := r.text; ; {
-			c, n := utf8.DecodeRune(s)
-			if c == utf8.RuneError && n == 1 {
-				return fmt.Errorf("line %d: not UTF-8", r.lineAt(at))
-			}
-			s, at = s[n:], at+n
+	}
+	n := 0
+	for line := range bytes.Lines(text) {
+		if n++; !utf8.Valid(line) {
+			return fmt.Errorf("line %d: not UTF-8", n)
 		}
 	}
 	return nil
 }
 
-func (r *configReader) lineAt(offset int) int {
-	return 1 + bytes.Count(r.text[:min(offset, len(r.text))], []byte("\n"))
-}
-
-func (r *configReader) object(c *Config) error {
-	if err := r.open('{', "settings in braces"); err != nil {
-		return err
+// explain says in our words what the library refuses, and where it stands.
+func explain(err error) (offset int, _ error) {
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		key, entry, nested := strings.Cut(strings.TrimPrefix(string(e.JSONPointer), "/"), "/")
+		switch {
+		case e.Err != jsontext.ErrDuplicateName:
+			err = fmt.Errorf("not JSON: %w", e.Err)
+		case nested:
+			err = fmt.Errorf("%s: device %s is there twice", key, strings.ToLower(entry))
+		default:
+			err = fmt.Errorf("%.80q is set twice", key)
+		}
+		return int(e.ByteOffset), err
 	}
-	seen := map[string]bool{}
-	for {
-		key, more, err := r.next('}', "a setting's name")
-		if err != nil {
-			return err
-		}
-		if !more {
-			break
-		}
-		if seen[key] {
-			return fmt.Errorf("%q is set twice", key)
-		}
-		seen[key] = true
-		if err := r.setting(c, key); err != nil {
-			return err
-		}
+	e, ok := errors.AsType[*json.SemanticError](err)
+	switch names := settingNames(); {
+	case !ok:
+		return 0, err
+	case e.Err == json.ErrUnknownName:
+		last := len(names) - 1
+		err = fmt.Errorf("unknown setting %.80q: there are %s and %s", e.JSONPointer.LastToken(), strings.Join(names[:last], ", "), names[last])
+	case e.GoType == reflect.TypeFor[identity.DeviceID]():
+		err = fmt.Errorf("peers: %w", e.Err)
+	default:
+		err = e.Err
 	}
-	end := int(r.dec.InputOffset())
-	rest := bytes.TrimSpace(r.text[end:])
-	if len(rest) == 0 {
-		return nil
-	}
-	r.line = r.lineAt(bytes.Index(r.text[end:], rest[:1]) + end)
-	return fmt.Errorf("there is more after the settings: %.80q", rest)
+	return int(e.ByteOffset), err
 }
 
 // checks tell for a setting what a string, or each of a list, must be besides
 // checkText. The ones of strings name the setting in their errors.
 var checks = map[string]func(string) error{
-	"bootstrap": checkMultiaddr, "dht_listen": checkMultiaddr, "listen": checkListen, "engines": checkEngine,
+	"bootstrap": checkMultiaddr, "dht_listen": checkMultiaddr, "listen": checkListen, "engines": checkEngine, "peers": checkHostPort,
 	"servers": checkServer, "switchboard": switchboard.CheckURL, "webrtc": checkWebRTC, "local_dir": checkLocalDir,
 	"network_key": func(s string) error { _, err := Config{NetworkKey: s}.networkKey(); return err },
-}
-
-// setting reads the value of one key into the field of that name.
-func (r *configReader) setting(c *Config, key string) (err error) {
-	i := slices.Index(settingNames(), key)
-	if i < 0 {
-		names := settingNames()
-		last := len(names) - 1
-		return fmt.Errorf("unknown setting %.80q: there are %s and %s", key, strings.Join(names[:last], ", "), names[last])
-	}
-	switch to := reflect.ValueOf(c).Elem().Field(i).Addr().Interface().(type) {
-	case *string:
-		if *to, err = r.word(key); err == nil && checks[key] != nil {
-			err = checks[key](*to)
-		}
-	case *bool:
-		*to, err = r.flag(key)
-	case *[]string:
-		most := maxList
-		if to == &c.Switchboards {
-			most = maxBoards
-		}
-		*to, err = r.list(key, most, checks[key])
-	case *map[identity.DeviceID][]string:
-		*to, err = r.peers(key)
-	}
-	return err
 }
 
 // settingNames returns the keys of a config file, in the order of the fields.
@@ -230,130 +201,86 @@ func settingNames() (names []string) {
 	return names
 }
 
-func (r *configReader) flag(key string) (bool, error) {
-	tok, err := r.token()
-	if err != nil {
-		return false, err
+// readSetting refuses a value of another kind than its place takes, null among
+// them, and reads strings and lists, with their checks.
+func readSetting(dec *jsontext.Decoder, v any) error {
+	key, _, _ := strings.Cut(strings.TrimPrefix(string(dec.StackPointer()), "/"), "/")
+	kind := dec.PeekKind()
+	_, members := dec.StackIndex(dec.StackDepth())
+	switch to := v.(type) {
+	case *Config:
+		return want(kind, "{", "want settings in braces")
+	case *bool:
+		return want(kind, "tf", key+": want true or false")
+	case *map[identity.DeviceID][]string:
+		return want(kind, "{", "want "+key+": device ids with lists of addresses, in braces")
+	case *string:
+		return readWord(dec, key, to)
+	case *[]string:
+		if key == "peers" && members > 2*maxPeers {
+			return fmt.Errorf("%s: more than %d devices", key, maxPeers)
+		}
+		return readList(dec, key, to)
 	}
-	v, ok := tok.(bool)
-	if !ok {
-		return false, fmt.Errorf("%s: want true or false", key)
-	}
-	return v, nil
+	return errors.ErrUnsupported // the library reads it
 }
 
-func (r *configReader) word(key string) (string, error) {
-	tok, err := r.token()
-	if err != nil {
-		return "", err
+// want leaves a value of these kinds, and what is no value, to the library.
+func want(kind jsontext.Kind, kinds, otherwise string) error {
+	if kind != jsontext.KindInvalid && !strings.Contains(kinds, string(kind)) {
+		return errors.New(otherwise)
 	}
-	v, ok := tok.(string)
-	if !ok {
-		return "", fmt.Errorf("%s: want a string", key)
-	}
-	if err := checkText(v); err != nil { // not quoted: it may be a secret
-		return "", fmt.Errorf("%s: %w", key, err)
-	}
-	return v, nil
+	return errors.ErrUnsupported
 }
 
-func (r *configReader) list(key string, most int, check func(string) error) ([]string, error) {
-	if err := r.open('[', key+": a list of strings"); err != nil {
-		return nil, err
-	}
-	var out []string
-	for {
-		s, more, err := r.next(']', key+": a string")
-		if err != nil || !more {
-			return out, err
-		}
-		switch {
-		case len(out) == most:
-			return nil, fmt.Errorf("%s: more than %d entries", key, most)
-		case slices.Contains(out, s):
-			return nil, fmt.Errorf("%s: %.80q is there twice", key, s)
-		}
-		err = checkText(s)
-		if err == nil {
-			err = check(s)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %.80q: %w", key, s, err)
-		}
-		out = append(out, s)
-	}
-}
-
-func (r *configReader) peers(key string) (map[identity.DeviceID][]string, error) {
-	if err := r.open('{', key+": device ids with lists of addresses, in braces"); err != nil {
-		return nil, err
-	}
-	out := map[identity.DeviceID][]string{}
-	for {
-		s, more, err := r.next('}', key+": a device id")
-		if err != nil || !more {
-			return out, err
-		}
-		id, err := identity.ParseDeviceID(s)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
-		}
-		if _, twice := out[id]; twice {
-			return nil, fmt.Errorf("%s: device %s is there twice", key, id)
-		}
-		if len(out) == maxPeers {
-			return nil, fmt.Errorf("%s: more than %d devices", key, maxPeers)
-		}
-		if out[id], err = r.list(key, maxPeerAddrs, checkHostPort); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// open reads the delimiter that begins an object or a list.
-func (r *configReader) open(want json.Delim, what string) error {
-	tok, err := r.token()
-	if err != nil {
+func readWord(dec *jsontext.Decoder, key string, to *string) error {
+	tok, err := dec.ReadToken()
+	switch {
+	case err != nil:
 		return err
+	case tok.Kind() != '"':
+		return fmt.Errorf("%s: want a string", key)
 	}
-	if tok != want {
-		return fmt.Errorf("want %s", what)
+	*to = tok.String()
+	if err := checkText(*to); err != nil { // not quoted: it may be a secret
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if checks[key] != nil {
+		return checks[key](*to)
 	}
 	return nil
 }
 
-// next reads a string, or the delimiter that ends an object or a list.
-func (r *configReader) next(end json.Delim, what string) (s string, more bool, err error) {
-	tok, err := r.token()
-	if err != nil {
-		return "", false, err
-	}
-	if tok == end {
-		return "", false, nil
-	}
-	s, more = tok.(string)
-	if !more {
-		return "", false, fmt.Errorf("want %s", what)
-	}
-	return s, true, nil
-}
-
-// token reads the next token. The end of the file in the middle is an error of
-// its own, as that is what a half-written file looks like.
-func (r *configReader) token() (json.Token, error) {
-	at := int(r.dec.InputOffset())
-	for at < len(r.text) && strings.IndexByte(" \t\r\n,:", r.text[at]) >= 0 {
-		at++
-	}
-	r.line = r.lineAt(at)
-	tok, err := r.dec.Token()
+func readList(dec *jsontext.Decoder, key string, to *[]string) error {
+	most := cmp.Or(map[string]int{"switchboard": maxBoards, "peers": maxPeerAddrs}[key], maxList)
+	tok, err := dec.ReadToken()
 	switch {
-	case err == nil:
-		return tok, nil
-	case at >= len(r.text), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, errors.New("the rest of the file is cut off")
-	default:
-		return nil, fmt.Errorf("not JSON: %w", err)
+	case err != nil:
+		return err
+	case tok.Kind() != '[':
+		return fmt.Errorf("want %s: a list of strings", key)
+	}
+	for {
+		tok, err := dec.ReadToken()
+		if err != nil || tok.Kind() == ']' {
+			return err
+		}
+		s := tok.String()
+		switch {
+		case tok.Kind() != '"':
+			return fmt.Errorf("want %s: a string", key)
+		case len(*to) == most:
+			return fmt.Errorf("%s: more than %d entries", key, most)
+		case slices.Contains(*to, s):
+			return fmt.Errorf("%s: %.80q is there twice", key, s)
+		}
+		if err = checkText(s); err == nil {
+			err = checks[key](s)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %.80q: %w", key, s, err)
+		}
+		*to = append(*to, s)
 	}
 }
 
