@@ -39,6 +39,18 @@ var (
 	ErrNotConnected = errors.New("not connected")
 	// ErrCapacity is matched when Config.Capacity links exist already.
 	ErrCapacity = errors.New("no room for another link")
+	// ErrTooMany is matched when a link has no room for another channel.
+	ErrTooMany = multiplex.ErrTooMany
+	// ErrBadName is matched when a URI is empty, longer than 255 bytes or not plain text.
+	ErrBadName = multiplex.ErrBadName
+	// ErrWouldBlock is matched when a TrySend or SendUnreliable does not fit in now.
+	ErrWouldBlock = channel.ErrWouldBlock
+	// ErrTooLong is matched when a TrySend or SendUnreliable never fits in.
+	ErrTooLong = channel.ErrTooLong
+	// ErrDead is matched when a link ended because its peer did not answer any more.
+	ErrDead = multiplex.ErrDead
+	// ErrProtocol is matched when a link ended because its peer broke the protocol.
+	ErrProtocol = multiplex.ErrProtocol
 )
 
 // Attempt is one carrier's try to reach a device.
