@@ -8,9 +8,9 @@ import (
 	"net"
 	"time"
 
-	"peerlink"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
+	"peerlink/identity"
 	"peerlink/internal/pause"
 )
 
@@ -67,7 +67,8 @@ func (f *forwarder) fromThere(ctx context.Context, sp forward.Spec, start func(f
 // ask has the device listen.
 func (f *forwarder) ask(ctx context.Context, where forward.Address) (*back, error) {
 	token := forward.NewToken()
-	l, err := f.s.client.Listen(ctx, forward.BackURI(token))
+	// From the device, or, where a contact is named, any device of that.
+	l, err := f.s.client.ListenTo(ctx, control.Listen{Pattern: forward.BackURI(token), From: []identity.DeviceID{f.to.device}}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -97,10 +98,6 @@ func (f *forwarder) hold(ctx context.Context, b *back, target forward.Address) e
 	}()
 	err := forward.Relay(ctx, b.l, forward.RelayConfig{
 		Note: f.failed(target),
-		Take: func(_ context.Context, c net.Conn) (func(), bool) {
-			peer, ok := peerlink.PeerOf(c)
-			return nil, ok && peer.Device == f.to.device
-		},
 		Open: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, target.Network, target.Addr)

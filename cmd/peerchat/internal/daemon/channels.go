@@ -286,7 +286,7 @@ func (d *Daemon) announce(ctx context.Context, l peerlink.ChannelListener, answe
 }
 
 // errMayNot is what a device is told that a command does not want.
-var errMayNot = errors.New("you may not join (its user can allow it: peerchat pipe allow)")
+var errMayNot = errors.New("you may not join (for a pipe its user can allow it: peerchat pipe allow)")
 
 // mayOpen tells whether a device may have one of the channels that a command
 // wants.
