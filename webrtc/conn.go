@@ -9,6 +9,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pion/transport/v5/deadline"
+
+	"peerlink/internal/pause"
 )
 
 const (
@@ -52,12 +56,12 @@ type stream struct {
 
 	readMu  sync.Mutex // serialises Read
 	inbox   inbox
-	readBy  *deadline
+	readBy  *deadline.Deadline
 	writeMu sync.Mutex // serialises Write, CloseWrite and the end of Close
 	halved  bool       // under writeMu: endMark was sent
 	cut     bool       // under writeMu: Close broke a Write
 	lowc    chan struct{}
-	writeBy *deadline
+	writeBy *deadline.Deadline
 
 	closing sync.Once
 	closedc chan struct{} // closed by Close
@@ -70,17 +74,12 @@ type stream struct {
 func newStream(raw messages, largest int, local, far net.Addr, hangUp, gone func()) *stream {
 	s := &stream{
 		raw: raw, largest: largest, patience: lingerTimeout, local: local, far: far, hangUp: hangUp, gone: gone,
-		readBy: newDeadline(), writeBy: newDeadline(),
+		readBy: deadline.New(), writeBy: deadline.New(),
 		lowc: make(chan struct{}, 1), closedc: make(chan struct{}), lostc: make(chan struct{}), readc: make(chan struct{}),
 	}
 	s.inbox.filled, s.inbox.emptied = make(chan struct{}, 1), make(chan struct{}, 1)
 	raw.SetBufferedAmountLowThreshold(sendLow)
-	raw.OnBufferedAmountLow(func() {
-		select {
-		case s.lowc <- struct{}{}:
-		default:
-		}
-	})
+	raw.OnBufferedAmountLow(func() { pause.Tell(s.lowc, struct{}{}) })
 	go s.receive()
 	return s
 }
@@ -127,7 +126,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	for {
-		passed := s.readBy.passed()
+		passed := s.readBy.Done()
 		switch {
 		case closed(s.closedc):
 			return 0, s.opError("read", net.ErrClosed)
@@ -176,7 +175,7 @@ func (s *stream) Write(p []byte) (n int, err error) {
 // room waits until more may be sent.
 func (s *stream) room() error {
 	for {
-		passed := s.writeBy.passed()
+		passed := s.writeBy.Done()
 		switch {
 		case closed(s.closedc):
 			return net.ErrClosed
@@ -278,14 +277,23 @@ func (s *stream) SetReadDeadline(t time.Time) error { return s.setDeadline(s.rea
 // SetWriteDeadline bounds writes.
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.setDeadline(s.writeBy, t) }
 
-func (s *stream) setDeadline(d *deadline, t time.Time) error {
+func (s *stream) setDeadline(d *deadline.Deadline, t time.Time) error {
 	if closed(s.closedc) {
 		return s.opError("set", net.ErrClosed)
 	}
-	d.set(t)
+	d.Set(t)
 	return nil
 }
 
 func (s *stream) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "webrtc", Source: s.local, Addr: s.far, Err: err}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

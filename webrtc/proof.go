@@ -37,14 +37,13 @@ import (
 // finished handshake saw it. Nothing else is sent, and nothing is handed on,
 // until the peer's proof was checked and its "ok" has come.
 const (
-	helloVersion  = 1
-	nonceLen      = 32
-	proofPurpose  = "webrtc"
-	maxHello      = identity.MaxChainLen*(identity.MaxCertLen+8) + 256
-	maxProof      = 72 // an ASN.1 P-256 signature
-	verdictOK     = "ok"
-	verdictNo     = "no: "
-	maxHelloExtra = 8
+	helloVersion = 1
+	nonceLen     = 32
+	proofPurpose = "webrtc"
+	maxHello     = identity.MaxChainLen*(identity.MaxCertLen+8) + 256
+	maxProof     = 72 // an ASN.1 P-256 signature
+	verdictOK    = "ok"
+	verdictNo    = "no: "
 	// refusalTime is how long a peer that was refused has to hear it: two round
 	// trips on the worst link we care for (600 ms).
 	refusalTime = 1200 * time.Millisecond
@@ -326,43 +325,16 @@ func encodeHello(nonce [nonceLen]byte, chain [][]byte) ([]byte, error) {
 // decodeHello takes a stranger's hello apart. Elements that it does not know
 // are passed over.
 func decodeHello(b []byte) (nonce [nonceLen]byte, chain [][]byte, err error) {
-	r := packed.NewReader(b)
-	n, err := r.Array(3 + maxHelloExtra)
-	if err != nil {
-		return nonce, nil, fmt.Errorf("hello: %w", err)
+	f := packed.NewFields(b, 3)
+	if version := f.Uint(255); version != helloVersion {
+		f.Fail(fmt.Errorf("version %d, want %d: the two programs are too far apart in age", version, helloVersion))
 	}
-	if n < 3 {
-		return nonce, nil, fmt.Errorf("hello of %d elements, want 3", n)
+	f.Exactly(nonce[:])
+	if chain = f.Blobs(identity.MaxChainLen, identity.MaxCertLen); len(chain) < 2 {
+		f.Fail(fmt.Errorf("%d certificates, want a device's and its account's", len(chain)))
 	}
-	version, err := r.Uint(255)
-	if err != nil || version != helloVersion {
-		return nonce, nil, fmt.Errorf("hello of version %d, want %d: %w", version, helloVersion, errors.Join(err, errVersion))
-	}
-	given, err := r.Bytes(nonceLen)
-	if err != nil || len(given) != nonceLen {
-		return nonce, nil, fmt.Errorf("hello: a nonce of %d bytes, want %d: %w", len(given), nonceLen, errors.Join(err, packed.ErrMalformed))
-	}
-	copy(nonce[:], given)
-	certs, err := r.Array(identity.MaxChainLen)
-	if err == nil && certs < 2 {
-		err = fmt.Errorf("%d certificates, want a device's and its account's", certs)
-	}
-	for i := 0; err == nil && i < certs; i++ {
-		var c []byte
-		if c, err = r.Bytes(identity.MaxCertLen); err == nil {
-			chain = append(chain, c)
-		}
-	}
-	for i := 3; err == nil && i < n; i++ {
-		err = r.Skip()
-	}
-	if err == nil && r.Len() > 0 {
-		err = fmt.Errorf("%d bytes after it", r.Len())
-	}
-	if err != nil {
+	if err := f.End(); err != nil {
 		return nonce, nil, fmt.Errorf("hello: %w", err)
 	}
 	return nonce, chain, nil
 }
-
-var errVersion = errors.New("the two programs are too far apart in age")

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -163,7 +164,7 @@ func (s *session) all() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = len(s.sent)
-	return append([]string(nil), s.sent...)
+	return slices.Clone(s.sent)
 }
 
 // offer makes the caller's description and starts to look for candidates.
@@ -233,10 +234,7 @@ func (s *session) add(cs []string) {
 			s.mu.Unlock()
 			return
 		}
-		known := false
-		for _, h := range s.heard {
-			known = known || h == c
-		}
+		known := slices.Contains(s.heard, c)
 		if !known {
 			s.heard = append(s.heard, c)
 		}
@@ -265,11 +263,8 @@ func (s *session) incoming(dc *pion.DataChannel) {
 
 // open hands a channel over once it is open. Only the first of its kind counts.
 func (s *session) open(dc *pion.DataChannel, openc chan<- *channelPair) {
-	first := true
 	s.mu.Lock()
-	for _, c := range s.opening {
-		first = first && c != openc
-	}
+	first := !slices.Contains(s.opening, openc)
 	if first {
 		s.opening = append(s.opening, openc)
 	}
