@@ -79,22 +79,12 @@ func newInbox(cfg Config, d *drops) *inbox {
 		logs:      rate.NewLimiter(rate.Every(logEvery), 3),
 		sources:   newRates[peer.ID](maxSources, 4*cfg.signalRate), // copies and all: a node may carry the whole rate
 		senders:   newRates[identity.DeviceID](maxSenders, cfg.senderRate),
-		digests:   newLRU[digest, struct{}](seen),
-		ids:       newLRU[signalKey, struct{}](seen),
-		letterIDs: newLRU[signalKey, struct{}](seenLetters),
+		digests:   quota.NewLRU[digest, struct{}](seen),
+		ids:       quota.NewLRU[signalKey, struct{}](seen),
+		letterIDs: quota.NewLRU[signalKey, struct{}](seenLetters),
 		letters:   newLimiter(letterRate),
 		queue:     make(chan signal, cfg.queueLen), letterQueue: make(chan signal, letterQueue),
 	}
-}
-
-// newLRU is lru.New for a size that is known to be positive, the one thing it
-// can fail on.
-func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
-	c, err := lru.New[K, V](size)
-	if err != nil {
-		panic(err)
-	}
-	return c
 }
 
 func newLimiter(perSecond int) *rate.Limiter {

@@ -15,6 +15,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 // errClosed matches net.ErrClosed.
@@ -65,9 +66,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, drops: new(drops), records: newStore(),
-		cache:   newLRU[identity.DeviceID, found](cacheLen),
-		callers: newLRU[identity.DeviceID, found](cacheLen),
-		told:    newLRU[identity.DeviceID, time.Time](cacheLen),
+		cache:   quota.NewLRU[identity.DeviceID, found](cacheLen),
+		callers: quota.NewLRU[identity.DeviceID, found](cacheLen),
+		told:    quota.NewLRU[identity.DeviceID, time.Time](cacheLen),
 		sending: make(chan struct{}, maxDeliveries),
 	}
 	if err := n.open(); err != nil {

@@ -16,6 +16,8 @@ import (
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
+
+	"peerlink/internal/quota"
 )
 
 // Bounds of a store.
@@ -54,7 +56,7 @@ type stored struct {
 
 func newStore() *store {
 	return &store{
-		now: time.Now, writers: newLRU[datastore.Key, origin](maxWriters),
+		now: time.Now, writers: quota.NewLRU[datastore.Key, origin](maxWriters),
 		records: make(map[datastore.Key]stored), written: newLedger(maxRecordsPerWriter, maxRecordsPerNetwork),
 		invited: newLedger(maxInvites, maxInvitesNetwork),
 	}

@@ -76,10 +76,10 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 		return nil, errors.New("an offer of this device itself")
 	case len(crossed) > 0 && goesFirst(b.cfg.Self, from.Device):
 		return nil, errors.New("the device called while it was being called, and gives way")
-	case b.seen.has(id):
+	case b.seen.Contains(id):
 		return nil, errors.New("an offer that was served before")
 	}
-	b.seen.add(id) // a caller that was told busy does not take an answer any longer
+	b.seen.Add(id, struct{}{}) // a caller that was told busy does not take an answer any longer
 	if b.taking.Ended() {
 		return nil, no{CodeBusy, "busy: about to close"}
 	}

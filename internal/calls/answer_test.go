@@ -299,18 +299,18 @@ func TestAsideIsBounded(t *testing.T) {
 }
 
 func TestSeenForgetsTheOldest(t *testing.T) {
-	var s seen
+	s := New[*note](Config{}, nil).seen
 	first := NewID()
-	s.add(first)
+	s.Add(first, struct{}{})
 	for range seenKept - 1 {
-		s.add(NewID())
+		s.Add(NewID(), struct{}{})
 	}
-	if !s.has(first) || len(s.set) != seenKept {
-		t.Errorf("%d are remembered", len(s.set))
+	if !s.Contains(first) || s.Len() != seenKept {
+		t.Errorf("%d are remembered", s.Len())
 	}
-	s.add(NewID())
-	if s.has(first) || len(s.set) != seenKept {
-		t.Errorf("%d are remembered", len(s.set))
+	s.Add(NewID(), struct{}{})
+	if s.Contains(first) || s.Len() != seenKept {
+		t.Errorf("%d are remembered", s.Len())
 	}
 }
 

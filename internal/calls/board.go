@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"peerlink/identity"
 	"peerlink/internal/life"
 	"peerlink/internal/quota"
@@ -73,7 +75,7 @@ type Board[S Signal] struct {
 	mu       sync.Mutex
 	outgoing map[ID]*Call[S]
 	incoming map[ID]*Visit[S]
-	seen     seen
+	seen     *lru.Cache[ID, struct{}] // the last offers, also of calls that have ended
 	aside    aside[S]
 }
 
@@ -87,6 +89,7 @@ func New[S Signal](cfg Config, c Carrier[S]) *Board[S] {
 		refusec:  make(chan struct{}, maxRefusals),
 		outgoing: make(map[ID]*Call[S]),
 		incoming: make(map[ID]*Visit[S]),
+		seen:     quota.NewLRU[ID, struct{}](seenKept),
 	}
 }
 

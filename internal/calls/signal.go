@@ -155,30 +155,6 @@ type Carrier[S Signal] interface {
 // refused by the signaller for its age.
 const seenKept = 4096
 
-// seen remembers the last offers, so that a repeated one is ignored even after
-// its call has ended.
-type seen struct {
-	set  map[ID]struct{}
-	ring [seenKept]ID
-	next int
-}
-
-func (s *seen) has(id ID) bool {
-	_, ok := s.set[id]
-	return ok
-}
-
-// add remembers an id that it does not have.
-func (s *seen) add(id ID) {
-	if s.set == nil {
-		s.set = make(map[ID]struct{})
-	}
-	delete(s.set, s.ring[s.next])
-	s.ring[s.next] = id
-	s.next = (s.next + 1) % seenKept
-	s.set[id] = struct{}{}
-}
-
 const (
 	// asideMost is how many signals are kept aside; one sender has an eighth.
 	asideMost = 64

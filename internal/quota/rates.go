@@ -20,11 +20,17 @@ type Rates[K comparable] struct {
 // last keys keys are remembered, which must be one at least; a key that was
 // forgotten begins with a full burst.
 func NewRates[K comparable](keys int, perSecond rate.Limit, burst int) *Rates[K] {
-	c, err := lru.New[K, *rate.Limiter](keys)
+	return &Rates[K]{rate: perSecond, burst: burst, keys: NewLRU[K, *rate.Limiter](keys)}
+}
+
+// NewLRU is lru.New for a size that is known to be positive, the one thing that it
+// can fail on.
+func NewLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	c, err := lru.New[K, V](size)
 	if err != nil {
-		panic(err) // only for keys below one
+		panic(err)
 	}
-	return &Rates[K]{rate: perSecond, burst: burst, keys: c}
+	return c
 }
 
 // Allow reports whether a key may do it once more at a certain time, and counts

@@ -12,6 +12,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -35,11 +36,7 @@ type Joined struct {
 // before the lines.
 func Join(log *slog.Logger, lines ...Line) *Joined {
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
-	heard, err := lru.New[identity.DeviceID, int](heardKept)
-	if err != nil {
-		panic(err) // a size below one
-	}
-	j := &Joined{queue: newQueue(), lines: lines, heard: heard}
+	j := &Joined{queue: newQueue(), lines: lines, heard: quota.NewLRU[identity.DeviceID, int](heardKept)}
 	j.life.Go(func(ctx context.Context) {
 		errs := make([]error, len(lines))
 		var readers sync.WaitGroup

@@ -17,9 +17,11 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/coder/websocket"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/identity"
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -57,6 +59,7 @@ type Client struct {
 	http *http.Client
 
 	inc     chan letter
+	seen    *lru.Cache[[letterIDLen]byte, struct{}] // letters that have come
 	closing context.Context
 	cancel  context.CancelCauseFunc
 	donec   chan struct{} // closed when run has ended
@@ -66,9 +69,6 @@ type Client struct {
 	upc    chan struct{} // closed when there is one
 	last   error         // why there is none
 	number uint64
-	seen   map[[letterIDLen]byte]struct{}
-	ring   [seenKept][letterIDLen]byte
-	next   int
 }
 
 // line is one WebSocket.
@@ -151,7 +151,7 @@ func newClient(rawURL string, cfg Config) (*Client, error) {
 		cfg: cfg, url: rawURL, host: u.Host, key: key,
 		http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, Proxy: http.ProxyFromEnvironment}},
 		inc:  make(chan letter, inboxLen), donec: make(chan struct{}), upc: make(chan struct{}),
-		seen: make(map[[letterIDLen]byte]struct{}),
+		seen: quota.NewLRU[[letterIDLen]byte, struct{}](seenKept),
 	}
 	c.closing, c.cancel = context.WithCancelCause(context.Background())
 	return c, nil
@@ -322,8 +322,10 @@ func (l *line) answered(f frame) {
 // deliver opens a letter. The server may have made it up, or sent it twice.
 func (c *Client) deliver(sealed []byte) {
 	l, err := openLetter(c.cfg.Identity.DeviceID(), c.key, sealed, time.Now())
-	if err == nil && !c.first(l.id) {
-		err = errors.New("it came twice")
+	if err == nil {
+		if twice, _ := c.seen.ContainsOrAdd(l.id, struct{}{}); twice {
+			err = errors.New("it came twice")
+		}
 	}
 	if err == nil {
 		select {
@@ -334,20 +336,6 @@ func (c *Client) deliver(sealed []byte) {
 		}
 	}
 	c.cfg.Logger.Debug("switchboard: letter dropped", "err", err)
-}
-
-// first returns false where a letter has come before.
-func (c *Client) first(id [letterIDLen]byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.seen[id]; ok {
-		return false
-	}
-	delete(c.seen, c.ring[c.next])
-	c.ring[c.next] = id
-	c.next = (c.next + 1) % seenKept
-	c.seen[id] = struct{}{}
-	return true
 }
 
 // Receive returns the next message for this device and who sent it. It blocks

@@ -246,7 +246,7 @@ func TestLettersThatAreDropped(t *testing.T) {
 			t.Errorf("%s: taken from %v", name, l.from)
 		}
 	}
-	c := &Client{cfg: Config{Identity: bob}, key: key, inc: make(chan letter, 2), seen: make(map[[letterIDLen]byte]struct{})}
+	c := &Client{cfg: Config{Identity: bob}, key: key, inc: make(chan letter, 2), seen: quota.NewLRU[[letterIDLen]byte, struct{}](2)}
 	c.cfg.Logger = discard
 	c.deliver(good)
 	c.deliver(good)
