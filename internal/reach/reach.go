@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -235,11 +236,7 @@ func (b *Book) Known(name string, now time.Time) []Via {
 func (b *Book) Names() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	names := make([]string, 0, len(b.names))
-	for name := range b.names {
-		names = append(names, name)
-	}
-	return names
+	return slices.Collect(maps.Keys(b.names))
 }
 
 // Save writes the book, whole or not at all, mode 0600, if it has changed. It

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -102,12 +103,7 @@ func (q *addresses) admit(device, addr string, now time.Time) bool {
 		q.of[device] = used
 	}
 	if _, known := used[addr]; !known && len(used) >= maxPerDevice {
-		for a, last := range used {
-			if now.Sub(last) > bindingLife {
-				delete(used, a)
-			}
-		}
-		if len(used) >= maxPerDevice {
+		if forgetOld(used, now); len(used) >= maxPerDevice {
 			return false
 		}
 	}
@@ -115,17 +111,16 @@ func (q *addresses) admit(device, addr string, now time.Time) bool {
 	return true
 }
 
+// forgetOld forgets the addresses from which nothing was asked for long.
+func forgetOld(used map[string]time.Time, now time.Time) {
+	maps.DeleteFunc(used, func(_ string, last time.Time) bool { return now.Sub(last) > bindingLife })
+}
+
 // sweep forgets devices that use nothing any more. q.mu is held.
 func (q *addresses) sweep(now time.Time) bool {
-	for device, used := range q.of {
-		for a, last := range used {
-			if now.Sub(last) > bindingLife {
-				delete(used, a)
-			}
-		}
-		if len(used) == 0 {
-			delete(q.of, device)
-		}
-	}
+	maps.DeleteFunc(q.of, func(_ string, used map[string]time.Time) bool {
+		forgetOld(used, now)
+		return len(used) == 0
+	})
 	return len(q.of) < maxQuotas
 }
