@@ -1,6 +1,7 @@
 package tlssock
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -63,7 +64,7 @@ func (c Config) run(ctx context.Context, conn *tls.Conn) error {
 	if c.Identity == nil {
 		return errors.New("Config.Identity is missing")
 	}
-	hctx, limit := ctx, c.handshakeTimeout()
+	hctx, limit := ctx, cmp.Or(c.HandshakeTimeout, defaultHandshakeTimeout)
 	if limit > 0 {
 		var cancel context.CancelFunc
 		hctx, cancel = context.WithTimeout(ctx, limit)
@@ -73,13 +74,6 @@ func (c Config) run(ctx context.Context, conn *tls.Conn) error {
 		return handshakeError(ctx, hctx, limit, err)
 	}
 	return nil
-}
-
-func (c Config) handshakeTimeout() time.Duration {
-	if c.HandshakeTimeout == 0 {
-		return defaultHandshakeTimeout
-	}
-	return c.HandshakeTimeout
 }
 
 // handshakeError says which clock ran out, and who refused whom.
