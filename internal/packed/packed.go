@@ -174,25 +174,14 @@ func (r *Reader) Uint(most uint64) (uint64, error) {
 	if !msgpcode.IsFixedNum(code) && (code < msgpcode.Uint8 || code > msgpcode.Int64) {
 		return 0, fmt.Errorf("%w: integer: found type code 0x%02x", ErrMalformed, code)
 	}
-	if msgpcode.IsFixedNum(code) && int8(code) < 0 || code >= msgpcode.Int8 && code <= msgpcode.Int64 {
-		v, err := r.dec.DecodeInt64()
-		if err != nil {
-			return 0, fail("integer", err)
-		}
-		if v < 0 {
-			return 0, fmt.Errorf("%w: integer %d is negative", ErrMalformed, v)
-		}
-		return atMost(uint64(v), most)
-	}
-	v, err := r.dec.DecodeUint64()
-	if err != nil {
+	v, err := r.dec.DecodeUint64() // of a negative one, which only signed forms have, its two's complement
+	signed := msgpcode.IsFixedNum(code) || code >= msgpcode.Int8
+	switch {
+	case err != nil:
 		return 0, fail("integer", err)
-	}
-	return atMost(v, most)
-}
-
-func atMost(v, most uint64) (uint64, error) {
-	if v > most {
+	case signed && int64(v) < 0:
+		return 0, fmt.Errorf("%w: integer %d is negative", ErrMalformed, int64(v))
+	case v > most:
 		return 0, fmt.Errorf("%w: integer %d, at most %d is taken", ErrMalformed, v, most)
 	}
 	return v, nil
