@@ -2,6 +2,7 @@ package dht
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -55,11 +56,7 @@ func (c *clock) median() time.Duration {
 	if len(c.ahead) == 0 {
 		return 0
 	}
-	all := make([]time.Duration, 0, len(c.ahead))
-	for _, d := range c.ahead {
-		all = append(all, d)
-	}
-	slices.Sort(all)
+	all := slices.Sorted(maps.Values(c.ahead))
 	a, b := all[(len(all)-1)/2], all[len(all)/2]
 	if a.Abs() < b.Abs() {
 		return a

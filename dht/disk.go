@@ -19,6 +19,8 @@ import (
 	"github.com/ipfs/go-datastore"
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"google.golang.org/protobuf/proto"
+
+	"peerlink/internal/pause"
 )
 
 // What stands in DataDir beside the node's key. A record's file is named by the
@@ -164,17 +166,10 @@ func (d *disk) write(key datastore.Key, value []byte) error {
 	return os.Rename(half, path)
 }
 
-// run writes what changed until ctx is done, and once more.
+// run writes what changed until ctx is done.
 func (d *disk) run(ctx context.Context) {
-	t := time.NewTicker(flushEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			d.flush()
-		case <-ctx.Done():
-			return
-		}
+	for pause.For(ctx, flushEvery) == nil {
+		d.flush()
 	}
 }
 
@@ -214,7 +209,7 @@ func (s *store) restore(key datastore.Key, value []byte) bool {
 		return false
 	}
 	rec, _, _, err := parseRecord(env.GetValue())
-	if _, kerr := parseRecordKey(string(env.GetKey())); err != nil || kerr != nil || rec.checkLife(s.now()) != nil {
+	if _, kerr := parseRecordKey(string(env.GetKey())); err != nil || kerr != nil || checkLife("record", rec.Published, rec.Expires, maxRecordLife, s.now()) != nil {
 		return false
 	}
 	s.mu.Lock()

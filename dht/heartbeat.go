@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -51,23 +52,19 @@ func (n *Node) answers(ctx context.Context, id peer.ID) bool {
 }
 
 // dead closes the connections to those nodes that do not answer, and counts them.
-func (n *Node) dead(ctx context.Context, nodes []peer.ID) (gone int) {
-	silent := make([]bool, len(nodes))
+func (n *Node) dead(ctx context.Context, nodes []peer.ID) int {
+	var silent atomic.Int64
 	var asking sync.WaitGroup
-	for i, id := range nodes {
+	for _, id := range nodes {
 		asking.Go(func() {
-			if silent[i] = !n.answers(ctx, id) && ctx.Err() == nil; silent[i] {
+			if !n.answers(ctx, id) && ctx.Err() == nil {
+				silent.Add(1)
 				_ = n.host.Network().ClosePeer(id) // it is gone anyway
 			}
 		})
 	}
 	asking.Wait()
-	for _, s := range silent {
-		if s {
-			gone++
-		}
-	}
-	return gone
+	return int(silent.Load())
 }
 
 // standing lists the nodes at which the device listens.

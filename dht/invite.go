@@ -83,13 +83,8 @@ func decodeInvite(b []byte, key string, now time.Time) (invitation, error) {
 	case key != inviteKey(inv.number):
 		return invitation{}, fmt.Errorf("the invite has number %d and does not belong here", inv.number)
 	}
-	switch life := inv.expires.Sub(inv.published); {
-	case life <= 0 || life > MaxInviteLife:
-		return invitation{}, fmt.Errorf("the invite's life of %v is outside 0 to %v", life, MaxInviteLife)
-	case now.After(inv.expires):
-		return invitation{}, fmt.Errorf("the invite expired %v ago", now.Sub(inv.expires).Round(time.Second))
-	case inv.published.Sub(now) > maxRecordSkew:
-		return invitation{}, fmt.Errorf("the invite is from %v in the future: one of the two clocks is wrong", inv.published.Sub(now).Round(time.Second))
+	if err := checkLife("invite", inv.published, inv.expires, MaxInviteLife, now); err != nil {
+		return invitation{}, err
 	}
 	inv.device, err = identity.VerifyBareKey(spki, invitePurpose, s.statement, s.signature)
 	return inv, err

@@ -11,6 +11,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/reach"
 )
 
@@ -43,15 +44,9 @@ func openMemory(path string, log *slog.Logger) *memory {
 
 // run saves what is new until ctx is done, and once more.
 func (m *memory) run(ctx context.Context) {
-	t := time.NewTicker(saveEvery)
-	defer t.Stop()
 	complained := false
 	for more := true; more; {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			more = false
-		}
+		more = pause.For(ctx, saveEvery) == nil
 		if err := m.book.Save(); err != nil && !complained {
 			complained = true
 			m.log.Warn("dht: addresses are remembered in memory only", "err", err)

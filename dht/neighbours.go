@@ -4,9 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
-	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,16 +62,7 @@ func (l *neighbours) run(ctx context.Context) {
 
 // listenPort is the TCP port that a host listens on beyond loopback; 0: none.
 func listenPort(addrs []ma.Multiaddr) uint16 {
-	for _, a := range addrs {
-		n, err := manet.ToNetAddr(a)
-		if err != nil || manet.IsIPLoopback(a) {
-			continue
-		}
-		if ap, err := netip.ParseAddrPort(n.String()); err == nil {
-			return ap.Port()
-		}
-	}
-	return 0
+	return ownPort(slices.DeleteFunc(slices.Clone(addrs), manet.IsIPLoopback))
 }
 
 // found connects to a peer that announced itself, unless it is connected.
@@ -98,12 +88,7 @@ func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
 		}
 	}
 	for _, a := range p.Addrs {
-		proto := "ip4"
-		if a.Addr().Is6() {
-			proto = "ip6"
-		}
-		m, err := ma.NewMultiaddr(fmt.Sprintf("/%s/%s/tcp/%d", proto, a.Addr(), a.Port()))
-		if err == nil {
+		if m, err := tcpAddr(a); err == nil {
 			ai.Addrs = append(ai.Addrs, m)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 // Pace of presence.
@@ -138,12 +139,7 @@ func (p *presence) schedule(d time.Duration) {
 
 // meet tells presence, without blocking, of a node that came; one that is lost
 // in the crowd is found by the next look.
-func (p *presence) meet(id peer.ID) {
-	select {
-	case p.metc <- id:
-	default:
-	}
-}
+func (p *presence) meet(id peer.ID) { pause.Tell(p.metc, id) }
 
 // met has a look soon if the node is nearer than those that are listened to.
 func (p *presence) met(id peer.ID) {

@@ -83,7 +83,7 @@ func decodeRecord(b []byte, id identity.DeviceID, now time.Time) (Record, error)
 	if err != nil {
 		return Record{}, err
 	}
-	if err := rec.checkLife(now); err != nil {
+	if err := checkLife("record", rec.Published, rec.Expires, maxRecordLife, now); err != nil {
 		return Record{}, err
 	}
 	if rec.Peer, err = identity.VerifyChain(chain, now); err != nil {
@@ -114,15 +114,16 @@ func parseRecord(b []byte) (rec Record, chain [][]byte, s signed, err error) {
 	return rec, chain, s, f.End()
 }
 
-// checkLife refuses a record that is over, not yet begun or meant to stay for ever.
-func (rec Record) checkLife(now time.Time) error {
-	switch life := rec.Expires.Sub(rec.Published); {
-	case life <= 0 || life > maxRecordLife:
-		return fmt.Errorf("the record's life of %v is outside 0 to %v", life, maxRecordLife)
-	case now.After(rec.Expires):
-		return fmt.Errorf("the record expired %v ago", now.Sub(rec.Expires).Round(time.Second))
-	case rec.Published.Sub(now) > maxRecordSkew:
-		return fmt.Errorf("the record is from %v in the future: one of the two clocks is wrong", rec.Published.Sub(now).Round(time.Second))
+// checkLife refuses what is over, not yet begun or meant to stay for longer than
+// most.
+func checkLife(what string, published, expires time.Time, most time.Duration, now time.Time) error {
+	switch life := expires.Sub(published); {
+	case life <= 0 || life > most:
+		return fmt.Errorf("the %s's life of %v is outside 0 to %v", what, life, most)
+	case now.After(expires):
+		return fmt.Errorf("the %s expired %v ago", what, now.Sub(expires).Round(time.Second))
+	case published.Sub(now) > maxRecordSkew:
+		return fmt.Errorf("the %s is from %v in the future: one of the two clocks is wrong", what, published.Sub(now).Round(time.Second))
 	}
 	return nil
 }

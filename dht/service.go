@@ -20,6 +20,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
 	"peerlink/internal/quota"
 )
 
@@ -283,15 +284,8 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 
 // sweeper deletes what is over until ctx is done.
 func (s *service) sweeper(ctx context.Context, values *store) {
-	t := time.NewTicker(sweepEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			s.hub.sweep(s.now())
-			values.sweep(s.now())
-		}
+	for pause.For(ctx, sweepEvery) == nil {
+		s.hub.sweep(s.now())
+		values.sweep(s.now())
 	}
 }
