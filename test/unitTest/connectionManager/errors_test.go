@@ -90,7 +90,11 @@ func channelErrors(t *testing.T, is func(string, error, ...error), c, far *chann
 		t.Errorf("a deadline: %v is no time-out", err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(patience))
-	is("too much at once", c.TrySend(make([]byte, 1<<26)), channel.ErrWouldBlock)
+	is("too much at once", c.TrySend(make([]byte, c.MaxSend()+1)), peerlink.ErrTooLong)
+	for err = nil; err == nil; { // nobody reads
+		err = c.TrySend(make([]byte, 64<<10))
+	}
+	is("no room now", err, peerlink.ErrWouldBlock)
 	if most := c.MaxDatagram(); most > 0 {
 		is("too long a datagram", c.SendUnreliable(make([]byte, most+1)), channel.ErrTooLong)
 	}
