@@ -61,7 +61,6 @@ func (a *auto) addrs() []ma.Multiaddr {
 	return nil
 }
 
-// look asks for a look soon.
 func (a *auto) look() { pause.Tell(a.lookc, struct{}{}) }
 
 // run looks now and then until ctx is done.
@@ -177,7 +176,6 @@ func ownPort(addrs []ma.Multiaddr) uint16 {
 	return 0
 }
 
-// tcpAddr writes an address as libp2p wants it.
 func tcpAddr(a netip.AddrPort) (ma.Multiaddr, error) {
 	proto := "ip4"
 	if a.Addr().Is6() {

@@ -113,7 +113,6 @@ const (
 	networkKeyLen       = 32
 )
 
-// orDefault replaces what was left zero.
 func orDefault[T int | time.Duration](v *T, def T) {
 	if *v == 0 {
 		*v = def

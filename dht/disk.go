@@ -117,7 +117,6 @@ func (d *disk) load() error {
 	return nil
 }
 
-// keyOf is the key of a record's file.
 func keyOf(name string) (datastore.Key, bool) {
 	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(name)
 	key := storeKey(raw)
@@ -126,7 +125,6 @@ func keyOf(name string) (datastore.Key, bool) {
 
 var errDamaged = errors.New("its checksum does not fit")
 
-// read returns the value of a record's file.
 func (d *disk) read(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Join(d.dir, name))
 	if err != nil {

@@ -37,7 +37,6 @@ type drops [causes]atomic.Uint64
 
 func (d *drops) add(c cause) { d[c].Add(1) }
 
-// byName lists the causes that occurred.
 func (d *drops) byName() map[string]uint64 {
 	m := make(map[string]uint64)
 	for c := range causes {

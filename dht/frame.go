@@ -49,7 +49,6 @@ import (
 // node cannot have it made for another node's challenge and listen there itself.
 const pushProtocol protocol.ID = "/peerlink/push/1"
 
-// kind says what a frame carries.
 type kind uint8
 
 const (
@@ -138,7 +137,6 @@ func readKind(r io.Reader, want kind, most int) ([]byte, error) {
 	return b, nil
 }
 
-// listenStatement is what a listener signs.
 func listenStatement(nonce []byte, device identity.DeviceID, node, listener peer.ID) []byte {
 	b := append([]byte(nil), nonce...)
 	b = append(b, device[:]...)
@@ -149,7 +147,6 @@ func listenStatement(nonce []byte, device identity.DeviceID, node, listener peer
 	return b
 }
 
-// encodeProof answers a node's challenge.
 func encodeProof(id *identity.Identity, statement []byte) ([]byte, error) {
 	sig, err := id.Sign(listenPurpose, statement)
 	if err != nil {

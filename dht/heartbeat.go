@@ -27,7 +27,6 @@ const (
 	beatShare = 0.6
 )
 
-// heartbeat asks until ctx is done.
 func (n *Node) heartbeat(ctx context.Context) {
 	for turn := 0; ; turn++ {
 		if pause.For(ctx, jittered(n.cfg.beat)) != nil {

@@ -219,7 +219,6 @@ func (h *hub) expire(b *box, now time.Time) {
 	}
 }
 
-// sweep deletes everything that is over.
 func (h *hub) sweep(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -229,14 +228,12 @@ func (h *hub) sweep(now time.Time) {
 	}
 }
 
-// size reports how many streams listen and how many bytes are kept.
 func (h *hub) size() (listeners, stored int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.listeners, h.stored
 }
 
-// listening reports how many streams a peer listens on.
 func (h *hub) listening(p peer.ID) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

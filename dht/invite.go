@@ -62,13 +62,11 @@ type invitation struct {
 	published, expires time.Time
 }
 
-// inviteKey is where the invite of a number is found in the DHT.
 func inviteKey(number int) string {
 	h := sha256.Sum256([]byte("peerlink/invite/" + strconv.Itoa(number)))
 	return inviteKeyPrefix + hex.EncodeToString(h[:])
 }
 
-// encodeInvite makes and signs an invite.
 func encodeInvite(id *identity.Identity, number int, published, expires time.Time) ([]byte, error) {
 	return sign(id, invitePurpose, wireVersion, id.PublicKey(), uint64(number), uint64(published.UnixMilli()), uint64(expires.UnixMilli()))
 }
@@ -141,7 +139,6 @@ func validators() record.NamespacedValidator {
 	return record.NamespacedValidator{recordNamespace: validator{}, inviteNamespace: inviteValidator{time.Now}}
 }
 
-// isInvite tells an invite by the library's envelope.
 func isInvite(env *recpb.Record) bool {
 	return strings.HasPrefix(string(env.GetKey()), inviteKeyPrefix)
 }

@@ -117,7 +117,6 @@ func (j *joiner) forsake(p peer.ID, why error) {
 	_ = j.host.Network().ClosePeer(p) // it is of no use
 }
 
-// run tries until ctx is done.
 func (j *joiner) run(ctx context.Context) {
 	j.pacer.run(ctx, func(ctx context.Context) bool {
 		j.connect(ctx)
@@ -155,7 +154,6 @@ func (j *joiner) connect(ctx context.Context) {
 	wg.Wait()
 }
 
-// subscribe asks libp2p for the events that watch wants.
 func (j *joiner) subscribe() (event.Subscription, error) {
 	return j.host.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),

@@ -198,7 +198,6 @@ func (n *Node) search(ctx context.Context, id identity.DeviceID, first func(foun
 	return found{rec: rec, nodes: n.withSelf(seen.nearest(key), key), asked: seen.count()}, nil
 }
 
-// asked says how many nodes were asked.
 func asked(nodes int) string {
 	if nodes == 1 {
 		return "1 node asked"
@@ -322,14 +321,12 @@ func (c *candidates) add(e *routing.QueryEvent) {
 	}
 }
 
-// count is how many were asked so far.
 func (c *candidates) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.asked
 }
 
-// nearest lists the candidates.
 func (c *candidates) nearest(key string) []peer.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -53,7 +53,6 @@ type announcer struct {
 	Logger *slog.Logger
 }
 
-// announced is a service that was found.
 type announced struct {
 	Name  string
 	Text  []string
@@ -231,7 +230,6 @@ func dialable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsLoopback() && !a.IsMulticast() && !a.IsUnspecified() && (a.Is4() || !a.IsLinkLocalUnicast())
 }
 
-// onLAN reports whether an address lies in one of the networks.
 func onLAN(a netip.Addr, nets []localNet) bool {
 	if !dialable(a) {
 		return false

@@ -54,7 +54,6 @@ func (m *memory) run(ctx context.Context) {
 	}
 }
 
-// noteNode remembers a node of the network that is connected.
 func (m *memory) noteNode(p peer.ID) { m.note(networkName, p) }
 
 // noteCarrier remembers a node that pushed a signal to a device.
@@ -73,7 +72,6 @@ func (m *memory) note(name string, p peer.ID) {
 	}
 }
 
-// nodes lists the remembered nodes of the network.
 func (m *memory) nodes() []peer.AddrInfo { return m.known(networkName) }
 
 // carriers lists nodes that pushed a signal to a device, the latest first.

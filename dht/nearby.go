@@ -147,7 +147,6 @@ func (n *Node) recordAt(ctx context.Context, ai peer.AddrInfo, id identity.Devic
 	return decodeRecord(b, id, time.Now())
 }
 
-// who asks a peer whether it is device id.
 func (n *Node) who(ctx context.Context, p peer.ID, id identity.DeviceID) ([]byte, error) {
 	return n.request(ctx, p, appendFrame(nil, kindWho, id[:]), kindRecord, maxRecordLen)
 }
@@ -180,7 +179,6 @@ type card struct {
 	until time.Time
 }
 
-// show returns the record.
 func (c *card) show() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

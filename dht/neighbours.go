@@ -76,7 +76,6 @@ func (l *neighbours) found(p announced) {
 	}
 }
 
-// infoOf reads who announced itself, and where.
 func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
 	for _, t := range p.Text {
 		if s, is := strings.CutPrefix(t, lanIDKey); is {
@@ -160,7 +159,6 @@ func (l *neighbours) greet(ctx context.Context, ai peer.AddrInfo) error {
 	return s.Reset()
 }
 
-// peers lists the neighbours.
 func (l *neighbours) peers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -112,7 +112,6 @@ func (n *Node) open() (err error) {
 	return err
 }
 
-// start begins what the node does on its own.
 func (n *Node) start() error {
 	var err error
 	if n.messenger, err = newMessenger(n.host); err != nil {
@@ -156,7 +155,6 @@ func (n *Node) start() error {
 	return nil
 }
 
-// serve answers the push protocol.
 func (n *Node) serve() {
 	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger, &n.life)
 	n.service.auto, n.service.public = n.auto, n.cfg.public
@@ -235,7 +233,6 @@ func (n *Node) ReceiveLetter(ctx context.Context) (from identity.Peer, msg []byt
 
 var errNoIdentity = errors.New("dht: receive: this node has no identity to receive for")
 
-// receive takes the next of a queue.
 func (n *Node) receive(ctx context.Context, queue <-chan signal) (signal, error) {
 	select {
 	case s := <-queue:

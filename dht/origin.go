@@ -25,10 +25,8 @@ const (
 	networkBits6 = 48
 )
 
-// networkOf is the network that an address lies in.
 func networkOf(a netip.Addr) netip.Prefix { return quota.NetworkOf(a, networkBits4, networkBits6) }
 
-// originOf tells where a connection comes from.
 func originOf(c network.Conn) origin {
 	o := origin{peer: c.RemotePeer()}
 	if ip, err := manet.ToIP(c.RemoteMultiaddr()); err == nil {

@@ -22,7 +22,6 @@ const (
 	pacerMinPause  = 100 * time.Millisecond // between two attempts, whatever is asked
 )
 
-// pacer decides when to try to join.
 type pacer struct {
 	kickc  chan time.Duration // asks for an attempt within so long
 	freshc chan time.Duration // and for short pauses from then on

@@ -211,7 +211,6 @@ func (p *presence) reconcile(ctx context.Context) {
 	p.checkReady()
 }
 
-// subscribe starts listening at a node.
 func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 	sctx, cancel := context.WithCancel(ctx)
 	s := &subscription{cancel: cancel}

@@ -24,7 +24,6 @@ type publication struct {
 	overtaken bool             // a newer one was answered already, since the last refresh
 }
 
-// due lists the nodes that the record should be put to.
 func (p *publication) due(now time.Time, near []peer.ID) []peer.ID {
 	if p.seq == 0 || !now.Before(p.refreshAt) {
 		return near
@@ -55,7 +54,6 @@ func (p *publication) current(now time.Time) ([]byte, error) {
 	return value, nil
 }
 
-// note adds nodes that hold the record.
 func (p *publication) note(held []peer.ID) {
 	if p.holders == nil {
 		p.holders = make(map[peer.ID]bool)

@@ -46,7 +46,6 @@ type Record struct {
 	Published, Expires time.Time
 }
 
-// recordKey is where a device's record is found in the DHT.
 func recordKey(id identity.DeviceID) string { return recordKeyPrefix + id.String() }
 
 // parseRecordKey is the inverse of recordKey. One id has one key: upper-case
@@ -63,7 +62,6 @@ func parseRecordKey(key string) (identity.DeviceID, error) {
 	return id, err
 }
 
-// encodeRecord makes and signs the device's record.
 func encodeRecord(id *identity.Identity, seq uint64, published, expires time.Time) ([]byte, error) {
 	b, err := sign(id, recordPurpose, wireVersion, id.Peer().Chain(), id.SealingKey(), seq,
 		uint64(published.UnixMilli()), uint64(expires.UnixMilli()))

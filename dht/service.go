@@ -86,7 +86,6 @@ func (s *service) handle(st network.Stream) {
 	_ = st.Close()
 }
 
-// serve answers one stream.
 func (s *service) serve(st network.Stream, from origin) error {
 	if err := s.busy.Take(from.peer); err != nil {
 		s.drops.add(dropRate)
@@ -159,7 +158,6 @@ func (s *service) introduce(st network.Stream, b []byte) error {
 	return err
 }
 
-// hold takes one letter.
 func (s *service) hold(st network.Stream, from origin, b []byte) error {
 	if len(b) < idLen+secondsLen {
 		return refuse(st, "a hold of no letter")
@@ -168,7 +166,6 @@ func (s *service) hold(st network.Stream, from origin, b []byte) error {
 	return s.put(st, from, append(b[:idLen:idLen], b[idLen+secondsLen:]...), life+freshness)
 }
 
-// put takes one signal or letter.
 func (s *service) put(st network.Stream, from origin, b []byte, life time.Duration) error {
 	if len(b) <= idLen {
 		return refuse(st, "a put of no signal")
@@ -227,7 +224,6 @@ func (s *service) admit(st network.Stream, r io.Reader, from origin, b []byte) (
 	return l, nil
 }
 
-// checkProof verifies a listener's answer to a challenge.
 func checkProof(proof, statement []byte, device identity.DeviceID, now time.Time) error {
 	chain, sig, err := parseProof(proof)
 	if err != nil {
@@ -282,7 +278,6 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 	}
 }
 
-// sweeper deletes what is over until ctx is done.
 func (s *service) sweeper(ctx context.Context, values *store) {
 	for pause.For(ctx, sweepEvery) == nil {
 		s.hub.sweep(s.now())

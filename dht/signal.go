@@ -47,7 +47,6 @@ const (
 // errStale is matched when a signal's time is too far off.
 var errStale = errors.New("stale")
 
-// signal is a message from one device to another.
 type signal struct {
 	from identity.Peer // zero until verified
 	to   identity.DeviceID
@@ -77,12 +76,10 @@ func encodeSignal(from *identity.Identity, to identity.DeviceID, id [signalIDLen
 	return sign(from, signalPurpose, values...)
 }
 
-// sealSignal encrypts a signal's plaintext for its recipient.
 func sealSignal(to identity.DeviceID, sealingKey, plain []byte) ([]byte, error) {
 	return identity.Seal(sealingKey, signalInfo+string(to[:]), plain)
 }
 
-// openSignal decrypts what sealSignal made for me.
 func openSignal(me *identity.Identity, sealed []byte) ([]byte, error) {
 	to := me.DeviceID()
 	return me.Open(signalInfo+string(to[:]), sealed)
@@ -111,7 +108,6 @@ func parseSignal(plain []byte) (s signal, err error) {
 	return s, f.End()
 }
 
-// checkFresh refuses a signal from too long ago, or from the future.
 func (s signal) checkFresh(now time.Time) error {
 	if off := now.Sub(s.at); off > freshness+s.life || off < -freshness {
 		return fmt.Errorf("%w: its time is %v off, at most %v are taken: one of the two clocks is wrong, or it is a replay",
@@ -120,7 +116,6 @@ func (s signal) checkFresh(now time.Time) error {
 	return nil
 }
 
-// verify proves who sent the signal.
 func (s *signal) verify(now time.Time) error {
 	from, err := identity.VerifyChain(s.chain, now)
 	if err != nil {

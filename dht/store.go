@@ -62,7 +62,6 @@ func newStore() *store {
 	}
 }
 
-// place sets where the node is in the key space.
 func (s *store) place(self peer.ID) { s.self = kbucket.ConvertPeerID(self) }
 
 var errStoreQuery = errors.New("dht: the record store answers no queries")
@@ -227,7 +226,6 @@ func (s *store) Batch(context.Context) (datastore.Batch, error) {
 	return datastore.NewBasicBatch(s), nil
 }
 
-// sweep deletes what is over.
 func (s *store) sweep(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,7 +17,6 @@ import (
 // statement begins with its version; what a later version appends is skipped.
 const wireVersion = 1
 
-// sign packs a statement, signs it for purpose and packs both.
 func sign(id *identity.Identity, purpose string, values ...any) ([]byte, error) {
 	st, err := packed.Pack(values...)
 	if err != nil {
@@ -58,5 +57,4 @@ func readChain(f *packed.Fields) [][]byte {
 	return f.Blobs(identity.MaxChainLen, identity.MaxCertLen)
 }
 
-// readTime reads a moment, to the millisecond.
 func readTime(f *packed.Fields) time.Time { return time.UnixMilli(int64(f.Uint(maxUnixMilli))) }
