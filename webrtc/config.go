@@ -121,7 +121,6 @@ func (c Config) withDefaults() (Config, error) {
 // keepalive is how often ICE checks a path that carries nothing else.
 const keepalive = 500 * time.Millisecond
 
-// engine makes pion's API object.
 func (c Config) engine() (*pion.API, error) {
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.Writer, quiet.DefaultLogLevel = io.Discard, logging.LogLevelDisabled

@@ -32,13 +32,11 @@ type datagrams struct {
 	endc chan struct{} // closed when nothing more can come
 }
 
-// unreliable asks pion for such a channel.
 func unreliable() *pion.DataChannelInit {
 	ordered, repeats := false, uint16(0)
 	return &pion.DataChannelInit{Ordered: &ordered, MaxRetransmits: &repeats}
 }
 
-// isUnreliable reports whether a peer's channel is one.
 func isUnreliable(dc *pion.DataChannel) bool {
 	n := dc.MaxRetransmits()
 	return !dc.Ordered() && n != nil && *n == 0

@@ -92,7 +92,6 @@ func (s *session) call(ctx context.Context, c *calls.Call[*message]) (*Conn, ide
 	return conn, found, nil
 }
 
-// tale says what was tried.
 func (s *session) tale(c *calls.Call[*message]) string {
 	tries := c.Tries()
 	s.mu.Lock()

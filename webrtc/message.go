@@ -41,10 +41,8 @@ const (
 // firstKind is how an offer is numbered.
 const firstKind = 16
 
-// callID names one call.
 type callID = calls.ID
 
-// message is a signal.
 type message struct {
 	kind       calls.Kind
 	id         callID
@@ -89,7 +87,6 @@ const (
 	loopback reachableOn = true // for tests: and loopback
 )
 
-// decode reads what a peer sent.
 func decode(b []byte, on reachableOn) (*message, error) {
 	m := &message{}
 	h, err := calls.ReadHead(b, firstKind, m.field)

@@ -52,7 +52,6 @@ const (
 // fingerprint is the SHA-256 of a DTLS certificate.
 type fingerprint [sha256.Size]byte
 
-// role says who called.
 type role uint8
 
 const (
@@ -86,7 +85,6 @@ func statement(r role, from, to party) []byte {
 	return b
 }
 
-// prover runs the exchange for one side.
 type prover struct {
 	me    *identity.Identity
 	trust *identity.Trust

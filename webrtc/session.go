@@ -122,7 +122,6 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 	return s, nil
 }
 
-// printOf returns the certificate's SHA-256.
 func printOf(cert *pion.Certificate) (f fingerprint, err error) {
 	prints, err := cert.GetFingerprints()
 	if err != nil {
@@ -341,7 +340,6 @@ func (s *session) close() {
 	s.t.mu.Unlock()
 }
 
-// addresses returns the addresses of the selected pair.
 func (s *session) addresses() (local, far net.Addr, path route.Path) {
 	local, far = &net.UDPAddr{}, &net.UDPAddr{}
 	pair, err := s.dtls.ICETransport().GetSelectedCandidatePair()

@@ -71,7 +71,6 @@ type Client struct {
 	number uint64
 }
 
-// line is one WebSocket.
 type line struct {
 	ws      *websocket.Conn
 	donec   chan struct{} // closed when it has ended
@@ -409,7 +408,6 @@ func answerError(o op) error {
 	return fmt.Errorf("unexpected answer %d", o)
 }
 
-// ask sends a request and waits for its answer.
 func (c *Client) ask(ctx context.Context, f frame) (frame, error) {
 	l, err := c.waitLine(ctx)
 	if err != nil {

@@ -34,7 +34,6 @@ func Listen(ctx context.Context, addr, certFile, keyFile string) (net.Listener, 
 	return l, nil
 }
 
-// keyPair is a certificate in files.
 type keyPair struct {
 	certFile, keyFile string
 

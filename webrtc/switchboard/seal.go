@@ -61,7 +61,6 @@ type card struct {
 
 func kem() hpke.KEM { return hpke.DHKEM(ecdh.P256()) }
 
-// sign makes a signed statement.
 func sign(me *identity.Identity, purpose string, values ...any) ([]byte, error) {
 	st, err := msgpack.Marshal(values)
 	if err != nil {
@@ -98,7 +97,6 @@ func open(b []byte, most, known int) (s signed, err error) {
 	return s, nil
 }
 
-// verify tells who signed.
 func (s signed) verify(purpose string, now time.Time) (identity.Peer, error) {
 	peer, err := identity.VerifyChain(s.chain, now)
 	if err == nil {
@@ -132,7 +130,6 @@ func decodeCard(b []byte, now time.Time) (c card, err error) {
 	return c, nil
 }
 
-// letter is a message between two devices.
 type letter struct {
 	from identity.Peer
 	id   [letterIDLen]byte

@@ -178,7 +178,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.log.Debug("switchboard: line ended", "device", m.peer.Device, "err", err)
 }
 
-// joinRefusal is what a stranger is told.
 func joinRefusal(err error) string {
 	if errors.Is(err, identity.ErrNotTrusted) {
 		return "this device is not trusted here"
@@ -295,7 +294,6 @@ func pump(ctx context.Context, ws *websocket.Conn, outc <-chan frame) error {
 	}
 }
 
-// listen does what a member asks for.
 func (s *Server) listen(ctx context.Context, ws *websocket.Conn, m *member) error {
 	limit := rate.NewLimiter(rate.Limit(s.cfg.Rate), max(1, int(2*s.cfg.Rate)))
 	for {

@@ -58,7 +58,6 @@ const (
 	opLetter
 )
 
-// frame is one message between client and server.
 type frame struct {
 	op     op
 	number uint64
@@ -80,7 +79,6 @@ func (f frame) encode() ([]byte, error) {
 	return b, err
 }
 
-// decodeFrame takes a stranger's message apart.
 func decodeFrame(b []byte) (f frame, err error) {
 	if len(b) > maxFrame {
 		return f, fmt.Errorf("a message of %d bytes, at most %d are taken", len(b), maxFrame)
