@@ -84,7 +84,6 @@ func certAlgorithm(issuer crypto.PublicKey) x509.SignatureAlgorithm {
 	return x509.ECDSAWithSHA256
 }
 
-// newKeyLike makes a private key of the same type as pub.
 func newKeyLike(pub crypto.PublicKey) (crypto.Signer, error) {
 	if _, ok := pub.(ed25519.PublicKey); ok {
 		_, key, err := ed25519.GenerateKey(rand.Reader)

@@ -52,7 +52,6 @@ type listForm[T any] struct {
 	read           func(r *fieldReader) (T, error)
 }
 
-// maxLen is the length of the longest list in bytes.
 func (f *listForm[T]) maxLen() int { return listOverhead + f.most*f.itemLen }
 
 // encode signs a list of items, which it puts in order.

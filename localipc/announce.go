@@ -34,7 +34,6 @@ type Device struct {
 	Since time.Time
 }
 
-// announce makes the device's announcement.
 func (c Config) announce(pid int, now time.Time) ([]byte, error) {
 	services := c.Services
 	if services == nil {
@@ -55,7 +54,6 @@ func (c Config) announce(pid int, now time.Time) ([]byte, error) {
 	return b, err
 }
 
-// readAnnouncement verifies what an announcement says.
 func readAnnouncement(b []byte, now time.Time) (Device, error) {
 	if len(b) > maxAnnouncement {
 		return Device{}, fmt.Errorf("%d bytes, at most %d are taken", len(b), maxAnnouncement)

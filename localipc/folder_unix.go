@@ -28,7 +28,6 @@ const (
 
 func selfUID() int { return os.Geteuid() }
 
-// defaultDir is Config.Dir's default.
 func defaultDir() string { return runfolder.Default() }
 
 // place is where one device is found in one folder.
@@ -76,7 +75,6 @@ func (p place) readPeerFile() ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxAnnouncement+1))
 }
 
-// devicesIn returns the names of the devices that have files in dir.
 func devicesIn(dir string) ([]string, error) {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -19,7 +19,6 @@ import (
 // creds is what the kernel says of the process at the other end of a socket.
 type creds struct{ pid, uid int }
 
-// proven is a finished handshake.
 type proven struct {
 	conn    net.Conn
 	peer    identity.Peer
@@ -32,7 +31,6 @@ func (p proven) Peer() identity.Peer { return p.peer }
 // Close implements io.Closer.
 func (p proven) Close() error { return p.conn.Close() }
 
-// exchange is one handshake on one side.
 type exchange struct {
 	cfg   Config
 	conn  net.Conn
@@ -54,7 +52,6 @@ func (x *exchange) statement(who creds) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(who.uid))
 }
 
-// prove returns this side's proof.
 func (x *exchange) prove(as role) ([]byte, error) {
 	self := creds{pid: os.Getpid(), uid: selfUID()}
 	sig, err := x.cfg.Identity.Sign(string(as), x.statement(self))

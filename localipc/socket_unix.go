@@ -100,7 +100,6 @@ func (d *doorway) announce(cfg Config) error {
 	return os.Rename(tmp, d.place.path(peerSuffix))
 }
 
-// path is where the socket is.
 func (d *doorway) path() string { return d.place.path(sockSuffix) }
 
 // Close stops listening and removes what open made.
@@ -161,7 +160,6 @@ func (c Config) look(ctx context.Context, id identity.DeviceID, service string) 
 	return conn, path, err
 }
 
-// device reads and verifies the announcement.
 func (p place) device() (Device, error) {
 	b, err := p.readPeerFile()
 	if err != nil {
@@ -174,7 +172,6 @@ func (p place) device() (Device, error) {
 	return d, nil
 }
 
-// devices lists whose announcements are found.
 func (c Config) devices() ([]Device, error) {
 	err := runfolder.Check(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) {

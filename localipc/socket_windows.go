@@ -64,7 +64,6 @@ func openDoorway(_ context.Context, cfg Config) (*doorway, error) {
 
 func (d *doorway) path() string { return d.name }
 
-// find connects to the device's pipe.
 func (c Config) find(ctx context.Context, id identity.DeviceID, service string) (net.Conn, string, error) {
 	if service != streamService {
 		return nil, "", fmt.Errorf("service %q: a named pipe carries streams only: %w", service, errors.ErrUnsupported)
@@ -110,7 +109,6 @@ func peerCreds(conn net.Conn) (creds, error) {
 	return creds{pid: int(pid), uid: selfUID()}, nil
 }
 
-// checkProcess refuses a process of another user.
 func checkProcess(pid uint32) error {
 	proc, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, pid)
 	if err != nil {

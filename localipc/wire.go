@@ -130,7 +130,6 @@ func refuse(w io.Writer, cause error) {
 	}
 }
 
-// hello is either side's first message.
 type hello struct {
 	service string // the caller's only
 	device  identity.DeviceID
@@ -144,7 +143,6 @@ func (h hello) encode() ([]byte, error) {
 	return packed.Pack(wireMagic, wireVersion, clear, h.service, h.device[:], h.nonce[:])
 }
 
-// role is a side of the handshake.
 type role string
 
 const (
@@ -152,7 +150,6 @@ const (
 	callee role = "local callee"
 )
 
-// decodeHello reads the hello of one side.
 func decodeHello(b []byte, from role) (h hello, err error) {
 	known := 5
 	if from == caller {

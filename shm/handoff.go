@@ -64,7 +64,6 @@ func decodeHead(b []byte) (head, error) {
 	return head{reason: int(reason), size: int(size)}, nil
 }
 
-// reasonOf is an error's text, bounded.
 func reasonOf(err error) string { return escape.Cap(err.Error(), maxReason) }
 
 // readReason reads why the far end does not go on.

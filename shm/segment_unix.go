@@ -16,7 +16,6 @@ type segment struct {
 	mayShrink bool // it could not be sealed
 }
 
-// mapSegment maps a file that has size bytes.
 func mapSegment(f *os.File, size int, mayShrink bool) (*segment, error) {
 	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

@@ -92,7 +92,6 @@ func (d *Dialer) connect(ctx context.Context, addrs []string, peer identity.Devi
 	return conn, conn.Peer(), nil
 }
 
-// attempt is what became of one address.
 type attempt struct {
 	addr string
 	conn *Conn

@@ -103,7 +103,6 @@ func newListener(cfg Config, socks []net.Listener) *Listener {
 	return l
 }
 
-// newGate returns the gate of a listener.
 func newGate() *proving.Gate {
 	return &proving.Gate{
 		Places: maxPending, PerSource: maxPendingPerSource, Grace: grace,

@@ -134,7 +134,6 @@ func (b *Board[S]) answer(ctx context.Context, v *Visit[S], offer S) (net.Conn, 
 	return b.carrier.Answer(ctx, v, offer)
 }
 
-// leave ends a visit.
 func (b *Board[S]) leave(v *Visit[S], came *accepted) {
 	b.mu.Lock()
 	delete(b.incoming, v.ID)

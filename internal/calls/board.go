@@ -161,7 +161,6 @@ func (b *Board[S]) Close() {
 	b.drain()
 }
 
-// drain closes the streams that were not accepted.
 func (b *Board[S]) drain() {
 	for {
 		select {

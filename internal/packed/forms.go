@@ -44,7 +44,6 @@ func NewFields(b []byte, known int) *Fields {
 	return &Fields{r, n, err}
 }
 
-// field reads one element.
 func field[T any](f *Fields, read func() (T, error)) (v T) {
 	if f.err == nil && f.left == 0 {
 		f.err = fmt.Errorf("%w: array of too few elements", ErrMalformed)
@@ -91,7 +90,6 @@ func (f *Fields) Strings(most, size int) []string {
 	return list(f, most, func() (string, error) { return f.r.String(size) })
 }
 
-// list reads an element that is an array.
 func list[T any](f *Fields, most int, read func() (T, error)) []T {
 	return field(f, func() ([]T, error) {
 		n, err := f.r.Array(most)

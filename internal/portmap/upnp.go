@@ -207,7 +207,6 @@ func gatewaysOf(root *goupnp.RootDevice, at *url.URL, client *http.Client) []gat
 	return out
 }
 
-// describe reads a router's description.
 func describe(ctx context.Context, client *http.Client, at *url.URL) (*goupnp.RootDevice, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {

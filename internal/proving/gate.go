@@ -50,7 +50,6 @@ type Gate struct {
 	freed   pause.Bell // a place is
 }
 
-// source is what is remembered about a prefix.
 type source struct {
 	from    netip.Prefix
 	limited bool

@@ -184,7 +184,6 @@ func (l *Listener[C]) Close() error {
 	return nil
 }
 
-// take serves one source.
 func (l *Listener[C]) take(ctx context.Context, next Source) {
 	pauses := pause.Backoff(FirstPause, LongestPause)
 	for ctx.Err() == nil {
@@ -233,7 +232,6 @@ func (l *Listener[C]) admit(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// serve has one connection prove itself.
 func (l *Listener[C]) serve(ctx context.Context, p *Place) {
 	defer p.Leave()
 	conn, err := l.cfg.Prove(ctx, p.Conn)

@@ -58,7 +58,6 @@ type Quota[K comparable] struct {
 	used [pools]int
 }
 
-// pool is a kind of key.
 type pool int
 
 const (

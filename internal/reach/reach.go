@@ -111,7 +111,6 @@ func read(path string) (map[string][]Via, error) {
 	return parse(raw)
 }
 
-// parse reads what encode wrote.
 func parse(raw []byte) (names map[string][]Via, err error) {
 	if len(raw) > maxFile {
 		return nil, fmt.Errorf("%d bytes, at most %d are read", len(raw), maxFile)
@@ -184,7 +183,6 @@ func (b *Book) put(name string, v Via) {
 	}
 }
 
-// same reports whether two ways lead to the same place.
 func (v Via) same(o Via) bool {
 	if v.ID != "" || o.ID != "" {
 		return v.ID == o.ID

@@ -107,7 +107,6 @@ func (d *door) enter(ctx context.Context, c net.Conn) {
 	}
 }
 
-// receive finds out what a connection wants.
 func (d *door) receive(v *visitor) {
 	_ = v.SetDeadline(time.Now().Add(firstByteLimit))
 	var first [1]byte

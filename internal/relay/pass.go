@@ -118,7 +118,6 @@ func decodePass(b []byte) (Pass, error) {
 	return p, nil
 }
 
-// issue makes credentials for a device.
 func (s *Server) issue(device identity.DeviceID, now time.Time) ([]byte, error) {
 	expires := now.Add(passLife)
 	name := strconv.FormatInt(expires.Unix(), 10) + ":" + device.String()

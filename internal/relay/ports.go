@@ -27,7 +27,6 @@ type ports struct {
 	open   map[*port]struct{}
 }
 
-// port is one allocation's socket.
 type port struct {
 	net.PacketConn
 	of *ports
@@ -87,7 +86,6 @@ type addresses struct {
 	of map[string]map[string]time.Time
 }
 
-// admit tells whether a device may use its credentials from addr.
 func (q *addresses) admit(device, addr string, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

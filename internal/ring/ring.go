@@ -120,7 +120,6 @@ type half struct {
 	err       error
 }
 
-// advance moves on by n bytes.
 func (h *half) advance(n int) {
 	h.pos += uint64(n)
 	if h.off += n; h.off >= len(h.data) {

@@ -32,7 +32,6 @@ const (
 // errClosed ends the reading of what was closed here.
 var errClosed = fmt.Errorf("signalling: closed: %w", net.ErrClosed)
 
-// received is a message that waits for its reader.
 type received struct {
 	from identity.Peer
 	msg  []byte
