@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"peerlink/internal/pause"
 	"peerlink/internal/runfolder"
 )
 
@@ -33,17 +34,13 @@ type lock struct {
 
 // waitLock takes the lock at path, or finds out that somebody keeps it.
 func waitLock(ctx context.Context, path string) (*lock, error) {
-	t := time.NewTicker(lockPause)
-	defer t.Stop()
 	for i := 1; ; i++ {
 		l, err := takeLock(path)
 		if !errors.Is(err, errLocked) || i == lockTries {
 			return l, err
 		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := pause.For(ctx, lockPause); err != nil {
+			return nil, err
 		}
 	}
 }
