@@ -51,8 +51,8 @@ func (n *Node) Health() Health {
 	if n.neighbours != nil {
 		h.Neighbours = len(n.neighbours.peers())
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	h.LastSent = n.lastSum
+	if sum := n.lastSum.Load(); sum != nil {
+		h.LastSent = *sum
+	}
 	return h
 }

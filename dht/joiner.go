@@ -39,18 +39,14 @@ type joiner struct {
 }
 
 func newJoiner(h host.Host, d *kad.IpfsDHT, nodes, extra []peer.AddrInfo, log *slog.Logger) *joiner {
-	j := &joiner{host: h, kad: d, log: log, pacer: newPacer(), empty: true}
-	for _, ai := range nodes {
-		if ai.ID != h.ID() {
-			j.nodes = append(j.nodes, ai)
-		}
+	self := func(ai peer.AddrInfo) bool { return ai.ID == h.ID() }
+	named := func(ai peer.AddrInfo) bool {
+		return self(ai) || slices.ContainsFunc(nodes, func(o peer.AddrInfo) bool { return o.ID == ai.ID })
 	}
-	for _, ai := range extra {
-		if !slices.ContainsFunc(nodes, func(o peer.AddrInfo) bool { return o.ID == ai.ID }) && ai.ID != h.ID() {
-			j.extra = append(j.extra, ai)
-		}
+	return &joiner{
+		host: h, kad: d, log: log, pacer: newPacer(), empty: true,
+		nodes: slices.DeleteFunc(slices.Clone(nodes), self), extra: slices.DeleteFunc(slices.Clone(extra), named),
 	}
-	return j
 }
 
 // populated reports whether the routing table has an entry, and tells those who

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -47,8 +48,7 @@ type Node struct {
 
 	life life.Group // ends when Close begins: every goroutine of the node's own
 
-	mu      sync.Mutex
-	lastSum Delivery
+	lastSum atomic.Pointer[Delivery] // of the last signal; nil: there was none
 	closeMe func() error
 }
 
@@ -242,13 +242,6 @@ func (n *Node) receive(ctx context.Context, queue <-chan signal) (signal, error)
 	case <-ctx.Done():
 		return signal{}, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
 	}
-}
-
-// sent keeps what became of the last signal, for Health.
-func (n *Node) sent(d Delivery) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.lastSum = d
 }
 
 // Close ends the node and waits for everything it began. Calls that wait return

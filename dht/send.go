@@ -203,7 +203,8 @@ func (c *courier) run(f found) {
 		near = c.n.withSelf(near, key)
 		c.ask(ctx, near[:min(len(near), replication)])
 	}
-	c.n.sent(c.sum)
+	sum := c.sum
+	c.n.lastSum.Store(&sum)
 }
 
 // ask puts the signal to the first of nodes that were not asked yet, until
