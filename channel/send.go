@@ -144,27 +144,21 @@ func (s *Socket) WaitSend(n int) error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	expects := false
 	for {
 		if err := s.mayTry(n); err != nil {
-			if expects {
-				s.link.Expect(-1)
-			}
 			return s.fail("send", err)
 		}
-		if n <= 0 || !s.writing && s.afford(n) && s.link.Room(s.port(), n) {
-			if expects {
-				s.link.Expect(-1)
-			}
+		switch {
+		case n <= 0 || !s.writing && s.afford(n) && s.link.Room(s.port(), n):
 			return nil
-		}
-		if !expects {
+		case s.told: // the peer is to hear of it first; meanwhile there may be room
+			s.unlock()
+			s.mu.Lock()
+		default:
 			s.link.Expect(1)
-			expects = true
+			s.wakes.waitWrite(&s.mu)
+			s.link.Expect(-1)
 		}
-		s.unlock() // sends what says that it waits
-		s.mu.Lock()
-		s.wakes.waitWrite(&s.mu)
 	}
 }
 
