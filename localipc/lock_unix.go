@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
 	"peerlink/internal/pause"
@@ -27,10 +28,7 @@ var errLocked = errors.New("locked")
 
 // lock is a held file lock, the sign of life of a device. The system gives it
 // back when the process ends, however it ends.
-type lock struct {
-	f    *os.File
-	path string
-}
+type lock struct{ *flock.Flock }
 
 // waitLock takes the lock at path, or finds out that somebody keeps it.
 func waitLock(ctx context.Context, path string) (*lock, error) {
@@ -50,72 +48,50 @@ func waitLock(ctx context.Context, path string) (*lock, error) {
 // nobody's, and the file that is there now has to be locked.
 func takeLock(path string) (*lock, error) {
 	for {
-		f, err := openLock(path)
-		if err != nil {
+		l := &lock{flock.New(path, flock.SetFlag(os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK), flock.SetPermissions(0o600))}
+		switch held, err := l.TryLock(); {
+		case err != nil:
+			return nil, fmt.Errorf("open the lock: %w", err)
+		case !held:
+			return nil, errLocked
+		}
+		err := l.check()
+		if err == nil && l.stands() {
+			return l, nil
+		}
+		if _ = l.Unlock(); err != nil {
 			return nil, err
 		}
-		if err := flock(f); err != nil {
-			_ = f.Close()
-			return nil, err
-		}
-		if sameFile(f, path) {
-			return &lock{f: f, path: path}, nil
-		}
-		_ = f.Close()
 	}
+}
+
+// check refuses what is not a plain file of this user.
+func (l *lock) check() error {
+	st, err := l.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%s is no plain file, but %s: it is left alone; move it away", l.Path(), st.Mode())
+	}
+	return runfolder.CheckOwner(l.Path(), st)
 }
 
 // release removes the file, then gives the lock back; whoever waits for this
 // file will see that it is gone.
 func (l *lock) release() {
-	if sameFile(l.f, l.path) {
-		_ = os.Remove(l.path)
+	if l.stands() {
+		_ = os.Remove(l.Path())
 	}
-	_ = l.f.Close()
+	_ = l.Unlock()
 }
 
-// openLock opens or makes a lock file. What is not a plain file of this user is
-// refused.
-func openLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
-	}
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-	case !st.Mode().IsRegular():
-		err = fmt.Errorf("%s is no plain file, but %s: it is left alone; move it away", path, st.Mode())
-	default:
-		err = runfolder.CheckOwner(path, st)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		case unix.EWOULDBLOCK:
-			return errLocked
-		default:
-			return fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-	}
-}
-
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
+// stands reports whether the file that is locked is the one at its path.
+func (l *lock) stands() bool {
+	a, err := l.Stat()
 	if err != nil {
 		return false
 	}
-	b, err := os.Lstat(path)
+	b, err := os.Lstat(l.Path())
 	return err == nil && os.SameFile(a, b)
 }
