@@ -113,22 +113,16 @@ const (
 	networkKeyLen       = 32
 )
 
-func orDefault[T int | time.Duration](v *T, def T) {
-	if *v == 0 {
-		*v = def
-	}
-}
-
 // check fills in defaults and refuses what cannot work, before anything starts.
 func (c *Config) check() (bootstrap []peer.AddrInfo, err error) {
-	orDefault(&c.recordLife, defaultRecordLife)
-	orDefault(&c.signalRate, defaultSignalRate)
-	orDefault(&c.senderRate, defaultSenderRate)
-	orDefault(&c.queueLen, defaultQueueLen)
-	orDefault(&c.MaxListeners, defaultMaxListeners)
-	orDefault(&c.MaxStored, defaultMaxStored)
-	orDefault(&c.autoFirst, autoFirst)
-	orDefault(&c.beat, beatEvery)
+	c.recordLife = cmp.Or(c.recordLife, defaultRecordLife)
+	c.signalRate = cmp.Or(c.signalRate, defaultSignalRate)
+	c.senderRate = cmp.Or(c.senderRate, defaultSenderRate)
+	c.queueLen = cmp.Or(c.queueLen, defaultQueueLen)
+	c.MaxListeners = cmp.Or(c.MaxListeners, defaultMaxListeners)
+	c.MaxStored = cmp.Or(c.MaxStored, defaultMaxStored)
+	c.autoFirst = cmp.Or(c.autoFirst, autoFirst)
+	c.beat = cmp.Or(c.beat, beatEvery)
 	if c.public == nil {
 		c.public = isPublic
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -121,11 +122,7 @@ func (l *neighbours) end(p peer.ID, reached bool) {
 
 // forget drops those that were not heard of for long. The caller holds mu.
 func (l *neighbours) forget() {
-	for p, at := range l.seen {
-		if l.now().Sub(at) > neighbourLife {
-			delete(l.seen, p)
-		}
-	}
+	maps.DeleteFunc(l.seen, func(_ peer.ID, at time.Time) bool { return l.now().Sub(at) > neighbourLife })
 }
 
 // reach connects to a neighbour, and again if that fails, as it is heard of only

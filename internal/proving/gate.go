@@ -1,6 +1,7 @@
 package proving
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -204,11 +205,7 @@ func (g *Gate) source(conn net.Conn, now time.Time) *source {
 	}
 	if len(g.sources) >= maxSources && now.Sub(g.swept) >= sweepEvery {
 		g.swept = now
-		for p, src := range g.sources {
-			if src.pending == 0 && !src.next.After(now) {
-				delete(g.sources, p)
-			}
-		}
+		maps.DeleteFunc(g.sources, func(_ netip.Prefix, src *source) bool { return src.pending == 0 && !src.next.After(now) })
 	}
 	if len(g.sources) >= maxSources {
 		g.shared.limited = true

@@ -68,9 +68,7 @@ type Server struct {
 // Listen opens the ports and serves until Close. It fails when a port is taken
 // or no address to relay under is found.
 func Listen(cfg Config) (*Server, error) {
-	if cfg.most == 0 {
-		cfg.most = maxAllocations
-	}
+	cfg.most = cmp.Or(cfg.most, maxAllocations)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if len(cfg.Key) != ed25519.PrivateKeySize {
 		return nil, errors.New("relay: Config.Key is missing")

@@ -68,15 +68,9 @@ type Server struct {
 
 // NewServer returns a Server that has no lines yet.
 func NewServer(cfg ServerConfig) *Server {
-	if cfg.MaxDevices <= 0 {
-		cfg.MaxDevices = defaultDevices
-	}
-	if cfg.MaxPerAddress <= 0 {
-		cfg.MaxPerAddress = defaultPerAddress
-	}
-	if cfg.Rate <= 0 {
-		cfg.Rate = defaultRate
-	}
+	cfg.MaxDevices = cmp.Or(max(cfg.MaxDevices, 0), defaultDevices)
+	cfg.MaxPerAddress = cmp.Or(max(cfg.MaxPerAddress, 0), defaultPerAddress)
+	cfg.Rate = cmp.Or(max(cfg.Rate, 0), defaultRate)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	return &Server{cfg: cfg, log: cfg.Logger, lines: quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices), members: make(map[identity.DeviceID]*member)}
 }
