@@ -158,7 +158,7 @@ func (t *Trust) AddRevocations(l *RevocationList) error {
 	defer t.mu.Unlock()
 	changed, err := t.revoked.add(l)
 	if changed {
-		t.changed.Ring()
+		t.notify()
 	}
 	return err
 }
@@ -170,7 +170,7 @@ func (t *Trust) RemoveRevocations(digest [sha256.Size]byte) bool {
 	defer t.mu.Unlock()
 	held := t.revoked.remove(digest)
 	if held {
-		t.changed.Ring()
+		t.notify()
 	}
 	return held
 }
