@@ -143,6 +143,13 @@ func (s *Socket) handleFrame(in *intake, id channel.ID, n int, messages bool) er
 	}
 	body := in.buf[in.r : in.r+n]
 	in.r += n
+	if id == controlID {
+		next := controlID
+		if in.w-in.r >= headerLen {
+			next, _ = parseHeader(in.buf[in.r:])
+		}
+		s.follows.Store(uint32(next))
+	}
 	if err := s.handleMessages(in.msgs, id, body); err != nil {
 		return err
 	}

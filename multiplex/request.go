@@ -244,18 +244,14 @@ func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error
 	if s.basic() {
 		code = 0 // version 1 has none
 	}
-	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code})
+	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code}, prompt)
 	e.settleLocked()
 	return err
 }
 
 // reply queues an answer to a request.
-func (s *Socket) reply(q request) error {
+func (s *Socket) reply(q request, p pace) error {
 	body := q.encode()
-	p := prompt
-	if q.accepted {
-		p = lazy // the application's own bytes follow, or its Read flushes
-	}
 	s.line.control(controlID, body, p)
 	return s.owed(headerLen + len(body))
 }
@@ -425,10 +421,14 @@ func (r *Request) Accept() (*channel.Socket, error) {
 		return nil, err
 	}
 	r.e.port.Widen(more, repaid) // before the peer hears of it
+	p := prompt                  // the peer waits for it
+	if early, _ := r.e.port.Stale(); early > 0 || s.follows.Load() == uint32(r.e.id) {
+		p = lazy // the application's own bytes follow, or its Read flushes
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Its error would be that the peer reads nothing: the reader will find out.
-	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window})
+	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window}, p)
 	if r.left {
 		r.e.endLocked(lazy)
 	}

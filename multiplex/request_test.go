@@ -522,3 +522,20 @@ func TestPeerThatGoesAwayEndsTheWaitForAnswers(t *testing.T) {
 		}
 	})
 }
+
+// The opener of a channel waits for no company of its answer, though the acceptor
+// does nothing on it.
+func TestAnswerThatIsAwaitedIsPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server, _, _ := eagerPipe(t, Config{})
+		serve(server, func(*channel.Socket) {})
+		settle()
+		start := time.Now()
+		if _, err := client.Open(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d >= lateness {
+			t.Errorf("opened after %v", d)
+		}
+	})
+}

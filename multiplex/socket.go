@@ -105,6 +105,7 @@ type Socket struct {
 	buffered atomic.Int64
 	quickest atomic.Int64  // lowest round-trip time of late, in ns
 	progress atomic.Int64  // grows with each piece of data that comes, and each grant
+	follows  atomic.Uint32 // the channel of the frame behind the last requests: its opener does not wait
 	version  atomic.Int32  // the peer's; 0 until its first frame
 	features atomic.Uint64 // the peer's
 	plain    atomic.Bool   // the peer, as far as is known, or this side lacks featurePromises
