@@ -160,7 +160,7 @@ func (s *Socket) TakeDatagram() []byte {
 	p := d.queue[0]
 	d.queue[0], d.queue = nil, d.queue[1:]
 	d.n -= len(p)
-	s.link.Hold(-len(p))
+	s.link.Loose(-len(p))
 	return p
 }
 
