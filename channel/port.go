@@ -71,6 +71,7 @@ type Link interface {
 	Overdraw(port *Port, n int, received uint64) bool
 	// Advance returns how many of n bytes may be sent for which the peer has given
 	// no credit yet. If fewer, the link will call the port's Wake when that changes.
+	// Negative n says that so many bytes, of those or with credit, will not be sent.
 	Advance(port *Port, n int) int
 	// Addrs returns what the Socket reports as its addresses.
 	Addrs() (local, remote net.Addr)

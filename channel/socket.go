@@ -406,6 +406,7 @@ func (s *Socket) wakeReads() {
 func (s *Socket) endWrite(cause error) {
 	if s.werr == nil {
 		s.werr = cause
+		s.link.Advance(s.port(), -s.credit)
 	}
 	s.wakes.writers()
 }

@@ -1,10 +1,17 @@
 package multiplex
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"peerlink/channel"
 )
 
+// Datagrams that are taken whole are not held any more.
 func TestTakenDatagramsMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server, _ := packetPipe(t, 1000, asItIs)
@@ -27,3 +34,99 @@ func TestTakenDatagramsMakeRoom(t *testing.T) {
 	})
 }
 
+// What was to be sent early and was not is nobody's debt.
+func TestEarlyBytesThatAreNotSentAreNoDebt(t *testing.T) {
+	for name, end := range map[string]func(c *channel.Socket){
+		"closed": func(c *channel.Socket) { _ = c.Close() },
+		"ended":  func(c *channel.Socket) { _ = c.CloseWrite() },
+		"reset":  func(c *channel.Socket) { _ = c.Reset(300) },
+	} {
+		for _, early := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", before the answer: ", early), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					client, server := within(t, [2]Config{{}, {MaxBuffered: 128 << 10, Window: 64 << 10}}, net.Pipe)
+					_ = client.Ready(t.Context())
+					c, err := client.OpenEarly(t.Context(), "x")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := c.WaitSend(60_000); err != nil { // and then something else is to be said
+						t.Fatal(err)
+					}
+					if err := c.TrySend(fill(1000)); err != nil {
+						t.Fatal(err)
+					}
+					if early {
+						end(c)
+					}
+					if early && name == "reset" {
+						synctest.Wait()
+						checkNothingLeft(t, client)
+						return
+					}
+					r, err := server.Accept(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					far, err := r.Accept()
+					if err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+					if !early {
+						end(c)
+					}
+					_, _ = io.ReadAll(far)
+					_, _ = far.Close(), c.Close()
+					synctest.Wait()
+					checkNothingLeft(t, client, server)
+				})
+			})
+		}
+	}
+}
+
+func checkNothingLeft(t *testing.T, ss ...*Socket) {
+	t.Helper()
+	for _, s := range ss {
+		s.mu.Lock()
+		if s.lent != 0 || s.early != 0 || s.promised != 0 || len(s.table) != 0 {
+			t.Errorf("%d bytes lent, %d early, %d promised, to %d channels", s.lent, s.early, s.promised, len(s.table))
+		}
+		s.mu.Unlock()
+	}
+}
+
+func TestCreditForEarlyBytesIsNotGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHostile(t, Config{BeaconInterval: -1}, Client)
+		go h.listen()
+		h.send(frame{protocolID, encodeHello(version2, featurePromises)})
+		c, err := h.s.OpenEarly(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WaitSend(60_000); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // unanswered, and then with a debt
+			time.Sleep(time.Second)
+			h.send(frame{protocolID, encodeAsk(100)})
+			if ms := h.messages('u'); len(ms) > 0 {
+				t.Errorf("%+v is given back", ms[0].grants)
+			}
+			h.send(h.accept(c.ID(), 1000))
+		}
+	})
+}
+
+func TestAWholeWindowIsNotGivenBack(t *testing.T) {
+	promising(t, Config{BeaconInterval: -1}, func(t *testing.T, h *hostile) {
+		h.accepted(1)
+		time.Sleep(idleTime)
+		h.send(frame{protocolID, encodeAsk(0)})
+		if ms := h.messages('u'); len(ms) != 1 || ms[0].grants[0].n >= 1<<20 {
+			t.Errorf("%+v is given back", ms)
+		}
+	})
+}

@@ -279,7 +279,11 @@ func (e *entry) Advance(_ *channel.Port, n int) int {
 	s := e.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !e.waits || e.told {
+	if n < 0 && s.ours(e.id) {
+		s.repayLocked(e, -n)
+		e.settleLocked()
+	}
+	if n <= 0 || !e.waits || e.told {
 		return 0
 	}
 	want := min(n, earlyCredit-int(e.debt))
@@ -313,7 +317,7 @@ func (s *Socket) repayLocked(e *entry, n int) int {
 }
 
 // quench has channels that want to send early look again, when others have been
-// answered. Only the reader calls it.
+// answered. No lock may be held.
 func (s *Socket) quench() {
 	if !s.dry.Load() {
 		return
@@ -409,7 +413,14 @@ func (s *Socket) handleAsk(above int) error {
 		return nil
 	}
 	var pairs []uint64
+	above = max(above, 1) // all of a window is never given back
 	for _, e := range s.entries() {
+		s.mu.Lock()
+		early := s.ours(e.id) && (e.waits || e.debt > 0) // then it has credit that nobody has given
+		s.mu.Unlock()
+		if early {
+			continue
+		}
 		if n := e.port.Unused(above, idleTime); n > 0 {
 			if pairs = append(pairs, uint64(e.id), uint64(n)); len(pairs) == 2*maxReturns {
 				break

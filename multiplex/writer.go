@@ -28,6 +28,7 @@ const maxInline = 2
 // flush sends what is queued, or sees to it that it will be sent. It never
 // waits: where the conn has no room, the writer goes on. No lock may be held.
 func (s *Socket) flush() {
+	s.quench()
 	switch s.line.claim(s.baton.expected.Load() <= maxInline) {
 	case sendNow:
 		s.send()
