@@ -328,11 +328,13 @@ func (p *Port) Want(n int) bool {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rerr != nil || s.window == 0 || n <= s.allowed {
+	if s.rerr != nil || s.window == 0 {
 		return true
 	}
-	s.need = int32(n)
-	s.grant()
+	s.need = int32(n) // also with enough credit: data that this has overtaken uses some of it
+	if n > s.allowed {
+		s.grant()
+	}
 	return n <= s.window
 }
 

@@ -1,6 +1,7 @@
 package multiplex
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -127,6 +128,113 @@ func TestAWholeWindowIsNotGivenBack(t *testing.T) {
 		h.send(frame{protocolID, encodeAsk(0)})
 		if ms := h.messages('u'); len(ms) != 1 || ms[0].grants[0].n >= 1<<20 {
 			t.Errorf("%+v is given back", ms)
+		}
+	})
+}
+
+// A message that waits for credit before its channel is accepted gets no credit twice.
+func TestNeedsBeforeTheAnswerAreServedAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := within(t, [2]Config{{}, {}}, net.Pipe)
+		_ = client.Ready(t.Context())
+		x, err := client.OpenEarly(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.TrySend(fill(earlyCredit)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.OpenEarly(t.Context(), "y")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.TrySend(fill(60_000)); !errors.Is(err, channel.ErrWouldBlock) {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		var far *channel.Socket
+		for range 2 {
+			r, err := server.Accept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if far, err = r.Accept(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		n, err := c.Write(fill(10 << 20))
+		var reset *channel.ResetError
+		if errors.As(err, &reset) {
+			t.Fatalf("%d bytes written: %v", n, err)
+		}
+		if got, err := io.ReadFull(far, fill(n)); err != nil {
+			t.Errorf("%d of %d bytes, %v", got, n, err)
+		}
+	})
+}
+
+// What says that a message waits may overtake the bytes before it.
+func TestANeedThatOvertakesDataIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := within(t, [2]Config{{BeaconInterval: -1}, {BeaconInterval: -1}}, func() (a, b net.Conn) { return memPipe(4<<10, 1e6, 10*time.Millisecond) })
+		a, b := between(t, client, server, "x")
+		synctest.Wait()
+		if err := errors.Join(a.WaitSend(100_000), a.TrySend(fill(100_000))); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- a.WaitSend(200_000) }()
+		if _, err := io.ReadFull(b, fill(100_000)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it waits")
+			_ = a.Close()
+			<-done
+		}
+	})
+}
+
+// A message that there was no room for gets it when others are over.
+func TestNeedsAreServedWhenOthersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Config{MaxBuffered: 1 << 20, MaxChannels: 300, BeaconInterval: -1}
+		client, server := within(t, [2]Config{{BeaconInterval: -1}, cfg}, func() (a, b net.Conn) { return memPipe(1<<20, 0, 0) })
+		var far []*channel.Socket
+		for range 200 { // and nobody reads
+			a, b := between(t, client, server, "idle")
+			_ = a.SetWriteDeadline(time.Now().Add(time.Millisecond))
+			_, _ = a.Write(fill(1 << 20))
+			far = append(far, b)
+		}
+		a, _ := between(t, client, server, "x")
+		done := make(chan error, 1)
+		go func() { done <- a.WaitSend(200_000) }()
+		time.Sleep(time.Second)
+		select {
+		case <-done:
+			t.Fatal("there was room")
+		default:
+		}
+		for _, b := range far {
+			_ = b.Close()
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it waits")
+			_ = a.Close()
+			<-done
 		}
 	})
 }

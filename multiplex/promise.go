@@ -37,6 +37,9 @@ const (
 	// Credit is asked back this often at most, and less often while none comes. A
 	// peer that asks twice as often is not answered.
 	minAsk, maxAsk = 100 * time.Millisecond, 400 * time.Millisecond
+	// needPause is after how long a message that there was no room for is looked at
+	// again: what has ended or was read meanwhile, here or on another link, makes room.
+	needPause = 20 * time.Millisecond
 	// maxReturns is how many channels give credit back at once.
 	maxReturns = 8 * maxGrants
 )
@@ -462,7 +465,6 @@ func (s *Socket) handleReturns(gs []grant) error {
 			return violation("channel %d: %w", g.id, err)
 		}
 	}
-	s.serveNeeds()
 	return nil
 }
 
@@ -479,30 +481,41 @@ func (s *Socket) handleNeeds(gs []grant) error {
 		if err != nil {
 			return err
 		}
-		if n := min(g.n, lineCap); e != nil && !e.port.Want(n) {
-			s.mu.Lock()
-			if len(s.needs) < maxAsked && s.table[e.id] == e {
-				s.needs[e] = n
-			}
-			s.mu.Unlock()
+		if e != nil {
+			s.want(e, min(g.n, lineCap))
 		}
 	}
 	return nil
+}
+
+// want serves one need, and keeps it for later if there is no room, or no answer
+// to the channel's request: what is granted before that would count twice.
+func (s *Socket) want(e *entry, n int) {
+	s.mu.Lock()
+	early := e.undecided != nil
+	s.mu.Unlock()
+	if !early && e.port.Want(n) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.needs) >= maxAsked || s.table[e.id] != e {
+		return
+	}
+	if s.needs[e] = n; !s.serving {
+		s.serving = true
+		time.AfterFunc(needPause, s.serveNeeds)
+	}
 }
 
 // serveNeeds tries again what there was no room for.
 func (s *Socket) serveNeeds() {
 	s.mu.Lock()
 	needs := s.needs
-	s.needs = make(map[*entry]int)
+	s.needs, s.serving = make(map[*entry]int), false
 	s.mu.Unlock()
 	for e, n := range needs {
-		if !e.port.Want(n) {
-			s.mu.Lock()
-			if s.table[e.id] == e {
-				s.needs[e] = n
-			}
-			s.mu.Unlock()
-		}
+		s.want(e, n)
 	}
+	s.flush()
 }

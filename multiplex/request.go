@@ -426,11 +426,18 @@ func (r *Request) Accept() (*channel.Socket, error) {
 		p = lazy // the application's own bytes follow, or its Read flushes
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	// Its error would be that the peer reads nothing: the reader will find out.
-	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window}, p)
+	if !r.e.sentEnd { // else the peer has taken the request back meanwhile, and its id may be in use again
+		// Its error would be that the peer reads nothing: the reader will find out.
+		_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window}, p)
+	}
 	if r.left {
 		r.e.endLocked(lazy)
+	}
+	need := s.needs[r.e]
+	delete(s.needs, r.e)
+	s.mu.Unlock()
+	if need > 0 {
+		s.want(r.e, need)
 	}
 	return r.e.port.Socket(), nil
 }

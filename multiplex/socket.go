@@ -142,6 +142,7 @@ type Socket struct {
 	active    active
 	asks      asks
 	needs     map[*entry]int // windows that messages of the peer need, and for which there was no room
+	serving   bool           // a timer will try them again
 	cuts      cuts
 	cause     error // why the link ended; set once, before done is closed
 	goingAway error // the peer said that it closes the link
