@@ -31,7 +31,7 @@ const (
 // UTF-8 without control characters; not unique) and returns its end. If there
 // is no link yet, it makes one. Further callers that want the same device share
 // that negotiation, and each one's ctx bounds its own call only. A link that the
-// device itself makes serves as well.
+// device itself makes serves as well. This device's own id is an error.
 //
 // If no carrier gets there and ctx has a deadline, all are tried again, with
 // growing pauses, until then. Without a deadline the failure is returned at once;

@@ -33,7 +33,8 @@ var (
 	// no program on the device took before its listener was closed: nobody has
 	// read a byte of it. A *channel.ResetError has the code.
 	ErrNotAccepted = channel.ErrNotAccepted
-	// ErrRefused is matched when the peer refused to connect at all.
+	// ErrRefused is matched when the peer refused to connect at all, also because
+	// it had no room for another link.
 	ErrRefused = errors.New("refused by the device")
 	// ErrNotConnected is matched when there is no link and none may be made.
 	ErrNotConnected = errors.New("not connected")

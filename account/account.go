@@ -47,7 +47,8 @@ type Options struct {
 	WebRTC       string
 	// LocalDir replaces the config's: the folder through which the devices of one
 	// machine find each other, a relative one below the working directory, or
-	// "off".
+	// "off". One that exists has to be closed to other users (mode 0700). A folder
+	// that cannot be used is no error of Start: Logger hears why, and Here says no.
 	LocalDir string
 	// RegionSize is how many bytes of memory a stream to a device of this machine
 	// shares with it: 4 MiB (see shm.Config).
@@ -196,7 +197,8 @@ func (a *Account) Identity() *identity.Identity { return a.f.id }
 // Start opens the carriers and the DHT and starts the ConnectionManager. It
 // returns as soon as they run here; the network is joined in the background
 // (see Ready). ctx bounds the call only, and Close ends it. After an error the
-// account is not started: it may be tried again.
+// account is not started: it may be tried again. A second Start of an account
+// that runs is an error.
 func (a *Account) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -214,7 +214,7 @@ func webServer() *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			caller, _ := r.Context().Value(callerKey{}).(identity.Peer)
-			_, _ = fmt.Fprintf(w, "hello, %s at %.8s", caller.Name, r.RemoteAddr) // both proven
+			_, _ = fmt.Fprintf(w, "hello, %s at %.8s", caller.Name, r.RemoteAddr) // the id is proven, the name is what the device calls itself
 		}),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			caller, _ := peerlink.PeerOf(c)

@@ -84,7 +84,8 @@ func (n *Network) Shape(l Line, names ...string) {
 // Cut cuts the lines between the named peers silently: from now on nothing
 // arrives, and neither side is told, as if a cable was pulled or a firewall drops
 // all. What is written waits, and connects wait, until Heal; datagrams are gone.
-// What had arrived before can still be read.
+// What had arrived before can still be read. A cut that lasts longer than
+// Config.Link.BeaconTimeout ends links, as their managers notice it.
 func (n *Network) Cut(names ...string) {
 	n.t.Helper()
 	n.cut(names, func(*way) bool { return true })
