@@ -18,6 +18,15 @@ type datagrams struct {
 	n                       int      // bytes in queue
 	apart                   bool     // Read leaves them to TakeDatagram
 	sent, received, dropped uint64
+	total                   uint64 // bytes received
+}
+
+// taken returns how many bytes came in datagrams; d may be nil.
+func (d *datagrams) taken() uint64 {
+	if d == nil {
+		return 0
+	}
+	return d.total
 }
 
 // waiting reports whether there is one to read; d may be nil.
@@ -188,6 +197,7 @@ func (p *Port) DeliverDatagram(b []byte) (dropped int) {
 	d.queue = append(d.queue, b)
 	d.n += len(b)
 	d.received++
+	d.total += uint64(len(b))
 	s.received += uint64(len(b))
 	s.lastActive = now()
 	s.wakeReads()

@@ -174,7 +174,7 @@ func (p *Port) Deliver(b []byte) (woke bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if over := len(b) - s.allowed; over > 0 {
-		if !s.link.Overdraw(p, over, s.received+uint64(len(b))) {
+		if !s.link.Overdraw(p, over, s.received-s.datagrams.taken()+uint64(len(b))) {
 			return false, fmt.Errorf("%w: %d bytes with a credit of %d", ErrFlowControl, len(b), s.allowed)
 		}
 		s.allowed += over

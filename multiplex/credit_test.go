@@ -238,3 +238,59 @@ func TestNeedsAreServedWhenOthersEnd(t *testing.T) {
 		}
 	})
 }
+
+// Each direction of a channel has its own credit: what the opener reads pays no debt.
+func TestOnlyGrantsForEarlyBytesCoverThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		little := Config{MaxBuffered: 128 << 10, Window: 64 << 10, MaxChannels: 200}
+		client, server := within(t, [2]Config{{}, little}, net.Pipe)
+		_ = client.Ready(t.Context())
+		a, err := client.OpenEarly(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Write(fill(earlyCredit)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := server.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := r.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Write(fill(200_000)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(a, fill(200_000)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		client.mu.Lock()
+		lent := client.lent
+		client.mu.Unlock()
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		if lent != server.early || lent == 0 {
+			t.Errorf("%d bytes are lent, %d came early", lent, server.early)
+		}
+	})
+}
+
+// Datagrams cost no credit, and so take nothing of what may be sent early.
+func TestDatagramsAreNoEarlyBytes(t *testing.T) {
+	promising(t, Config{}, func(t *testing.T, h *hostile) {
+		h.send(h.open(1, "x"))
+		h.s.mu.Lock()
+		e := h.s.table[1]
+		h.s.mu.Unlock()
+		e.port.DeliverDatagram(fill(1000))
+		for n := earlyCredit; n > 0; n -= 1 << 14 {
+			h.send(frame{1, fill(1 << 14)})
+		}
+		if codes := h.resets(1); len(codes) > 0 {
+			t.Errorf("reset: %v", codes)
+		}
+	})
+}

@@ -347,7 +347,10 @@ func (e *entry) Widen(_ *channel.Port, p channel.Pace) (more, repaid int) {
 	if s.table[e.id] == e {
 		more = s.widenLocked(e, p, rtt)
 	}
-	return more, s.repayLocked(e, p.Read+more)
+	if !s.ours(e.id) { // else a debt is of what was sent, and not of this
+		repaid = s.repayLocked(e, p.Read+more)
+	}
+	return more, repaid
 }
 
 func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more int) {

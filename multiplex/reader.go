@@ -378,7 +378,7 @@ func (s *Socket) handleGrants(gs []grant) error {
 	for _, g := range gs {
 		s.mu.Lock()
 		e, err := s.findLocked(g.id)
-		if e != nil && e.debt > 0 && g.n > 0 {
+		if e != nil && s.ours(g.id) && e.debt > 0 && g.n > 0 {
 			g.n -= s.repayLocked(e, g.n)
 			e.settleLocked()
 			if g.n == 0 {
