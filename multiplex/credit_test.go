@@ -294,3 +294,32 @@ func TestDatagramsAreNoEarlyBytes(t *testing.T) {
 		}
 	})
 }
+
+// What a peer sent that broke the rules before its request was decided is dropped.
+func TestABrokenRequestHoldsNothing(t *testing.T) {
+	for name, features := range map[string]uint64{"with promises": featurePromises, "without": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := NewBudget(1 << 20)
+				h := newHostile(t, Config{Budget: b}, Server)
+				go h.listen()
+				h.send(frame{protocolID, encodeHello(version2, features)})
+				for id := channel.ID(1); id <= 20; id++ {
+					h.send(h.open(id, "x"), frame{id, fill(60_000)}, frame{id, fill(10_000)})
+					if codes := h.resets(id); len(codes) != 1 || codes[0] != channel.CodeFlowControl {
+						t.Errorf("channel %d: resets %v", id, codes)
+					}
+					h.send(frame{id, nil})
+				}
+				h.alive()
+				if n := h.s.Stats().Unread; n != 0 {
+					t.Errorf("%d bytes are unread", n)
+				}
+				_ = h.s.Close()
+				if b.unread.Load() != 0 || b.held.Load() != 0 || b.extra.Load() != 0 {
+					t.Errorf("of the budget %d unread, %d held, %d extra", b.unread.Load(), b.held.Load(), b.extra.Load())
+				}
+			})
+		})
+	}
+}

@@ -258,13 +258,18 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 func (s *Socket) condemn(e *entry, code channel.Code) {
 	e.port.Fail(&channel.ResetError{Code: code})
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if e.condemned {
+		s.mu.Unlock()
 		return // the peer has been told
 	}
 	e.condemned = true
+	orphan := e.undecided != nil
 	e.withdrawLocked()
 	e.stopLocked(code)
+	s.mu.Unlock()
+	if orphan {
+		_ = e.port.Socket().Close() // no application will ever drop what it holds
+	}
 }
 
 // handleEnd takes the clean end of the peer's direction.
