@@ -238,6 +238,9 @@ func (p *Port) Widen(n, repaid int) {
 	defer s.mu.Unlock()
 	s.window += n
 	s.allowed += n - repaid
+	if s.rerr != nil { // meanwhile
+		s.link.Shrink(p, s.in.n)
+	}
 }
 
 // Return takes n bytes of credit back that the peer will not use, and does not
@@ -306,6 +309,16 @@ func (p *Port) Fail(cause error) {
 	s.endWrite(cause)
 }
 
+// Covered says that the peer has given credit, all of it for what was sent
+// before: what is needed now it is to be told again.
+func (p *Port) Covered() {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = false
+	s.wakes.writers()
+}
+
 // Grant adds to what may be sent. n must be positive; a sum past 2³¹-1 is an
 // error that matches ErrFlowControl.
 func (p *Port) Grant(n int) error {
@@ -336,6 +349,15 @@ func (p *Port) Want(n int) bool {
 		s.grant()
 	}
 	return n <= s.window
+}
+
+// Needs returns what the last Want asked for, where that is not granted yet; 0
+// otherwise.
+func (p *Port) Needs() int {
+	s := p.socket()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.need)
 }
 
 // Wake has Writes look again whether they may go on.

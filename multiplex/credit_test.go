@@ -323,3 +323,88 @@ func TestABrokenRequestHoldsNothing(t *testing.T) {
 		})
 	}
 }
+
+// Credit that is all for what was sent early has a message say again what it needs.
+func TestNeedsAreSaidAgainAfterAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHostile(t, Config{BeaconInterval: -1}, Client)
+		go h.listen()
+		h.send(frame{protocolID, encodeHello(version2, featurePromises)})
+		c, err := h.s.OpenEarly(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(fill(earlyCredit)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- c.WaitSend(1000) }()
+		for i, cover := range []frame{h.accept(c.ID(), 1000), {protocolID, encodeGrant(c.ID(), 2000)}} {
+			if ms := h.messages('n'); len(ms) != i+1 {
+				t.Errorf("said %d times: %+v", len(ms), ms)
+			}
+			h.send(cover)
+		}
+		if ms := h.messages('n'); len(ms) != 3 {
+			t.Errorf("said %d times: %+v", len(ms), ms)
+		}
+		_ = c.Close()
+		<-done
+	})
+}
+
+// A need that was told while there was credit is served when that was given back.
+func TestCreditThatIsNeededAfterAllComesAgain(t *testing.T) {
+	promising(t, Config{BeaconInterval: -1}, func(t *testing.T, h *hostile) {
+		h.accepted(1)
+		window := h.requests()[0].window
+		h.send(frame{protocolID, encodeNumbers("n", 1, uint64(window))}, frame{protocolID, encodeNumbers("u", 1, uint64(window-1))})
+		sum := 1
+		for _, m := range h.messages('w') {
+			for _, g := range m.grants {
+				sum += g.n
+			}
+		}
+		if sum < window {
+			t.Errorf("%d bytes of credit, and %d are needed", sum, window)
+		}
+	})
+}
+
+// A request that is accepted while the link closes is promised nothing.
+func TestWhatIsAcceptedAtTheEndIsNotPromised(t *testing.T) {
+	for name, features := range map[string]uint64{"with promises": featurePromises, "without": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := NewBudget(1 << 20)
+				h := newHostile(t, Config{Budget: b}, Server)
+				go h.listen()
+				h.send(frame{protocolID, encodeHello(version2, features)})
+				var rs []*Request
+				for id := channel.ID(1); id <= 5; id++ {
+					h.send(h.open(id, "x"))
+					r, err := h.s.Accept(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					rs = append(rs, r)
+				}
+				closed := make(chan struct{})
+				go func() {
+					_ = h.s.Close()
+					close(closed)
+				}()
+				synctest.Wait() // it waits for the peer
+				for _, r := range rs {
+					if c, err := r.Accept(); err == nil {
+						_ = c.Close()
+					}
+				}
+				<-closed
+				if b.unread.Load() != 0 || b.held.Load() != 0 || b.extra.Load() != 0 {
+					t.Errorf("of the budget %d unread, %d held, %d extra", b.unread.Load(), b.held.Load(), b.extra.Load())
+				}
+			})
+		})
+	}
+}

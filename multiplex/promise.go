@@ -467,6 +467,9 @@ func (s *Socket) handleReturns(gs []grant) error {
 		if err := e.port.Return(g.n); err != nil {
 			return violation("channel %d: %w", g.id, err)
 		}
+		if n := e.port.Needs(); n > 0 { // it may have been told while there was enough
+			s.want(e, n)
+		}
 	}
 	return nil
 }

@@ -381,20 +381,23 @@ func (s *Socket) hello(version int) error {
 // handleGrants takes credit for channels.
 func (s *Socket) handleGrants(gs []grant) error {
 	for _, g := range gs {
+		covered := false
 		s.mu.Lock()
 		e, err := s.findLocked(g.id)
 		if e != nil && s.ours(g.id) && e.debt > 0 && g.n > 0 {
 			g.n -= s.repayLocked(e, g.n)
 			e.settleLocked()
-			if g.n == 0 {
-				e = nil
-			}
+			covered = g.n == 0
 		}
 		s.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		if e == nil {
+		switch {
+		case e == nil:
+			continue
+		case covered:
+			e.port.Covered()
 			continue
 		}
 		if err := e.port.Grant(g.n); err != nil {

@@ -292,7 +292,9 @@ func (s *Socket) handleAnswer(q request) error {
 	case s.cfg.Version < version2: // has no use for credit
 	case q.window == 0:
 		e.port.WithoutCredit(limitV1)
-	case n > 0:
+	case n == 0:
+		e.port.Covered()
+	default:
 		if err := e.port.Grant(n); err != nil {
 			return violation("window of channel %d: %w", q.id, err)
 		}
