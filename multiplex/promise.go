@@ -368,7 +368,11 @@ func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more 
 	}
 	want := min(s.wanted(p, rtt, share), share-p.Window)
 	n := min(want, s.roomLocked(growShare))
-	if (n >= p.Window/8 || n == want) && s.takeLocked(e, n) { // less is not worth the while
+	enough := p.Window / 8 // less is not worth the while
+	if p.Wanted > 0 {      // parts of what many messages need would fill the room for ever
+		enough = s.part(growShare)/4 - p.Window
+	}
+	if n >= min(enough, want) && s.takeLocked(e, n) {
 		more = n
 	}
 	if more < want/2 && !s.plain.Load() && p.Window < s.part(growShare)/2 {

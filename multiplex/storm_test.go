@@ -186,7 +186,7 @@ func (w *storm) calm(r *rand.Rand) {
 		_ = t.SetDeadline(time.Time{})
 		n, m := 1+r.IntN(64<<10), size(r)
 		if w.sides[0].cfg.MaxBuffered < 1<<20 {
-			n = 1 + n/16
+			n = 1 + n/6
 		}
 		if !w.honor {
 			n /= 2 // such a peer is not told what is needed, and grants when half of a window is read
