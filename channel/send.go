@@ -45,7 +45,7 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			s.link.Expect(1)
 			for s.credit == 0 && s.writable() == nil {
 				s.wakes.waitWrite(&s.mu)
-				if s.credit == 0 {
+				if s.credit == 0 && s.writable() == nil { // what has ended lends nothing
 					s.credit = s.link.Advance(s.port(), len(p)-n)
 				}
 			}
