@@ -230,14 +230,15 @@ func (p *Port) Stop(cause error) {
 	s.endWrite(cause)
 }
 
-// Widen adds n bytes to the window that the peer is about to be told; repaid
-// of them are for bytes that have come already.
-func (p *Port) Widen(n, repaid int) {
+// Widen adds to the window what f returns, of which repaid is for bytes that have
+// come already. f tells the peer. The channel's lock is held while it runs.
+func (p *Port) Widen(f func() (more, repaid int)) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.window += n
-	s.allowed += n - repaid
+	more, repaid := f()
+	s.window += more
+	s.allowed += more - repaid
 	if s.rerr != nil { // meanwhile
 		s.link.Shrink(p, s.in.n)
 	}

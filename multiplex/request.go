@@ -405,11 +405,39 @@ func (r *Request) decideLocked() error {
 func (r *Request) Accept() (*channel.Socket, error) {
 	s := r.e.s
 	defer s.flush()
-	s.mu.Lock()
-	err := r.decideLocked()
-	window, more, repaid := r.e.windowLocked(), 0, 0
+	p := prompt // the peer waits for it
+	if early, _ := r.e.port.Stale(); early > 0 || s.follows.Load() == uint32(r.e.id) {
+		p = lazy // the application's own bytes follow, or its Read flushes
+	}
+	var err error
+	need := 0
+	r.e.port.Widen(func() (more, repaid int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err = r.decideLocked(); err == nil {
+			more, repaid = r.acceptLocked(p)
+		}
+		need = s.needs[r.e]
+		delete(s.needs, r.e)
+		return more, repaid
+	})
+	if err != nil {
+		return nil, err
+	}
+	if need > 0 {
+		s.want(r.e, need)
+	}
+	return r.e.port.Socket(), nil
+}
+
+// acceptLocked gives the channel its window and tells the peer. It returns by how
+// much the window grows, and how much of that is for what came early. The channel's
+// lock and Socket.mu are held: bytes that came in between would be early for this
+// side alone.
+func (r *Request) acceptLocked(p pace) (more, repaid int) {
+	s, window := r.e.s, r.e.windowLocked()
 	switch {
-	case err != nil || r.e.basic:
+	case r.e.basic:
 	case r.e.gotEnd: // what it holds is all that counts
 		window = s.startingLocked()
 	default:
@@ -418,30 +446,12 @@ func (r *Request) Accept() (*channel.Socket, error) {
 		repaid = s.repayLocked(r.e, more)
 		window += more
 	}
-	s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	r.e.port.Widen(more, repaid) // before the peer hears of it
-	p := prompt                  // the peer waits for it
-	if early, _ := r.e.port.Stale(); early > 0 || s.follows.Load() == uint32(r.e.id) {
-		p = lazy // the application's own bytes follow, or its Read flushes
-	}
-	s.mu.Lock()
-	if !r.e.sentEnd { // else the peer has taken the request back meanwhile, and its id may be in use again
-		// Its error would be that the peer reads nothing: the reader will find out.
-		_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window}, p)
-	}
+	// Its error would be that the peer reads nothing: the reader will find out.
+	_ = s.reply(request{name: r.Name(), id: r.e.id, answer: true, accepted: true, window: window}, p)
 	if r.left {
 		r.e.endLocked(lazy)
 	}
-	need := s.needs[r.e]
-	delete(s.needs, r.e)
-	s.mu.Unlock()
-	if need > 0 {
-		s.want(r.e, need)
-	}
-	return r.e.port.Socket(), nil
+	return more, repaid
 }
 
 // Decline refuses the channel and tells the peer why, in at most 255 bytes for
