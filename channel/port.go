@@ -251,11 +251,12 @@ func (p *Port) Return(n int) error {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n <= 0 || n > s.allowed || n == s.allowed+s.in.n {
+	left := s.allowed + s.in.n + s.got - n // got: a Read is about to have it
+	if n <= 0 || n > s.allowed || left == 0 {
 		return fmt.Errorf("%w: %d given back of %d", ErrFlowControl, n, s.allowed)
 	}
 	s.allowed -= n
-	s.window, s.owed = s.allowed+s.in.n, 0
+	s.window, s.owed = left, 0
 	if s.rerr == nil {
 		s.link.Shrink(p, s.window)
 	}
@@ -263,18 +264,19 @@ func (p *Port) Return(n int) error {
 }
 
 // Unused gives up what credit there is above so many bytes, if nothing has gone
-// over the channel for so long and nothing waits to be sent, and returns how
-// much that was.
-func (p *Port) Unused(above int, idle time.Duration) int {
+// over the channel for so long and nothing waits to be sent. If there is some, tell
+// is called with how much, while the channel's lock is held: it queues the news for
+// the peer, ahead of what is sent from then on.
+func (p *Port) Unused(above int, idle time.Duration, tell func(n int)) {
 	s := p.socket()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.credit - above
 	if n <= 0 || s.unlimited || s.writing || s.werr != nil || now()-max(s.lastActive, s.created) < int64(idle) {
-		return 0
+		return
 	}
 	s.credit -= n
-	return n
+	tell(n)
 }
 
 // Stale returns how many bytes wait unread, and for how long the application

@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestDeliverTakesNoMoreThanTheWindow(t *testing.T) {
@@ -237,4 +238,29 @@ func TestCleanEndBehindDroppedBytesIsNone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is written after credit was given up must not get ahead of the news.
+func TestCreditIsGivenUpUnderTheLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, port, _ := pair(Params{Credit: 10, Window: 10}, 0)
+		time.Sleep(time.Second)
+		told := 0
+		tell := func(n int) {
+			told += n
+			if s.mu.TryLock() {
+				t.Error("a Write could go between")
+				s.mu.Unlock()
+			}
+		}
+		port.Unused(10, time.Second, tell)
+		port.Unused(4, 2*time.Second, tell)
+		if told != 0 {
+			t.Errorf("%d bytes were given up of what is to be kept, or too early", told)
+		}
+		port.Unused(4, time.Second, tell)
+		if told != 6 {
+			t.Errorf("%d bytes were given up, want 6", told)
+		}
+	})
 }

@@ -422,7 +422,7 @@ func (s *Socket) handleAsk(above int) error {
 	if early {
 		return nil
 	}
-	var pairs []uint64
+	told, bytes := 0, 0
 	above = max(above, 1) // all of a window is never given back
 	for _, e := range s.entries() {
 		s.mu.Lock()
@@ -431,22 +431,16 @@ func (s *Socket) handleAsk(above int) error {
 		if early {
 			continue
 		}
-		if n := e.port.Unused(above, idleTime); n > 0 {
-			if pairs = append(pairs, uint64(e.id), uint64(n)); len(pairs) == 2*maxReturns {
-				break
-			}
+		e.port.Unused(above, idleTime, func(n int) { // what is written from now on goes behind it
+			body := encodeNumbers("u", uint64(e.id), uint64(n))
+			s.line.control(protocolID, body, prompt)
+			told, bytes = told+1, bytes+headerLen+len(body)
+		})
+		if told == maxReturns {
+			break
 		}
 	}
-	for len(pairs) > 0 {
-		n := min(len(pairs), 2*maxGrants)
-		body := encodeNumbers("u", pairs[:n]...)
-		pairs = pairs[n:]
-		s.line.control(protocolID, body, prompt)
-		if err := s.owed(headerLen + len(body)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.owed(bytes)
 }
 
 // handleReturns takes credit back that the peer does not use.
