@@ -100,7 +100,8 @@ func (s *Socket) writable() error {
 }
 
 // MaxSend returns the length in bytes of the longest message that TrySend takes on
-// this link; it does not change. 64 KiB are always among them.
+// this link; it does not change. It is 64 KiB at least. A peer whose memory for
+// unread bytes is bounded below 256 KiB may never have credit for so much.
 func (s *Socket) MaxSend() int {
 	if s == nil {
 		return 0
@@ -112,7 +113,7 @@ func (s *Socket) MaxSend() int {
 // link's queue is too small, or another Write is waiting, the error matches
 // ErrWouldBlock, and WaitSend waits until that is over. If p is longer than
 // MaxSend, the error matches ErrTooLong. It never blocks. A peer of an older
-// build may never have credit for more than 64 KiB.
+// build may never have credit for more than 32 KiB.
 func (s *Socket) TrySend(p []byte) error {
 	if s == nil {
 		return errNil
