@@ -105,10 +105,10 @@ func (m *Messages) Send(p []byte) error {
 	return err
 }
 
-// TrySend sends a message at once or not at all: where the channel's TrySend
-// would not take it and the four bytes of its length, or another message is being sent, the error matches
-// channel.ErrWouldBlock. The channel's WaitSend(len(p)+4) waits for room. TrySend
-// never blocks. On a connection that is no channel the
+// TrySend sends a message at once or not at all: where the channel's TrySend would
+// not take the message and the four bytes of its length, or another message is
+// being sent, the error matches ErrWouldBlock. The channel's WaitSend(len(p)+4)
+// waits for room. TrySend never blocks. On a connection that is no channel the
 // error matches errors.ErrUnsupported.
 func (m *Messages) TrySend(p []byte) error {
 	if err := m.check("send", uint64(len(p))); err != nil {

@@ -189,16 +189,7 @@ func TestANeedThatOvertakesDataIsServed(t *testing.T) {
 		if _, err := io.ReadFull(b, fill(100_000)); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(time.Minute):
-			t.Error("it waits")
-			_ = a.Close()
-			<-done
-		}
+		getsRoom(t, a, done)
 	})
 }
 
@@ -226,16 +217,7 @@ func TestNeedsAreServedWhenOthersEnd(t *testing.T) {
 		for _, b := range far {
 			_ = b.Close()
 		}
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(time.Minute):
-			t.Error("it waits")
-			_ = a.Close()
-			<-done
-		}
+		getsRoom(t, a, done)
 	})
 }
 
@@ -406,5 +388,21 @@ func TestWhatIsAcceptedAtTheEndIsNotPromised(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// getsRoom holds that a WaitSend on a, whose error comes by done, does not wait for
+// ever.
+func getsRoom(t *testing.T, a *channel.Socket, done <-chan error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it waits")
+		_ = a.Close()
+		<-done
 	}
 }

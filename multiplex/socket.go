@@ -31,10 +31,10 @@ type Config struct {
 	// path (the bandwidth-delay product), within MaxBuffered.
 	Window int
 	// MaxBuffered is how many unread bytes all channels hold together: 16 MiB,
-	// and never less than Window; less than 128 KiB counts as that. So much is shared out as windows. A
-	// peer of an older build needs 64 KiB for each channel: where more comes than
-	// can be held, the channel of such a peer that has held most for longest is
-	// reset with CodeResource.
+	// and never less than Window; less than 128 KiB counts as that. So much is
+	// shared out as windows. A peer of an older build needs 64 KiB for each channel:
+	// where more comes than can be held, the channel of such a peer that has held
+	// most for longest is reset with CodeResource.
 	MaxBuffered int
 	// Budget bounds the unread bytes of several links together: none.
 	Budget *Budget
