@@ -4,20 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"peerlink/internal/stream"
 )
 
 // ErrWouldBlock is returned by TrySend and SendUnreliable when the message
 // does not fit in now; nothing of it has been sent.
-var ErrWouldBlock = errors.New("would block")
+var ErrWouldBlock = stream.ErrWouldBlock
 
 // ErrTooLong is returned by SendUnreliable when the message is longer than a
 // datagram of the link may be, and by TrySend and WaitSend when it is longer
 // than MaxSend; nothing of it has been sent.
-var ErrTooLong = errors.New("too long to be sent at once")
-
-// ErrFlowControl is what Port.Deliver returns when the peer sent more than it
-// had credit for, and Port.Grant when a grant overflows.
-var ErrFlowControl = errors.New("flow control violated")
+var ErrTooLong = stream.ErrTooLong
 
 // errNil is the error of the methods of a nil Socket, which a failed call returned
 // and a program used all the same.

@@ -3,110 +3,39 @@ package channel
 import (
 	"io"
 	"net"
-	"os"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"peerlink/internal/stream"
 )
+
+// ID numbers a channel on its link. 0 and 0xffff are the link's own channels
+// (docs/protocol.md, "Channels").
+type ID uint16
 
 // Socket is an application's end of a channel: a net.Conn with half-close. All
 // methods may be called concurrently; concurrent Writes are not mixed. Of a nil
-// Socket, errors match os.ErrInvalid, and other results are zero.
-type Socket struct {
-	// The fields are in an order that wastes no room: most channels are idle, and
-	// there may be many.
-	uri  string
-	link Link
-	id   ID
-
-	// mu guards all that follows.
-	leading   bool // a Read may be in Link.Lead
-	following bool // a Read waits for somebody else to receive
-	writing   bool // a Write is under way
-	unlimited bool // the peer knows no credit
-	told      bool // something was queued on the link that is not flushed yet
-	closed    bool
-	mu        sync.Mutex
-
-	wakes        wakes
-	rdead, wdead deadline
-
-	in        buffer
-	datagrams *datagrams // nil until there was one
-	want      []byte     // where the Read under way wants what comes
-	got       int        // what it has got
-	window    int        // announced size; 0 for a peer that knows no credit
-	allowed   int        // what the peer may still send
-	owed      int        // read, but not yet granted again
-	rerr      error      // why no more will arrive; nil while the direction lives
-
-	pending []byte // what the Write under way waits to have pulled
-	credit  int    // what the peer will still take
-	werr    error  // why nothing more can be sent; nil while the direction lives
-
-	received, transmitted        uint64
-	created, lastActive, granted int64  // Unix times in ns; granted: when credit was given last
-	framesIn                     uint32 // atomic: whoever receives counts without the lock
-	framesOut                    uint32
-	stalls, blocked              uint32
-	reading                      int32 // Reads that wait
-	need                         int32 // bytes that the peer wants to send at once
-	wanted                       bool  // the peer knows that there is too little credit
-}
+// Socket, errors match os.ErrInvalid, and other results are zero. A program gets
+// Sockets from its links; the zero value is of no use.
+type Socket stream.Stream
 
 var _ net.Conn = (*Socket)(nil)
 
-// Traffic is what went over a channel, a link, or many links.
-type Traffic struct {
-	// Bytes, datagrams included; of a link frames' headers as well.
-	BytesSent     uint64 `json:"bytes_sent"`
-	BytesReceived uint64 `json:"bytes_received"`
-	// FramesSent counts frames with data of channels; FramesReceived those of a
-	// channel, or all of a link. A channel counts modulo 2³².
-	FramesSent     uint64 `json:"frames_sent"`
-	FramesReceived uint64 `json:"frames_received"`
-	// Stalls is how often a Write on a channel had to wait for credit, of a channel
-	// modulo 2³².
-	Stalls uint64 `json:"stalls"`
-	// WouldBlocks is how often a TrySend or SendUnreliable was not sent, for want
-	// of room, of a channel modulo 2³².
-	WouldBlocks uint64 `json:"would_blocks"`
-	// DatagramsDropped counts received ones that were not read in time, or came
-	// for a channel that does not exist or has ended.
-	DatagramsSent     uint64 `json:"datagrams_sent"`
-	DatagramsReceived uint64 `json:"datagrams_received"`
-	DatagramsDropped  uint64 `json:"datagrams_dropped"`
-}
+func (s *Socket) stream() *stream.Stream { return (*stream.Stream)(s) }
 
-// Add adds what went over another channel or link.
-func (t *Traffic) Add(o Traffic) {
-	t.BytesSent += o.BytesSent
-	t.BytesReceived += o.BytesReceived
-	t.FramesSent += o.FramesSent
-	t.FramesReceived += o.FramesReceived
-	t.Stalls += o.Stalls
-	t.WouldBlocks += o.WouldBlocks
-	t.DatagramsSent += o.DatagramsSent
-	t.DatagramsReceived += o.DatagramsReceived
-	t.DatagramsDropped += o.DatagramsDropped
+// failed wraps the cause of an operation's failure; nil stays nil.
+func (s *Socket) failed(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: op, URI: s.URI(), Err: err}
 }
-
-// Stats are a channel's numbers since it was opened.
-type Stats struct {
-	Traffic
-	Unread       int       `json:"unread"` // bytes that wait for a Read
-	Created      time.Time `json:"created"`
-	LastActivity time.Time `json:"last_activity"`
-}
-
-func (s *Socket) port() *Port { return (*Port)(s) }
 
 // ID returns the channel's number, unique on its link while the channel lives.
 func (s *Socket) ID() ID {
 	if s == nil {
 		return 0
 	}
-	return s.id
+	return ID(s.stream().ID())
 }
 
 // URI returns the name under which the channel was opened. Its opener chose
@@ -115,7 +44,7 @@ func (s *Socket) URI() string {
 	if s == nil {
 		return ""
 	}
-	return s.uri
+	return s.stream().URI()
 }
 
 // LocalAddr returns the link's local address.
@@ -123,7 +52,7 @@ func (s *Socket) LocalAddr() net.Addr {
 	if s == nil {
 		return nil
 	}
-	a, _ := s.link.Addrs()
+	a, _ := s.stream().Addrs()
 	return a
 }
 
@@ -132,47 +61,9 @@ func (s *Socket) RemoteAddr() net.Addr {
 	if s == nil {
 		return nil
 	}
-	_, a := s.link.Addrs()
+	_, a := s.stream().Addrs()
 	return a
 }
-
-// Stats returns the channel's numbers.
-func (s *Socket) Stats() Stats {
-	if s == nil {
-		return Stats{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := Stats{
-		Traffic: Traffic{
-			BytesSent: s.transmitted, BytesReceived: s.received, FramesSent: uint64(s.framesOut), FramesReceived: uint64(atomic.LoadUint32(&s.framesIn)),
-			Stalls: uint64(s.stalls), WouldBlocks: uint64(s.blocked),
-		},
-		Unread: s.in.n + s.datagrams.bytes(), Created: time.Unix(0, s.created), LastActivity: time.Unix(0, max(s.lastActive, s.created)),
-	}
-	if d := s.datagrams; d != nil {
-		st.DatagramsSent, st.DatagramsReceived, st.DatagramsDropped = d.sent, d.received, d.dropped
-	}
-	return st
-}
-
-// tell queues a notice for the peer. s.mu is held, and unlock must follow.
-func (s *Socket) tell(n Notice) {
-	s.link.Tell(s.port(), n)
-	s.told = true
-}
-
-// unlock lets go of s.mu and sends what was queued while it was held.
-func (s *Socket) unlock() {
-	told := s.told
-	s.told = false
-	s.mu.Unlock()
-	if told {
-		s.link.Flush()
-	}
-}
-
-func (s *Socket) fail(op string, err error) error { return &OpError{Op: op, URI: s.uri, Err: err} }
 
 // Read waits for at least one byte, until the read deadline. It returns a bare
 // io.EOF after the last byte of a peer that ended cleanly, and an *OpError in
@@ -182,129 +73,103 @@ func (s *Socket) Read(p []byte) (int, error) {
 	if s == nil {
 		return 0, errNil
 	}
-	s.mu.Lock()
-	defer s.unlock()
-	for {
-		switch {
-		case s.closed:
-			return 0, s.fail("read", net.ErrClosed)
-		case s.rdead.expired:
-			return 0, s.fail("read", os.ErrDeadlineExceeded)
-		case s.in.n > 0 && len(p) > 0:
-			n := s.in.read(p)
-			s.link.Hold(-n)
-			s.consumed(n)
-			return n, nil
-		case s.datagrams.waiting() && len(p) > 0:
-			n := s.datagrams.read(p)
-			s.link.Loose(-n)
-			return n, nil
-		case s.rerr == io.EOF && s.in.n == 0:
-			return 0, io.EOF
-		case s.rerr != nil && s.in.n == 0:
-			return 0, s.fail("read", s.rerr)
-		case len(p) == 0:
-			return 0, nil
-		}
-		if n := s.await(p); n > 0 {
-			s.consumed(n)
-			return n, nil
-		}
+	n, err := s.stream().Read(p)
+	if err == nil || err == io.EOF {
+		return n, err
 	}
+	return n, s.failed("read", err)
 }
 
-// readable reports whether a Read has no reason to wait. s.mu is held.
-func (s *Socket) readable() bool {
-	return s.got > 0 || s.in.n > 0 || s.rerr != nil || s.closed || s.rdead.expired || s.datagrams.waiting()
+// Write sends all of p, waiting for credit and for room on the link until the
+// write deadline. On an error n is exactly what was handed to the link. A
+// write of nothing does nothing.
+func (s *Socket) Write(p []byte) (n int, err error) {
+	if s == nil {
+		return 0, errNil
+	}
+	n, err = s.stream().Write(p)
+	return n, s.failed("write", err)
 }
 
-// await waits until a Read has no reason to wait any more. One Read at a time
-// gets what comes straight into p; n is how much. s.mu is held, but not while
-// it waits.
-func (s *Socket) await(p []byte) (n int) {
-	if s.reading > 0 {
-		s.link.Expect(1)
-		s.reading++
-		s.wakes.waitRead(&s.mu)
-		s.reading--
-		s.link.Expect(-1)
+// MaxSend returns the length in bytes of the longest message that TrySend takes on
+// this link; it does not change. It is 64 KiB at least. A peer whose memory for
+// unread bytes is bounded below 256 KiB may never have credit for so much.
+func (s *Socket) MaxSend() int {
+	if s == nil {
 		return 0
 	}
-	s.want, s.got, s.reading, s.leading = p, 0, 1, true
-	s.unlock()
-	led := s.link.Lead(s.port())
-	s.mu.Lock()
-	s.leading = false
-	if !led && !s.readable() {
-		s.following = true
-		s.link.Expect(1)
-		for !s.readable() {
-			s.wakes.waitRead(&s.mu)
-		}
-		s.unfollow()
-	}
-	n = s.got
-	s.want, s.got = nil, 0
-	if s.reading--; s.reading > 0 {
-		s.wakes.readers()
-	}
-	return n
+	return s.stream().MaxSend()
 }
 
-// unfollow notes that the Read that waits for somebody else to receive does not
-// any more. s.mu is held.
-func (s *Socket) unfollow() {
-	if s.following {
-		s.following = false
-		s.link.Expect(-1)
+// TrySend sends all of p at once or nothing: if the peer's credit or the
+// link's queue is too small, or another Write is waiting, the error matches
+// ErrWouldBlock, and WaitSend waits until that is over. If p is longer than
+// MaxSend, the error matches ErrTooLong. It never blocks. A peer of an older
+// build may never have credit for more than 32 KiB.
+func (s *Socket) TrySend(p []byte) error {
+	if s == nil {
+		return errNil
 	}
+	return s.failed("send", s.stream().TrySend(p))
 }
 
-// grantLen is after how many bytes read credit is given again, where that is no
-// more than half the window and no less than an eighth: seldom enough to cost
-// nothing, and soon enough for a window that just fills a long path.
-const grantLen = 128 << 10
-
-// On a slow path, where that takes longer than slowGrant, credit is given
-// after a 64th of the window: it is a sign of life, too.
-const slowGrant = time.Second
-
-// consumed notes that the application has n bytes more and, once a part of the
-// window has been read, grants it again. s.mu is held.
-func (s *Socket) consumed(n int) {
-	if s.rerr != nil {
-		s.link.Shrink(s.port(), s.in.n)
-		return
+// WaitSend waits until there is room for a TrySend of n bytes, until the write
+// deadline. Another goroutine that sends on the channel or the link may take the
+// room first. The error is one of TrySend but ErrWouldBlock.
+func (s *Socket) WaitSend(n int) error {
+	if s == nil {
+		return errNil
 	}
-	if s.window == 0 {
-		s.allowed += n
-		return
-	}
-	s.owed += n
-	if s.owed < s.window/64 && s.need == 0 {
-		return
-	}
-	full := s.owed >= min(s.window/2, max(s.window/8, grantLen)) || s.need > 0 && s.allowed+s.owed >= int(s.need)
-	if at := now(); full || time.Duration(at-s.granted) >= slowGrant {
-		s.grant()
-	}
+	return s.failed("send", s.stream().WaitSend(n))
 }
 
-// grant grants what was read, and more or less of it as the link has room and the
-// peer wants. s.mu is held.
-func (s *Socket) grant() {
-	at := now()
-	more, repaid := s.link.Widen(s.port(), Pace{s.window, s.owed, s.in.n, time.Duration(at - s.granted), int(s.need)})
-	if s.owed+more == 0 {
-		return
+// MaxDatagram returns the length in bytes of the longest datagram that
+// SendUnreliable sends now; it may change with the path. 0 means that it sends
+// none, as the link's carrier or the peer has none.
+func (s *Socket) MaxDatagram() int {
+	if s == nil {
+		return 0
 	}
-	s.window += more
-	s.allowed += s.owed + more - repaid
-	s.tell(Notice{Kind: Granted, N: s.owed + more})
-	s.owed, s.granted = 0, at
-	if s.allowed >= int(s.need) {
-		s.need = 0
+	return s.stream().MaxDatagram()
+}
+
+// SendUnreliable sends p as a datagram where the link has them (MaxDatagram):
+// it arrives once, whole, out of turn, or not at all, and costs no credit. The
+// peer's Read returns its bytes, never together with those of another datagram
+// or of Writes; a Read with too little room leaves the rest for the next one. 64
+// datagrams (or 128 KiB) wait for Reads, and then the oldest are dropped
+// (Stats). An error that matches ErrTooLong says that p is longer than
+// MaxDatagram, ErrWouldBlock that the carrier could not take it now; either way
+// it was not sent.
+//
+// On a link without datagrams it is TrySend: the bytes become part of the
+// stream. So a program that is to run on both sends messages that say where
+// they end, and does not mix them with Writes. It never blocks.
+func (s *Socket) SendUnreliable(p []byte) error {
+	if s == nil {
+		return errNil
 	}
+	return s.failed("send", s.stream().SendUnreliable(p))
+}
+
+// SendDatagram is SendUnreliable without the stream: on a link that has no
+// datagrams now, the error matches ErrTooLong.
+func (s *Socket) SendDatagram(p []byte) error {
+	if s == nil {
+		return errNil
+	}
+	return s.failed("send", s.stream().SendDatagram(p))
+}
+
+// TakeDatagram returns the oldest datagram that waits, whole, for the caller to
+// keep; nil: none waits. It does not block. From the first call on Read returns
+// bytes of the stream only: one that waits when a datagram comes returns 0 and no
+// error, so that its caller looks here.
+func (s *Socket) TakeDatagram() []byte {
+	if s == nil {
+		return nil
+	}
+	return s.stream().TakeDatagram()
 }
 
 // CloseWrite ends this direction: the peer reads io.EOF after all that was
@@ -314,18 +179,8 @@ func (s *Socket) CloseWrite() error {
 	if s == nil {
 		return errNil
 	}
-	s.mu.Lock()
-	defer s.unlock()
-	s.finish()
+	s.stream().CloseWrite()
 	return nil
-}
-
-// finish ends this side's sending cleanly, once. s.mu is held.
-func (s *Socket) finish() {
-	if s.werr == nil {
-		s.tell(Notice{Kind: Ended})
-		s.endWrite(net.ErrClosed)
-	}
 }
 
 // Close ends both directions. What was written is still delivered, and the
@@ -335,13 +190,7 @@ func (s *Socket) Close() error {
 	if s == nil {
 		return errNil
 	}
-	s.mu.Lock()
-	defer s.unlock()
-	if s.closed {
-		return nil
-	}
-	s.finish()
-	s.stop(CodeClosed)
+	s.stream().Close()
 	return nil
 }
 
@@ -351,64 +200,8 @@ func (s *Socket) Reset(code Code) error {
 	if s == nil {
 		return errNil
 	}
-	s.mu.Lock()
-	defer s.unlock()
-	if s.closed {
-		return nil
-	}
-	s.stop(code)
+	s.stream().Reset(uint32(code))
 	return nil
-}
-
-// stop closes the local end and tells the peer, unless the peer has ended and
-// been told so already. s.mu is held.
-func (s *Socket) stop(code Code) {
-	if s.rerr == nil || s.werr == nil {
-		s.tell(Notice{Kind: Stopped, Code: code})
-	}
-	s.closed = true
-	s.endRead(net.ErrClosed)
-	s.endWrite(net.ErrClosed)
-	s.drop()
-	s.rdead.set(time.Time{}, &s.mu, nil)
-	s.wdead.set(time.Time{}, &s.mu, nil)
-}
-
-// endRead notes why nothing more will arrive. s.mu is held.
-func (s *Socket) endRead(cause error) {
-	if s.rerr == nil {
-		s.rerr = cause
-		s.link.Shrink(s.port(), s.in.n)
-	}
-	s.wakeReads()
-}
-
-// drop drops what waits unread; nothing more will arrive. s.mu is held.
-func (s *Socket) drop() {
-	if n := s.in.reset(); n > 0 {
-		s.link.Hold(-n)
-		s.link.Shrink(s.port(), 0)
-	}
-	if n := s.datagrams.reset(); n > 0 {
-		s.link.Loose(-n)
-	}
-}
-
-// wakeReads has Reads look again. s.mu is held.
-func (s *Socket) wakeReads() {
-	s.wakes.readers()
-	if s.leading {
-		s.link.Interrupt()
-	}
-}
-
-// endWrite notes why nothing more can be sent. s.mu is held.
-func (s *Socket) endWrite(cause error) {
-	if s.werr == nil {
-		s.werr = cause
-		s.link.Advance(s.port(), -s.credit)
-	}
-	s.wakes.writers()
 }
 
 // SetDeadline sets both deadlines; the zero time removes them.
@@ -425,13 +218,7 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 	if s == nil {
 		return errNil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return s.fail("set deadline", net.ErrClosed)
-	}
-	s.rdead.set(t, &s.mu, s.wakeReads)
-	return nil
+	return s.failed("set deadline", s.stream().SetReadDeadline(t))
 }
 
 // SetWriteDeadline bounds Writes, also those under way. The channel stays
@@ -440,11 +227,5 @@ func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s == nil {
 		return errNil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return s.fail("set deadline", net.ErrClosed)
-	}
-	s.wdead.set(t, &s.mu, s.wakes.writers)
-	return nil
+	return s.failed("set deadline", s.stream().SetWriteDeadline(t))
 }

@@ -1,386 +1,103 @@
 package channel
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"peerlink/internal/stream"
 )
 
-// queue is a Link that keeps what it is given: room bytes of data, and all notices.
-type queue struct {
-	mu      sync.Mutex
-	room    int
-	data    []byte
-	waiting bool // the port wants to be pulled
-	notices []Notice
-	held    atomic.Int64 // unread bytes
+// full is a link that takes nothing.
+type full struct{ stream.Link }
+
+func (full) Push([]byte) int           { return 0 }
+func (full) TryPush([]byte) bool       { return false }
+func (full) Room(int) bool             { return false }
+func (full) MaxPush() int              { return 64 << 10 }
+func (full) Advance(int) int           { return 0 }
+func (full) Note(stream.Event)         {}
+func (full) Expect(int)                {}
+func (full) Hold(int)                  {}
+func (full) Shrink(int)                {}
+func (full) Lead() bool                { return false }
+func (full) Interrupt()                {}
+func (full) Tell(stream.Notice)        {}
+func (full) Flush()                    {}
+func (full) MaxDatagram() int          { return 10 }
+func (full) SendDatagram([]byte) error { return io.ErrShortWrite }
+func (full) Addrs() (local, remote net.Addr) {
+	return &net.UnixAddr{Name: "l"}, &net.UnixAddr{Name: "r"}
+}
+func (full) Widen(stream.Pace) (more, repaid int) { return 0, 0 }
+
+func open() *Socket {
+	s := new(Socket)
+	s.stream().Open(stream.Params{ID: 7, URI: "test://", Link: full{}, Credit: 100, Window: 1 << 20})
+	return s
 }
 
-func (q *queue) Push(_ *Port, p []byte) int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := min(q.room, len(p))
-	q.data = append(q.data, p[:n]...)
-	q.room -= n
-	q.waiting = n < len(p)
-	return n
-}
-
-func (q *queue) TryPush(_ *Port, p []byte) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(p) > q.room {
-		return false
-	}
-	q.data = append(q.data, p...)
-	q.room -= len(p)
-	return true
-}
-
-func (q *queue) Flush() {}
-
-func (q *queue) Took(int) (frames int) { return 1 }
-
-func (q *queue) Note(Event) {}
-
-func (q *queue) MaxDatagram() int { return 0 }
-
-func (q *queue) SendDatagram(*Port, []byte) error { return nil }
-
-func (q *queue) Lead(*Port) bool { return false }
-
-func (q *queue) Interrupt() {}
-
-func (q *queue) Expect(int) {}
-
-func (q *queue) Hold(n int) { q.held.Add(int64(n)) }
-
-func (q *queue) Widen(*Port, Pace) (more, repaid int) { return 0, 0 }
-
-func (q *queue) Loose(n int) bool {
-	q.Hold(n)
-	return true
-}
-
-func (q *queue) Shrink(*Port, int) {}
-
-func (q *queue) MaxPush() int { return 1 << 20 }
-
-func (q *queue) Room(_ *Port, n int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return n <= q.room
-}
-
-func (q *queue) Overdraw(*Port, int, uint64) bool { return false }
-
-func (q *queue) Advance(*Port, int) int { return 0 }
-
-func (q *queue) Addrs() (local, remote net.Addr) { return nil, nil }
-
-func (q *queue) Tell(_ *Port, n Notice) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.notices = append(q.notices, n)
-}
-
-func (q *queue) told() []Notice {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return slices.Clone(q.notices)
-}
-
-// pair makes a channel on a queue.
-func pair(p Params, room int) (*Socket, *Port, *queue) {
-	q := &queue{room: room}
-	p.ID, p.URI, p.Link = 7, "test://", q
-	s, port := New(p)
-	return s, port, q
-}
-
-var ample = Params{Credit: 1 << 20, Window: 1 << 20}
-
-// fault: C2
-
-// fault: C11
-
-func TestCreditIsGrantedByHalfWindows(t *testing.T) {
-	s, port, q := pair(Params{Credit: 1, Window: 100}, 0)
-	_, _ = port.Deliver(make([]byte, 100))
-	for range 49 {
-		_, _ = s.Read(make([]byte, 1))
-	}
-	if n := q.told(); len(n) != 0 {
-		t.Errorf("told %v after 49 bytes of 100", n)
-	}
-	_, _ = s.Read(make([]byte, 1))
-	if n := q.told(); len(n) != 1 || n[0] != (Notice{Kind: Granted, N: 50}) {
-		t.Errorf("told %v", n)
-	}
-	if _, err := port.Deliver(make([]byte, 50)); err != nil {
-		t.Errorf("what was granted: %v", err)
-	}
-	if _, err := port.Deliver(make([]byte, 1)); !errors.Is(err, ErrFlowControl) {
-		t.Errorf("and a byte more: %v", err)
-	}
-	port.End() // no credit for who sends no more
-	_, _ = io.ReadFull(s, make([]byte, 100))
-	if n := q.told(); len(n) != 1 {
-		t.Errorf("told %v", n)
-	}
-}
-
-// fault: A6
-
-func TestWriteWaitsForCredit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, port, q := pair(Params{Credit: 10, Window: 1}, 1<<20)
-		done := make(chan int)
-		go func() {
-			n, err := s.Write(make([]byte, 30))
-			if err != nil {
-				t.Error(err)
-			}
-			done <- n
-		}()
-		for want := 10; want < 30; want += 10 {
-			synctest.Wait()
-			if len(q.data) != want {
-				t.Errorf("%d bytes were sent", len(q.data))
-			}
-			_ = port.Grant(10)
-		}
-		if n := <-done; n != 30 || s.Stats().Stalls != 2 {
-			t.Errorf("%d bytes, %+v", n, s.Stats())
-		}
-	})
-}
-
-// fault: A10
-
-func TestAbortedWriteTellsExactlyWhatWasTaken(t *testing.T) {
-	for name, abort := range map[string]func(*Socket, *Port) error{
-		"deadline": func(s *Socket, _ *Port) error {
-			_ = s.SetWriteDeadline(time.Now().Add(time.Second))
-			return os.ErrDeadlineExceeded
-		},
-		"past":        func(s *Socket, _ *Port) error { _ = s.SetDeadline(time.Unix(1, 0)); return os.ErrDeadlineExceeded },
-		"close":       func(s *Socket, _ *Port) error { _ = s.Close(); return net.ErrClosed },
-		"close write": func(s *Socket, _ *Port) error { _ = s.CloseWrite(); return net.ErrClosed },
-		"reset":       func(s *Socket, _ *Port) error { _ = s.Reset(CodeUser); return net.ErrClosed },
-		"stop":        func(_ *Socket, p *Port) error { p.Stop(io.ErrNoProgress); return io.ErrNoProgress },
-		"fail":        func(_ *Socket, p *Port) error { p.Fail(io.ErrNoProgress); return io.ErrNoProgress },
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s, port, _ := pair(ample, 3)
-			done := make(chan int)
-			var err error
-			go func() {
-				var n int
-				n, err = s.Write([]byte("0123456789"))
-				done <- n
-			}()
-			synctest.Wait()
-			_, _ = port.Pull(make([]byte, 4))
-			want := abort(s, port)
-			if want != os.ErrDeadlineExceeded { // an end may be queued now, before the Write has noticed
-				if n, more := port.Pull(make([]byte, 4)); n != 0 || more {
-					t.Errorf("%s: %d bytes were pulled behind it", name, n)
-				}
-			}
-			n := <-done
-			if op, ok := errors.AsType[*OpError](err); n != 7 || !errors.Is(err, want) || !ok || op.Op != "write" || op.Timeout() != (want == os.ErrDeadlineExceeded) {
-				t.Errorf("%s: wrote %d, %v", name, n, err)
-			}
-			if n, more := port.Pull(make([]byte, 4)); n != 0 || more {
-				t.Errorf("%s: %d bytes were pulled afterwards", name, n)
-			}
-		})
-	}
-}
-
-// fault: C7
-
-// Scenario 17.
-
-// fault: C3, C5
-
-func TestNoticesAreSaidOnce(t *testing.T) {
-	ended, closed := Notice{Kind: Ended}, Notice{Kind: Stopped, Code: CodeClosed}
-	user := Notice{Kind: Stopped, Code: CodeUser}
-	for name, c := range map[string]struct {
-		do   func(*Socket, *Port)
-		want []Notice
+func TestEveryErrorOfACallIsAnOpError(t *testing.T) {
+	late := time.Unix(1, 0)
+	calls := map[string]struct {
+		op                 string
+		do                 func(*Socket) error
+		open, late, closed error // the cause on an open channel, past its deadlines, and closed
 	}{
-		"close":               {func(s *Socket, _ *Port) { _ = s.Close(); _ = s.Close() }, []Notice{ended, closed}},
-		"end twice":           {func(s *Socket, _ *Port) { _ = s.CloseWrite(); _ = s.CloseWrite() }, []Notice{ended}},
-		"end, close":          {func(s *Socket, _ *Port) { _ = s.CloseWrite(); _ = s.Close() }, []Notice{ended, closed}},
-		"both ended, close":   {func(s *Socket, p *Port) { _ = s.CloseWrite(); p.End(); _ = s.Close() }, []Notice{ended}},
-		"peer ended, close":   {func(s *Socket, p *Port) { p.End(); _ = s.Close() }, []Notice{ended}},
-		"reset":               {func(s *Socket, _ *Port) { _ = s.Reset(CodeUser); _ = s.Reset(1); _ = s.Close() }, []Notice{user}},
-		"close, reset":        {func(s *Socket, _ *Port) { _ = s.Close(); _ = s.Reset(CodeUser) }, []Notice{ended, closed}},
-		"peer ended, reset":   {func(s *Socket, p *Port) { p.End(); _ = s.Reset(CodeUser) }, []Notice{user}},
-		"failed, all":         {func(s *Socket, p *Port) { p.Fail(io.ErrNoProgress); _ = s.CloseWrite(); _ = s.Reset(1); _ = s.Close() }, nil},
-		"peer stopped, close": {func(s *Socket, p *Port) { p.Stop(io.ErrNoProgress); _ = s.Close() }, []Notice{closed}},
-		"read after it closed": {func(s *Socket, p *Port) {
-			_, _ = p.Deliver(make([]byte, 1<<20))
-			_ = s.Close()
-			_, _ = s.Read(make([]byte, 1<<20))
-		}, []Notice{ended, closed}},
-	} {
-		s, port, q := pair(ample, 0)
-		c.do(s, port)
-		if got := q.told(); !slices.Equal(got, c.want) {
-			t.Errorf("%s: told %v, want %v", name, got, c.want)
+		"Read":             {"read", func(s *Socket) error { _, err := s.Read(make([]byte, 1)); return err }, nil, os.ErrDeadlineExceeded, net.ErrClosed},
+		"Write":            {"write", func(s *Socket) error { _, err := s.Write([]byte("x")); return err }, nil, os.ErrDeadlineExceeded, net.ErrClosed},
+		"TrySend":          {"send", func(s *Socket) error { return s.TrySend([]byte("x")) }, ErrWouldBlock, os.ErrDeadlineExceeded, net.ErrClosed},
+		"TrySend, long":    {"send", func(s *Socket) error { return s.TrySend(make([]byte, 1<<20)) }, ErrTooLong, os.ErrDeadlineExceeded, net.ErrClosed},
+		"WaitSend":         {"send", func(s *Socket) error { return s.WaitSend(1) }, nil, os.ErrDeadlineExceeded, net.ErrClosed},
+		"SendUnreliable":   {"send", func(s *Socket) error { return s.SendUnreliable([]byte("x")) }, io.ErrShortWrite, io.ErrShortWrite, net.ErrClosed},
+		"SendDatagram":     {"send", func(s *Socket) error { return s.SendDatagram(make([]byte, 11)) }, ErrTooLong, ErrTooLong, net.ErrClosed},
+		"SetReadDeadline":  {"set deadline", func(s *Socket) error { return s.SetReadDeadline(late) }, nil, nil, net.ErrClosed},
+		"SetWriteDeadline": {"set deadline", func(s *Socket) error { return s.SetWriteDeadline(late) }, nil, nil, net.ErrClosed},
+		"SetDeadline":      {"set deadline", func(s *Socket) error { return s.SetDeadline(late) }, nil, nil, net.ErrClosed},
+	}
+	for name, c := range calls {
+		check := func(when string, s *Socket, want error) {
+			err := c.do(s)
+			op, ok := errors.AsType[*OpError](err)
+			switch {
+			case want == nil && err == nil:
+			case !ok || !errors.Is(err, want) || op.Op != c.op || op.URI != "test://" || op.Timeout() != (want == os.ErrDeadlineExceeded) || op.Temporary() != op.Timeout() || !strings.Contains(err.Error(), `"test://"`):
+				t.Errorf("%s, %s: %v, want %v", name, when, err, want)
+			}
 		}
+		if s := open(); c.open != nil {
+			check("open", s, c.open)
+		}
+		s := open()
+		_ = s.SetDeadline(late)
+		check("late", s, c.late)
+		_ = s.Close()
+		check("closed", s, c.closed)
 	}
 }
 
-// fault: C4
-
-func TestClosedSocketSaysSo(t *testing.T) {
-	s, port, _ := pair(ample, 100)
-	_, _ = port.Deliver([]byte("unread"))
-	_ = s.Close()
-	_, rerr := s.Read(make([]byte, 1))
-	_, werr := s.Write([]byte("x"))
-	for what, err := range map[string]error{"read": rerr, "write": werr, "send": s.TrySend([]byte("x")), "unreliable": s.SendUnreliable([]byte("x")), "deadline": s.SetDeadline(time.Time{}), "write deadline": s.SetWriteDeadline(time.Time{})} {
-		if op, ok := errors.AsType[*OpError](err); !errors.Is(err, net.ErrClosed) || !ok || op.Timeout() || op.Temporary() || !strings.Contains(err.Error(), `"test://"`) {
-			t.Errorf("%s: %v", what, err)
-		}
+func TestASocketTellsWhatItIs(t *testing.T) {
+	s := open()
+	if s.ID() != 7 || s.URI() != "test://" || s.LocalAddr().String() != "l" || s.RemoteAddr().String() != "r" || s.MaxSend() != 64<<10 || s.MaxDatagram() != 10 {
+		t.Errorf("%d, %q, %v, %v", s.ID(), s.URI(), s.LocalAddr(), s.RemoteAddr())
 	}
-	if err := errors.Join(s.Close(), s.CloseWrite(), s.Reset(1)); err != nil {
-		t.Error(err)
-	}
-	if st := s.Stats(); st.Unread != 0 || st.BytesReceived != 6 || st.LastActivity.IsZero() {
+	in := (*stream.Stream)(s)
+	in.Framed()
+	_, _ = in.Deliver([]byte("abc"))
+	_ = s.TrySend([]byte("x"))
+	st := s.Stats()
+	if st.BytesReceived != 3 || st.FramesReceived != 1 || st.WouldBlocks != 1 || st.Unread != 3 || st.Created.IsZero() || st.LastActivity.Before(st.Created) {
 		t.Errorf("%+v", st)
 	}
-}
-
-// No wake-up is lost among several readers: one byte at a time, each delivered
-
-// while all of them wait.
-
-func TestEveryByteFindsOneOfManyReaders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, port, _ := pair(ample, 0)
-		got := make(chan byte, 1000)
-		var wg sync.WaitGroup
-		for i := range 8 {
-			wg.Go(func() {
-				buf := make([]byte, 1+i%2)
-				for {
-					n, err := s.Read(buf)
-					for _, b := range buf[:n] {
-						got <- b
-					}
-					if err == io.EOF {
-						return
-					}
-				}
-			})
-		}
-		var want, all []byte
-		for i := range 256 {
-			p := bytes.Repeat([]byte{byte(i)}, 1+i%3)
-			want = append(want, p...)
-			_, _ = port.Deliver(p)
-			synctest.Wait()
-			if n := s.Stats().Unread; n != 0 {
-				t.Fatalf("%d bytes wait although readers do", n)
-			}
-		}
-		port.End()
-		wg.Wait()
-		close(got)
-		for b := range got {
-			all = append(all, b)
-		}
-		slices.Sort(all)
-		if !bytes.Equal(all, want) {
-			t.Errorf("%d bytes were read, %d sent", len(all), len(want))
-		}
-	})
-}
-
-func TestWritersTakeTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, port, q := pair(Params{Credit: 1, Window: 1}, 1<<20)
-		var wg sync.WaitGroup
-		for i := range byte(5) {
-			wg.Go(func() {
-				if n, err := s.Write(bytes.Repeat([]byte{i}, 10)); n != 10 || err != nil {
-					t.Error(n, err)
-				}
-			})
-		}
-		for range 49 {
-			synctest.Wait()
-			if err := s.TrySend([]byte("x")); !errors.Is(err, ErrWouldBlock) {
-				t.Errorf("TrySend amid a Write: %v", err)
-			}
-			_ = port.Grant(1)
-		}
-		wg.Wait()
-		for i := 0; i < 50; i += 10 {
-			if p := q.data[i : i+10]; !bytes.Equal(p, bytes.Repeat(p[:1], 10)) {
-				t.Errorf("mixed: %v", p)
-			}
-		}
-	})
-}
-
-// Scenario 64 at this layer.
-
-func TestTrySendNeedsCreditAndRoom(t *testing.T) {
-	s, port, q := pair(Params{Credit: 5, Window: 1}, 7)
-	for _, c := range []struct {
-		n  int
-		ok bool
-	}{{6, false}, {5, true}, {1, false}} {
-		if err := s.TrySend(make([]byte, c.n)); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrWouldBlock) {
-			t.Errorf("%d bytes: %v", c.n, err)
-		}
+	in.End()
+	if b, err := io.ReadAll(s); string(b) != "abc" || err != nil {
+		t.Errorf("%q, %v", b, err)
 	}
-	_ = port.Grant(100)
-	if err := s.TrySend(make([]byte, 3)); !errors.Is(err, ErrWouldBlock) || len(q.data) != 5 {
-		t.Errorf("no room for 3: %v, %d bytes were sent", err, len(q.data))
+	if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the end: %d, %v", n, err)
 	}
-	if err := s.TrySend(make([]byte, 2)); err != nil {
-		t.Error(err)
-	}
-	if err := s.TrySend(nil); err != nil {
-		t.Errorf("nothing: %v", err)
-	}
-	_ = s.SetWriteDeadline(time.Unix(1, 0))
-	if err := s.TrySend([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("past the deadline: %v", err)
-	}
-}
-
-// Bytes that one reader leaves wake the next one.
-func TestWhatOneReaderLeavesWakesAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, port, _ := pair(ample, 0)
-		var wg sync.WaitGroup
-		for range 5 {
-			wg.Go(func() {
-				if n, err := s.Read(make([]byte, 1)); n != 1 || err != nil {
-					t.Error(n, err)
-				}
-			})
-		}
-		synctest.Wait()
-		_, _ = port.Deliver(make([]byte, 5))
-		wg.Wait()
-	})
 }

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"peerlink/channel"
+	"peerlink/internal/stream"
 )
 
 // The patrol comes after minPatrol, and while it finds that applications keep
@@ -42,7 +42,7 @@ type baton struct {
 	patrol   *time.Timer
 
 	// Of whoever reads: for whose Read it does; nil for the watch.
-	leader *channel.Port
+	leader *stream.Stream
 
 	// Of the patrol:
 	seen uint32
@@ -52,23 +52,23 @@ type baton struct {
 	// Of the watch: of one read, the channel that data came for, whether there
 	// were others, and whether a Read waited; and how many reads in a row were for
 	// a single Read that waited.
-	last   *channel.Port
+	last   *stream.Stream
 	mixed  bool
 	woke   bool
 	streak int
 }
 
-// Lead implements channel.Link.
-func (e *entry) Lead(port *channel.Port) bool {
-	s := e.s
+// Lead implements stream.Link.
+func (e *entry) Lead() bool {
+	s, st := e.s, &e.stream
 	if s.baton.fixed || !s.baton.held.CompareAndSwap(false, true) {
 		return false
 	}
 	s.baton.epoch.Add(1)
-	s.baton.leader = port
+	s.baton.leader = st
 	s.flush()
-	for port.Waits() {
-		if err := s.readFor(port); err != nil && !s.interrupted(err) {
+	for st.Waits() {
+		if err := s.readFor(st); err != nil && !s.interrupted(err) {
 			go s.endRead(err)
 			return true
 		}
@@ -88,7 +88,7 @@ func (s *Socket) interrupted(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && s.conn.SetReadDeadline(time.Time{}) == nil
 }
 
-// Interrupt implements channel.Link.
+// Interrupt implements stream.Link.
 func (e *entry) Interrupt() { _ = e.s.conn.SetReadDeadline(time.Unix(1, 0)) }
 
 // leave lets go of the baton. The conn is read again at the latest when the
@@ -103,7 +103,7 @@ func (s *Socket) leave() {
 	}
 }
 
-// Expect implements channel.Link.
+// Expect implements stream.Link.
 func (e *entry) Expect(n int) { e.s.expect(n) }
 
 // expect notes that n more goroutines wait for what the peer sends, and sees to
@@ -179,9 +179,9 @@ func (s *Socket) watch() {
 }
 
 // saw notes that data came for a channel, and whether a Read waited for it.
-func (b *baton) saw(port *channel.Port, woke bool) {
-	b.mixed = b.mixed || b.last != port && b.last != nil
-	b.last = port
+func (b *baton) saw(st *stream.Stream, woke bool) {
+	b.mixed = b.mixed || b.last != st && b.last != nil
+	b.last = st
 	b.woke = b.woke || woke
 }
 
@@ -197,12 +197,12 @@ func (b *baton) sawBulk() {
 // processor only when the reader sleeps, and lose it to a Write that is given
 // credit until then: 64 bytes there and back took 133 µs so, and take 83. Without
 // bulk the reader sleeps at once anyway.
-func (b *baton) makesWay(port *channel.Port, n int, woke bool) bool {
+func (b *baton) makesWay(st *stream.Stream, n int, woke bool) bool {
 	if n > expressLen {
 		b.sawBulk()
 		return false
 	}
-	return woke && port != b.leader && b.bulk.Load() > 0 && b.bulk.Add(-1) >= 0
+	return woke && st != b.leader && b.bulk.Load() > 0 && b.bulk.Add(-1) >= 0
 }
 
 // endRead ends the link because reading has ended. The baton is never let go.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/internal/stream"
 )
 
 // eagerPipe is pipe over conns that can be written to without waiting. c and s
@@ -299,11 +300,11 @@ func TestEarlyBytesStayBehindTheirRequestInVersion1(t *testing.T) {
 
 func TestReaderMakesWayForSmallFramesBesideBulk(t *testing.T) {
 	var b baton
-	own, other := new(channel.Port), new(channel.Port)
+	own, other := new(stream.Stream), new(stream.Stream)
 	b.leader = own
-	expect := func(want bool, port *channel.Port, n int, woke bool, why string) {
+	expect := func(want bool, st *stream.Stream, n int, woke bool, why string) {
 		t.Helper()
-		if b.makesWay(port, n, woke) != want {
+		if b.makesWay(st, n, woke) != want {
 			t.Errorf("%s: makes way %v, want %v", why, !want, want)
 		}
 	}

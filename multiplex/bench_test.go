@@ -43,8 +43,8 @@ func mustOpen(b *testing.B, client, server *multiplex.Socket) (net.Conn, net.Con
 	return c, s
 }
 
-// stream times n writes of p, until the last byte has been read.
-func stream(b *testing.B, w io.Writer, r io.Reader, p []byte, n int) time.Duration {
+// pump times n writes of p, until the last byte has been read.
+func pump(b *testing.B, w io.Writer, r io.Reader, p []byte, n int) time.Duration {
 	b.Helper()
 	done := make(chan error, 1)
 	go func() {
@@ -86,9 +86,9 @@ func BenchmarkThroughput(b *testing.B) {
 			b.SetBytes(int64(n * c.size))
 			b.ReportAllocs()
 			for b.Loop() {
-				ours += stream(b, cc, cs, p, n)
+				ours += pump(b, cc, cs, p, n)
 				b.StopTimer()
-				raw += stream(b, rc, rs, p, n)
+				raw += pump(b, rc, rs, p, n)
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(raw)/float64(ours), "of/raw")
@@ -196,12 +196,12 @@ func BenchmarkEightChannels(b *testing.B) {
 		start := time.Now()
 		var wg sync.WaitGroup
 		for _, c := range conns {
-			wg.Go(func() { stream(b, c[0], c[1], p, n) })
+			wg.Go(func() { pump(b, c[0], c[1], p, n) })
 		}
 		wg.Wait()
 		ours += time.Since(start)
 		b.StopTimer()
-		raw += stream(b, rc, rs, p, n*len(conns))
+		raw += pump(b, rc, rs, p, n*len(conns))
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(raw)/float64(ours), "of/raw")

@@ -267,7 +267,7 @@ func TestDatagramsAreNoEarlyBytes(t *testing.T) {
 		h.s.mu.Lock()
 		e := h.s.table[1]
 		h.s.mu.Unlock()
-		e.port.DeliverDatagram(fill(1000))
+		e.stream.DeliverDatagram(fill(1000))
 		for n := earlyCredit; n > 0; n -= 1 << 14 {
 			h.send(frame{1, fill(1 << 14)})
 		}

@@ -87,10 +87,10 @@ func (s *Socket) takeDatagram(b []byte) (dropped int) {
 	}
 	s.mu.Unlock()
 	s.stats.datagramsIn.Add(1)
-	return e.port.DeliverDatagram(b[datagramHeader:])
+	return e.stream.DeliverDatagram(b[datagramHeader:])
 }
 
-// MaxDatagram implements channel.Link.
+// MaxDatagram implements stream.Link.
 func (e *entry) MaxDatagram() int {
 	s := e.s
 	if s.datagrams == nil || s.features.Load()&featureDatagrams == 0 {
@@ -103,8 +103,8 @@ func (e *entry) MaxDatagram() int {
 	return max(most-datagramHeader, 0)
 }
 
-// SendDatagram implements channel.Link.
-func (e *entry) SendDatagram(_ *channel.Port, p []byte) error {
+// SendDatagram implements stream.Link.
+func (e *entry) SendDatagram(p []byte) error {
 	s := e.s
 	if s.datagrams == nil {
 		return errNoDatagrams

@@ -1,6 +1,9 @@
 package multiplex
 
-import "peerlink/channel"
+import (
+	"peerlink/channel"
+	"peerlink/internal/stream"
+)
 
 // Where the conn is memory, bulk is copied once on each side: from the Write to
 // where the peer will read it, and from there to the Read that waits.
@@ -47,9 +50,9 @@ func (l *line) stageLocked(id channel.ID, p []byte) (n int) {
 	return n
 }
 
-// readFor reads once for the Read of a port, which receives for the link. Of bulk
+// readFor reads once for the Read of a stream, which receives for the link. Of bulk
 // through memory it gets its part straight from the conn.
-func (s *Socket) readFor(port *channel.Port) error {
+func (s *Socket) readFor(st *stream.Stream) error {
 	in := &s.intake
 	if !in.bulk || in.r < in.w || s.line.stager == nil { // elsewhere each read is a system call
 		return in.read(s.conn)
@@ -59,10 +62,10 @@ func (s *Socket) readFor(port *channel.Port) error {
 		in.w += n
 		return unless(n > 0, err)
 	}
-	if in.e == nil || in.e.port != port || in.drop {
+	if in.e == nil || &in.e.stream != st || in.drop {
 		return in.read(s.conn)
 	}
-	p := port.Room(in.left)
+	p := st.Room(in.left)
 	if len(p) == 0 {
 		return in.read(s.conn)
 	}

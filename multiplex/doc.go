@@ -37,7 +37,7 @@
 // single application waits in Read, it receives for the link; otherwise a
 // goroutine of the Socket does (see baton). Timers keep liveness, which no
 // blocked write delays. Lock order:
-// channel.Socket.mu, then Socket.mu (the table of channels), then line.mu (what
-// waits to be written). No lock is held during I/O, and none while a Port is
-// called, except that a channel's own lock is held when it calls its Link.
+// stream.Stream.mu, then Socket.mu (the table of channels), then line.mu (what
+// waits to be written). No lock is held during I/O, and none while a Stream
+// is called, except that a channel's own lock is held when it calls its Link.
 package multiplex

@@ -175,7 +175,7 @@ func (l *line) fitsLocked(e *entry, n int) bool {
 }
 
 // hasRoom reports whether n bytes can be queued at once. If not, the channel takes
-// its turn, of which it is told by its port's Wake.
+// its turn, of which it is told by its stream's Wake.
 func (l *line) hasRoom(e *entry, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -392,7 +392,7 @@ func (l *line) pull() {
 		at := len(b.data)
 		room := at + headerLen + int(l.size)
 		b.data = slices.Grow(b.data, room-at)[:room]
-		n, more := e.port.Pull(b.data[at+headerLen:])
+		n, more := e.stream.Pull(b.data[at+headerLen:])
 		if n == 0 {
 			b.data = b.data[:at]
 		} else {
@@ -402,7 +402,7 @@ func (l *line) pull() {
 		if l.settle(e, more) {
 			turns = append(turns, e)
 		} else if n == 0 {
-			e.port.Wake() // it may have waited for this
+			e.stream.Wake() // it may have waited for this
 		}
 	}
 	if len(b.turns) > 0 {

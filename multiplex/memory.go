@@ -77,7 +77,7 @@ func (b *Budget) tight() bool {
 	return b != nil && b.unread.Load() > int64(float64(b.limit)*refuseShare)
 }
 
-// Hold implements channel.Link.
+// Hold implements stream.Link.
 func (e *entry) Hold(n int) { e.s.hold(n) }
 
 func (s *Socket) hold(n int) {
@@ -98,7 +98,7 @@ func (s *Socket) crampedLocked(n int) bool {
 	return s.promised+s.loose+n > s.bound()
 }
 
-// Loose implements channel.Link: datagrams have what is not promised.
+// Loose implements stream.Link: datagrams have what is not promised.
 func (e *entry) Loose(n int) bool {
 	s := e.s
 	s.mu.Lock()
@@ -123,7 +123,7 @@ func (s *Socket) pathTime() time.Duration {
 // memory reports whether the carrier is this machine's memory.
 func (s *Socket) memory() bool { return s.line.size == maxBody }
 
-// Addrs implements channel.Link.
+// Addrs implements stream.Link.
 func (e *entry) Addrs() (local, remote net.Addr) { return e.s.cfg.LocalAddr, e.s.cfg.RemoteAddr }
 
 // full reports whether n more unread bytes are too many.
@@ -144,7 +144,7 @@ func (s *Socket) relieve(e *entry, n int) bool {
 		worst, unread := e, 0
 		var most float64
 		for _, other := range s.losers() {
-			held, age := other.port.Stale()
+			held, age := other.stream.Stale()
 			if score := float64(held) * float64(max(age, 1)); score > most {
 				worst, unread, most = other, held, score
 			}
@@ -153,7 +153,7 @@ func (s *Socket) relieve(e *entry, n int) bool {
 		if worst == e || unread == 0 {
 			return false
 		}
-		worst.port.Drop(&channel.ResetError{Code: channel.CodeResource})
+		worst.stream.Drop(&channel.ResetError{Code: channel.CodeResource})
 	}
 	return true
 }

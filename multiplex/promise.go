@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"peerlink/channel"
+	"peerlink/internal/stream"
 )
 
 // A peer with this feature is promised no more than can be held: what its
@@ -235,8 +235,8 @@ func (s *Socket) learn(version int) {
 	s.plain.Store(true)
 }
 
-// Shrink implements channel.Link.
-func (e *entry) Shrink(_ *channel.Port, to int) {
+// Shrink implements stream.Link.
+func (e *entry) Shrink(to int) {
 	s := e.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,9 +257,9 @@ func (e *entry) Shrink(_ *channel.Port, to int) {
 	e.settleLocked()
 }
 
-// Overdraw implements channel.Link: what the peer sent before it knew its window
+// Overdraw implements stream.Link: what the peer sent before it knew its window
 // may be more than that.
-func (e *entry) Overdraw(_ *channel.Port, n int, received uint64) bool {
+func (e *entry) Overdraw(n int, received uint64) bool {
 	s := e.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,9 +276,9 @@ func (e *entry) Overdraw(_ *channel.Port, n int, received uint64) bool {
 	return true
 }
 
-// Advance implements channel.Link: a channel that is not answered yet may send
+// Advance implements stream.Link: a channel that is not answered yet may send
 // early.
-func (e *entry) Advance(_ *channel.Port, n int) int {
+func (e *entry) Advance(n int) int {
 	s := e.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -333,14 +333,14 @@ func (s *Socket) quench() {
 	}
 	s.mu.Unlock()
 	for e := range es {
-		e.port.Wake()
+		e.stream.Wake()
 	}
 }
 
-// Widen implements channel.Link. The window doubles until it is twice what is
+// Widen implements stream.Link. The window doubles until it is twice what is
 // read in a round trip: then the sender never waits for credit alone, but for
 // its path or the reader.
-func (e *entry) Widen(_ *channel.Port, p channel.Pace) (more, repaid int) {
+func (e *entry) Widen(p stream.Pace) (more, repaid int) {
 	s, rtt := e.s, e.s.pathTime()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -353,7 +353,7 @@ func (e *entry) Widen(_ *channel.Port, p channel.Pace) (more, repaid int) {
 	return more, repaid
 }
 
-func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more int) {
+func (s *Socket) widenLocked(e *entry, p stream.Pace, rtt time.Duration) (more int) {
 	share, now := math.MaxInt32, time.Now()
 	if p.Wanted == 0 && !s.plain.Load() {
 		n := s.active.count(e, now)
@@ -382,7 +382,7 @@ func (s *Socket) widenLocked(e *entry, p channel.Pace, rtt time.Duration) (more 
 }
 
 // wanted is by how much a window is too small for its path and reader.
-func (s *Socket) wanted(p channel.Pace, rtt time.Duration, share int) int {
+func (s *Socket) wanted(p stream.Pace, rtt time.Duration, share int) int {
 	n := p.Window
 	switch {
 	case p.Wanted > 0:
@@ -431,7 +431,7 @@ func (s *Socket) handleAsk(above int) error {
 		if early {
 			continue
 		}
-		e.port.Unused(above, idleTime, func(n int) { // what is written from now on goes behind it
+		e.stream.Unused(above, idleTime, func(n int) { // what is written from now on goes behind it
 			body := encodeNumbers("u", uint64(e.id), uint64(n))
 			s.line.control(protocolID, body, prompt)
 			told, bytes = told+1, bytes+headerLen+len(body)
@@ -462,10 +462,10 @@ func (s *Socket) handleReturns(gs []grant) error {
 		case e == nil:
 			continue
 		}
-		if err := e.port.Return(g.n); err != nil {
+		if err := e.stream.Return(g.n); err != nil {
 			return violation("channel %d: %w", g.id, err)
 		}
-		if n := e.port.Needs(); n > 0 { // it may have been told while there was enough
+		if n := e.stream.Needs(); n > 0 { // it may have been told while there was enough
 			s.want(e, n)
 		}
 	}
@@ -498,7 +498,7 @@ func (s *Socket) want(e *entry, n int) {
 	s.mu.Lock()
 	early := e.undecided != nil
 	s.mu.Unlock()
-	if !early && e.port.Want(n) {
+	if !early && e.stream.Want(n) {
 		return
 	}
 	s.mu.Lock()

@@ -196,7 +196,7 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	}
 	s.line.heard.Store(true)
 	if e != nil {
-		e.port.Framed()
+		e.stream.Framed()
 	}
 	in.e, in.left, in.drop, in.bulk = e, n, drop, n >= directLen
 	return nil
@@ -241,14 +241,14 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 	if s.plain.Load() && s.full(len(b)) && !s.relieve(e, len(b)) {
 		return false
 	}
-	woke, err := e.port.Deliver(b)
+	woke, err := e.stream.Deliver(b)
 	if err != nil {
 		s.condemn(e, channel.CodeFlowControl)
 		return false
 	}
 	s.progress.Add(1)
-	s.baton.saw(e.port, woke)
-	if s.baton.makesWay(e.port, len(b), woke) {
+	s.baton.saw(&e.stream, woke)
+	if s.baton.makesWay(&e.stream, len(b), woke) {
 		runtime.Gosched()
 	}
 	return true
@@ -256,7 +256,7 @@ func (s *Socket) deliver(e *entry, b []byte) bool {
 
 // condemn resets a channel because of what the peer did on it.
 func (s *Socket) condemn(e *entry, code channel.Code) {
-	e.port.Fail(&channel.ResetError{Code: code})
+	e.stream.Fail(&channel.ResetError{Code: code})
 	s.mu.Lock()
 	if e.condemned {
 		s.mu.Unlock()
@@ -268,7 +268,7 @@ func (s *Socket) condemn(e *entry, code channel.Code) {
 	e.stopLocked(code)
 	s.mu.Unlock()
 	if orphan {
-		_ = e.port.Socket().Close() // no application will ever drop what it holds
+		e.stream.Close() // no application will ever drop what it holds
 	}
 }
 
@@ -280,7 +280,7 @@ func (s *Socket) handleEnd(e *entry) error {
 	s.mu.Lock()
 	e.gotEnd = true
 	s.mu.Unlock()
-	e.port.End()
+	e.stream.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.settleLocked()
@@ -311,11 +311,11 @@ func (s *Socket) handleReset(m message) error {
 	s.mu.Unlock()
 	switch {
 	case ended:
-		e.port.Stop(cause)
+		e.stream.Stop(cause)
 	case r != nil:
 		e.discard(cause)
 	default:
-		e.port.Fail(cause)
+		e.stream.Fail(cause)
 	}
 	s.answer(e, cause)
 	if err != nil || ended && r != nil {
@@ -397,10 +397,10 @@ func (s *Socket) handleGrants(gs []grant) error {
 		case e == nil:
 			continue
 		case covered:
-			e.port.Covered()
+			e.stream.Covered()
 			continue
 		}
-		if err := e.port.Grant(g.n); err != nil {
+		if err := e.stream.Grant(g.n); err != nil {
 			return violation("credit for channel %d: %w", g.id, err)
 		}
 		s.progress.Add(1)

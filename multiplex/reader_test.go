@@ -176,8 +176,8 @@ func TestVersionThatWasSwitchedOffIsRefused(t *testing.T) {
 	})
 }
 
-// stream is what an honest peer sends: hello, requests, data and ends.
-func stream() (b []byte, want []byte) {
+// honestStream is what an honest peer sends: hello, requests, data and ends.
+func honestStream() (b []byte, want []byte) {
 	add := func(f frame) { b = append(appendHeader(b, f.id, len(f.body)), f.body...) }
 	add(frame{protocolID, encodeHello(2, 0)})
 	add((&hostile{}).open(1, "x"))
@@ -193,7 +193,7 @@ func stream() (b []byte, want []byte) {
 
 // fault: A3
 func TestTransportCutAtAnyByteIsNotACleanEnd(t *testing.T) {
-	b, want := stream()
+	b, want := honestStream()
 	for cut := range b {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHostile(t, Config{}, Server)
@@ -239,7 +239,7 @@ func TestStallInsideAFrameEndsTheLink(t *testing.T) {
 
 // fault: A4
 func TestFramesMayBeSplitAndMergedAtWill(t *testing.T) {
-	b, want := stream()
+	b, want := honestStream()
 	for _, size := range []int{1, 2, 3, 5, 64, len(b)} {
 		synctest.Test(t, func(t *testing.T) { checkSplit(t, b, want, func() int { return size }) })
 	}
@@ -365,7 +365,7 @@ func TestPeerThatReadsNothingIsDeadNotWaitedFor(t *testing.T) {
 
 // fault: A5
 func TestFlippedBitsNeverPanic(t *testing.T) {
-	b, _ := stream()
+	b, _ := honestStream()
 	for i := range len(b) * 8 {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHostile(t, Config{BeaconInterval: -1}, Server)

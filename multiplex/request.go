@@ -9,6 +9,7 @@ import (
 
 	"peerlink/channel"
 	"peerlink/internal/escape"
+	"peerlink/internal/stream"
 )
 
 // maxAsked is how many requests of this side wait for the peer's answer at
@@ -47,7 +48,7 @@ func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error)
 		select {
 		case <-answered: // both at once: the answer counts
 		default:
-			_ = e.port.Socket().Reset(channel.CodeCancelled)
+			e.stream.Reset(uint32(channel.CodeCancelled))
 			return nil, fmt.Errorf("multiplex: no answer to the request for channel %q: %w", name, context.Cause(ctx))
 		}
 	}
@@ -57,7 +58,7 @@ func (s *Socket) Open(ctx context.Context, name string) (*channel.Socket, error)
 	if refused != nil {
 		return nil, refused
 	}
-	return e.port.Socket(), nil
+	return e.socket(), nil
 }
 
 // OpenEarly is Open without waiting for the answer: up to 64 KiB may be
@@ -70,7 +71,7 @@ func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, e
 	if err != nil {
 		return nil, err
 	}
-	return e.port.Socket(), nil
+	return e.socket(), nil
 }
 
 // request makes a channel of this side and asks the peer for it: at once if
@@ -183,7 +184,7 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 
 // addLocked makes a channel and puts it into the table. s.mu is held.
 func (s *Socket) addLocked(e *entry, name string, credit int) {
-	_, e.port = channel.New(channel.Params{ID: e.id, URI: name, Link: e, Credit: credit, Window: e.windowLocked(), Limit: limitV1})
+	e.stream.Open(stream.Params{ID: uint16(e.id), URI: name, Link: e, Credit: credit, Window: e.windowLocked(), Limit: limitV1})
 	s.table[e.id] = e
 }
 
@@ -244,7 +245,7 @@ func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error
 	if s.basic() {
 		code = 0 // version 1 has none
 	}
-	err := s.reply(request{name: e.port.Socket().URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code}, prompt)
+	err := s.reply(request{name: e.stream.URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code}, prompt)
 	e.settleLocked()
 	return err
 }
@@ -275,8 +276,8 @@ func (s *Socket) handleAnswer(q request) error {
 	}
 	s.mu.Unlock()
 	if !q.accepted {
-		no := &DeclinedError{Name: e.port.Socket().URI(), Reason: q.reason, Code: q.code}
-		e.port.Fail(no)
+		no := &DeclinedError{Name: e.stream.URI(), Reason: q.reason, Code: q.code}
+		e.stream.Fail(no)
 		s.answer(e, no)
 		return s.gaveUp(e)
 	}
@@ -291,11 +292,11 @@ func (s *Socket) handleAnswer(q request) error {
 	switch {
 	case s.cfg.Version < version2: // has no use for credit
 	case q.window == 0:
-		e.port.WithoutCredit(limitV1)
+		e.stream.WithoutCredit(limitV1)
 	case n == 0:
-		e.port.Covered()
+		e.stream.Covered()
 	default:
-		if err := e.port.Grant(n); err != nil {
+		if err := e.stream.Grant(n); err != nil {
 			return violation("window of channel %d: %w", q.id, err)
 		}
 	}
@@ -379,7 +380,7 @@ func (e *entry) withdrawLocked() {
 
 // Name returns the name that the peer asked for, at most 255 bytes of UTF-8
 // without control characters.
-func (r *Request) Name() string { return r.e.port.Socket().URI() }
+func (r *Request) Name() string { return r.e.stream.URI() }
 
 // decideLocked claims the decision; it fails if there is nothing to decide any more.
 // Socket.mu is held.
@@ -406,12 +407,12 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	s := r.e.s
 	defer s.flush()
 	p := prompt // the peer waits for it
-	if early, _ := r.e.port.Stale(); early > 0 || s.follows.Load() == uint32(r.e.id) {
+	if early, _ := r.e.stream.Stale(); early > 0 || s.follows.Load() == uint32(r.e.id) {
 		p = lazy // the application's own bytes follow, or its Read flushes
 	}
 	var err error
 	need := 0
-	r.e.port.Widen(func() (more, repaid int) {
+	r.e.stream.Widen(func() (more, repaid int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err = r.decideLocked(); err == nil {
@@ -427,7 +428,7 @@ func (r *Request) Accept() (*channel.Socket, error) {
 	if need > 0 {
 		s.want(r.e, need)
 	}
-	return r.e.port.Socket(), nil
+	return r.e.socket(), nil
 }
 
 // acceptLocked gives the channel its window and tells the peer. It returns by how
@@ -485,6 +486,6 @@ func (e *entry) orphaned() bool {
 
 // discard ends a channel of which no application has the Socket.
 func (e *entry) discard(cause error) {
-	e.port.Fail(cause)
-	_ = e.port.Socket().Close() // drops what has arrived
+	e.stream.Fail(cause)
+	e.stream.Close() // drops what has arrived
 }

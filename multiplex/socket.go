@@ -349,7 +349,7 @@ func (s *Socket) goAway(code channel.Code, reason string) (taken bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
 	for _, e := range s.entries() {
-		e.port.Fail(net.ErrClosed) // its writers stop, so that the line runs dry
+		e.stream.Fail(net.ErrClosed) // its writers stop, so that the line runs dry
 		s.answer(e, net.ErrClosed)
 	}
 	if s.cfg.Version >= version2 {
@@ -408,7 +408,7 @@ func (s *Socket) fail(cause error) {
 		if e.orphaned() {
 			e.discard(cause)
 		} else {
-			e.port.Fail(cause)
+			e.stream.Fail(cause)
 		}
 		s.answer(e, cause)
 	}

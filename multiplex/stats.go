@@ -44,7 +44,7 @@ func (s *Socket) Stats() Stats {
 func (s *Socket) Channels() []*channel.Socket {
 	var cs []*channel.Socket
 	for _, e := range s.entries() {
-		cs = append(cs, e.port.Socket())
+		cs = append(cs, e.socket())
 	}
 	slices.SortFunc(cs, func(a, b *channel.Socket) int { return cmp.Compare(a.ID(), b.ID()) })
 	return cs

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"peerlink/channel"
+	"peerlink/internal/stream"
 )
 
 // entry is one channel in the table, and its Link.
 type entry struct {
-	s    *Socket
-	port *channel.Port
-	id   channel.ID
+	s      *Socket
+	stream stream.Stream
+	id     channel.ID
 
 	epoch  uint8  // active.epoch when it was read last; guarded by Socket.mu
 	turn   turn   // guarded by line.mu
@@ -33,6 +34,9 @@ type entry struct {
 	asked           int64         // when the channel was asked for: Unix time in ns, as left
 	left            int64         // since when this side has nothing to do with it any more; 0: it has
 }
+
+// socket returns the application's end.
+func (e *entry) socket() *channel.Socket { return (*channel.Socket)(&e.stream) }
 
 // ids hands out the ids of this side's half. An id is used again only after
 // both directions have ended and then a beacon has come back: what the peer
@@ -74,55 +78,55 @@ func (i *ids) unfence(nonce uint64) bool {
 	return true
 }
 
-// Push implements channel.Link.
-func (e *entry) Push(_ *channel.Port, p []byte) int { return e.s.line.push(e, p) }
+// Push implements stream.Link.
+func (e *entry) Push(p []byte) int { return e.s.line.push(e, p) }
 
-// TryPush implements channel.Link.
-func (e *entry) TryPush(_ *channel.Port, p []byte) bool { return e.s.line.tryPush(e, p) }
+// TryPush implements stream.Link.
+func (e *entry) TryPush(p []byte) bool { return e.s.line.tryPush(e, p) }
 
-// MaxPush implements channel.Link.
+// MaxPush implements stream.Link.
 func (e *entry) MaxPush() int { return e.s.line.size.fitting(lineCap) }
 
-// Room implements channel.Link.
-func (e *entry) Room(_ *channel.Port, n int) bool { return e.s.line.hasRoom(e, n) }
+// Room implements stream.Link.
+func (e *entry) Room(n int) bool { return e.s.line.hasRoom(e, n) }
 
-// Took implements channel.Link.
+// Took implements stream.Link.
 func (e *entry) Took(n int) (frames int) {
 	frames = (n + int(e.s.line.size) - 1) / int(e.s.line.size)
 	e.s.stats.framesOut.Add(uint64(frames))
 	return frames
 }
 
-// Note implements channel.Link.
-func (e *entry) Note(what channel.Event) {
+// Note implements stream.Link.
+func (e *entry) Note(what stream.Event) {
 	switch what {
-	case channel.Stalled:
+	case stream.Stalled:
 		e.s.stats.stalls.Add(1)
-	case channel.Blocked:
+	case stream.Blocked:
 		e.s.stats.blocked.Add(1)
 	}
 }
 
-// Flush implements channel.Link.
+// Flush implements stream.Link.
 func (e *entry) Flush() { e.s.flush() }
 
-// Tell implements channel.Link.
-func (e *entry) Tell(_ *channel.Port, n channel.Notice) {
+// Tell implements stream.Link.
+func (e *entry) Tell(n stream.Notice) {
 	switch n.Kind {
-	case channel.Granted:
+	case stream.Granted:
 		e.s.line.control(protocolID, encodeGrant(e.id, n.N), prompt)
-	case channel.Wanted:
+	case stream.Wanted:
 		if !e.s.plain.Load() {
 			e.s.line.control(protocolID, encodeNumbers("n", uint64(e.id), uint64(n.N)), prompt)
 		}
-	case channel.Ended:
+	case stream.Ended:
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
 		e.endLocked(prompt)
-	case channel.Stopped:
+	case stream.Stopped:
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
-		e.stopLocked(n.Code)
+		e.stopLocked(channel.Code(n.Code))
 	}
 }
 

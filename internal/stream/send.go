@@ -1,4 +1,4 @@
-package channel
+package stream
 
 import (
 	"fmt"
@@ -6,18 +6,13 @@ import (
 	"os"
 )
 
-// Write sends all of p, waiting for credit and for room on the link until the
-// write deadline. On an error n is exactly what was handed to the link. A
-// write of nothing does nothing.
-func (s *Socket) Write(p []byte) (n int, err error) {
-	if s == nil {
-		return 0, errNil
-	}
+// Write is channel.Socket.Write.
+func (s *Stream) Write(p []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.unlock()
 	for s.writing {
 		if err := s.writable(); err != nil {
-			return 0, s.fail("write", err)
+			return 0, err
 		}
 		s.wakes.waitWrite(&s.mu)
 	}
@@ -31,13 +26,13 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			return n, nil
 		}
 		if err := s.writable(); err != nil {
-			return n, s.fail("write", err)
+			return n, err
 		}
 		if len(p) == 0 {
 			return 0, nil
 		}
 		if s.credit == 0 {
-			s.credit = s.link.Advance(s.port(), len(p)-n)
+			s.credit = s.link.Advance(len(p) - n)
 		}
 		if s.credit == 0 {
 			s.stalls++
@@ -46,7 +41,7 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 			for s.credit == 0 && s.writable() == nil {
 				s.wakes.waitWrite(&s.mu)
 				if s.credit == 0 && s.writable() == nil { // what has ended lends nothing
-					s.credit = s.link.Advance(s.port(), len(p)-n)
+					s.credit = s.link.Advance(len(p) - n)
 				}
 			}
 			s.link.Expect(-1)
@@ -59,8 +54,8 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 // push sends p, for which there is credit, and waits until the link has taken
 // it. It returns how much was taken; short means that writable will say why.
 // s.mu is held.
-func (s *Socket) push(p []byte) int {
-	n := s.link.Push(s.port(), p)
+func (s *Stream) push(p []byte) int {
+	n := s.link.Push(p)
 	s.sent(n)
 	s.pending = p[n:]
 	s.told = true
@@ -75,7 +70,7 @@ func (s *Socket) push(p []byte) int {
 }
 
 // sent accounts for n bytes that the link took. s.mu is held.
-func (s *Socket) sent(n int) {
+func (s *Stream) sent(n int) {
 	if !s.unlimited {
 		s.credit -= n
 	}
@@ -87,7 +82,7 @@ func (s *Socket) sent(n int) {
 }
 
 // writable says why nothing can be written now, if so. s.mu is held.
-func (s *Socket) writable() error {
+func (s *Stream) writable() error {
 	switch {
 	case s.closed:
 		return net.ErrClosed
@@ -99,58 +94,39 @@ func (s *Socket) writable() error {
 	return nil
 }
 
-// MaxSend returns the length in bytes of the longest message that TrySend takes on
-// this link; it does not change. It is 64 KiB at least. A peer whose memory for
-// unread bytes is bounded below 256 KiB may never have credit for so much.
-func (s *Socket) MaxSend() int {
-	if s == nil {
-		return 0
-	}
-	return s.link.MaxPush()
-}
+// MaxSend is channel.Socket.MaxSend.
+func (s *Stream) MaxSend() int { return s.link.MaxPush() }
 
-// TrySend sends all of p at once or nothing: if the peer's credit or the
-// link's queue is too small, or another Write is waiting, the error matches
-// ErrWouldBlock, and WaitSend waits until that is over. If p is longer than
-// MaxSend, the error matches ErrTooLong. It never blocks. A peer of an older
-// build may never have credit for more than 32 KiB.
-func (s *Socket) TrySend(p []byte) error {
-	if s == nil {
-		return errNil
-	}
+// TrySend is channel.Socket.TrySend.
+func (s *Stream) TrySend(p []byte) error {
 	s.mu.Lock()
 	defer s.unlock()
 	if err := s.mayTry(len(p)); err != nil {
-		return s.fail("send", err)
+		return err
 	}
 	if len(p) == 0 {
 		return nil
 	}
-	if s.writing || !s.afford(len(p)) || !s.link.TryPush(s.port(), p) {
+	if s.writing || !s.afford(len(p)) || !s.link.TryPush(p) {
 		s.blocked++
 		s.link.Note(Blocked)
-		return s.fail("send", ErrWouldBlock)
+		return ErrWouldBlock
 	}
 	s.sent(len(p))
 	s.told = true
 	return nil
 }
 
-// WaitSend waits until there is room for a TrySend of n bytes, until the write
-// deadline. Another goroutine that sends on the channel or the link may take the
-// room first. The error is one of TrySend but ErrWouldBlock.
-func (s *Socket) WaitSend(n int) error {
-	if s == nil {
-		return errNil
-	}
+// WaitSend is channel.Socket.WaitSend.
+func (s *Stream) WaitSend(n int) error {
 	s.mu.Lock()
 	defer s.unlock()
 	for {
 		if err := s.mayTry(n); err != nil {
-			return s.fail("send", err)
+			return err
 		}
 		switch {
-		case n <= 0 || !s.writing && s.afford(n) && s.link.Room(s.port(), n):
+		case n <= 0 || !s.writing && s.afford(n) && s.link.Room(n):
 			return nil
 		case s.told: // the peer is to hear of it first; meanwhile there may be room
 			s.unlock()
@@ -164,7 +140,7 @@ func (s *Socket) WaitSend(n int) error {
 }
 
 // mayTry says why n bytes can never be sent at once, if so. s.mu is held.
-func (s *Socket) mayTry(n int) error {
+func (s *Stream) mayTry(n int) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
@@ -176,9 +152,9 @@ func (s *Socket) mayTry(n int) error {
 
 // afford reports whether there is credit for n bytes; the peer is told once if not.
 // s.mu is held.
-func (s *Socket) afford(n int) bool {
+func (s *Stream) afford(n int) bool {
 	if n > s.credit {
-		s.credit += s.link.Advance(s.port(), n-s.credit)
+		s.credit += s.link.Advance(n - s.credit)
 	}
 	if n > s.credit && !s.wanted {
 		s.wanted = true

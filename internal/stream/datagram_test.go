@@ -1,4 +1,4 @@
-package channel
+package stream
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ type scattering struct {
 
 func (l *scattering) MaxDatagram() int { return l.most }
 
-func (l *scattering) SendDatagram(_ *Port, p []byte) error {
+func (l *scattering) SendDatagram(p []byte) error {
 	if l.err != nil {
 		return l.err
 	}
@@ -29,16 +29,16 @@ func (l *scattering) SendDatagram(_ *Port, p []byte) error {
 	return nil
 }
 
-func scatter(most int) (*Socket, *Port, *scattering) {
+func scatter(most int) (*Stream, *scattering) {
 	l := &scattering{queue: &queue{room: 1 << 20}, most: most}
 	p := ample
 	p.ID, p.URI, p.Link = 7, "test://", l
-	s, port := New(p)
-	return s, port, l
+	s := open(p)
+	return s, l
 }
 
 func TestUnreliableGoesByDatagramWhereThereAreAny(t *testing.T) {
-	s, _, l := scatter(10)
+	s, l := scatter(10)
 	for _, p := range []string{"a", "0123456789"} {
 		if err := s.SendUnreliable([]byte(p)); err != nil {
 			t.Error(err)
@@ -54,7 +54,7 @@ func TestUnreliableGoesByDatagramWhereThereAreAny(t *testing.T) {
 	if len(l.sent) != 2 || len(l.data) != 0 || s.MaxDatagram() != 10 {
 		t.Errorf("datagrams %q, stream %q, at most %d", l.sent, l.data, s.MaxDatagram())
 	}
-	if st := s.Stats(); st.DatagramsSent != 2 || st.BytesSent != 11 || st.FramesSent != 0 {
+	if st := s.Counts(); st.DatagramsSent != 2 || st.BytesSent != 11 || st.FramesSent != 0 {
 		t.Errorf("%+v", st)
 	}
 	_ = s.SetWriteDeadline(time.Unix(1, 0))
@@ -65,34 +65,34 @@ func TestUnreliableGoesByDatagramWhereThereAreAny(t *testing.T) {
 	if err := s.SendUnreliable([]byte("x")); !errors.Is(err, ErrWouldBlock) || !strings.Contains(err.Error(), "the path is full") {
 		t.Errorf("dropped by the carrier: %v", err)
 	}
-	_ = s.CloseWrite()
+	s.CloseWrite()
 	if err := s.SendUnreliable([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after CloseWrite: %v", err)
 	}
 }
 
 func TestUnreliableGoesByTheStreamWhereThereAreNone(t *testing.T) {
-	s, _, l := scatter(0)
+	s, l := scatter(0)
 	if err := s.SendUnreliable([]byte("move")); err != nil || string(l.data) != "move" {
 		t.Errorf("%q, %v", l.data, err)
 	}
-	if st := s.Stats(); st.DatagramsSent != 0 || st.BytesSent != 4 || st.FramesSent != 1 {
+	if st := s.Counts(); st.DatagramsSent != 0 || st.BytesSent != 4 || st.FramesSent != 1 {
 		t.Errorf("%+v", st)
 	}
 }
 
 func TestReadReturnsDatagramsApart(t *testing.T) {
-	s, port, l := scatter(100)
-	_, _ = port.Deliver([]byte("stream"))
+	s, l := scatter(100)
+	_, _ = s.Deliver([]byte("stream"))
 	for _, p := range []string{"one", "two", ""} {
-		if n := port.DeliverDatagram([]byte(p)); n != 0 {
+		if n := s.DeliverDatagram([]byte(p)); n != 0 {
 			t.Errorf("%d dropped", n)
 		}
 	}
-	if n := l.held.Load(); n != 12 || s.Stats().Unread != 12 {
-		t.Errorf("%d bytes are held, %+v", n, s.Stats())
+	if n := l.held.Load(); n != 12 || s.Counts().Unread != 12 {
+		t.Errorf("%d bytes are held, %+v", n, s.Counts())
 	}
-	port.End()
+	s.End()
 	buf := make([]byte, 100)
 	for _, want := range []string{"stream", "one"} {
 		if n, err := s.Read(buf); err != nil || string(buf[:n]) != want {
@@ -107,20 +107,20 @@ func TestReadReturnsDatagramsApart(t *testing.T) {
 	if _, err := s.Read(buf); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
-	if n := port.DeliverDatagram([]byte("late")); n != 1 {
+	if n := s.DeliverDatagram([]byte("late")); n != 1 {
 		t.Error("a datagram after the end was taken")
 	}
-	if st := s.Stats(); st.DatagramsReceived != 2 || st.BytesReceived != 12 || l.held.Load() != 0 {
+	if st := s.Counts(); st.DatagramsReceived != 2 || st.BytesReceived != 12 || l.held.Load() != 0 {
 		t.Errorf("%+v, %d held", st, l.held.Load())
 	}
 }
 
 // fault: J1
 func TestUnreadDatagramsAreBoundedAndTheOldestGo(t *testing.T) {
-	s, port, l := scatter(100)
+	s, l := scatter(100)
 	dropped := 0
 	for i := range 3 * maxDatagrams {
-		dropped += port.DeliverDatagram([]byte{byte(i)})
+		dropped += s.DeliverDatagram([]byte{byte(i)})
 	}
 	if n := l.held.Load(); n != maxDatagrams || dropped != 2*maxDatagrams {
 		t.Errorf("%d bytes held, %d dropped", n, dropped)
@@ -131,22 +131,22 @@ func TestUnreadDatagramsAreBoundedAndTheOldestGo(t *testing.T) {
 			t.Fatalf("%d, %v", buf[0], err)
 		}
 	}
-	if st := s.Stats(); st.DatagramsDropped != 2*maxDatagrams || st.DatagramsReceived != 3*maxDatagrams {
+	if st := s.Counts(); st.Dropped != 2*maxDatagrams || st.DatagramsReceived != 3*maxDatagrams {
 		t.Errorf("%+v", st)
 	}
 	for range 3 {
-		port.DeliverDatagram(make([]byte, maxDatagramBytes/2))
+		s.DeliverDatagram(make([]byte, maxDatagramBytes/2))
 	}
 	if n := l.held.Load(); n != maxDatagramBytes {
 		t.Errorf("%d bytes of large ones held", n)
 	}
-	if n := port.DeliverDatagram(make([]byte, maxDatagramBytes+1)); n != 1 || l.held.Load() != maxDatagramBytes {
+	if n := s.DeliverDatagram(make([]byte, maxDatagramBytes+1)); n != 1 || l.held.Load() != maxDatagramBytes {
 		t.Errorf("one that can never fit in: %d dropped", n)
 	}
-	if unread, _ := port.Stale(); unread != maxDatagramBytes {
+	if unread, _ := s.Stale(); unread != maxDatagramBytes {
 		t.Errorf("%d bytes count as stale", unread)
 	}
-	_ = s.Close()
+	s.Close()
 	if n := l.held.Load(); n != 0 {
 		t.Errorf("%d bytes held after Close", n)
 	}
@@ -154,7 +154,7 @@ func TestUnreadDatagramsAreBoundedAndTheOldestGo(t *testing.T) {
 
 func TestDatagramWakesAWaitingRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, port, _ := scatter(100)
+		s, _ := scatter(100)
 		got := make(chan string)
 		for range 2 {
 			go func() {
@@ -167,11 +167,11 @@ func TestDatagramWakesAWaitingRead(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		port.DeliverDatagram([]byte("x"))
+		s.DeliverDatagram([]byte("x"))
 		if p := <-got; p != "x" {
 			t.Errorf("read %q", p)
 		}
-		port.DeliverDatagram([]byte("y"))
+		s.DeliverDatagram([]byte("y"))
 		if p := <-got; p != "y" {
 			t.Errorf("read %q", p)
 		}
@@ -185,12 +185,12 @@ func TestDatagramWakesAWaitingRead(t *testing.T) {
 // case: E14
 func TestDatagramsCanBeKeptApartFromTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, port, l := scatter(100)
+		s, l := scatter(100)
 		if p := s.TakeDatagram(); p != nil {
 			t.Errorf("nothing came, and was %q", p)
 		}
-		port.DeliverDatagram([]byte("one"))
-		_, _ = port.Deliver([]byte("stream"))
+		s.DeliverDatagram([]byte("one"))
+		_, _ = s.Deliver([]byte("stream"))
 		buf := make([]byte, 100)
 		if n, err := s.Read(buf); err != nil || string(buf[:n]) != "stream" {
 			t.Errorf("%q, %v", buf[:n], err)
@@ -210,11 +210,11 @@ func TestDatagramsCanBeKeptApartFromTheStream(t *testing.T) {
 			waited <- err
 		}()
 		synctest.Wait()
-		port.DeliverDatagram([]byte("two"))
+		s.DeliverDatagram([]byte("two"))
 		if err := <-waited; err != nil || string(s.TakeDatagram()) != "two" {
 			t.Errorf("a Read that waits: %v", err)
 		}
-		port.End()
+		s.End()
 		if _, err := s.Read(buf); err != io.EOF {
 			t.Errorf("at the end: %v", err)
 		}
@@ -223,7 +223,7 @@ func TestDatagramsCanBeKeptApartFromTheStream(t *testing.T) {
 
 // case: E14
 func TestADatagramIsNeverPartOfTheStream(t *testing.T) {
-	s, _, l := scatter(0)
+	s, l := scatter(0)
 	if err := s.SendDatagram([]byte("x")); !errors.Is(err, ErrTooLong) || len(l.data) != 0 {
 		t.Errorf("without datagrams: %v, %q", err, l.data)
 	}

@@ -1,4 +1,4 @@
-package channel
+package stream
 
 import (
 	"sync/atomic"
@@ -13,7 +13,7 @@ type lender struct {
 	owed  atomic.Int64
 }
 
-func (l *lender) Advance(_ *Port, n int) int {
+func (l *lender) Advance(n int) int {
 	if n > 0 && !l.lends {
 		return 0
 	}
@@ -24,7 +24,7 @@ func (l *lender) Advance(_ *Port, n int) int {
 func TestNothingIsLentToAWriteThatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &lender{queue: new(queue)}
-		s, _ := New(Params{Link: l, Window: 1 << 20})
+		s := open(Params{Link: l, Window: 1 << 20})
 		done := make(chan struct{})
 		go func() {
 			_, _ = s.Write(make([]byte, 100))
@@ -32,7 +32,7 @@ func TestNothingIsLentToAWriteThatEnds(t *testing.T) {
 		}()
 		synctest.Wait()
 		l.lends = true
-		_ = s.Close()
+		s.Close()
 		<-done
 		if n := l.owed.Load(); n != 0 {
 			t.Errorf("%d bytes are lent", n)

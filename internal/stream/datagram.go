@@ -1,4 +1,4 @@
-package channel
+package stream
 
 import (
 	"fmt"
@@ -76,36 +76,18 @@ func (d *datagrams) reset() int {
 }
 
 // loose returns the channel's datagrams. s.mu is held.
-func (s *Socket) loose() *datagrams {
+func (s *Stream) loose() *datagrams {
 	if s.datagrams == nil {
 		s.datagrams = new(datagrams)
 	}
 	return s.datagrams
 }
 
-// MaxDatagram returns the length in bytes of the longest datagram that
-// SendUnreliable sends now; it may change with the path. 0 means that it sends
-// none, as the link's carrier or the peer has none.
-func (s *Socket) MaxDatagram() int {
-	if s == nil {
-		return 0
-	}
-	return s.link.MaxDatagram()
-}
+// MaxDatagram is channel.Socket.MaxDatagram.
+func (s *Stream) MaxDatagram() int { return s.link.MaxDatagram() }
 
-// SendUnreliable sends p as a datagram where the link has them (MaxDatagram):
-// it arrives once, whole, out of turn, or not at all, and costs no credit. The
-// peer's Read returns its bytes, never together with those of another datagram
-// or of Writes; a Read with too little room leaves the rest for the next one. 64
-// datagrams (or 128 KiB) wait for Reads, and then the oldest are dropped
-// (Stats). An error that matches ErrTooLong says that p is longer than
-// MaxDatagram, ErrWouldBlock that the carrier could not take it now; either way
-// it was not sent.
-//
-// On a link without datagrams it is TrySend: the bytes become part of the
-// stream. So a program that is to run on both sends messages that say where
-// they end, and does not mix them with Writes. It never blocks.
-func (s *Socket) SendUnreliable(p []byte) error {
+// SendUnreliable is channel.Socket.SendUnreliable.
+func (s *Stream) SendUnreliable(p []byte) error {
 	most := s.MaxDatagram()
 	if most <= 0 || len(p) == 0 {
 		return s.TrySend(p)
@@ -113,24 +95,20 @@ func (s *Socket) SendUnreliable(p []byte) error {
 	return s.sendDatagram(p, most)
 }
 
-// SendDatagram is SendUnreliable without the stream: on a link that has no
-// datagrams now, the error matches ErrTooLong.
-func (s *Socket) SendDatagram(p []byte) error {
-	if s == nil {
-		return errNil
-	}
+// SendDatagram is channel.Socket.SendDatagram.
+func (s *Stream) SendDatagram(p []byte) error {
 	return s.sendDatagram(p, s.MaxDatagram())
 }
 
-func (s *Socket) sendDatagram(p []byte, most int) error {
+func (s *Stream) sendDatagram(p []byte, most int) error {
 	if err := s.mayDatagram(len(p), most); err != nil {
-		return s.fail("send", err)
+		return err
 	}
-	err := s.link.SendDatagram(s.port(), p)
+	err := s.link.SendDatagram(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		return s.fail("send", fmt.Errorf("%w: %w", ErrWouldBlock, err))
+		return fmt.Errorf("%w: %w", ErrWouldBlock, err)
 	}
 	s.loose().sent++
 	s.transmitted += uint64(len(p))
@@ -139,7 +117,7 @@ func (s *Socket) sendDatagram(p []byte, most int) error {
 }
 
 // mayDatagram says why a datagram of n bytes cannot be sent, if so.
-func (s *Socket) mayDatagram(n, most int) error {
+func (s *Stream) mayDatagram(n, most int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.writable(); err != nil && err != os.ErrDeadlineExceeded { // a bare value; it never waits
@@ -151,14 +129,8 @@ func (s *Socket) mayDatagram(n, most int) error {
 	return nil
 }
 
-// TakeDatagram returns the oldest datagram that waits, whole, for the caller to
-// keep; nil: none waits. It does not block. From the first call on Read returns
-// bytes of the stream only: one that waits when a datagram comes returns 0 and no
-// error, so that its caller looks here.
-func (s *Socket) TakeDatagram() []byte {
-	if s == nil {
-		return nil
-	}
+// TakeDatagram is channel.Socket.TakeDatagram.
+func (s *Stream) TakeDatagram() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.loose()
@@ -176,8 +148,7 @@ func (s *Socket) TakeDatagram() []byte {
 // DeliverDatagram hands over a datagram of the peer; b is the channel's from
 // then on. It returns how many datagrams were dropped: b, where the channel is
 // not read any more, or older ones, for want of room.
-func (p *Port) DeliverDatagram(b []byte) (dropped int) {
-	s := p.socket()
+func (s *Stream) DeliverDatagram(b []byte) (dropped int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.rerr != nil || len(b) > maxDatagramBytes {

@@ -1,4 +1,4 @@
-package channel
+package stream
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 
 func TestDeadlineMayBeMovedAndClearedDuringACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, port, _ := pair(ample, 0)
+		s, _ := pair(ample, 0)
 		start := time.Now()
 		_ = s.SetReadDeadline(start.Add(time.Second))
 		done := make(chan error)
@@ -31,20 +31,23 @@ func TestDeadlineMayBeMovedAndClearedDuringACall(t *testing.T) {
 		synctest.Wait()
 		_ = s.SetReadDeadline(time.Time{})
 		time.Sleep(time.Hour)
-		_, _ = port.Deliver([]byte("x"))
+		_, _ = s.Deliver([]byte("x"))
 		if err := <-done; err != nil {
 			t.Errorf("cleared: %v", err)
 		}
 		for range 1000 { // a loop of short deadlines, and usable afterwards
-			_ = s.SetDeadline(time.Now().Add(time.Millisecond))
+			end := time.Now().Add(time.Millisecond)
+			_ = s.SetReadDeadline(end)
+			_ = s.SetWriteDeadline(end)
 			_, rerr := s.Read(make([]byte, 1))
 			_, werr := s.Write([]byte("x"))
 			if !errors.Is(rerr, os.ErrDeadlineExceeded) || !errors.Is(werr, os.ErrDeadlineExceeded) {
 				t.Fatal(rerr, werr)
 			}
 		}
-		_ = s.SetDeadline(time.Time{})
-		_, _ = port.Deliver([]byte("y"))
+		_ = s.SetReadDeadline(time.Time{})
+		_ = s.SetWriteDeadline(time.Time{})
+		_, _ = s.Deliver([]byte("y"))
 		if n, err := s.Read(make([]byte, 1)); n != 1 || err != nil {
 			t.Errorf("usable: %d, %v", n, err)
 		}
@@ -53,14 +56,14 @@ func TestDeadlineMayBeMovedAndClearedDuringACall(t *testing.T) {
 
 func TestTimeoutAndEndAreNeverMixedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, port, _ := pair(ample, 0)
+		s, _ := pair(ample, 0)
 		_ = s.SetReadDeadline(time.Now().Add(time.Second))
 		_, err := s.Read(make([]byte, 1))
 		var ne net.Error
 		if !errors.As(err, &ne) || !ne.Timeout() || errors.Is(err, io.EOF) {
 			t.Errorf("idle: %v", err)
 		}
-		port.End()
+		s.End()
 		_ = s.SetReadDeadline(time.Now().Add(time.Second))
 		if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("ended: %d, %v", n, err)
