@@ -34,6 +34,9 @@ const (
 	// then 20 a second.
 	sourceBurst = 64
 	sourceEvery = 50 * time.Millisecond
+	// maxSources is how many sources' rates are remembered, about 200 bytes each.
+	// Beyond it the one that has been silent for longest is forgotten.
+	maxSources = 4096
 )
 
 // handshakeRate is how many handshakes a second a listener begins, of all
@@ -106,7 +109,7 @@ func newListener(cfg Config, socks []net.Listener) *Listener {
 func newGate() *proving.Gate {
 	return &proving.Gate{
 		Places: maxPending, PerSource: maxPendingPerSource, Grace: grace,
-		Burst: sourceBurst, Every: sourceEvery,
+		Rate: quota.NewRates[netip.Prefix](maxSources, rate.Every(sourceEvery), sourceBurst),
 		Source: func(c net.Conn) (netip.Prefix, bool) {
 			from := prefixOf(c.RemoteAddr())
 			return from, !from.Addr().IsLoopback() // which does not tell the machine's users apart

@@ -1,7 +1,6 @@
 package proving
 
 import (
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,13 +8,8 @@ import (
 	"time"
 
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
-
-// maxSources bounds a gate's table of sources, 100 bytes each.
-const maxSources = 4096
-
-// sweepEvery is how often the table is searched for idle sources.
-const sweepEvery = time.Second
 
 // Gate decides which connection may have a place while it has not proven
 // anything yet. Set the fields before the first use. Its methods may be called
@@ -27,37 +21,24 @@ const sweepEvery = time.Second
 // one is free, or until the oldest connection of the source that holds most of
 // them has had its grace, and then takes that place. So a connection that stalls
 // loses to one that comes, a rush of honest callers is served in turn, and one
-// source cannot push out another. When the table of sources is full of active
-// ones, newcomers share one entry of it.
+// source cannot push out another.
 type Gate struct {
 	// Places is how many connections have one at a time; PerSource is how many of
 	// them one limited source may have.
 	Places, PerSource int
 	// Grace is how long a place is safe.
 	Grace time.Duration
-	// Burst and Every are what a limited source may begin: so many at once, and
-	// then one in so long. Zero: no limit.
-	Burst int
-	Every time.Duration
+	// Rate is how often a limited source may begin, and for how many sources that
+	// is remembered. nil: as often as it likes.
+	Rate *quota.Rates[netip.Prefix]
 	// Source tells where a connection comes from, and whether the limits of one
 	// source hold there. nil: all come from one source without limits.
 	Source func(net.Conn) (from netip.Prefix, limited bool)
 
 	mu      sync.Mutex
-	sources map[netip.Prefix]*source
-	pending []*Place // oldest first
-	shared  source   // of connections that find no room in sources
-	swept   time.Time
-	freed   pause.Bell // a place is
-}
-
-type source struct {
-	from    netip.Prefix
-	limited bool
-	pending int
-	// next is when this source would be idle again if it began only every
-	// Gate.Every (GCRA: one instant instead of a token count).
-	next time.Time
+	pending []*Place             // oldest first
+	held    map[netip.Prefix]int // of pending, how many are of each source
+	freed   pause.Bell           // a place is
 }
 
 // Place is what a connection has until Leave.
@@ -65,13 +46,13 @@ type Place struct {
 	// Conn is the connection.
 	Conn net.Conn
 
-	gate   *Gate
-	source *source
-	since  time.Time
-	kept   bool
-	lost   bool
-	lostc  chan struct{} // closed when the place was given to another one
-	donec  chan struct{} // closed by Leave
+	gate  *Gate
+	from  netip.Prefix
+	since time.Time
+	kept  bool
+	lost  bool
+	lostc chan struct{} // closed when the place was given to another one
+	donec chan struct{} // closed by Leave
 }
 
 // Verdict is the gate's answer to a connection.
@@ -90,10 +71,14 @@ type Verdict struct {
 func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	src := g.source(conn, now)
+	var from netip.Prefix
+	limited := false
+	if g.Source != nil {
+		from, limited = g.Source(conn)
+	}
 	switch {
-	case src.limited && src.pending >= g.PerSource:
-		v.Out = g.oldestOf(src)
+	case limited && g.held[from] >= g.PerSource:
+		v.Out = g.oldestOf(from)
 		if v.Out == nil || now.Sub(v.Out.since) < g.Grace {
 			return Verdict{}
 		}
@@ -106,17 +91,20 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 			return Verdict{Wait: wait, Freed: g.freed.Next()}
 		}
 	}
-	if src.limited && !g.begin(src, now) {
+	if limited && g.Rate != nil && !g.Rate.Allow(from, now) {
 		return Verdict{}
 	}
-	src.pending++ // first, or a source that loses its last place is forgotten
 	if v.Out != nil {
 		v.Out.lost = true
 		close(v.Out.lostc)
 		g.remove(v.Out)
 	}
-	v.In = &Place{Conn: conn, gate: g, source: src, since: now, lostc: make(chan struct{}), donec: make(chan struct{})}
+	v.In = &Place{Conn: conn, gate: g, from: from, since: now, lostc: make(chan struct{}), donec: make(chan struct{})}
 	g.pending = append(g.pending, v.In)
+	if g.held == nil {
+		g.held = make(map[netip.Prefix]int)
+	}
+	g.held[from]++
 	return v
 }
 
@@ -150,71 +138,36 @@ func (g *Gate) Held() int {
 	return len(g.pending)
 }
 
-// begin charges a connection to the source's rate and tells whether it may.
-func (g *Gate) begin(src *source, now time.Time) bool {
-	if src.next.Before(now) {
-		src.next = now
-	}
-	if g.Burst > 0 && src.next.Sub(now) >= time.Duration(g.Burst)*g.Every {
-		return false
-	}
-	src.next = src.next.Add(g.Every)
-	return true
-}
-
 func (g *Gate) remove(p *Place) {
 	i := slices.Index(g.pending, p)
 	if i < 0 {
 		return
 	}
 	g.pending = slices.Delete(g.pending, i, i+1)
-	if p.source.pending--; p.source.pending == 0 && g.Every == 0 && p.source != &g.shared {
-		delete(g.sources, p.source.from) // there is no rate to remember
+	if g.held[p.from]--; g.held[p.from] == 0 {
+		delete(g.held, p.from)
 	}
 	g.freed.Ring()
 }
 
 // oldestOf returns the oldest place of a source that is not safe; nil if there is
 // none.
-func (g *Gate) oldestOf(src *source) *Place {
-	i := slices.IndexFunc(g.pending, func(p *Place) bool { return p.source == src && !p.kept })
+func (g *Gate) oldestOf(from netip.Prefix) *Place {
+	i := slices.IndexFunc(g.pending, func(p *Place) bool { return p.from == from && !p.kept })
 	if i < 0 {
 		return nil
 	}
 	return g.pending[i]
 }
 
-func (g *Gate) busiest() *source {
-	most := g.pending[0].source
+// busiest returns the source with most places; of several, the one that has the
+// oldest place.
+func (g *Gate) busiest() netip.Prefix {
+	most := g.pending[0].from
 	for _, p := range g.pending {
-		if p.source.pending > most.pending {
-			most = p.source
+		if g.held[p.from] > g.held[most] {
+			most = p.from
 		}
 	}
 	return most
-}
-
-func (g *Gate) source(conn net.Conn, now time.Time) *source {
-	var from netip.Prefix
-	limited := false
-	if g.Source != nil {
-		from, limited = g.Source(conn)
-	}
-	if src, ok := g.sources[from]; ok {
-		return src
-	}
-	if len(g.sources) >= maxSources && now.Sub(g.swept) >= sweepEvery {
-		g.swept = now
-		maps.DeleteFunc(g.sources, func(_ netip.Prefix, src *source) bool { return src.pending == 0 && !src.next.After(now) })
-	}
-	if len(g.sources) >= maxSources {
-		g.shared.limited = true
-		return &g.shared
-	}
-	if g.sources == nil {
-		g.sources = make(map[netip.Prefix]*source)
-	}
-	src := &source{from: from, limited: limited}
-	g.sources[from] = src
-	return src
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/internal/quota"
 )
 
@@ -17,13 +19,14 @@ const (
 	grace       = 5 * time.Second
 	sourceBurst = 64
 	sourceEvery = 50 * time.Millisecond
+	maxSources  = 4096
 )
 
 // newGate is a gate for the Internet: a /24 or /64 is a source, and loopback has
 // no limits of its own.
 func newGate() *Gate {
 	return &Gate{
-		Places: places, PerSource: perSource, Grace: grace, Burst: sourceBurst, Every: sourceEvery,
+		Places: places, PerSource: perSource, Grace: grace, Rate: quota.NewRates[netip.Prefix](maxSources, rate.Every(sourceEvery), sourceBurst),
 		Source: func(c net.Conn) (netip.Prefix, bool) {
 			from := quota.NetworkOf(netip.MustParseAddrPort(c.RemoteAddr().String()).Addr(), 24, 64)
 			return from, !from.Addr().IsLoopback()
@@ -104,8 +107,8 @@ func TestSourceAboveItsShareLosesItsOldest(t *testing.T) {
 		t.Errorf("after its grace: %+v, want the oldest to make room", v)
 	}
 	first.Leave() // its goroutine ends later: that frees nothing twice
-	if n := len(g.pending); n != perSource || v.In.source.pending != n {
-		t.Errorf("%d places are taken, the source counts %d", n, v.In.source.pending)
+	if n := len(g.pending); n != perSource || g.held[v.In.from] != n {
+		t.Errorf("%d places are taken, the source counts %d", n, g.held[v.In.from])
 	}
 }
 
@@ -134,27 +137,17 @@ func TestWhenAllPlacesAreTakenTheBusiestSourcePays(t *testing.T) {
 }
 
 // fault: J3
-func TestTableOfSourcesIsBounded(t *testing.T) {
+func TestNothingIsKeptOfSourcesThatHaveLeft(t *testing.T) {
 	g := newGate()
-	ip := func(i int) stranger { return from(fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)) }
-	hold := func(i int, now time.Time) Verdict {
-		v := g.Admit(ip(i), now)
-		if v.In != nil {
-			v.In.Leave()
-		}
-		return v
-	}
 	for i := range 3 * maxSources {
-		hold(i, epoch)
+		v := g.Admit(from(fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)), epoch)
+		if v.In == nil {
+			t.Fatalf("source %d was turned away for what others did", i)
+		}
+		v.In.Leave()
 	}
-	if len(g.sources) != maxSources {
-		t.Errorf("%d sources are remembered, want %d", len(g.sources), maxSources)
-	}
-	if v := hold(5*maxSources, epoch); v.In != nil {
-		t.Error("newcomers' shared place has no rate")
-	}
-	if v := hold(7*maxSources, epoch.Add(time.Minute)); v.In == nil || v.In.source == &g.shared || len(g.sources) != 1 {
-		t.Errorf("idle sources were not forgotten: %d left", len(g.sources))
+	if g.Held() != 0 || len(g.held) != 0 {
+		t.Errorf("%d places, %d sources are left", g.Held(), len(g.held))
 	}
 }
 
@@ -211,11 +204,10 @@ func TestWhenAllPlacesAreKeptNewcomersWait(t *testing.T) {
 	}
 }
 
-// The oldest goes at once where there is no grace, and nothing stays of sources
-// that have no rate.
+// The oldest goes at once where there is no grace.
 func TestWithoutGraceAndRateASourceThatHasLeftIsForgotten(t *testing.T) {
 	g := newGate()
-	g.Grace, g.Burst, g.Every = 0, 0, 0
+	g.Grace, g.Rate = 0, nil
 	var all []*Place
 	for i := range 2 * places {
 		v := g.Admit(from(fmt.Sprintf("10.0.%d.1", i)), epoch)
@@ -229,8 +221,8 @@ func TestWithoutGraceAndRateASourceThatHasLeftIsForgotten(t *testing.T) {
 			t.Errorf("place %d", i)
 		}
 	}
-	if g.Held() != 0 || len(g.sources) != 0 {
-		t.Errorf("%d places, %d sources are left", g.Held(), len(g.sources))
+	if g.Held() != 0 || len(g.held) != 0 {
+		t.Errorf("%d places, %d sources are left", g.Held(), len(g.held))
 	}
 }
 
