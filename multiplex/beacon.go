@@ -192,14 +192,6 @@ func (s *Socket) handleBeacon(m message) error {
 	return nil
 }
 
-// RTT returns the smoothed round-trip time of the beacons; 0 before the first
-// answer and with peers of version 1.
-func (s *Socket) RTT() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.beacons.rtt
-}
-
 // Ping sends a beacon at once and waits for its answer. If none comes within
 // Config.BeaconTimeout, the link ends, as with every beacon.
 func (s *Socket) Ping(ctx context.Context) (time.Duration, error) {

@@ -29,7 +29,7 @@ func TestBeaconsMeasureTheRoundTrip(t *testing.T) {
 		client, server := Client(slow{a, 30 * time.Millisecond}, Config{}), Server(slow{b, 20 * time.Millisecond}, Config{})
 		defer server.Close()
 		defer client.Close()
-		if client.RTT() != 0 {
+		if client.Stats().RTT != 0 {
 			t.Error("a round trip before any beacon")
 		}
 		time.Sleep(time.Minute)
@@ -37,7 +37,7 @@ func TestBeaconsMeasureTheRoundTrip(t *testing.T) {
 			t.Errorf("versions %d and %d", client.Version(), server.Version())
 		}
 		for _, s := range []*Socket{client, server} {
-			if d := s.RTT(); d < 50*time.Millisecond || d > 130*time.Millisecond {
+			if d := s.Stats().RTT; d < 50*time.Millisecond || d > 130*time.Millisecond {
 				t.Errorf("round trip %v", d)
 			}
 		}

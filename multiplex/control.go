@@ -1,6 +1,7 @@
 package multiplex
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unicode"
@@ -46,95 +47,85 @@ type request struct {
 	code     channel.Code // of a decline; 0: the reason is all there is
 }
 
-// packer encodes into a slice.
-type packer struct{ b []byte }
-
-// Write implements io.Writer.
-func (p *packer) Write(b []byte) (int, error) {
-	p.b = append(p.b, b...)
-	return len(b), nil
+// encodeMap returns a map; a value follows each key.
+func encodeMap(pairs ...any) []byte {
+	return encode((*msgpack.Encoder).EncodeMapLen, len(pairs)/2, pairs)
 }
 
-// encode returns what f encodes. Encoding to memory cannot fail.
-func encode(f func(*msgpack.Encoder) error) []byte {
-	p := packer{make([]byte, 0, 32)}
+func encode(head func(*msgpack.Encoder, int) error, n int, values []any) []byte {
+	b := bytes.NewBuffer(make([]byte, 0, 32))
 	enc := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(enc)
-	enc.Reset(&p)
+	enc.Reset(b)
 	enc.UseCompactInts(true)
-	if err := f(enc); err != nil {
-		panic("multiplex: encode to memory: " + err.Error())
+	err := head(enc, n)
+	for _, v := range values {
+		err = errors.Join(err, enc.Encode(v))
 	}
-	return p.b
+	if err != nil {
+		panic("multiplex: encode to memory: " + err.Error()) // which cannot fail
+	}
+	return b.Bytes()
 }
 
 func (r request) encode() []byte {
-	return encode(func(e *msgpack.Encoder) error {
-		elems := 6
-		if r.code != 0 {
-			elems = 7
-		}
-		err := errors.Join(
-			e.EncodeArrayLen(elems),
-			e.EncodeString(r.name),
-			e.EncodeUint(uint64(r.id)),
-			e.EncodeBool(r.answer),
-			e.EncodeBool(r.accepted),
-			e.EncodeUint(uint64(r.window)),
-			e.EncodeString(r.reason),
-		)
-		if r.code != 0 {
-			err = errors.Join(err, e.EncodeUint(uint64(r.code)))
-		}
-		return err
-	})
+	values := []any{r.name, uint64(r.id), r.answer, r.accepted, uint64(r.window), r.reason}
+	if r.code != 0 {
+		values = append(values, uint64(r.code))
+	}
+	return encode((*msgpack.Encoder).EncodeArrayLen, len(values), values)
 }
 
 // decodeRequest reads one request. A bad name is not an error of decoding: the
 // request is declined, the link lives.
 func decodeRequest(r *packed.Reader) (q request, err error) {
-	n, err := r.Array(maxRequestElems)
-	if err != nil {
-		return q, err
-	}
-	if n < 3 {
-		return q, fmt.Errorf("%w: channel request of %d elements, want 3 or more", packed.ErrMalformed, n)
-	}
-	var id, window, code uint64
-	fields := []func() error{
+	err = elements(r, 3, maxRequestElems,
 		func() error { q.name, err = r.String(maxBody); return err },
-		func() error { id, err = r.Uint(0xffff); return err },
+		func() error { return number(r, 0xffff, &q.id) },
 		func() error { q.answer, err = r.Bool(); return err },
 		func() error { q.accepted, err = r.Bool(); return err },
-		func() error { window, err = r.Uint(maxWindow); return err },
+		func() error { return number(r, maxWindow, &q.window) },
 		func() error { q.reason, err = r.String(MaxReasonLen); return err },
 		func() error {
 			if !q.answer || q.accepted { // only a decline has a code
 				return r.Skip()
 			}
-			code, err = r.Uint(1<<32 - 1)
-			return err
+			return number(r, 1<<32-1, &q.code)
 		},
+	)
+	if err != nil {
+		return request{}, err
 	}
-	for i := range n {
-		read := r.Skip
-		if i < len(fields) {
-			read = fields[i]
-		}
-		if err := read(); err != nil {
-			return request{}, err
-		}
-	}
-	q.id, q.window, q.code = channel.ID(id), int(window), channel.Code(code)
 	return q, nil
 }
 
-// CheckName returns an error that matches ErrBadName unless s may name a channel: 1
-// to 255 bytes of UTF-8 without control characters.
-func CheckName(s string) error { return checkName(s) }
+// elements reads an array of least to most elements, the first ones with the
+// functions of reads. The others are skipped.
+func elements(r *packed.Reader, least, most int, reads ...func() error) error {
+	n, err := r.Array(most)
+	if err == nil && n < least {
+		err = fmt.Errorf("%w: array of %d elements, want %d or more", packed.ErrMalformed, n, least)
+	}
+	for i := 0; err == nil && i < n; i++ {
+		read := r.Skip
+		if i < len(reads) {
+			read = reads[i]
+		}
+		err = read()
+	}
+	return err
+}
 
-// checkName reports whether s may name a channel.
-func checkName(s string) error {
+// number reads a number of at most so much into v.
+func number[T ~int | ~uint16 | ~uint32 | ~uint64](r *packed.Reader, most uint64, v *T) error {
+	n, err := r.Uint(most)
+	*v = T(n)
+	return err
+}
+
+// CheckName returns an error that matches ErrBadName unless s may name a channel: 1
+// to 255 bytes of UTF-8 without control and bidirectional formatting characters.
+func CheckName(s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("%w: it is empty", ErrBadName)

@@ -30,7 +30,7 @@ func TestNamesAreChecked(t *testing.T) {
 		"chat://bob": true, "日本": true, strings.Repeat("x", 255): true, "../x": true,
 		"": false, strings.Repeat("x", 256): false, "\xff": false, "a\x00": false, "a\u0085": false, "a\u200f": false, "\u2067": false,
 	} {
-		if err := checkName(name); (err == nil) != ok || err != nil && !errors.Is(err, ErrBadName) {
+		if err := CheckName(name); (err == nil) != ok || err != nil && !errors.Is(err, ErrBadName) {
 			t.Errorf("%.20q: %v", name, err)
 		}
 	}
@@ -61,7 +61,7 @@ func FuzzControl(f *testing.F) {
 			if again, err := decodeRequest(packed.NewReader(q.encode())); err != nil || again != q {
 				t.Fatalf("%+v is written and read as %+v, %v", q, again, err)
 			}
-			_ = checkName(q.name)
+			_ = CheckName(q.name)
 		}
 	})
 }

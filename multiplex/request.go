@@ -77,7 +77,7 @@ func (s *Socket) OpenEarly(ctx context.Context, name string) (*channel.Socket, e
 // request makes a channel of this side and asks the peer for it: at once if
 // somebody waits until answered is closed, else with the first bytes.
 func (s *Socket) request(ctx context.Context, name string, answered chan struct{}) (*entry, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	select {
@@ -207,7 +207,7 @@ func (s *Socket) handleRequest(q request) error {
 		return violation("request for channel %d, which exists", q.id)
 	}
 	no, code, now := "", channel.CodeResource, time.Now()
-	switch err := checkName(q.name); {
+	switch err := CheckName(q.name); {
 	case err != nil:
 		no, code, q.name = err.Error(), channel.CodeProtocol, "(bad name)"
 	case len(s.table) >= s.cfg.MaxChannels:

@@ -20,9 +20,9 @@ type counters struct {
 // Stats are a link's numbers since it began.
 type Stats struct {
 	channel.Traffic
-	Unread   int64 // bytes that wait for Reads, over all channels
-	Channels int   // open, or not yet ended on both sides
-	RTT      time.Duration
+	Unread   int64         // bytes that wait for Reads, over all channels
+	Channels int           // open, or not yet ended on both sides
+	RTT      time.Duration // smoothed, from beacons; 0 before the first answer, and with peers of version 1
 	Created  time.Time
 }
 
