@@ -156,7 +156,7 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 	if err := m.cfg.Trust.Check(peer); err != nil {
 		return err
 	}
-	m.mu.Lock()
+	m.lock()
 	full := m.links.room(peer.Device) != nil
 	closing := m.leaving
 	m.mu.Unlock()

@@ -44,16 +44,13 @@ const (
 // itself), ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
 func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
-	if err := m.checkConnect(peer, uri, opts); err != nil {
-		return nil, fmt.Errorf("peerlink: %w", err)
-	}
 	if err := m.running(); err != nil {
 		return nil, err
 	}
-	switch {
-	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
-		return nil, fmt.Errorf("peerlink: device %s is banned here: %w", peer.Short(), identity.ErrBanned)
-	case opts.UniqueName:
+	if err := m.checkConnect(peer, uri, opts); err != nil {
+		return nil, fmt.Errorf("peerlink: %w", err)
+	}
+	if opts.UniqueName {
 		return m.uniques.connect(ctx, uniqueKey{peer, uri}, func(ctx context.Context) (*channel.Socket, error) {
 			return m.connect(ctx, peer, uri, opts)
 		})
@@ -64,16 +61,28 @@ func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.Dev
 // checkConnect finds arguments that cannot lead anywhere.
 func (m *ConnectionManager) checkConnect(peer identity.DeviceID, uri string, opts ConnectOptions) error {
 	switch {
-	case peer == m.cfg.Identity.DeviceID():
-		return errors.New("that is this device's own id; a link to oneself is not made")
-	case peer.IsZero():
-		return errors.New("the zero device id names no device")
 	case opts.Mode < Reuse || opts.Mode > NewLink:
 		return fmt.Errorf("ConnectOptions.Mode: there is no mode %d", opts.Mode)
 	case opts.ChannelTimeout < 0:
 		return fmt.Errorf("ConnectOptions.ChannelTimeout: %v is negative", opts.ChannelTimeout)
 	}
+	if err := m.checkPeer(peer); err != nil {
+		return err
+	}
 	return multiplex.CheckName(uri)
+}
+
+// checkPeer returns why a device must not be called.
+func (m *ConnectionManager) checkPeer(peer identity.DeviceID) error {
+	switch {
+	case peer == m.cfg.Identity.DeviceID():
+		return errors.New("that is this device's own id; a link to oneself is not made")
+	case peer.IsZero():
+		return errors.New("the zero device id names no device")
+	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:
+		return fmt.Errorf("device %s is banned here: %w", peer.Short(), identity.ErrBanned)
+	}
+	return nil
 }
 
 // connect is ConnectDevice for a channel of the caller's own.
@@ -164,7 +173,7 @@ var errRetired = errors.New("the link is being closed")
 
 // asking counts the requests under way on a link; false if it is given up.
 func (m *ConnectionManager) asking(l *link, n int) bool {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	if n < 0 || !l.retired {
 		l.opening += n
@@ -226,14 +235,14 @@ func (m *ConnectionManager) carrierNames() []string {
 
 // IsConnected reports whether there is a live link to the device.
 func (m *ConnectionManager) IsConnected(peer identity.DeviceID) bool {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return m.links.best(peer, nil) != nil
 }
 
 // IsConnecting reports whether a link to the device is being made by this side.
 func (m *ConnectionManager) IsConnecting(peer identity.DeviceID) bool {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return len(m.talks.byDevice[peer]) > 0
 }
@@ -261,13 +270,10 @@ func (m *ConnectionManager) ConnectAddr(ctx context.Context, addr string, peer i
 	fail := func(err error) (LinkID, error) {
 		return LinkID{}, fmt.Errorf("peerlink: connect to device %s at %.300q: %w", peer.Short(), addr, err)
 	}
-	switch {
-	case peer == m.cfg.Identity.DeviceID():
-		return fail(errors.New("that is this device's own id; a link to oneself is not made"))
-	case peer.IsZero():
-		return fail(errors.New("the zero device id names no device; say which device is expected there"))
-	}
 	if err := m.running(); err != nil {
+		return fail(err)
+	}
+	if err := m.checkPeer(peer); err != nil {
 		return fail(err)
 	}
 	i := slices.IndexFunc(m.cfg.Dialers, func(d Dialer) bool { _, ok := d.(AddrDialer); return ok })

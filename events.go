@@ -121,7 +121,7 @@ func (r *reader) tell() { pause.Tell(r.wake, struct{}{}) }
 // or when the loop is left. A slow reader delays nothing: with 1 024 events
 // waiting, they are dropped and Missed says so.
 func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
-	m.mu.Lock()
+	m.lock()
 	r := m.bus.join()
 	m.mu.Unlock()
 	leave := func() { m.locked(func() { delete(m.bus.readers, r) }) }
@@ -134,7 +134,7 @@ func (m *ConnectionManager) Events(ctx context.Context) iter.Seq[Event] {
 		defer stop()
 		defer leave()
 		for over := false; ; {
-			m.mu.Lock()
+			m.lock()
 			batch := m.bus.drain(r)
 			m.mu.Unlock()
 			for _, e := range batch {

@@ -88,7 +88,7 @@ func (k *Link) Close() error {
 // places are taken: by links, and by links that this side is making. Without a free
 // one the error of a further link matches ErrCapacity.
 func (m *ConnectionManager) Capacity() (most, taken int) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return m.cfg.Capacity, m.links.n + m.talks.n
 }

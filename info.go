@@ -143,7 +143,7 @@ func (t *totals) carrier(name string) *Totals {
 
 // Metrics returns the totals. It looks at every link.
 func (m *ConnectionManager) Metrics() Metrics {
-	m.mu.Lock()
+	m.lock()
 	live, t := m.links.all(), m.totals.Metrics
 	t.Connecting = m.talks.n
 	t.Carriers = make(map[string]Totals, len(m.totals.carriers))

@@ -380,14 +380,14 @@ func (m *ConnectionManager) unregister(l *link) {
 
 // find returns the link that an id names, or nil.
 func (m *ConnectionManager) find(id LinkID) *link {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return m.links.find(id)
 }
 
 // allLinks returns the links that are known now.
 func (m *ConnectionManager) allLinks() []*link {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return m.links.all()
 }

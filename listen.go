@@ -42,6 +42,7 @@ func (m *ConnectionManager) ListenChannels(pattern string) (ChannelListener, err
 // is accepted: the error of decide declines the channel, and the peer is told its
 // text. decide is called as Config.OnChannelRequest is. A nil decide accepts all.
 func (m *ConnectionManager) ListenFunc(pattern string, decide func(ctx context.Context, peer identity.Peer, uri string) error) (ChannelListener, error) {
+	m.made()
 	l, err := m.router.listen(pattern, decide)
 	if err != nil {
 		return nil, err // and not a nil *listener in an interface

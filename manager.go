@@ -66,8 +66,8 @@ const (
 var errClosed = fmt.Errorf("peerlink: connection manager: %w", ErrClosed)
 
 // ConnectionManager owns the links of one device and routes their channels.
-// Make one with New, or with Open and Start. All methods may be called concurrently,
-// in any order and more than once.
+// Make one with New, or with Open and Start; the methods of another one panic. All
+// methods may be called concurrently, in any order and more than once.
 type ConnectionManager struct {
 	cfg  Config
 	life life.Group    // of every goroutine of the manager: ends with Close
@@ -141,7 +141,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 // manager starts once; after Close or Shutdown the error matches ErrClosed. The
 // manager closes the listeners, unless Start fails.
 func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error {
-	m.mu.Lock()
+	m.lock()
 	switch {
 	case m.leaving:
 		m.mu.Unlock()
@@ -177,7 +177,7 @@ func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error 
 // so use the manager, or what owns it, without a variable that is set later. After
 // Start it fails.
 func (m *ConnectionManager) SetCallbacks(c Callbacks) error {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.leaving:
@@ -203,7 +203,7 @@ func (m *ConnectionManager) SetCallbacks(c Callbacks) error {
 // running returns why no link can be made or used: ErrNotStarted, or what matches
 // ErrClosed.
 func (m *ConnectionManager) running() error {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.leaving:
@@ -279,9 +279,22 @@ func (m *ConnectionManager) Close() error {
 	}
 }
 
+// made panics unless New or Open has made the manager.
+func (m *ConnectionManager) made() {
+	if m == nil || m.done == nil {
+		panic("peerlink: a ConnectionManager was used that neither New nor Open has made; did they fail?")
+	}
+}
+
+// lock takes m.mu, of a manager that was made.
+func (m *ConnectionManager) lock() {
+	m.made()
+	m.mu.Lock()
+}
+
 // locked runs f while m.mu is held.
 func (m *ConnectionManager) locked(f func()) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	f()
 }

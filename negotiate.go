@@ -221,7 +221,7 @@ func (n *negotiation) failure(cause error) error {
 // returns the negotiation for one, begun if need be, with the caller counted in;
 // ends is what negotiation.join returns.
 func (m *ConnectionManager) join(ctx context.Context, peer identity.DeviceID, dialers []Dialer, opts ConnectOptions) (l *link, n *negotiation, ends <-chan struct{}, err error) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	if m.leaving {
 		return nil, nil, nil, errClosed
@@ -283,7 +283,7 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 
 // pause ends a round that failed, and reports whether there is to be another.
 func (m *ConnectionManager) pause(n *negotiation, err error) bool {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	again := n.pause(err)
 	if again {
@@ -309,7 +309,7 @@ func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-cha
 	case <-ends:
 	case <-ctx.Done():
 	}
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	if n.over {
 		return n.link, n.err
@@ -324,14 +324,14 @@ func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-cha
 
 // failure is the negotiation's.
 func (m *ConnectionManager) failure(n *negotiation, cause error) error {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	return n.failure(cause)
 }
 
 // began notes that a carrier begins to try, and returns the attempt's number.
 func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	n.now = append(n.now, attempt{Attempt{Carrier: d.Name()}, time.Now(), carrierOf(d)})
 	return len(n.now) - 1
@@ -339,7 +339,7 @@ func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
 
 // ended notes why an attempt failed.
 func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	a := &n.now[i]
 	a.Err, a.Took = err, time.Since(a.began)
@@ -353,7 +353,7 @@ func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout
 	if !errors.Is(context.Cause(ctx), timeout) {
 		return
 	}
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	for _, a := range n.now {
 		if a.Err == nil {
@@ -503,7 +503,7 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 		_ = conn.Close()
 		return nil, lasting{fmt.Errorf("the stream ends at device %s", proven.Device)}
 	}
-	m.mu.Lock()
+	m.lock()
 	wanted := m.talks.greet(n)
 	m.mu.Unlock()
 	if !wanted {

@@ -24,7 +24,7 @@ const stormStep = 10 * time.Millisecond
 // Link.BeaconTimeout, or goes on if it answers after all. ConnectivityChanged
 // does not wait.
 func (m *ConnectionManager) ConnectivityChanged() {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	for _, of := range m.talks.byDevice {
 		for _, n := range of {
@@ -50,7 +50,7 @@ func (m *ConnectionManager) doubt(newer *link) {
 // probe asks a link whether it lives. A change of the network while it is asked
 // has it asked once more: the answer may have come before the change.
 func (m *ConnectionManager) probe(ctx context.Context, l *link) {
-	m.mu.Lock()
+	m.lock()
 	l.reprobe = l.probing
 	skip := l.probing || l.mux.Version() < 2 // version 1 has no beacons
 	l.probing = l.probing || !skip
@@ -93,7 +93,7 @@ func wasCut(err error) bool {
 
 // renew makes another link to a device, because the present one does not answer.
 func (m *ConnectionManager) renew(ctx context.Context, device identity.DeviceID) {
-	m.mu.Lock()
+	m.lock()
 	spread := stormStep * time.Duration(m.links.n+1)
 	m.mu.Unlock()
 	if pause.For(ctx, rand.N(min(spread, maxPause))) != nil {

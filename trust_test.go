@@ -200,3 +200,43 @@ func TestBannedDeviceIsNeitherAskedAboutNorDialled(t *testing.T) {
 		}
 	})
 }
+
+// A device that is banned is not called, whether an address is given or not.
+func TestABannedDeviceIsNotDialled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dialled := newNetwork("memory"), 0
+		var trust identity.Trust
+		alice := n.newDevice(t, "alice", func(c *peerlink.Config) {
+			c.Trust = &trust
+			c.Dialers = []peerlink.Dialer{addrPort{c.Dialers[0].(*port)}}
+			c.Dialers[0].(addrPort).dials = func(context.Context) error { dialled++; return nil }
+		})
+		bob := n.newDevice(t, "bob", nil)
+		bob.echo(t, "*")
+		to := bob.id.DeviceID()
+		calls := map[string]func() error{
+			"ConnectDevice": func() error {
+				_, err := alice.ConnectDevice(background, to, "x://", peerlink.ConnectOptions{})
+				return err
+			},
+			"ConnectDevice, unique": func() error { _, err := alice.ConnectDevice(background, to, "x://", unique); return err },
+			"ConnectAddr":           func() error { _, err := alice.ConnectAddr(background, "127.0.0.1:1", to); return err },
+		}
+		if err := trust.Set(to, identity.Banned); err != nil {
+			t.Fatal(err)
+		}
+		for name, call := range calls {
+			if err := call(); !errors.Is(err, identity.ErrBanned) || dialled > 0 || len(bob.Connections()) > 0 {
+				t.Errorf("%s: %v after %d dials", name, err, dialled)
+			}
+		}
+		if err := trust.Set(to, identity.Allowed); err != nil {
+			t.Fatal(err)
+		}
+		for name, call := range calls {
+			if err := call(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}

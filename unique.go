@@ -299,7 +299,7 @@ func (a *accepted) find(uri string) *channel.Socket {
 
 // accepted returns the open channel that the peer asked for, or nil.
 func (m *ConnectionManager) accepted(key uniqueKey) (*channel.Socket, error) {
-	m.mu.Lock()
+	m.lock()
 	defer m.mu.Unlock()
 	if m.leaving {
 		return nil, errClosed
