@@ -366,10 +366,8 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 	}
 	sock, err := r.Accept()
 	if err == nil {
-		m.locked(func() {
-			m.totals.Accepted++
-			l.accepted.add(sock)
-		})
+		m.locked(func() { m.totals.Accepted++ })
+		m.uniques.accepted(uniqueKey{l.peer.Device, r.Name()}, sock)
 	}
 	return sock, err
 }

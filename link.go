@@ -127,7 +127,6 @@ type link struct {
 	opening     int       // requests of this side under way
 	lastChannel time.Time // when the last channel was opened
 	idleSince   time.Time // when it was first seen without channels; zero: it has some
-	accepted    accepted  // for unique calls
 }
 
 // TraceEvent is a milestone of a connect: Step (“record found”, “offer sent”,

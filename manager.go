@@ -128,8 +128,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 		byDevice: make(map[identity.DeviceID][]*link),
 	}
 	m.uniques = uniques{
-		self: m.links.self, life: &m.life, theirs: m.accepted,
-		calls: make(map[uniqueKey]*uniqueCall), deciding: make(map[uniqueKey]*decisions),
+		self: m.links.self, life: &m.life, running: m.running, keys: make(map[uniqueKey]*unique),
 	}
 	m.bus = bus{readers: make(map[*reader]struct{}), recap: m.recapLocked}
 	m.transport = newTransport(m)

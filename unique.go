@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"weak"
 
 	"peerlink/channel"
 	"peerlink/identity"
@@ -25,14 +26,21 @@ type uniqueKey struct {
 // this side and requests of the peer meet here, so that one channel comes of
 // them.
 type uniques struct {
-	self   identity.DeviceID
-	life   *life.Group                              // the manager's
-	theirs func(uniqueKey) (*channel.Socket, error) // the open channel that the peer asked for, or nil; an error: the manager ends
+	self    identity.DeviceID
+	life    *life.Group  // the manager's
+	running func() error // the manager's
 
-	mu       sync.Mutex // taken before ConnectionManager.mu
-	calls    map[uniqueKey]*uniqueCall
-	sweepAt  int // so many calls are looked through for channels that have ended
-	deciding map[uniqueKey]*decisions
+	mu      sync.Mutex // taken before ConnectionManager.mu
+	keys    map[uniqueKey]*unique
+	sweepAt int // so many keys are looked through for channels that have ended
+}
+
+// unique is what there is under a key. uniques.mu guards it.
+type unique struct {
+	call      *uniqueCall                  // of this side, or nil
+	theirs    weak.Pointer[channel.Socket] // that the peer has opened; its link holds it while it is open
+	undecided int                          // requests of the peer that this side has not answered yet
+	answered  pause.Bell                   // rings with each answer
 }
 
 // uniqueCall makes, or has made, the one channel of a key. uniques.mu guards the
@@ -47,13 +55,6 @@ type uniqueCall struct {
 	err     error
 }
 
-// decisions are requests of the peer under one key that this side has not
-// answered yet. next rings with each answer.
-type decisions struct {
-	n    int
-	next pause.Bell
-}
-
 var (
 	// errTheirs is why a unique channel's request is taken back: the peer asked at
 	// the same moment, and its request is the one that counts.
@@ -64,10 +65,36 @@ var (
 )
 
 // alive reports whether a channel can still be used for sending, as far as is
-// known here.
+// known here. nil cannot.
 func alive(s *channel.Socket) bool {
 	err := s.TrySend(nil)
 	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// at returns what there is under a key, for the caller to change. us.mu is held.
+func (us *uniques) at(key uniqueKey) *unique {
+	e := us.keys[key]
+	if e == nil {
+		if len(us.keys) >= us.sweepAt {
+			maps.DeleteFunc(us.keys, func(_ uniqueKey, e *unique) bool { return e.ended() })
+			us.sweepAt = 2*len(us.keys) + 64
+		}
+		e = new(unique)
+		us.keys[key] = e
+	}
+	return e
+}
+
+// ended reports whether there is nothing more to share.
+func (e *unique) ended() bool {
+	return e.undecided == 0 && (e.call == nil || e.call.over && !alive(e.call.sock)) && !alive(e.theirs.Value())
+}
+
+// settle forgets a key once there is nothing to share under it. us.mu is held.
+func (us *uniques) settle(key uniqueKey) {
+	if us.at(key).ended() {
+		delete(us.keys, key)
+	}
 }
 
 // connect returns the channel of a key, and asks for it if need be: once for all
@@ -107,22 +134,24 @@ func (us *uniques) connect(ctx context.Context, key uniqueKey, ask func(context.
 // when that is done. While the peer's own request is undecided, it returns no
 // call; wait is closed when that changes.
 func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Context) (*channel.Socket, error)) (theirs *channel.Socket, u *uniqueCall, wait <-chan struct{}, err error) {
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	if theirs, err = us.theirs(key); err != nil {
+	if err := us.running(); err != nil {
 		return nil, nil, nil, err
 	}
-	u = us.calls[key]
-	if u == nil || u.over && !alive(u.sock) {
-		switch d := us.deciding[key]; {
-		case theirs != nil:
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	e := us.at(key)
+	if u = e.call; u == nil || u.over && !alive(u.sock) {
+		switch theirs := e.theirs.Value(); {
+		case alive(theirs):
 			return theirs, nil, nil, nil
-		case d != nil:
-			return nil, nil, d.next.Next(), nil
+		case e.undecided > 0:
+			return nil, nil, e.answered.Next(), nil
 		}
 		if u = us.begin(ctx, key, ask); u == nil {
+			us.settle(key)
 			return nil, nil, nil, errClosed
 		}
+		e.call = u
 	}
 	u.waiters++
 	return nil, u, u.done, nil
@@ -152,18 +181,14 @@ func (us *uniques) begin(ctx context.Context, key uniqueKey, ask func(context.Co
 		cancel(errClosed)
 		return nil
 	}
-	us.sweep()
-	us.calls[key] = u
 	return u
 }
 
 // end gives all callers the channel, or why there is none. us.mu is held.
 func (us *uniques) end(key uniqueKey, u *uniqueCall, sock *channel.Socket, err error) {
 	u.over, u.sock, u.err = true, sock, err
-	if err != nil && us.calls[key] == u {
-		delete(us.calls, key)
-	}
 	close(u.done)
+	us.settle(key)
 }
 
 func (us *uniques) leave(u *uniqueCall) {
@@ -172,20 +197,6 @@ func (us *uniques) leave(u *uniqueCall) {
 	if u.waiters--; u.waiters == 0 && !u.over {
 		u.cancel(errAbandoned)
 	}
-}
-
-// sweep forgets channels that have ended, whenever there are twice as many as
-// were left the last time. us.mu is held.
-func (us *uniques) sweep() {
-	if len(us.calls) < us.sweepAt {
-		return
-	}
-	for k, u := range us.calls {
-		if u.over && !alive(u.sock) {
-			delete(us.calls, k)
-		}
-	}
-	us.sweepAt = 2*len(us.calls) + 64
 }
 
 // request looks at a request of the peer: if this side has, or asks for, the
@@ -198,9 +209,10 @@ func (us *uniques) sweep() {
 // be a call that wants a channel of its own.
 func (us *uniques) request(ctx context.Context, key uniqueKey, ping func(), accept func() (*channel.Socket, error)) bool {
 	us.mu.Lock()
-	u := us.calls[key]
+	e := us.at(key)
+	u := e.call
 	if u == nil {
-		us.decide(key)
+		e.undecided++
 	}
 	us.mu.Unlock()
 	switch {
@@ -226,7 +238,7 @@ func (us *uniques) request(ctx context.Context, key uniqueKey, ping func(), acce
 	}
 	us.mu.Lock()
 	defer us.mu.Unlock()
-	us.decide(key)
+	us.at(key).undecided++
 	return false
 }
 
@@ -248,66 +260,21 @@ func (us *uniques) take(key uniqueKey, u *uniqueCall, accept func() (*channel.So
 	return true
 }
 
-// decide notes that a request of the peer is undecided. us.mu is held.
-func (us *uniques) decide(key uniqueKey) {
-	d := us.deciding[key]
-	if d == nil {
-		d = &decisions{}
-		us.deciding[key] = d
-	}
-	d.n++
-}
-
 // decided notes that a request of the peer was answered.
 func (us *uniques) decided(key uniqueKey) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
-	d := us.deciding[key]
-	d.next.Ring()
-	if d.n--; d.n == 0 {
-		delete(us.deciding, key)
-	}
+	e := us.at(key)
+	e.undecided--
+	e.answered.Ring()
+	us.settle(key)
 }
 
-// accepted are the channels that the peer opened on a link, one for each URI.
-type accepted struct {
-	byURI   map[string]*channel.Socket
-	sweepAt int // so many are looked through for channels that have ended
-}
-
-// add remembers a channel, unless another one of its URI is open.
-func (a *accepted) add(s *channel.Socket) {
-	if len(a.byURI) >= a.sweepAt {
-		maps.DeleteFunc(a.byURI, func(_ string, s *channel.Socket) bool { return !alive(s) })
-		a.sweepAt = 2*len(a.byURI) + 16
+// accepted notes a channel that the peer has opened.
+func (us *uniques) accepted(key uniqueKey, s *channel.Socket) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if e := us.at(key); !alive(e.theirs.Value()) {
+		e.theirs = weak.Make(s)
 	}
-	if a.find(s.URI()) == nil {
-		if a.byURI == nil {
-			a.byURI = make(map[string]*channel.Socket)
-		}
-		a.byURI[s.URI()] = s
-	}
-}
-
-// find returns the open channel of a URI, or nil.
-func (a *accepted) find(uri string) *channel.Socket {
-	if s := a.byURI[uri]; s != nil && alive(s) {
-		return s
-	}
-	return nil
-}
-
-// accepted returns the open channel that the peer asked for, or nil.
-func (m *ConnectionManager) accepted(key uniqueKey) (*channel.Socket, error) {
-	m.lock()
-	defer m.mu.Unlock()
-	if m.leaving {
-		return nil, errClosed
-	}
-	for _, l := range m.links.byDevice[key.peer] {
-		if s := l.accepted.find(key.uri); s != nil && !l.mux.Ending() {
-			return s, nil
-		}
-	}
-	return nil, nil
 }

@@ -19,7 +19,6 @@ type meeting struct {
 	uniques
 	key       uniqueKey
 	near, far *multiplex.Socket
-	open      *channel.Socket // that the peer asked for
 }
 
 func newMeeting(t *testing.T, self, peer byte) *meeting {
@@ -31,9 +30,8 @@ func newMeeting(t *testing.T, self, peer byte) *meeting {
 		_ = x.far.Close()
 	})
 	x.uniques = uniques{
-		self: identity.DeviceID{self}, calls: make(map[uniqueKey]*uniqueCall), deciding: make(map[uniqueKey]*decisions),
-		life:   new(life.Group),
-		theirs: func(uniqueKey) (*channel.Socket, error) { return x.open, nil },
+		self: identity.DeviceID{self}, keys: make(map[uniqueKey]*unique),
+		life: new(life.Group), running: func() error { return nil },
 	}
 	return x
 }
@@ -101,8 +99,8 @@ func TestUniqueCallEndsWithItsLastCaller(t *testing.T) {
 		synctest.Wait()
 		call(time.Minute)
 		synctest.Wait()
-		if len(ended) != 2 || !errors.Is(ended[0], errImpatient) || len(x.calls) != 0 {
-			t.Errorf("calls ended with %v, %d are left", ended, len(x.calls))
+		if len(ended) != 2 || !errors.Is(ended[0], errImpatient) || len(x.keys) != 0 {
+			t.Errorf("calls ended with %v, %d are left", ended, len(x.keys))
 		}
 	})
 }
@@ -161,10 +159,10 @@ func TestUniqueCallWaitsForTheDecisionOnThePeersRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x.open = theirs
+		x.accepted(x.key, theirs)
 		x.decided(x.key)
-		if s := <-got; s != theirs || len(x.deciding) != 0 {
-			t.Errorf("got %p, want the channel of the peer, %p; %d undecided", s, theirs, len(x.deciding))
+		if s := <-got; s != theirs || x.keys[x.key].undecided != 0 {
+			t.Errorf("got %p, want the channel of the peer, %p; %d undecided", s, theirs, x.keys[x.key].undecided)
 		}
 	})
 }
