@@ -239,8 +239,8 @@ func (m *ConnectionManager) crossingLocked(l *link) (<-chan struct{}, time.Durat
 	if !smaller(m.links.self, l.peer.Device) {
 		return nil, 0
 	}
-	if g := m.talks.greeting[l.peer.Device]; g != nil {
-		return g.quiet, m.cfg.ConnectTimeout
+	if m.talks.greeting[l.peer.Device] > 0 {
+		return m.talks.quiet.Next(), m.cfg.ConnectTimeout
 	}
 	if o, wait := m.links.young(l.peer.Device); o != nil {
 		return o.mux.Done(), wait

@@ -116,7 +116,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 		arrivals: make(chan struct{}, maxArrivals),
 		arriving: quota.New[identity.DeviceID](maxArrivalsPerDevice, quota.NoLimit),
 		said:     quota.NewRates[identity.DeviceID](maxSaid, 1, sayBurst),
-		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]*greetings)},
+		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]int)},
 		totals:   totals{carriers: make(map[string]*Totals)},
 	}
 	m.workers = workers{

@@ -30,14 +30,8 @@ var errAbandoned = errors.New("no caller waits for it")
 type talks struct {
 	n        int // negotiations
 	byDevice map[identity.DeviceID][]*negotiation
-	greeting map[identity.DeviceID]*greetings
-}
-
-// greetings are the streams to one device on which this side has said hello,
-// and which are not links yet. quiet is closed when there are none.
-type greetings struct {
-	n     int
-	quiet chan struct{}
+	greeting map[identity.DeviceID]int // streams on which this side has said hello, and which are not links yet
+	quiet    pause.Bell                // rings when a device has no such streams left
 }
 
 // negotiation is the making of one link, for every caller that waits for it. It
@@ -51,15 +45,15 @@ type negotiation struct {
 	kick       chan struct{} // has room for one: end the pause
 	begun      time.Time
 
-	waiters int           // callers; without any it ends
-	patient int           // callers that wait for further rounds
-	failed  chan struct{} // closed when the round under way has failed; then replaced
-	rounds  int           // rounds that have failed
-	now     []attempt     // of the round under way
-	before  []Attempt     // of the round before
-	won     bool          // a carrier's link is known; the others' are not needed
-	link    *link         // the link, once it is over
-	err     error         // why there is none, or why the round before failed
+	waiters int        // callers; without any it ends
+	patient int        // callers that wait for further rounds
+	failed  pause.Bell // rings when a round has failed
+	rounds  int        // rounds that have failed
+	now     []attempt  // of the round under way
+	before  []Attempt  // of the round before
+	won     bool       // a carrier's link is known; the others' are not needed
+	link    *link      // the link, once it is over
+	err     error      // why there is none, or why the round before failed
 	over    bool
 }
 
@@ -87,7 +81,7 @@ func (ts *talks) joinable(peer identity.DeviceID, opts ConnectOptions) *negotiat
 func (ts *talks) begin(peer identity.DeviceID, opts ConnectOptions, cancel context.CancelCauseFunc) *negotiation {
 	n := &negotiation{
 		peer: peer, carriers: opts.Carriers, deliberate: opts.Mode == NewLink, cancel: cancel, begun: time.Now(),
-		done: make(chan struct{}), kick: make(chan struct{}, 1), failed: make(chan struct{}),
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	ts.byDevice[peer] = append(ts.byDevice[peer], n)
 	ts.n++
@@ -126,12 +120,7 @@ func (ts *talks) greet(n *negotiation) bool {
 	if n.over || n.deliberate {
 		return !n.over
 	}
-	g := ts.greeting[n.peer]
-	if g == nil {
-		g = &greetings{quiet: make(chan struct{})}
-		ts.greeting[n.peer] = g
-	}
-	g.n++
+	ts.greeting[n.peer]++
 	return true
 }
 
@@ -140,15 +129,14 @@ func (ts *talks) greeted(n *negotiation) {
 	if n.deliberate {
 		return
 	}
-	g := ts.greeting[n.peer]
-	if g.n--; g.n == 0 {
-		close(g.quiet)
+	if ts.greeting[n.peer]--; ts.greeting[n.peer] == 0 {
 		delete(ts.greeting, n.peer)
+		ts.quiet.Ring()
 	}
 }
 
-// join counts a caller in. ends is closed when the round under way has failed:
-// a caller that is not patient waits no longer.
+// join counts a caller in. ends is closed when the round under way has failed,
+// after which a caller that is not patient waits no longer.
 func (n *negotiation) join(ctx context.Context) (ends <-chan struct{}) {
 	n.waiters++
 	n.hurry()
@@ -156,7 +144,7 @@ func (n *negotiation) join(ctx context.Context) (ends <-chan struct{}) {
 		n.patient++
 		return nil
 	}
-	return n.failed
+	return n.failed.Next()
 }
 
 // leave counts a caller out, and returns what it is told.
@@ -193,8 +181,7 @@ func (n *negotiation) pause(err error) bool {
 		n.before = append(n.before, a.Attempt)
 	}
 	n.now, n.err = nil, err
-	close(n.failed)
-	n.failed = make(chan struct{})
+	n.failed.Ring()
 	select {
 	case <-n.kick: // it was for the round that has failed
 	default:

@@ -11,7 +11,7 @@ import (
 )
 
 func newTalks() *talks {
-	return &talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]*greetings)}
+	return &talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]int)}
 }
 
 // Callers share a negotiation if they want a link of the same carriers and none
@@ -74,7 +74,7 @@ func TestGreetingIsQuietAfterTheLastHello(t *testing.T) {
 	ts.greeted(alone)
 	ts.greet(n)
 	ts.greet(n)
-	quiet := ts.greeting[bob].quiet
+	quiet := ts.quiet.Next()
 	ts.greeted(n)
 	select {
 	case <-quiet:
