@@ -116,14 +116,13 @@ func (w *workers) ask(ctx context.Context, name string, device identity.DeviceID
 		return fmt.Errorf("too many decisions wait: %w", err)
 	}
 	answer := make(chan error, 1)
-	run := func(context.Context) {
+	if !w.life.Go(func(context.Context) {
 		defer leave()
 		defer cancel()
 		err := errInternal
 		w.guard(name, func() { err = f(ctx) })
 		answer <- err
-	}
-	if !w.life.Go(run) {
+	}) {
 		leave()
 		cancel()
 		return errClosed
@@ -157,8 +156,7 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 		return err
 	}
 	m.lock()
-	full := m.links.room(peer.Device) != nil
-	closing := m.leaving
+	full, closing := m.links.room(peer.Device) != nil, m.leaving
 	m.mu.Unlock()
 	switch {
 	case closing:

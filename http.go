@@ -1,6 +1,7 @@
 package peerlink
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -55,7 +56,7 @@ func newTransport(m *ConnectionManager) *transports {
 	return &transports{over((*http.Protocols).SetHTTP1), over((*http.Protocols).SetUnencryptedHTTP2)}
 }
 
-type transport struct{ inner *http.Transport }
+type transport struct{ *http.Transport }
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -69,7 +70,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out, u := *req, *req.URL // a RoundTripper must not change its request
 	u.Scheme, u.Host = "http", device.String()
 	out.URL = &u
-	resp, err := t.inner.RoundTrip(&out)
+	resp, err := t.Transport.RoundTrip(&out)
 	if err != nil {
 		return nil, err
 	}
@@ -77,21 +78,18 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections closes the channels that wait for another request;
-// http.Client looks for this method.
-func (t *transport) CloseIdleConnections() { t.inner.CloseIdleConnections() }
-
 // deviceOf returns the device that a URL names.
-func deviceOf(u *url.URL) (identity.DeviceID, error) {
-	if u == nil || u.Scheme != "http+peer" && u.Scheme != "http" {
-		return identity.DeviceID{}, fmt.Errorf("peerlink: %.200q: want http+peer://DEVICEID/path", u)
+func deviceOf(u *url.URL) (device identity.DeviceID, err error) {
+	switch {
+	case u == nil || u.Scheme != "http+peer" && u.Scheme != "http":
+		err = errors.New("it has another scheme")
+	case u.Port() != "":
+		err = errors.New("a device has no ports")
+	default:
+		device, err = identity.ParseDeviceID(u.Hostname())
 	}
-	if u.Port() != "" {
-		return identity.DeviceID{}, fmt.Errorf("peerlink: %.200q: a device has no ports", u)
-	}
-	device, err := identity.ParseDeviceID(u.Hostname())
 	if err != nil {
-		return identity.DeviceID{}, fmt.Errorf("peerlink: %.200q: want http+peer://DEVICEID/path: %w", u, err)
+		err = fmt.Errorf("peerlink: %.200q: want http+peer://DEVICEID/path: %w", u, err)
 	}
-	return device, nil
+	return device, err
 }

@@ -178,10 +178,7 @@ func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
 			continue
 		}
 		n++
-		closing.Go(func() {
-			_ = l.mux.Close()
-			m.unregister(l) // so that the lists say so when this returns
-		})
+		closing.Go(func() { _ = (&Link{m, l}).Close() })
 	}
 	closing.Wait()
 	return n

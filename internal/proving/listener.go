@@ -18,7 +18,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -103,7 +102,6 @@ type Listener[C Proven] struct {
 	logs   *rate.Limiter
 	readyc map[string]chan C // by queue; the map does not change
 	life   life.Group        // of the proofs, not of a call
-	once   sync.Once
 	closed error
 
 	proven, failed, shed, acceptErrors atomic.Uint64
@@ -130,7 +128,7 @@ func Listen[C Proven](cfg Config[C], sources ...Source) *Listener[C] {
 		l.life.Go(func(ctx context.Context) {
 			l.take(ctx, next)
 			if open.Add(-1) == 0 {
-				l.life.End()
+				l.end()
 			}
 		})
 	}
@@ -174,14 +172,15 @@ func (l *Listener[C]) Accept(ctx context.Context, queue string) (conn C, err err
 // that were not accepted, and returns when all of that is done. It may be called
 // from anywhere and more than once.
 func (l *Listener[C]) Close() error {
-	l.once.Do(func() {
-		l.life.End()
-		if l.cfg.Stop != nil {
-			l.cfg.Stop()
-		}
-	})
+	l.end()
 	l.life.Close()
 	return nil
+}
+
+func (l *Listener[C]) end() {
+	if l.life.End() && l.cfg.Stop != nil {
+		l.cfg.Stop()
+	}
 }
 
 func (l *Listener[C]) take(ctx context.Context, next Source) {
