@@ -33,14 +33,22 @@ type DeclinedError struct {
 	Code         channel.Code
 }
 
-// Error implements error. What the peer wrote is quoted.
-func (e *DeclinedError) Error() string {
-	return fmt.Sprintf("channel %q declined by peer: %q", e.Name, e.Reason)
+// Error implements error. It says what the peer told: the code, the reason, which
+// is quoted, or both.
+func (e DeclinedError) Error() string {
+	text := fmt.Sprintf("channel %q declined by peer", e.Name)
+	if e.Code != 0 {
+		text += fmt.Sprintf(" (%s)", e.Code)
+	}
+	if e.Reason != "" {
+		text += fmt.Sprintf(": %q", e.Reason)
+	}
+	return text
 }
 
 // Is reports that the error matches ErrDeclined and, where that is the code,
 // ErrNoListener.
-func (e *DeclinedError) Is(target error) bool {
+func (e DeclinedError) Is(target error) bool {
 	return target == ErrDeclined || target == ErrNoListener && e.Code == channel.CodeNoListener
 }
 
