@@ -252,9 +252,8 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 	pauses := pause.Backoff(firstPause, maxPause)
 	pauses.RandomizationFactor = 0.5
 	for {
-		l, hopeless, err := m.race(ctx, n, dialers)
-		if err == nil || hopeless || ctx.Err() != nil || !m.pause(n, err) {
-			m.locked(func() { m.settleLocked(n, l, err) })
+		l, hopeless, cause := m.race(ctx, n, dialers)
+		if m.concludes(ctx, n, l, hopeless, cause) {
 			return
 		}
 		select {
@@ -268,15 +267,29 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 	}
 }
 
-// pause ends a round that failed, and reports whether there is to be another.
-func (m *ConnectionManager) pause(n *negotiation, err error) bool {
+// concludes reports whether a round was the last one, and then ends the
+// negotiation. It counts the carriers that failed.
+func (m *ConnectionManager) concludes(ctx context.Context, n *negotiation, l *link, hopeless bool, cause error) bool {
 	m.lock()
 	defer m.mu.Unlock()
-	again := n.pause(err)
-	if again {
-		m.bus.tell(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
+	late := cause != nil && ctx.Err() == nil // the round had no more time, and its caller has
+	for _, a := range n.now {
+		// One whose link crossed another, or was given up by the peer, did get there.
+		if a.Err == nil && late || a.Err != nil && !errors.Is(a.Err, errCrossed) && !givenUpThere(a.Err) {
+			m.totals.carrier(a.of).Failed++
+		}
 	}
-	return again
+	if l != nil {
+		m.settleLocked(n, l, nil)
+		return true
+	}
+	err := n.failure(cause)
+	if hopeless || ctx.Err() != nil || !n.pause(err) {
+		m.settleLocked(n, nil, err)
+		return true
+	}
+	m.bus.tell(Event{Kind: Retrying, Peer: identity.Peer{Device: n.peer}, Err: err})
+	return false
 }
 
 // settleLocked ends a negotiation, unless an inbound link has done so before. m.mu
@@ -309,44 +322,12 @@ func (m *ConnectionManager) wait(ctx context.Context, n *negotiation, ends <-cha
 	return nil, err
 }
 
-// failure is the negotiation's.
-func (m *ConnectionManager) failure(n *negotiation, cause error) error {
-	m.lock()
-	defer m.mu.Unlock()
-	return n.failure(cause)
-}
-
 // began notes that a carrier begins to try, and returns the attempt's number.
 func (m *ConnectionManager) began(n *negotiation, d Dialer) int {
 	m.lock()
 	defer m.mu.Unlock()
 	n.now = append(n.now, attempt{Attempt{Carrier: d.Name()}, time.Now(), carrierOf(d)})
 	return len(n.now) - 1
-}
-
-// ended notes why an attempt failed.
-func (m *ConnectionManager) ended(n *negotiation, i int, err error) {
-	m.lock()
-	defer m.mu.Unlock()
-	a := &n.now[i]
-	a.Err, a.Took = err, time.Since(a.began)
-	if !errors.Is(err, errCrossed) && !givenUpThere(err) { // it did get there
-		m.totals.carrier(a.of).Failed++
-	}
-}
-
-// overran counts the attempts that a round gives up if its time is over.
-func (m *ConnectionManager) overran(ctx context.Context, n *negotiation, timeout error) {
-	if !errors.Is(context.Cause(ctx), timeout) {
-		return
-	}
-	m.lock()
-	defer m.mu.Unlock()
-	for _, a := range n.now {
-		if a.Err == nil {
-			m.totals.carrier(a.of).Failed++
-		}
-	}
 }
 
 // result is how an attempt ended.
@@ -360,10 +341,10 @@ type result struct {
 // head start after the one before or as soon as all before have failed, and
 // returns the one link that comes up: register turns away later ones, so that no
 // channel is opened on a link that is then closed. A refusal by the device ends
-// the race. hopeless tells that another round would be no better.
-func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []Dialer) (l *link, hopeless bool, err error) {
-	timeout := fmt.Errorf("gave up after %v", m.cfg.ConnectTimeout)
-	ctx, stop := context.WithTimeoutCause(ctx, m.cfg.ConnectTimeout, timeout)
+// the race. Without a link, hopeless tells that another round would be no better,
+// and cause why no more was tried: nil after the last attempt's failure.
+func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []Dialer) (l *link, hopeless bool, cause error) {
+	ctx, stop := context.WithTimeoutCause(ctx, m.cfg.ConnectTimeout, fmt.Errorf("gave up after %v", m.cfg.ConnectTimeout))
 	defer stop()
 	runs, cancel := context.WithCancelCause(ctx)
 	results := make(chan result, len(dialers))
@@ -375,7 +356,7 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 	for {
 		switch {
 		case len(dialers) == 0 && running == 0:
-			return nil, hopeless && !nowhere, m.failure(n, context.Cause(ctx))
+			return nil, hopeless && !nowhere, context.Cause(ctx)
 		case len(dialers) == 0:
 			next = nil
 		}
@@ -400,20 +381,22 @@ func (m *ConnectionManager) race(ctx context.Context, n *negotiation, dialers []
 				continue // the winner's result is on its way
 			}
 			verdict := judge(r.err)
-			m.ended(n, r.attempt, verdict.err)
+			m.locked(func() {
+				a := &n.now[r.attempt]
+				a.Err, a.Took = verdict.err, time.Since(a.began)
+			})
 			trace.Note(ctx, trace.AttemptFailed, "%v", verdict.err)
 			if verdict.hopeless || !elsewhere(Attempt{Err: r.err}) {
 				hopeless, nowhere = hopeless && verdict.hopeless, false
 			}
 			if verdict.final {
-				return nil, true, m.failure(n, nil)
+				return nil, true, nil
 			}
 			if running == 0 {
 				next = after(0)
 			}
 		case <-ctx.Done():
-			m.overran(ctx, n, timeout)
-			return nil, false, m.failure(n, context.Cause(ctx))
+			return nil, false, context.Cause(ctx)
 		}
 	}
 }
