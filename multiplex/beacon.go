@@ -167,21 +167,11 @@ func (s *Socket) handleBeacon(m message) error {
 	delete(s.beacons.sent, m.nonce)
 	now := time.Now()
 	b.rtt = max(now.Sub(b.at), 1) // 0 would mean that none is known
-	if s.beacons.rtt == 0 {
-		s.beacons.rtt = b.rtt
-	} else { // RFC 6298, section 2: alpha = 1/8
-		s.beacons.rtt += (b.rtt - s.beacons.rtt) / 8
-	}
-	low := s.beacons.low
-	if low == 0 || b.rtt < low {
-		low = b.rtt
-	} else {
-		low += (b.rtt - low) / 8 // the path may have become longer
-	}
+	s.beacons.rtt = smooth(s.beacons.rtt, b.rtt)
+	s.beacons.low = min(b.rtt, smooth(s.beacons.low, b.rtt)) // which grows, as the path may have become longer
 	if s.beacons.count++; s.beacons.count >= 2 {
-		s.quickest.Store(int64(low))
+		s.quickest.Store(int64(s.beacons.low))
 	}
-	s.beacons.low = low
 	if s.beacons.count < firstBeacons && s.cfg.BeaconInterval > 0 && s.cause == nil {
 		s.sendBeaconLocked()
 	}
@@ -190,6 +180,15 @@ func (s *Socket) handleBeacon(m message) error {
 		s.windLocked(now)
 	}
 	return nil
+}
+
+// smooth takes one more round-trip time into an average, as RFC 6298, section 2,
+// with alpha = 1/8. An average of 0 has none yet.
+func smooth(average, rtt time.Duration) time.Duration {
+	if average == 0 {
+		return rtt
+	}
+	return average + (rtt-average)/8
 }
 
 // Ping sends a beacon at once and waits for its answer. If none comes within

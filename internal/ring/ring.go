@@ -207,12 +207,8 @@ func (w *Writer) Fits(n int) (bool, error) {
 // Ready reports whether a writer that has n bytes to write should go on: they
 // fit, or half the ring is free, or it would fail.
 func (w *Writer) Ready(n int) bool {
-	if w.Closed() {
-		return true
-	}
-	want := min(n, len(w.data)/2)
-	free, err := w.room(want)
-	return free >= want || err != nil
+	fits, err := w.Fits(min(n, len(w.data)/2))
+	return fits || err != nil || w.Closed()
 }
 
 // Closed reports whether the reader reads no more.
@@ -281,12 +277,13 @@ func (r *Reader) tell() (wake bool) {
 	if r.pos-r.told < uint64(len(r.data)/16) {
 		return false
 	}
+	r.publish()
+	return int(r.seen-r.pos) <= len(r.data)/2 && r.peer.wake()
+}
+
+func (r *Reader) publish() {
 	r.told = r.pos
 	r.own.pos.Store(r.pos)
-	if int(r.seen-r.pos) > len(r.data)/2 {
-		return false
-	}
-	return r.peer.wake()
 }
 
 // Ready reports whether Read would return something: bytes, or an error.
@@ -298,8 +295,7 @@ func (r *Reader) Ready() bool {
 // at Ready after Sleep, or a wake-up is lost. What has been read is told by then.
 func (r *Reader) Sleep() {
 	if r.told != r.pos {
-		r.told = r.pos
-		r.own.pos.Store(r.pos)
+		r.publish()
 	}
 	r.own.sleeping.Store(1)
 }
