@@ -2,6 +2,7 @@ package multiplex
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,9 @@ func (s *Socket) endRead(err error) {
 	defer close(s.readerDone)
 	s.mu.Lock()
 	closing, writeErr := s.closing, s.writeErr
+	if s.readErr = err; errors.Is(err, io.EOF) && !s.line.caughtUp() {
+		s.readErr = io.ErrUnexpectedEOF // the peer has left before our going away
+	}
 	s.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrProtocol):

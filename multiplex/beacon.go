@@ -36,9 +36,10 @@ type beacons struct {
 }
 
 type beacon struct {
-	at   time.Time
-	done chan struct{} // closed when the answer has come
-	rtt  time.Duration
+	at     time.Time
+	behind uint64        // how many of line.promises are ahead of it
+	done   chan struct{} // closed when the answer has come
+	rtt    time.Duration
 }
 
 // oldest returns how long the first unanswered beacon has waited.
@@ -142,6 +143,7 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	n := nonce()
 	b := &beacon{at: time.Now(), done: make(chan struct{})}
 	s.beacons.sent[n] = b
+	b.behind = s.line.ahead()
 	s.line.control(protocolID, encodeBeacon(n, false), prompt)
 	return b
 }
@@ -165,6 +167,7 @@ func (s *Socket) handleBeacon(m message) error {
 		return s.strayLocked("answer to a beacon that was not sent")
 	}
 	delete(s.beacons.sent, m.nonce)
+	s.confirmed = max(s.confirmed, b.behind)
 	now := time.Now()
 	b.rtt = max(now.Sub(b.at), 1) // 0 would mean that none is known
 	s.beacons.rtt = smooth(s.beacons.rtt, b.rtt)

@@ -64,6 +64,8 @@ type line struct {
 	spare    []byte          // what data was written from last
 	resets   bool            // there are resets in data
 	replies  int             // bytes of urgent and data that the peer provoked
+	promises uint64          // grows with what the peer is to have: data of channels, and their ends
+	passed   uint64          // what promises was when a batch was taken last
 	ready    []*entry
 	pulls    bool       // data is pulled from channels that wait: they are not in ready now
 	round    uint64     // counts the batches taken, from 1: see entry.round
@@ -99,6 +101,9 @@ func (l *line) inOrder(id channel.ID, body []byte, p pace) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.data = append(appendHeader(l.data, id, len(body)), body...)
+	if len(body) == 0 && p == prompt { // an end, and no answer to one
+		l.promises++
+	}
 	l.resets = l.resets || id == protocolID
 	l.prompt = l.prompt || p == prompt
 }
@@ -194,6 +199,7 @@ func (l *line) hasRoom(e *entry, n int) bool {
 // wait. A small frame goes ahead of the bulk of other channels, but never of
 // what waits of its own. l.mu is held.
 func (l *line) appendLocked(e *entry, p []byte, limit int) (n int) {
+	l.promises++
 	if len(p) <= expressLen && e.round != l.round && len(l.urgent) < expressCap {
 		l.urgent = append(appendHeader(l.urgent, e.id, len(p)), p...)
 		return len(p)
@@ -301,7 +307,9 @@ func (l *line) take() bool {
 	l.pulls = len(b.turns) > 0
 	for _, e := range b.turns {
 		e.turn = taken
+		l.promises++
 	}
+	l.passed = l.promises
 	return true
 }
 
@@ -325,6 +333,33 @@ func (l *line) handOver() {
 	l.left = true
 	l.wake.Signal()
 }
+
+// promised returns how many promises there were so far.
+func (l *line) promised() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.promises
+}
+
+// ahead returns how many promises are certain to go ahead of a control frame that
+// is queued now: all that was taken, and what waits if that is control frames alone.
+func (l *line) ahead() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.caughtUpLocked() {
+		return l.promises
+	}
+	return l.passed
+}
+
+// caughtUp reports whether all data and what is in order with it was taken.
+func (l *line) caughtUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.caughtUpLocked()
+}
+
+func (l *line) caughtUpLocked() bool { return len(l.data)+len(l.ready) == 0 }
 
 func (l *line) emptyLocked() bool { return l.staged+len(l.urgent)+len(l.data)+len(l.ready) == 0 }
 

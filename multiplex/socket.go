@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,8 @@ type Config struct {
 	// wait behind on a slow path, it may take three BeaconIntervals (30 s where
 	// there are none).
 	BeaconTimeout time.Duration
-	// CloseTimeout bounds Close: 1 s.
+	// CloseTimeout bounds Close: 1 s. What the peer has not confirmed by then may be
+	// lost, and Close says so.
 	CloseTimeout time.Duration
 	// LocalAddr and RemoteAddr are what channels report as their addresses:
 	// those of the conn.
@@ -110,14 +112,17 @@ type Socket struct {
 	features atomic.Uint64 // the peer's
 	plain    atomic.Bool   // the peer, as far as is known, or this side lacks featurePromises
 	stats    counters
+	ending   sync.Once // Close
 
 	requests   chan *Request
 	asking     chan struct{} // holds a place for each unanswered request of this side
 	ready      chan struct{} // closed at the peer's first frame
 	leaving    chan struct{} // closed when the link has ended or is about to
 	done       chan struct{} // closed when the link has ended
+	over       chan struct{} // closed when Close is over
 	writerDone chan struct{}
 	readerDone chan struct{}
+	untaken    error // Close's, once it is over
 
 	datagrams     datagramConn // conn, if it has them
 	stopDatagrams context.CancelFunc
@@ -144,10 +149,13 @@ type Socket struct {
 	needs     map[*entry]int // windows that messages of the peer need, and for which there was no room
 	serving   bool           // a timer will try them again
 	cuts      cuts
-	cause     error // why the link ended; set once, before done is closed
-	goingAway error // the peer said that it closes the link
-	writeErr  error // why the writer stopped
-	verdict   error // the cause to be, where the end takes a while
+	cause     error  // why the link ended; set once, before done is closed
+	goingAway error  // the peer said that it closes the link
+	writeErr  error  // why the writer stopped
+	readErr   error  // why the reader stopped
+	lost      error  // why the link ended, where Close had begun before
+	confirmed uint64 // of line.promises, those that the peer has
+	verdict   error  // the cause to be, where the end takes a while
 	clock     *time.Timer
 	beacons   beacons
 }
@@ -169,6 +177,7 @@ func start(conn net.Conn, cfg Config, isClient bool) *Socket {
 		ready:      make(chan struct{}),
 		leaving:    make(chan struct{}),
 		done:       make(chan struct{}),
+		over:       make(chan struct{}),
 		writerDone: make(chan struct{}),
 		readerDone: make(chan struct{}),
 
@@ -247,35 +256,45 @@ func (s *Socket) Err() error {
 // Close ends the link and all its channels. What their Writes have returned is
 // still sent, the peer is told, and Close waits until it has heard, at most
 // Config.CloseTimeout. It always closes the conn and waits for the Socket's
-// goroutines; a second call only waits.
+// goroutines. The error says that something was sent of which the peer has not
+// confirmed that it came: it matches os.ErrDeadlineExceeded after CloseTimeout, and
+// else is why the link broke meanwhile. It is nil if the peer has all, or has closed
+// the link itself; if the link had ended before (see Err); and where nothing can
+// be known, which is with a peer of version 1 on a conn without CloseWrite. Further
+// calls wait for the first and return the same.
 func (s *Socket) Close() error { return s.CloseWith(channel.CodeClosed, "") }
 
 // CloseWith is Close with a code and a reason for the peer, at most 255 bytes.
 func (s *Socket) CloseWith(code channel.Code, reason string) error {
-	s.end(code, reason)
-	return nil
+	_, err := s.end(code, reason)
+	return err
 }
 
-// end is CloseWith. It returns whether the peer has closed, too, and so has read
-// everything; the second call returns false.
-func (s *Socket) end(code channel.Code, reason string) (taken bool) {
+// end is CloseWith. It reports whether this call has ended the link.
+func (s *Socket) end(code channel.Code, reason string) (ended bool, err error) {
 	s.mu.Lock()
-	first := s.verdict == nil && s.cause == nil
+	if s.closing {
+		s.mu.Unlock()
+		<-s.over
+		return false, s.untaken
+	}
 	s.closing = true
-	if first {
+	ended = s.verdict == nil && s.cause == nil
+	if ended {
 		s.verdict = net.ErrClosed
 		s.leaveLocked()
 	}
 	s.mu.Unlock()
-	if first {
+	defer close(s.over)
+	if ended {
 		s.expect(1) // the peer's last words, for ever
-		taken = s.goAway(code, reason)
+		s.untaken = s.goAway(code, reason)
 	}
 	<-s.done
 	<-s.writerDone
 	<-s.readerDone
 	<-s.datagramsDone
-	return taken
+	return ended, s.untaken
 }
 
 // Drain ends the link when its channels have ended: it refuses new ones on both
@@ -313,10 +332,11 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 			err = fmt.Errorf("multiplex: the peer has not read all bytes: %w", context.Cause(ctx))
 		}
 	}
-	if taken := s.end(code, reason); taken && cut == 0 {
+	ended, untaken := s.end(code, reason)
+	if ended && untaken == nil && cut == 0 {
 		return nil
 	}
-	return err
+	return cmp.Or(err, untaken)
 }
 
 // drain tells the peer and returns what is closed when no channel is left.
@@ -343,9 +363,9 @@ func (s *Socket) drain(code channel.Code, reason string) (<-chan struct{}, error
 }
 
 // goAway tells the peer, drains the line, waits for the peer to close, and
-// ends the link; taken tells that the peer has. When the time is up, fail closes
-// the conn, which wakes whoever still reads or writes it.
-func (s *Socket) goAway(code channel.Code, reason string) (taken bool) {
+// ends the link. It returns why the peer may lack something that was sent. When the
+// time is up, fail closes the conn, which wakes whoever still reads or writes it.
+func (s *Socket) goAway(code channel.Code, reason string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
 	for _, e := range s.entries() {
@@ -356,23 +376,43 @@ func (s *Socket) goAway(code channel.Code, reason string) (taken bool) {
 		s.line.inOrder(protocolID, encodeGoingAway(code, reason), prompt)
 	}
 	s.line.end(drained)
+	defer s.fail(net.ErrClosed)
 	select {
 	case <-s.writerDone:
 		// Closing before the peer has read all could make a TCP reset overtake
 		// what was just sent. It closes when it has read the going away.
 		if s.basic() && !s.endStream() {
-			break // it cannot know
+			return nil // it cannot know
 		}
 		select {
 		case <-s.readerDone:
-			taken = true
 		case <-ctx.Done():
 		}
-	case <-s.readerDone: // it closes too, or is gone, and has no use for the rest
+	case <-s.readerDone: // it has read all just now, or closes too, or is gone
 	case <-ctx.Done():
 	}
-	s.fail(net.ErrClosed)
-	return taken
+	return s.unconfirmed()
+}
+
+// unconfirmed returns why the peer may lack something that was sent; nil if it has
+// all. It closes the conn when it has read our going away, behind all else, and not
+// before: that is its receipt. A peer that closes the link itself wants no more.
+func (s *Socket) unconfirmed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, left := errors.AsType[*GoingAwayError](s.readErr)
+	why := cmp.Or(s.lost, s.writeErr, s.readErr)
+	switch {
+	case left, s.confirmed == s.line.promised():
+		return nil
+	case why == nil:
+		why = os.ErrDeadlineExceeded
+	case errors.Is(why, io.EOF): // the reader's: the others are never that
+		return nil
+	case errors.Is(why, net.ErrClosed): // not by us
+		why = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("multiplex: the peer has not confirmed all bytes: %w", why)
 }
 
 // endStream tells a peer of version 1 that nothing more comes, where the
@@ -393,6 +433,9 @@ func (s *Socket) fail(cause error) {
 	}
 	switch {
 	case s.verdict != nil:
+		if cause != s.verdict {
+			s.lost = cause
+		}
 		cause = s.verdict
 	case s.goingAway != nil:
 		cause = s.goingAway
