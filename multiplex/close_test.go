@@ -98,7 +98,7 @@ func TestCloseSaysWhatThePeerDidNotConfirm(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, b := memPipe(64<<10, 0, 0)
 				far := &deafConn{memConn: b, closed: make(chan struct{})}
-				client, server := Client(a, c.cfg), Server(far, c.cfg)
+				client, server := Client(a, c.cfg), Server(far, Config{Version: c.cfg.Version, BeaconInterval: -1}) // it never gives up
 				defer server.Close()
 				near, there := between(t, client, server, "x")
 				synctest.Wait()

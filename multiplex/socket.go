@@ -391,13 +391,24 @@ func (s *Socket) goAway(code channel.Code, reason string) error {
 	case <-s.readerDone: // it has read all just now, or closes too, or is gone
 	case <-ctx.Done():
 	}
-	return s.unconfirmed()
+	return s.unconfirmed(ctx)
 }
 
 // unconfirmed returns why the peer may lack something that was sent; nil if it has
-// all. It closes the conn when it has read our going away, behind all else, and not
-// before: that is its receipt. A peer that closes the link itself wants no more.
-func (s *Socket) unconfirmed() error {
+// all. It closes the conn when it has read our going away, behind all else: that is
+// its receipt, as long as all was written (a peer that gives the link up in that very
+// moment looks the same). A peer that closes the link itself wants no more.
+func (s *Socket) unconfirmed(ctx context.Context) error {
+	s.mu.Lock()
+	receipt := errors.Is(s.readErr, io.EOF)
+	s.mu.Unlock()
+	if receipt {
+		select {
+		case <-s.writerDone:
+		case <-ctx.Done():
+			receipt = false
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, left := errors.AsType[*GoingAwayError](s.readErr)
@@ -407,9 +418,9 @@ func (s *Socket) unconfirmed() error {
 		return nil
 	case why == nil:
 		why = os.ErrDeadlineExceeded
-	case errors.Is(why, io.EOF): // the reader's: the others are never that
+	case errors.Is(why, io.EOF) && receipt: // the reader's: the others are never that
 		return nil
-	case errors.Is(why, net.ErrClosed): // not by us
+	case errors.Is(why, io.EOF), errors.Is(why, net.ErrClosed): // not by us
 		why = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("multiplex: the peer has not confirmed all bytes: %w", why)
