@@ -146,7 +146,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Callbacks are those of Config, for SetCallbacks.
+// Callbacks are the callbacks of Config, for SetCallbacks.
 type Callbacks struct {
 	OnICERequest      func(ctx context.Context, peer identity.Peer) error
 	OnChannelRequest  func(ctx context.Context, peer identity.Peer, uri string) error

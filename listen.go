@@ -25,7 +25,7 @@ const backlog = 128
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
 // then the longest. The listener accepts what it claims, 128 channels ahead of
 // its Accept; PeerOf returns the device at a connection's far end. Channels that it
-// has accepted and nobody took before Close are reset: their peers' errors match
+// has accepted, and the program has not before Close, are reset: their peers' errors match
 // ErrNotAccepted. A pattern can be claimed once, also before Start; Close gives it
 // up. The listener is a ChannelListener, and each connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {

@@ -85,7 +85,7 @@ type ConnectionManager struct {
 	// after uniques.mu, and before the locks of life, Trust and sockets; not held
 	// while a carrier or a callback runs.
 	mu      sync.Mutex
-	started bool   // and nothing of cfg changes any more
+	started bool   // from then on cfg does not change
 	leaving bool   // Shutdown or Close was called: nothing new begins
 	links   links  // that are known
 	talks   talks  // make further links
@@ -103,7 +103,7 @@ func New(cfg Config) (*ConnectionManager, error) {
 }
 
 // Open makes a manager that does nothing yet: it is not reached and reaches no
-// device, and what would returns ErrNotStarted. Meanwhile Listen claims patterns
+// device, and what would returns ErrNotStarted. Until Start, Listen claims patterns
 // and SetCallbacks sets callbacks, so that no early channel is missed. Start goes
 // on from there. A manager that was opened must be closed.
 func Open(cfg Config) (*ConnectionManager, error) {
@@ -136,7 +136,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 }
 
 // Start begins to accept on the Listeners and to reach devices by the Dialers,
-// both of Config and those given, which come after Config's. It does not block. A
+// first the ones of Config and then the given ones. It does not block. A
 // manager starts once; after Close or Shutdown the error matches ErrClosed. The
 // manager closes the listeners, unless Start fails.
 func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error {

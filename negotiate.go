@@ -274,7 +274,7 @@ func (m *ConnectionManager) concludes(ctx context.Context, n *negotiation, l *li
 	defer m.mu.Unlock()
 	late := cause != nil && ctx.Err() == nil // the round had no more time, and its caller has
 	for _, a := range n.now {
-		// One whose link crossed another, or was given up by the peer, did get there.
+		// A carrier whose link crossed another, or was given up by the peer, did get there.
 		if a.Err == nil && late || a.Err != nil && !errors.Is(a.Err, errCrossed) && !givenUpThere(a.Err) {
 			m.totals.carrier(a.of).Failed++
 		}

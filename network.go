@@ -67,8 +67,8 @@ func (m *ConnectionManager) probe(ctx context.Context, l *link) {
 	}
 }
 
-// beacon waits until a link has answered a beacon or ended. Meanwhile it makes a
-// successor, if the link is wanted: if it had channels when last looked at.
+// beacon waits until a link has answered a beacon or ended. A link that is silent
+// and wanted, as it had channels when last looked at, gets a successor.
 func (m *ConnectionManager) beacon(ctx context.Context, l *link) (wanted bool, err error) {
 	wanted = l.mux.Stats().Channels > 0 // asked now: a link that has ended has none
 	soon, cancel := context.WithTimeout(ctx, m.cfg.ProbeTimeout)

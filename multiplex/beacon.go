@@ -148,8 +148,8 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	return b
 }
 
-// handleBeacon answers a beacon, or takes an answer. An answer that nobody
-// asked for is counted and changes nothing. Our answer stands behind our
+// handleBeacon answers a beacon, or takes an answer. An answer without
+// a beacon is counted and changes nothing. Our answer stands behind our
 // resets: it is the sign that an id may be used again (see ids).
 func (s *Socket) handleBeacon(m message) error {
 	if !m.answer {

@@ -34,9 +34,8 @@ var ErrBadName = errors.New("multiplex: bad channel name")
 //
 //	[name str, channel uint16, isAnswer bool, accepted bool, window uint32, reason str, code uint32]
 //
-// of which a decoder takes three or more elements and ignores what it does not
-// know. Only declines have a code. Several may stand in one frame, none crosses
-// frames.
+// A decoder takes three or more elements and ignores what it does not know.
+// Only declines have a code. Several may stand in one frame, none crosses frames.
 type request struct {
 	name     string
 	id       channel.ID

@@ -27,25 +27,19 @@ const featureDatagrams = 1 << 0
 // every IPv6 path carries.
 const safeDatagram = 1100
 
-// datagramConn is a conn whose carrier has datagrams, too. They go to the same
-// peer, as well proven and as secret as the stream. A method MaxDatagram() int,
-// if it has one, says how long a datagram may be now, and 0 that there are none
-// (on the peer's side, perhaps).
+// datagramConn is a conn of a carrier that has datagrams, too: see
+// peerlink.Dialer, also about the method MaxDatagram() int that it may have.
 type datagramConn interface {
 	net.Conn
-	// SendDatagram sends p, or returns why it was dropped. It does not block, and
-	// does not keep p.
-	SendDatagram(p []byte) error
-	// ReceiveDatagram waits for the next datagram, which is the caller's then. It
-	// ends with ctx, and with an error when no more can come.
+	SendDatagram(p []byte) error // or why it was dropped
 	ReceiveDatagram(ctx context.Context) ([]byte, error)
 }
 
 // errNoDatagrams is why a datagram is not sent on a link that has none.
 var errNoDatagrams = errors.New("the link has no datagrams")
 
-// startDatagrams receives what comes beside the stream, if the carrier can do
-// that, and returns the features for the hello.
+// startDatagrams receives the datagrams of a carrier that has them, and returns
+// the features for the hello.
 func (s *Socket) startDatagrams() (features uint64) {
 	c, ok := s.conn.(datagramConn)
 	if !ok || s.cfg.Version < version2 {

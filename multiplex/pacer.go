@@ -2,20 +2,20 @@ package multiplex
 
 import "time"
 
-// slowWrite is how long a write may take: what is queued meanwhile, a beacon or
-// a small frame, waits for it. On a path of 40 kB/s a whole batch would take
+// slowWrite is how long a write may take: a beacon or a small frame that
+// is queued then waits for it. On a path of 40 kB/s a whole batch would take
 // more than six seconds, and a peer that is well would count as dead.
 const slowWrite = 100 * time.Millisecond
 
 // pacer bounds the data of a batch by what the conn takes within slowWrite.
 type pacer struct {
-	limit int // minCap to lineCap; line.mu guards it, and who writes changes it
+	limit int // minCap to lineCap; line.mu guards it, and only the writing goroutine changes it
 }
 
-// took notes how long a write of n bytes took. Only who writes may call it.
+// took notes how long a write of n bytes took. Only the writing goroutine may call it.
 func (l *line) took(n int, d time.Duration) {
 	limit := l.pacer.after(n, d)
-	if limit == l.pacer.limit { // nobody else changes it
+	if limit == l.pacer.limit {
 		return
 	}
 	l.mu.Lock()

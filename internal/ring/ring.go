@@ -1,6 +1,6 @@
 // Package ring is a pair of lock-free byte rings, one in each direction, laid
 // out in memory that two processes share. It makes no system call and never
-// waits; shm maps the memory and parks whoever has to wait.
+// waits; package shm maps the memory and waits for the bells.
 //
 //	w, r, err := ring.New(region, ring.First) // the other process: ring.Second
 //	n, wake, err := w.Write(p)                // wake: the peer sleeps, ring its bell
@@ -8,8 +8,8 @@
 //
 // # The region
 //
-// 256 bytes of control, then the bytes of the first end's ring, then those of
-// the second's, of the same length each, a multiple of 64. Control has a line of
+// 256 bytes of control, then the bytes of the first end's ring, then the bytes of
+// the second's. Both rings have the same length, a multiple of 64. Control has a line of
 // 64 bytes for each part that an end plays, so that no two processes write to
 // one:
 //
@@ -32,8 +32,8 @@
 // may change any byte of the region at any moment. So an end never reads back
 // what it wrote there: its own position it keeps for itself. The peer's
 // position is loaded once, must not go back and must be possible; otherwise the
-// end reports ErrCorrupt for ever. The bytes themselves are copied out before
-// anybody looks at them.
+// end reports ErrCorrupt from then on. The bytes themselves are copied out before
+// they are looked at.
 package ring
 
 import (
@@ -55,10 +55,10 @@ const (
 	lineSize = 64
 )
 
-// ErrCorrupt is the error of an end whose peer broke the rules of the region.
+// ErrCorrupt is the error of an end after the peer broke the rules of the region.
 var ErrCorrupt = errors.New("the peer has corrupted the shared memory")
 
-// ErrClosed is the error of a writer whose peer reads no more.
+// ErrClosed is the error of a writer after the peer has stopped reading.
 var ErrClosed = errors.New("the peer reads no more")
 
 // Side says which end of the region this process is.
@@ -104,7 +104,7 @@ func New(region []byte, side Side) (*Writer, *Reader, error) {
 }
 
 // Writer is the writing end of one ring. One goroutine at a time may use it,
-// but for Sleep, Awake and Close, which may run beside anything.
+// but for Sleep, Awake and Close, which may run at any time.
 type Writer struct {
 	half       // pos counts the bytes written
 	staged int // of pos, what is not published
@@ -155,7 +155,7 @@ func (w *Writer) room(want int) (int, error) {
 }
 
 // Write copies as much of p as fits and publishes it, behind what is staged.
-// wake says that the reader sleeps: whoever calls must ring its bell, once.
+// wake says that the reader sleeps: the caller must ring its bell, once.
 func (w *Writer) Write(p []byte) (n int, wake bool, err error) {
 	if w.err == nil && w.Closed() {
 		w.err = ErrClosed
@@ -224,7 +224,7 @@ func (l *line) wake() bool {
 }
 
 // Reader is the reading end of one ring. One goroutine at a time may use it, but
-// for Awake and Close, which may run beside anything.
+// for Awake and Close, which may run at any time.
 type Reader struct {
 	half        // pos counts the bytes read
 	told uint64 // of pos, what the writer knows
@@ -251,7 +251,7 @@ func (r *Reader) look() error {
 
 // Read copies what there is, len(p) bytes at most. The error is io.EOF when the
 // writer has closed and all is read. wake says that the writer sleeps and half
-// the ring is free: whoever calls must ring its bell, once.
+// the ring is free: the caller must ring its bell, once.
 func (r *Reader) Read(p []byte) (n int, wake bool, err error) {
 	if r.seen == r.pos {
 		if err := r.look(); err != nil {
