@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"sync"
 
 	"peerlink/channel"
@@ -21,6 +22,9 @@ const (
 	messageHeader = 4
 	// messageStep is how much is allocated ahead of what has been received.
 	messageStep = 64 << 10
+	// keptFrame is up to how many bytes the room of a message that was sent is kept
+	// for the next one.
+	keptFrame = 4 << 10
 )
 
 // ErrMessageTooLong is matched when a message is longer than Messages.Limit.
@@ -40,7 +44,8 @@ type Messages struct {
 	sock *channel.Socket // the same; nil if it is no channel
 
 	sending sync.Mutex
-	broken  error // a message was cut off; guarded by sending
+	broken  error  // a message was cut off; guarded by sending
+	frame   []byte // for the next small message; guarded by sending
 
 	receiving sync.Mutex // guards what has been received of the message under way:
 	header    [messageHeader]byte
@@ -68,12 +73,14 @@ func (m *Messages) check(op string, n uint64) error {
 }
 
 // framed returns the length of a message and its first bytes, in one piece so that
-// small messages are one frame.
-func framed(p []byte, first int) []byte {
-	head := make([]byte, messageHeader+first)
-	binary.BigEndian.PutUint32(head, uint32(len(p)))
-	copy(head[messageHeader:], p)
-	return head
+// small messages are one frame. sending is held until the piece is sent.
+func (m *Messages) framed(p []byte, first int) []byte {
+	b := binary.BigEndian.AppendUint32(slices.Grow(m.frame[:0], messageHeader+first), uint32(len(p)))
+	b = append(b, p[:first]...)
+	if cap(b) <= keptFrame {
+		m.frame = b
+	}
+	return b
 }
 
 // Send sends a message, as the connection's Write does: it blocks while the
@@ -90,7 +97,7 @@ func (m *Messages) Send(p []byte) error {
 		return m.broken
 	}
 	first := min(len(p), messageStep)
-	sent, err := m.conn.Write(framed(p, first))
+	sent, err := m.conn.Write(m.framed(p, first))
 	if err == nil && first < len(p) {
 		var n int
 		n, err = m.conn.Write(p[first:])
@@ -124,7 +131,7 @@ func (m *Messages) TrySend(p []byte) error {
 	if m.broken != nil {
 		return m.broken
 	}
-	return m.sock.TrySend(framed(p, len(p)))
+	return m.sock.TrySend(m.framed(p, len(p)))
 }
 
 // SendUnreliable sends a message as one datagram where the link has them (see

@@ -235,6 +235,30 @@ func TestMessagesKeepTheirBordersWithoutWaiting(t *testing.T) {
 	})
 }
 
+// sink takes all and keeps the last write.
+type sink struct {
+	net.Conn
+	last []byte
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.last = append(s.last[:0], p...)
+	return len(p), nil
+}
+
+func TestASmallMessageIsSentWithoutAllocation(t *testing.T) {
+	s := new(sink)
+	m := peerlink.NewMessages(s)
+	p := []byte("a small message")
+	if n := testing.AllocsPerRun(100, func() { _ = m.Send(p) }); n > 0 {
+		t.Errorf("%v allocations a message", n)
+	}
+	_ = m.Send(make([]byte, 1<<20))
+	if _ = m.Send([]byte("b")); string(s.last) != "\x00\x00\x00\x01b" {
+		t.Errorf("%q", s.last)
+	}
+}
+
 // case: E14
 func TestALimitHoldsForWhatIsSentAndReceived(t *testing.T) {
 	for limit, longest := range map[int]int{0: peerlink.MaxMessage, 5: 5, 20 << 20: 20 << 20, -1: peerlink.MaxMessage + 1} {
