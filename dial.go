@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"peerlink/identity"
@@ -34,12 +35,28 @@ func (m *ConnectionManager) Dial(ctx context.Context, peer identity.DeviceID, ur
 // so "http+peer://DEVICEID" is what Transport dials, and DEVICEID:80 is what HTTP
 // libraries make of http://DEVICEID. Nothing in an address is unescaped. The error
 // of another text says what is wanted; other errors are ConnectDevice's.
-func (m *ConnectionManager) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
-	device, uri, err := parseAddress(addr)
-	if err != nil {
-		return nil, fmt.Errorf("peerlink: dial %.200q: %w", addr, err)
+func (m *ConnectionManager) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return m.DialWith(ConnectOptions{})(ctx, network, addr)
+}
+
+// DialWith returns DialContext with options for each of its calls, such as the
+// carriers to use. So libraries dial over chosen carriers: as the DialContext of an
+// http.Transport of the program's own, it fetches http://DEVICEID/path over them.
+// The program closes that transport's idle connections, as it has made them. What
+// is returned may be called concurrently.
+func (m *ConnectionManager) DialWith(opts ConnectOptions) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	opts.Carriers = slices.Clone(opts.Carriers)
+	return func(ctx context.Context, _, addr string) (net.Conn, error) {
+		device, uri, err := parseAddress(addr)
+		if err != nil {
+			return nil, fmt.Errorf("peerlink: dial %.200q: %w", addr, err)
+		}
+		c, err := m.ConnectDevice(ctx, device, uri, opts)
+		if err != nil {
+			return nil, err // and not a nil *channel.Socket in an interface
+		}
+		return c, nil
 	}
-	return m.Dial(ctx, device, uri)
 }
 
 // parseAddress reads an address of DialContext.

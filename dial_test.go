@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"peerlink"
 	"peerlink/identity"
+	"peerlink/peerlinktest"
 )
 
 // What returns an interface returns a nil one with an error, never a pointer that
@@ -30,8 +32,11 @@ func TestNoConnOfAFailureIsATypedNil(t *testing.T) {
 		}
 		_ = l.Close()
 		for name, call := range map[string]func() (io.Closer, error){
-			"Dial":           func() (io.Closer, error) { return alice.Dial(background, nobody, "x://") },
-			"DialContext":    func() (io.Closer, error) { return alice.DialContext(background, "tcp", nobody.String()) },
+			"Dial":        func() (io.Closer, error) { return alice.Dial(background, nobody, "x://") },
+			"DialContext": func() (io.Closer, error) { return alice.DialContext(background, "tcp", nobody.String()) },
+			"DialWith": func() (io.Closer, error) {
+				return alice.DialWith(peerlink.ConnectOptions{Carriers: []string{"memory"}})(background, "tcp", nobody.String())
+			},
 			"a wrong text":   func() (io.Closer, error) { return alice.DialContext(background, "tcp", "bob") },
 			"Accept":         func() (io.Closer, error) { return l.Accept() },
 			"Listen":         func() (io.Closer, error) { return alice.Listen("") },
@@ -96,6 +101,41 @@ func TestLibrariesDialThroughAManager(t *testing.T) {
 	defer of.CloseIdleConnections()
 	if code, body := get(t, &http.Client{Transport: of}, "http"+strings.TrimPrefix(url, "http+peer")); code != 200 || body != alice.id.DeviceID().String() {
 		t.Errorf("%d %q", code, body)
+	}
+}
+
+// A library that dials with options uses the carriers that they name, and no link
+// of another one.
+//
+// case: E16
+func TestLibrariesDialOverChosenCarriers(t *testing.T) {
+	n := peerlinktest.New(t, peerlinktest.InMemory("near"), peerlinktest.InMemory("far"))
+	alice, bob := n.Peer("alice"), n.Peer("bob")
+	l, err := bob.Listen("http://*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = srv.Serve(l) })
+	defer serving.Wait()
+	defer srv.Close()
+	for _, carrier := range []string{"near", "far"} {
+		over := &http.Transport{DialContext: alice.DialWith(peerlink.ConnectOptions{Carriers: []string{carrier}})}
+		if code, _ := get(t, &http.Client{Transport: over}, "http://"+bob.ID().String()); code != http.StatusOK {
+			t.Errorf("over %s: status %d", carrier, code)
+		}
+		over.CloseIdleConnections()
+	}
+	links := map[string]int{}
+	for _, c := range alice.Connections() {
+		links[c.Carrier]++
+	}
+	if links["near"] != 1 || links["far"] != 1 {
+		t.Errorf("links by carrier: %v, want one each", links)
+	}
+	if c, err := alice.DialWith(peerlink.ConnectOptions{Carriers: []string{"none"}})(background, "tcp", bob.ID().String()); c != nil || err == nil {
+		t.Errorf("over a carrier that there is not: %v, %v", c, err)
 	}
 }
 

@@ -185,6 +185,11 @@ func dialer(m *peerlink.ConnectionManager) func(ctx context.Context, addr string
 	}
 }
 
+func webOver(m *peerlink.ConnectionManager, carriers ...string) *http.Client {
+	over := m.DialWith(peerlink.ConnectOptions{Carriers: carriers})
+	return &http.Client{Transport: &http.Transport{DialContext: over}} // fetches http://DEVICEID/path
+}
+
 func advice(err error) string {
 	var reset *channel.ResetError
 	switch {
@@ -306,9 +311,17 @@ func TestCodeOfTheBookWorks(t *testing.T) {
 	if got, err := ask(ctx, m, id, "is this thing on?"); err != nil || got != "is this thing on?" {
 		t.Errorf("echo: %q, %v", got, err)
 	}
-	if carrier := <-link; carrier == "" {
+	carrier := <-link
+	if carrier == "" {
 		t.Error("no link")
 	}
+	chosen := webOver(m, carrier)
+	resp, err := chosen.Get("http://" + id.String() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	chosen.CloseIdleConnections()
 	for _, over := range []http.RoundTripper{m.Transport(), m.HTTP2Transport()} {
 		if got, err := fetch(over, id); err != nil || got != "hello, alice at "+alice.Identity().DeviceID().String()[:8] {
 			t.Errorf("web: %q, %v", got, err)
