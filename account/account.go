@@ -56,8 +56,8 @@ type Options struct {
 	// Loopback and LAN add to the config's.
 	Loopback, LAN bool
 	// Manager has the callbacks and bounds of the ConnectionManager. Its
-	// Dialers and Listeners come before the account's own; Identity, Trust and
-	// Logger are the account's.
+	// Dialers and Listeners come before the account's own, and are used from Start
+	// on; Identity, Trust (see Account.Trust) and Logger are the account's.
 	Manager peerlink.Config
 	// Logger gets what no caller is told. nil: nothing is logged.
 	Logger *slog.Logger
@@ -372,6 +372,13 @@ func (a *Account) Addrs() []string {
 func (a *Account) Learn(peer identity.DeviceID, addrs ...string) error {
 	return a.dialer.Learn(peer, addrs...)
 }
+
+// Trust returns the store of what was decided, for carriers that the program makes
+// itself: their handshakes ask it (tlssock.Config.Trust and its like), and so obey
+// SetTrust, SetPolicy and revocations at once. It is there before Start, and is the
+// same until Close. Decisions are made by the account's methods: what is changed in
+// the store itself may not reach the disk.
+func (a *Account) Trust() *identity.Trust { return a.f.trust }
 
 // Trusted returns what was decided about a device or an account.
 func (a *Account) Trusted(who identity.Subject) identity.Decision { return a.f.trust.Decision(who) }
