@@ -90,5 +90,5 @@ func (k *Link) Close() error {
 func (m *ConnectionManager) Capacity() (most, taken int) {
 	m.lock()
 	defer m.mu.Unlock()
-	return m.cfg.Capacity, m.links.n + m.talks.n
+	return m.cfg.Capacity, len(m.links.byID) + m.talks.n
 }

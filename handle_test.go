@@ -13,7 +13,7 @@ import (
 )
 
 // A handle shows its link from the beginning to after the end, on both sides, and
-// never another link in the same slot.
+// never a link that comes later.
 //
 // case: E21
 func TestALinkIsHeldByItsID(t *testing.T) {
@@ -56,7 +56,7 @@ func TestALinkIsHeldByItsID(t *testing.T) {
 			t.Errorf("no link: %v", err)
 		}
 		synctest.Wait()
-		_ = connect(t, alice, bob, "y://") // takes the slot
+		_ = connect(t, alice, bob, "y://")
 		if c := near.Connection(); near.State() != peerlink.LinkEnded || c.ID != id || len(c.Channels) != 0 || c.Opened != 1 {
 			t.Errorf("the handle shows %v, %+v", near.State(), c)
 		}

@@ -63,9 +63,7 @@ func (m *ConnectionManager) Connections() []Connection {
 func (m *ConnectionManager) Links() iter.Seq[Connection] {
 	return func(yield func(Connection) bool) {
 		ls := m.allLinks()
-		slices.SortFunc(ls, func(a, b *link) int {
-			return cmp.Or(cmp.Compare(a.id.slot, b.id.slot), cmp.Compare(a.id.generation, b.id.generation))
-		})
+		slices.SortFunc(ls, func(a, b *link) int { return cmp.Compare(a.id.n, b.id.n) })
 		for _, l := range ls {
 			if m.find(l.id) == l && !yield(m.describe(l)) {
 				return

@@ -15,7 +15,7 @@ import (
 func TestAConnectionIsTheSameAfterJSON(t *testing.T) {
 	at := time.Now().UTC().Round(0)
 	is := Connection{
-		ID: LinkID{3, 7}, Peer: identity.Peer{Device: identity.DeviceID{1}, Account: identity.AccountID{2}, Name: "bob"},
+		ID: LinkID{37}, Peer: identity.Peer{Device: identity.DeviceID{1}, Account: identity.AccountID{2}, Name: "bob"},
 		Carrier: "tcp", Path: Path{Detail: "tcp x"}, Direction: Outbound, Created: at, LastActivity: at, RTT: time.Millisecond,
 		Unread: 5, Opened: 6,
 		Channels: []ChannelInfo{{ID: 9, URI: "chat://x", Direction: Inbound, Stats: channel.Stats{Unread: 1, Created: at, LastActivity: at}}},
@@ -33,7 +33,7 @@ func TestAConnectionIsTheSameAfterJSON(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil || !reflect.DeepEqual(got, is) {
 		t.Errorf("%s became %+v, %v", b, got, err)
 	}
-	for _, bad := range []string{`{"id":"1"}`, `{"direction":"up"}`, `{"peer":{"device":"x"}}`} {
+	for _, bad := range []string{`{"id":"0.1"}`, `{"direction":"up"}`, `{"peer":{"device":"x"}}`} {
 		if err := json.Unmarshal([]byte(bad), new(Connection)); err == nil {
 			t.Errorf("%s was read", bad)
 		}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"peerlink/identity"
@@ -36,24 +35,22 @@ func PeerOf(c net.Conn) (identity.Peer, bool) {
 	return a.Peer, true
 }
 
-// LinkID names a link of a manager: its slot and the slot's generation. An id
-// never names another link after its own has closed. The zero value names none.
-type LinkID struct{ slot, generation uint32 }
+// LinkID names a link of a manager, and never another one. The zero value names
+// none.
+type LinkID struct{ n uint64 }
 
-// String returns "slot.generation", which ParseLinkID reads.
-func (id LinkID) String() string { return fmt.Sprintf("%d.%d", id.slot, id.generation) }
+// String returns the number that ParseLinkID reads.
+func (id LinkID) String() string { return strconv.FormatUint(id.n, 10) }
 
 // IsZero reports whether the id names no link.
-func (id LinkID) IsZero() bool { return id.generation == 0 }
+func (id LinkID) IsZero() bool { return id.n == 0 }
 
 // ParseLinkID reads what String wrote, and nothing else.
 func ParseLinkID(s string) (LinkID, error) {
-	a, b, ok := strings.Cut(s, ".")
-	slot, err1 := strconv.ParseUint(a, 10, 32)
-	gen, err2 := strconv.ParseUint(b, 10, 32)
-	id := LinkID{uint32(slot), uint32(gen)}
-	if !ok || err1 != nil || err2 != nil || gen == 0 || id.String() != s {
-		return LinkID{}, fmt.Errorf("peerlink: %.40q is not a link id (want SLOT.GENERATION, as 0.1)", s)
+	n, err := strconv.ParseUint(s, 10, 64)
+	id := LinkID{n}
+	if err != nil || id.IsZero() || id.String() != s {
+		return LinkID{}, fmt.Errorf("peerlink: %.40q is not a link id (want a number, as 7)", s)
 	}
 	return id, nil
 }
@@ -155,16 +152,9 @@ var errCrossed = errors.New("both sides connected at once, and the other link is
 type links struct {
 	self                identity.DeviceID
 	capacity, perDevice int
-	n                   int // how many there are
-	slots               []slot
-	free                []uint32
+	last                uint64 // of the ids that were given
+	byID                map[LinkID]*link
 	byDevice            map[identity.DeviceID][]*link
-}
-
-// slot is a place for a link: an id is a slot and how often it was taken.
-type slot struct {
-	generation uint32
-	link       *link
 }
 
 // smaller reports whether a device's id is smaller than another one's.
@@ -183,8 +173,8 @@ func (ls *links) preferred(a, b *link) bool {
 // room returns why there is no place for a further link to a device.
 func (ls *links) room(device identity.DeviceID) error {
 	switch {
-	case ls.n >= ls.capacity:
-		return fmt.Errorf("%w: %d exist", ErrCapacity, ls.n)
+	case len(ls.byID) >= ls.capacity:
+		return fmt.Errorf("%w: %d exist", ErrCapacity, len(ls.byID))
 	case len(ls.byDevice[device]) >= ls.perDevice:
 		return fmt.Errorf("%w: %d exist with this device", ErrCapacity, ls.perDevice)
 	}
@@ -209,47 +199,26 @@ func (ls *links) add(l *link) (crossed []*link) {
 			crossed = append(crossed, o)
 		}
 	}
-	if len(ls.free) == 0 {
-		ls.free = append(ls.free, uint32(len(ls.slots)))
-		ls.slots = append(ls.slots, slot{})
-	}
-	i := ls.free[len(ls.free)-1]
-	ls.free = ls.free[:len(ls.free)-1]
-	s := &ls.slots[i]
-	s.generation++
-	s.link = l
-	l.id = LinkID{i, s.generation}
+	ls.last++
+	l.id = LinkID{ls.last}
+	ls.byID[l.id] = l
 	l.up = time.Now()
 	l.lastChannel = l.up
 	ls.byDevice[l.peer.Device] = append(ls.byDevice[l.peer.Device], l)
-	ls.n++
 	return crossed
 }
 
-// remove forgets a link and frees its slot; false if that was done before.
+// remove forgets a link; false if that was done before.
 func (ls *links) remove(l *link) bool {
-	if ls.find(l.id) != l {
+	if ls.byID[l.id] != l {
 		return false
 	}
-	s := &ls.slots[l.id.slot]
-	s.link = nil
-	if s.generation != ^uint32(0) { // else its ids are used up
-		ls.free = append(ls.free, l.id.slot)
-	}
+	delete(ls.byID, l.id)
 	of := slices.DeleteFunc(ls.byDevice[l.peer.Device], func(o *link) bool { return o == l })
 	if ls.byDevice[l.peer.Device] = of; len(of) == 0 {
 		delete(ls.byDevice, l.peer.Device)
 	}
-	ls.n--
 	return true
-}
-
-// find returns the link that an id names, or nil.
-func (ls *links) find(id LinkID) *link {
-	if int64(id.slot) < int64(len(ls.slots)) && ls.slots[id.slot].generation == id.generation {
-		return ls.slots[id.slot].link
-	}
-	return nil
 }
 
 // best returns the live link to a device that both sides prefer, or nil. A
@@ -290,9 +259,7 @@ func (ls *links) young(device identity.DeviceID) (*link, time.Duration) {
 }
 
 // all returns the links.
-func (ls *links) all() []*link {
-	return slices.Concat(slices.Collect(maps.Values(ls.byDevice))...)
-}
+func (ls *links) all() []*link { return slices.Collect(maps.Values(ls.byID)) }
 
 // idle retires the links that have had no channels for a time, and returns them.
 func (ls *links) idle(now time.Time, timeout time.Duration) (idle []*link) {
@@ -381,7 +348,7 @@ func (m *ConnectionManager) unregister(l *link) {
 func (m *ConnectionManager) find(id LinkID) *link {
 	m.lock()
 	defer m.mu.Unlock()
-	return m.links.find(id)
+	return m.links.byID[id]
 }
 
 // allLinks returns the links that are known now.

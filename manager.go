@@ -125,7 +125,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 	}
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,
-		byDevice: make(map[identity.DeviceID][]*link),
+		byID: make(map[LinkID]*link), byDevice: make(map[identity.DeviceID][]*link),
 	}
 	m.uniques = uniques{
 		self: m.links.self, life: &m.life, running: m.running, keys: make(map[uniqueKey]*unique),

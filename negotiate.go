@@ -223,8 +223,8 @@ func (m *ConnectionManager) join(ctx context.Context, peer identity.DeviceID, di
 		return nil, nil, nil, ErrNotConnected
 	}
 	if n = m.talks.joinable(peer, opts); n == nil {
-		if m.links.n+m.talks.n >= m.cfg.Capacity {
-			return nil, nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, m.links.n, m.talks.n)
+		if n := len(m.links.byID); n+m.talks.n >= m.cfg.Capacity {
+			return nil, nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, n, m.talks.n)
 		}
 		n = m.beginLocked(ctx, peer, dialers, opts)
 	}

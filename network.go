@@ -94,7 +94,7 @@ func wasCut(err error) bool {
 // renew makes another link to a device, because the present one does not answer.
 func (m *ConnectionManager) renew(ctx context.Context, device identity.DeviceID) {
 	m.lock()
-	spread := stormStep * time.Duration(m.links.n+1)
+	spread := stormStep * time.Duration(len(m.links.byID)+1)
 	m.mu.Unlock()
 	if pause.For(ctx, rand.N(min(spread, maxPause))) != nil {
 		return
