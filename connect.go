@@ -130,11 +130,10 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 		return nil, false, fmt.Errorf("%d requests before it are unanswered: %w", maxAsked, context.Cause(ctx))
 	}
 	defer func() { <-l.asking }()
-	if !m.asking(l, 1) {
+	if m.retired(l) {
 		return nil, false, errRetired
 	}
 	sock, err = l.mux.Open(ctx, uri)
-	givenUp := !m.asking(l, -1)
 	switch {
 	case err == nil && m.admitChannel(l):
 		trace.Note(ctx, trace.ChannelOpen, "%s (channel %d)", uri, sock.ID())
@@ -142,7 +141,7 @@ func (m *ConnectionManager) open(ctx context.Context, l *link, uri string, opts 
 	case err == nil:
 		_ = sock.Reset(channel.CodeCancelled)
 		return nil, false, errRetired
-	case givenUp && l.mux.Ending(), givenUpThere(err), closingThere(ctx, l, err):
+	case m.retired(l) && l.mux.Ending(), givenUpThere(err), closingThere(ctx, l, err):
 		return nil, false, errRetired
 	}
 	return nil, true, err
@@ -171,14 +170,12 @@ func closingThere(ctx context.Context, l *link, err error) bool {
 // here, because it is idle or another one takes its place.
 var errRetired = errors.New("the link is being closed")
 
-// asking counts the requests under way on a link; false if it is given up.
-func (m *ConnectionManager) asking(l *link, n int) bool {
+// retired reports whether a link is given up. One that is not is not idle while
+// the caller has a place in link.asking.
+func (m *ConnectionManager) retired(l *link) bool {
 	m.lock()
 	defer m.mu.Unlock()
-	if n < 0 || !l.retired {
-		l.opening += n
-	}
-	return !l.retired
+	return l.retired
 }
 
 // linkTo returns a link to the device, as the options allow.

@@ -121,7 +121,6 @@ type link struct {
 	probing     bool      // a beacon of probe is under way
 	reprobe     bool      // asked for meanwhile
 	opened      uint64    // channels that both sides have opened
-	opening     int       // requests of this side under way
 	lastChannel time.Time // when the last channel was opened
 	idleSince   time.Time // when it was first seen without channels; zero: it has some
 }
@@ -266,7 +265,7 @@ func (ls *links) idle(now time.Time, timeout time.Duration) (idle []*link) {
 	for _, l := range ls.all() {
 		switch {
 		case l.retired, l.mux.Ending():
-		case l.opening > 0 || l.mux.Stats().Channels > 0:
+		case len(l.asking) > 0 || l.mux.Stats().Channels > 0:
 			l.idleSince = time.Time{}
 		case l.idleSince.IsZero():
 			l.idleSince = now

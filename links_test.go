@@ -14,7 +14,7 @@ import (
 // newLink returns a link over a pipe whose far end is a socket, too.
 func newLink(t *testing.T, peer byte, dir Direction) *link {
 	near, far := net.Pipe()
-	l := &link{peer: identity.Peer{Device: identity.DeviceID{peer}}, direction: dir}
+	l := &link{peer: identity.Peer{Device: identity.DeviceID{peer}}, direction: dir, asking: make(chan struct{}, 1)}
 	l.mux = multiplex.Client(near, multiplex.Config{})
 	other := multiplex.Server(far, multiplex.Config{})
 	t.Cleanup(func() {
@@ -136,11 +136,11 @@ func TestLinkIsIdleAfterATimeWithoutChannels(t *testing.T) {
 		ls.add(l)
 		begin := time.Now()
 		look := func(after time.Duration) int { return len(ls.idle(begin.Add(after), time.Minute)) }
-		l.opening = 1
+		l.asking <- struct{}{}
 		if look(0)+look(2*time.Minute) != 0 {
 			t.Error("a link is idle on which a request is under way")
 		}
-		l.opening = 0
+		<-l.asking
 		if look(2*time.Minute)+look(3*time.Minute-1) != 0 {
 			t.Error("a link is idle before its time")
 		}
