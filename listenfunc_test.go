@@ -43,6 +43,7 @@ func TestAListenerDecidesBeforeItAccepts(t *testing.T) {
 		if c, err := l.AcceptChannel(background); err != nil || c.URI() != "pipe://x" {
 			t.Fatal(c, err)
 		}
+		synctest.Wait() // a decline is counted once it is sent
 		if s := bob.Metrics(); s.Accepted != 1 || s.Declined != 2 {
 			t.Errorf("%d channels were accepted, %d declined", s.Accepted, s.Declined)
 		}
