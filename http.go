@@ -24,14 +24,20 @@ const httpIdle = 90 * time.Second
 // Each connection of HTTP/1.1 is a channel with the URI "http://DEVICEID",
 // kept alive for 90 s between requests. There is one Transport per manager. It
 // may be used concurrently, and Close ends its connections.
-func (m *ConnectionManager) Transport() http.RoundTripper { return m.transport.http1 }
+func (m *ConnectionManager) Transport() http.RoundTripper {
+	m.made()
+	return m.transport.http1
+}
 
 // HTTP2Transport is Transport with HTTP/2 alone: all requests to a device share one
 // channel, and bodies stream in both directions at once, as gRPC and connect-go
 // want it. The other side must take HTTP/2 without TLS, which a channel does not
 // need: http.Server does if its Protocols have UnencryptedHTTP2, and HTTP/1.1 on
 // the same listener if they have HTTP1, too.
-func (m *ConnectionManager) HTTP2Transport() http.RoundTripper { return m.transport.http2 }
+func (m *ConnectionManager) HTTP2Transport() http.RoundTripper {
+	m.made()
+	return m.transport.http2
+}
 
 // transports are a manager's.
 type transports struct{ http1, http2 *transport }

@@ -342,8 +342,8 @@ func (m *ConnectionManager) closeCarriers() {
 // and then closes. The error is a *ShutdownError if links were cut before that, or
 // Close's.
 func (m *ConnectionManager) Shutdown(ctx context.Context) error {
-	m.transport.CloseIdleConnections()
 	m.leave()
+	m.transport.CloseIdleConnections()
 	var draining sync.WaitGroup
 	cut := new(ShutdownError) // its Cut is guarded by m.mu until draining is over
 	for _, l := range m.allLinks() {
