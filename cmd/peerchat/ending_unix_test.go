@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,6 +112,31 @@ func TestSignalsEndCommandsAsDocumented(t *testing.T) {
 	// What it held is free, whichever of the two ended it.
 	if _, stop := h.daemon("carol"); true {
 		stop()
+	}
+}
+
+// The other end of a channel learns that the command has ended, and does not take
+// that for a failure of this program.
+func TestAHangUpEndsACommandAsOtherSignalsDo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	h := newHouse(t)
+	_, _ = h.daemon("alice")
+	for name, args := range map[string][]string{"listen": {"listen", "--json"}, "status": {"status", "--watch", "--json"}} {
+		b := h.begin("alice", args...)
+		_ = b.cmd.Process.Signal(syscall.SIGHUP)
+		if got, exited := b.ends(), b.cmd.ProcessState.Exited(); got != exitSignal+int(syscall.SIGHUP) || !exited || b.err.Len() > 0 {
+			t.Errorf("%s: %d, by itself: %v; it said %q", name, got, exited, &b.err)
+		}
+	}
+	signal.Ignore(syscall.SIGHUP) // which a command inherits, as under nohup
+	b := h.begin("alice", "listen", "--json")
+	signal.Reset(syscall.SIGHUP)
+	_ = b.cmd.Process.Signal(syscall.SIGHUP)
+	_ = b.cmd.Process.Signal(syscall.SIGTERM)
+	if got := b.ends(); got != exitSignal+int(syscall.SIGTERM) {
+		t.Errorf("under nohup: %d", got)
 	}
 }
 

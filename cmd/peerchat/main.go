@@ -17,8 +17,8 @@
 //
 // Results go to standard output, progress and notes to standard error. The exit
 // status is 0 for success, 1 for failure, 2 for a wrong command line, 3 where
-// the daemon is needed and cannot be had, or has ended meanwhile, 130 and 143
-// after SIGINT and SIGTERM.
+// the daemon is needed and cannot be had, or has ended meanwhile, 129, 130 and 143
+// after SIGHUP, SIGINT and SIGTERM.
 package main
 
 import (
@@ -75,6 +75,11 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetOut(out)
 	root.SetErr(errOut)
 	addCompletion(root)
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if endsByHangUp(cmd) {
+			signal.Notify(sigc, syscall.SIGHUP)
+		}
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	var c caught
 	var usage usageError
@@ -94,6 +99,12 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		fmt.Fprintf(errOut, "peerchat: %v\n", err)
 		return failure(err)
 	}
+}
+
+// endsByHangUp reports whether the end of the terminal is that of a command. The
+// daemon reads its settings anew instead, and nohup has each command go on.
+func endsByHangUp(cmd *cobra.Command) bool {
+	return cmd.CommandPath() != "peerchat run" && !signal.Ignored(syscall.SIGHUP)
 }
 
 // failure is the exit status of an error.

@@ -33,8 +33,9 @@ var exitStatus = fmt.Sprintf(`Exit status:
   %d    a wrong command line
   %d    the daemon is needed, and none runs, none could be started, it is of another release, or
        it has ended meanwhile
+  129  stopped by SIGHUP, the end of the terminal (the daemon reads its settings anew instead)
   130  stopped by SIGINT
-  143  stopped by SIGTERM (129: the chat on a terminal, by its hang-up)
+  143  stopped by SIGTERM
 
 Environment:
   %s  bootstrap nodes, separated by commas

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,27 +47,14 @@ func isScreen(v any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// chatOnScreen runs the chat on the terminal until the user leaves it. A
-// hang-up ends it as other signals do, so that the terminal is restored.
+// chatOnScreen runs the chat on the terminal until the user leaves it.
 func chatOnScreen(cmd *cobra.Command, s *session, open identity.DeviceID) error {
-	ctx, cancel := context.WithCancelCause(cmd.Context())
-	defer cancel(nil)
-	hupc := make(chan os.Signal, 1)
-	signal.Notify(hupc, syscall.SIGHUP)
-	defer signal.Stop(hupc)
-	go func() {
-		select {
-		case <-hupc:
-			cancel(caught{syscall.SIGHUP})
-		case <-ctx.Done():
-		}
-	}()
 	cfg := chatui.Config{}
 	if !open.IsZero() {
 		cfg.Open = open.String()
 	}
 	cfg.In, cfg.Out = cmd.InOrStdin(), cmd.OutOrStdout()
-	return chatui.Run(ctx, &desk{c: s.client, open: open, every: lookEvery}, cfg)
+	return chatui.Run(cmd.Context(), &desk{c: s.client, open: open, every: lookEvery}, cfg)
 }
 
 // desk is what the chat on the terminal shows: the daemon's contacts and
