@@ -43,7 +43,7 @@ func TestCommandsEndWithTheDaemonAndSayWhy(t *testing.T) {
 				running[name] = h.begin("alice", args...)
 			}
 		}
-		// A pipe prints nothing: it waits as soon as the daemon has it.
+		// A pipe prints nothing on standard output.
 		pipe := h.command("alice", "pipe", "--listen", "--anyone")
 		var said strings.Builder
 		pipe.Stderr = &said

@@ -50,17 +50,19 @@ func (h *host) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	err = h.s.announce(cmd, h.p, h.o.json, func(st control.Status) (notes []string) {
-		for _, addr := range st.Listens {
-			notes = append(notes, "direct TCP on "+addr)
-		}
-		return notes
-	})
-	if err != nil {
+	if err := h.s.announce(cmd, h.p, h.o.json, directly); err != nil {
 		return err
 	}
 	go h.typed(ctx, cmd.InOrStdin())
 	return await(ctx, ended)
+}
+
+// directly tells where a device takes direct TCP.
+func directly(st control.Status) (notes []string) {
+	for _, addr := range st.Listens {
+		notes = append(notes, "direct TCP on "+addr)
+	}
+	return notes
 }
 
 // serve takes messages and files. ended tells why it cannot go on.

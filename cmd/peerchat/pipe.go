@@ -194,6 +194,11 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	told, err := p.tell(cmd, s)
+	if err != nil {
+		return nil, err
+	}
+	defer told()
 	c, err := l.Accept()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -202,6 +207,33 @@ func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) 
 		return nil, err
 	}
 	return c.(*control.Conn), nil
+}
+
+// tell says on standard error that the pipe listens and how it is joined, and later
+// if others cannot reach this device. told ends that.
+func (p *piper) tell(cmd *cobra.Command, s *session) (told func(), err error) {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	st, err := s.status(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	name := ""
+	if p.name != defaultPipe {
+		name = fmt.Sprintf("--name %s ", printable(p.name))
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "the pipe listens; on the other device: peerchat pipe %s%s\n", name, st.Self.Device)
+	note(cmd, directly(st))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.ready(ctx); ctx.Err() == nil {
+			noteUnreachable(cmd, err)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}, nil
 }
 
 // join copies both ways until both have ended. A failure of either resets the

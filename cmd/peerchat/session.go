@@ -185,13 +185,22 @@ func (s *session) announce(cmd *cobra.Command, p *printer, asJSON bool, notes fu
 		return nil
 	}
 	p.print(st.Self.Device.String())
-	for _, n := range notes(st) {
+	note(cmd, notes(st))
+	noteUnreachable(cmd, unreachable)
+	return nil
+}
+
+func note(cmd *cobra.Command, notes []string) {
+	for _, n := range notes {
 		fmt.Fprintln(cmd.ErrOrStderr(), n)
 	}
-	if unreachable != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", unreachable)
+}
+
+// noteUnreachable says why others cannot reach this device; nil: they can.
+func noteUnreachable(cmd *cobra.Command, err error) {
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "not reachable through the DHT yet: %v\n", err)
 	}
-	return nil
 }
 
 // firstError returns a channel that gets the first error which tell is called

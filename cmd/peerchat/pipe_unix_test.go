@@ -1,0 +1,73 @@
+//go:build linux || darwin
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// joining is a pipe whose notes are read line by line.
+type joining struct {
+	cmd   *exec.Cmd
+	notes *bufio.Reader
+	out   bytes.Buffer
+	in    io.Closer
+}
+
+// pipe begins a pipe, whose input stays open, and returns its first note.
+func (h *house) pipe(name string, args ...string) (j *joining, first string) {
+	h.t.Helper()
+	j = &joining{cmd: h.command(name, append([]string{"pipe"}, args...)...)}
+	j.cmd.Stdout = &j.out
+	notes, err1 := j.cmd.StderrPipe()
+	in, err2 := j.cmd.StdinPipe()
+	if err1 != nil || err2 != nil {
+		h.t.Fatal(err1, err2)
+	}
+	j.in, j.notes = in, bufio.NewReader(notes)
+	if err := j.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if j.cmd.ProcessState == nil {
+			_ = j.cmd.Process.Kill()
+			_ = j.cmd.Wait()
+		}
+	})
+	return j, j.note()
+}
+
+// note returns the next line of standard error, "" after the last one.
+func (j *joining) note() string {
+	line, _ := j.notes.ReadString('\n')
+	return line
+}
+
+func TestAPipeThatListensSaysHowToJoinIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	h := newHouse(t)
+	bob, _ := h.daemon("bob")
+	alice, _ := h.daemon("alice")
+	there, said := h.pipe("bob", "--listen", "--name", "log", "--from", alice)
+	if want := "peerchat pipe --name log " + bob; !strings.Contains(said, want) {
+		t.Fatalf("it says %q, want %q", said, want)
+	}
+	here, said := h.pipe("alice", "--name", "log", bob) // as it said
+	if !strings.Contains(said, "joined to ") {
+		t.Fatalf("the other one says %q", said)
+	}
+	_, _ = here.in.Close(), there.in.Close()
+	if err := here.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := there.cmd.Wait(); err != nil || there.out.Len() > 0 {
+		t.Errorf("%v; standard output has %q", err, &there.out)
+	}
+}
