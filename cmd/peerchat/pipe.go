@@ -174,7 +174,7 @@ var errWhoJoins = usageError{errors.New("--listen: say who may join: --from NAME
 // the others.
 func (p *piper) await(cmd *cobra.Command, s *session, from []identity.DeviceID) (*control.Conn, error) {
 	ctx := cmd.Context()
-	what := control.Listen{Pattern: pipeScheme + p.name, From: from}
+	what := control.Listen{Pattern: pipeScheme + p.name, From: from, One: true}
 	switch now, err := p.mayJoin(ctx, s, from); {
 	case err != nil:
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -69,5 +70,35 @@ func TestAPipeThatListensSaysHowToJoinIt(t *testing.T) {
 	}
 	if err := there.cmd.Wait(); err != nil || there.out.Len() > 0 {
 		t.Errorf("%v; standard output has %q", err, &there.out)
+	}
+}
+
+// The first device has the pipe even before the command takes it, so that the
+// second one is never let in.
+func TestTheSecondOfTwoThatJoinAPipeAtOnceIsToldSo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	h := newHouse(t)
+	bob, _ := h.daemon("bob")
+	_, _ = h.daemon("alice")
+	_, _ = h.daemon("carol")
+	there, _ := h.pipe("bob", "--listen", "--anyone")
+	_ = there.cmd.Process.Signal(syscall.SIGSTOP)
+	first, said := h.pipe("alice", bob)
+	if !strings.Contains(said, "joined to ") {
+		t.Fatalf("the first says %q", said)
+	}
+	second, said := h.pipe("carol", bob)
+	if strings.Contains(said, "joined") || !strings.Contains(said, "already taken by another device") {
+		t.Errorf("the second says %q", said)
+	}
+	if err := second.cmd.Wait(); err == nil || second.cmd.ProcessState.ExitCode() != exitFailure {
+		t.Errorf("the second ends with %v", err)
+	}
+	_ = there.cmd.Process.Signal(syscall.SIGCONT)
+	_, _ = first.in.Close(), there.in.Close()
+	if err1, err2 := first.cmd.Wait(), there.cmd.Wait(); err1 != nil || err2 != nil {
+		t.Errorf("the first ends with %v, the pipe with %v", err1, err2)
 	}
 }

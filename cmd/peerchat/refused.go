@@ -21,7 +21,7 @@ var messageScheme = strings.TrimSuffix(chat.URI, "1")
 // nobodyThere tells, by the scheme of a channel on which nobody listens, what has
 // to run on the other device. A %s stands for the rest of the URI.
 var nobodyThere = map[string]string{
-	pipeScheme:    "the device is there, but no pipe of that name listens on it: peerchat pipe --listen --name %s has to run there first",
+	pipeScheme:    "the device is there, but no pipe of that name listens on it: peerchat pipe --listen --name %s has to run there first, once for each device that joins",
 	messageScheme: "the device is there, but takes no messages now: peerchat run has to hold the account there",
 	parcel.Scheme: "the device is there, but takes no files now: peerchat receive has to run there",
 	forwardScheme: "the device is there, but serves no forwards: its daemon does, so peerchat run has to hold the account there",

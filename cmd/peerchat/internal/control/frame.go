@@ -14,7 +14,7 @@ import (
 
 // Version is the protocol's. A change that an old command or daemon would not
 // understand makes another one.
-const Version = 3
+const Version = 4
 
 // Bounds, in bytes.
 const (

@@ -133,6 +133,8 @@ type Listen struct {
 	From []identity.DeviceID `json:"from,omitempty"`
 	// Pipe is the name of a pipe: devices may that a rule lets join it.
 	Pipe string `json:"pipe,omitempty"`
+	// One declines further devices while a channel waits to be taken.
+	One bool `json:"one,omitempty"`
 }
 
 // Offer is a channel that waits to be taken, or a device that was declined.

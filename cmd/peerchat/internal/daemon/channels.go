@@ -220,15 +220,21 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 		return err
 	}
 	refused := make(chan identity.Peer, maxNotices)
+	var turn sync.Mutex // is locked while a device may have the one channel
 	l, err := d.claim(what.Pattern, func(_ context.Context, peer identity.Peer, _ string) error {
-		if d.mayOpen(what, peer) {
-			return nil
+		switch {
+		case !d.mayOpen(what, peer):
+			select {
+			case refused <- peer:
+			default:
+			}
+			return errMayNot
+		case what.One && !turn.TryLock():
+			return errTaken
+		case what.One: // by then the channel was taken, or nobody takes it
+			time.AfterFunc(takeTimeout, turn.Unlock)
 		}
-		select {
-		case refused <- peer:
-		default:
-		}
-		return errMayNot
+		return nil
 	})
 	if err != nil {
 		return err
@@ -287,6 +293,9 @@ func (d *Daemon) announce(ctx context.Context, l peerlink.ChannelListener, answe
 
 // errMayNot is what a device is told that a command does not want.
 var errMayNot = errors.New("you may not join (for a pipe its user can allow it: peerchat pipe allow)")
+
+// errTaken is what a device is told that is not the first one.
+var errTaken = errors.New("it is already taken by another device, and takes one at a time: what listens there has to be started again")
 
 // mayOpen tells whether a device may have one of the channels that a command
 // wants.
