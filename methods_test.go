@@ -81,6 +81,10 @@ func methodsTo(bob identity.DeviceID) map[string]method {
 			_, err := m.DialContext(background, "tcp", "peer://"+bob.String()+"/x://")
 			return err
 		}),
+		"DialWith": needsStart(func(m *peerlink.ConnectionManager) error {
+			_, err := m.DialWith(peerlink.ConnectOptions{})(background, "tcp", "peer://"+bob.String()+"/x://")
+			return err
+		}),
 		"Events": tells(func(m *peerlink.ConnectionManager) any {
 			ctx, cancel := context.WithCancel(background)
 			events := m.Events(ctx)
