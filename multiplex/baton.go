@@ -209,6 +209,11 @@ func (b *baton) makesWay(st *stream.Stream, n int, woke bool) bool {
 // endRead ends the link because reading has ended. The baton is never let go.
 func (s *Socket) endRead(err error) {
 	defer close(s.readerDone)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // closed while it was interrupted: by whom?
+		if _, now := s.conn.Read(make([]byte, 1)); now != nil {
+			err = now
+		}
+	}
 	s.mu.Lock()
 	closing, writeErr := s.closing, s.writeErr
 	if s.readErr = err; errors.Is(err, io.EOF) && !s.line.caughtUp() {

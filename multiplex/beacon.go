@@ -134,6 +134,14 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	if len(s.beacons.sent) >= maxBeacons {
 		return nil
 	}
+	ahead := s.line.ahead()
+	b := s.addBeaconLocked(func(body []byte) { s.line.control(protocolID, body, prompt) })
+	b.behind = ahead
+	return b
+}
+
+// addBeaconLocked has a beacon queued. s.mu is held.
+func (s *Socket) addBeaconLocked(queue func(body []byte)) *beacon {
 	if s.beacons.sent == nil {
 		s.beacons.sent = make(map[uint64]*beacon)
 	}
@@ -143,8 +151,7 @@ func (s *Socket) sendBeaconLocked() *beacon {
 	n := nonce()
 	b := &beacon{at: time.Now(), done: make(chan struct{})}
 	s.beacons.sent[n] = b
-	b.behind = s.line.ahead()
-	s.line.control(protocolID, encodeBeacon(n, false), prompt)
+	queue(encodeBeacon(n, false))
 	return b
 }
 

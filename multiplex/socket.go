@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -372,6 +373,7 @@ func (s *Socket) goAway(code channel.Code, reason string) error {
 		e.stream.Fail(net.ErrClosed) // its writers stop, so that the line runs dry
 		s.answer(e, net.ErrClosed)
 	}
+	s.awaitReceipt(ctx)
 	if s.cfg.Version >= version2 {
 		s.line.inOrder(protocolID, encodeGoingAway(code, reason), prompt)
 	}
@@ -394,10 +396,32 @@ func (s *Socket) goAway(code channel.Code, reason string) error {
 	return s.unconfirmed(ctx)
 }
 
+// awaitReceipt asks the peer to confirm what was sent, by a beacon behind it, and
+// waits for half of the time at most: the other half is for the going away.
+func (s *Socket) awaitReceipt(ctx context.Context) {
+	s.mu.Lock()
+	if s.cause != nil || s.version.Load() < version2 || s.confirmed >= s.line.promised() {
+		s.mu.Unlock()
+		return
+	}
+	b := s.addBeaconLocked(func(body []byte) { s.line.inOrder(protocolID, body, prompt) })
+	b.behind = math.MaxUint64 // all: nothing more is sent
+	s.mu.Unlock()
+	s.flush()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.CloseTimeout/2)
+	defer cancel()
+	select {
+	case <-b.done:
+	case <-s.readerDone:
+	case <-ctx.Done():
+	}
+}
+
 // unconfirmed returns why the peer may lack something that was sent; nil if it has
-// all. It closes the conn when it has read our going away, behind all else: that is
-// its receipt, as long as all was written (a peer that gives the link up in that very
-// moment looks the same). A peer that closes the link itself wants no more.
+// all. Without a beacon's answer its clean end is the receipt, as long as all was
+// written: it closes the conn when it has read our going away, behind all else. (A
+// peer that gives the link up in that very moment looks the same.) A peer that closes
+// the link itself wants no more.
 func (s *Socket) unconfirmed(ctx context.Context) error {
 	s.mu.Lock()
 	receipt := errors.Is(s.readErr, io.EOF)
@@ -414,7 +438,7 @@ func (s *Socket) unconfirmed(ctx context.Context) error {
 	_, left := errors.AsType[*GoingAwayError](s.readErr)
 	why := cmp.Or(s.lost, s.writeErr, s.readErr)
 	switch {
-	case left, s.confirmed == s.line.promised():
+	case left, s.confirmed >= s.line.promised():
 		return nil
 	case why == nil:
 		why = os.ErrDeadlineExceeded
