@@ -142,27 +142,39 @@ func (e *ConnectError) Unwrap() []error {
 	return errs
 }
 
-// ShutdownError is Shutdown's error if links ended before their channels did. It
-// matches what each link's does: the cause of Shutdown's context, or why the link
-// was lost.
+// ShutdownError is the error of Shutdown if links ended before their channels did,
+// and of every call that closes links if a link ended before its peer had confirmed
+// all that was sent: that may be lost. It matches what each link's error does: the
+// cause of Shutdown's context, os.ErrDeadlineExceeded after
+// multiplex.Config.CloseTimeout, or why the link was lost.
 type ShutdownError struct{ Cut []CutLink }
 
-// CutLink is a link whose channels were cut.
+// CutLink is a link that ended too early.
 type CutLink struct {
 	ID      LinkID
 	Peer    identity.Peer
 	Carrier string
-	Err     error // why, and how many channels
+	Err     error // why: what the peer has not confirmed, or how many channels were cut
 }
 
-// Error implements error: “shutdown: cut channels of 2 links: device 0a1b2c3d over
-// tcp: …; …”.
+// maxCutsTold is how many links the text of a ShutdownError names.
+const maxCutsTold = 8
+
+// Error implements error: “2 links were cut: device 0a1b2c3d over tcp: …; …”. Eight
+// links are named, and further ones counted.
 func (e *ShutdownError) Error() string {
 	var parts []string
-	for _, c := range e.Cut {
+	for _, c := range e.Cut[:min(len(e.Cut), maxCutsTold)] {
 		parts = append(parts, fmt.Sprintf("device %s over %s: %v", c.Peer.Device.Short(), c.Carrier, c.Err))
 	}
-	return fmt.Sprintf("peerlink: shutdown: cut channels of %d links: %s", len(e.Cut), strings.Join(parts, "; "))
+	if more := len(e.Cut) - maxCutsTold; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	links := "links were"
+	if len(e.Cut) == 1 {
+		links = "link was"
+	}
+	return fmt.Sprintf("peerlink: %d %s cut: %s", len(e.Cut), links, strings.Join(parts, "; "))
 }
 
 // Unwrap returns the errors of all links.
@@ -172,6 +184,21 @@ func (e *ShutdownError) Unwrap() []error {
 		errs = append(errs, c.Err)
 	}
 	return errs
+}
+
+// note adds a link that ended with err, once; nil is none.
+func (e *ShutdownError) note(l *link, err error) {
+	if err != nil && !slices.ContainsFunc(e.Cut, func(c CutLink) bool { return c.ID == l.id }) {
+		e.Cut = append(e.Cut, CutLink{l.id, l.peer, l.carrier, err})
+	}
+}
+
+// orNil returns the error, or nil if no link was cut.
+func (e *ShutdownError) orNil() error {
+	if len(e.Cut) == 0 {
+		return nil
+	}
+	return e
 }
 
 // refusal is the error of a device that said no; it matches ErrRefused.

@@ -77,12 +77,10 @@ func (k *Link) State() LinkState {
 }
 
 // Close closes the link, telling the peer, and waits until it has ended, about a
-// second at most. The second call returns nil.
-func (k *Link) Close() error {
-	err := k.l.mux.Close()
-	k.m.unregister(k.l) // so that the lists say so when this returns
-	return err
-}
+// second at most. The error is a *ShutdownError if the peer has not confirmed all
+// that was sent by then. Further calls return the same; of a link that has ended by
+// itself the error is nil.
+func (k *Link) Close() error { return k.m.closeLinks(new(ShutdownError), k.l) }
 
 // Capacity returns how many links there may be (Config.Capacity), and how many
 // places are taken: by links, and by links that this side is making. Without a free

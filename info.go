@@ -5,7 +5,6 @@ import (
 	"iter"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"peerlink/channel"
@@ -167,23 +166,17 @@ func (m *ConnectionManager) Metrics() Metrics {
 
 // CloseConnectionsWith closes the links with a device, or with all devices of
 // an account or authority, telling them, and returns how many links it closed.
-// It waits until they have ended, at most a second or so.
-func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
-	n := 0
-	var closing sync.WaitGroup
-	for _, l := range m.allLinks() {
-		if l.peer.Device != subject && l.peer.Account != subject && l.peer.CA != subject {
-			continue
-		}
-		n++
-		closing.Go(func() { _ = (&Link{m, l}).Close() })
-	}
-	closing.Wait()
-	return n
+// It waits until they have ended, at most a second or so. The error is a
+// *ShutdownError if a peer has not confirmed all that was sent by then.
+func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) (int, error) {
+	links := slices.DeleteFunc(m.allLinks(), func(l *link) bool {
+		return l.peer.Device != subject && l.peer.Account != subject && l.peer.CA != subject
+	})
+	return len(links), m.closeLinks(new(ShutdownError), links...)
 }
 
-// CloseLink closes one link, telling the peer, and waits until it has ended. An
-// id that names no live link is an error that matches ErrNotConnected.
+// CloseLink is Link.Close of the link that an id names. If there is none, or it has
+// ended, the error matches ErrNotConnected.
 func (m *ConnectionManager) CloseLink(id LinkID) error {
 	k, err := m.Link(id)
 	if err != nil {

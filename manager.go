@@ -72,6 +72,7 @@ type ConnectionManager struct {
 	cfg  Config
 	life life.Group    // of every goroutine of the manager: ends with Close
 	done chan struct{} // closed when Close is over
+	err  error         // Close's, then
 
 	arrivals  chan struct{}                   // holds a place for each stream that is on the way to become a link
 	arriving  *quota.Quota[identity.DeviceID] // the same, by device
@@ -85,12 +86,13 @@ type ConnectionManager struct {
 	// after uniques.mu, and before the locks of life, Trust and sockets; not held
 	// while a carrier or a callback runs.
 	mu      sync.Mutex
-	started bool   // from then on cfg does not change
-	leaving bool   // Shutdown or Close was called: nothing new begins
-	links   links  // that are known
-	talks   talks  // make further links
-	bus     bus    // tells readers what happens
-	totals  totals // count it
+	started bool          // from then on cfg does not change
+	leaving bool          // Shutdown or Close was called: nothing new begins
+	links   links         // that are known
+	talks   talks         // make further links
+	bus     bus           // tells readers what happens
+	totals  totals        // count it
+	cut     ShutdownError // has the links that Shutdown and Close have cut
 }
 
 // New makes a manager and starts it, with the carriers of cfg.
@@ -251,31 +253,44 @@ func (m *ConnectionManager) watchTrust(ctx context.Context) {
 // have returned is still sent, for a second at most, and then cut. The carriers
 // are closed after the links. Close waits for the manager's goroutines, at most
 // two seconds if callbacks of the application do not return; then it says so. The
-// second call waits for the first. See Shutdown for waiting until channels have
-// ended.
+// error is, or has within it, a *ShutdownError if a peer has not confirmed all that
+// was sent. Calls while it runs wait for it and return the same, later ones nil. See
+// Shutdown for waiting until channels have ended.
 func (m *ConnectionManager) Close() error {
+	m.made()
+	select {
+	case <-m.done:
+		return nil // it was told
+	default:
+	}
 	m.leave()
+	links := m.allLinks() // before the goroutines that serve them end
 	if !m.life.EndWith(errClosed) {
 		<-m.done
-		return nil
+		return m.err
 	}
 	defer close(m.done)
 	defer m.transport.CloseIdleConnections()
 	began, closed, over := time.Now(), make(chan struct{}), make(chan struct{})
 	go func() {
-		m.closeLinks()
+		_ = m.closeLinks(&m.cut, links...)
 		m.closeCarriers()
 		close(closed)
 		m.life.Wait()
 		close(over)
 	}()
 	_ = pause.Until(context.Background(), m.cfg.Link.CloseTimeout+carrierTimeout, closed)
+	var late error
 	select {
 	case <-over:
-		return nil
 	case <-time.After(closeTimeout):
-		return fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", time.Since(began).Round(time.Second))
+		late = fmt.Errorf("peerlink: closed, but a callback of the application, or a carrier, still runs after %v", time.Since(began).Round(time.Second))
 	}
+	m.locked(func() { m.err = (&ShutdownError{slices.Clone(m.cut.Cut)}).orNil() })
+	if late != nil {
+		m.err = errors.Join(m.err, late)
+	}
+	return m.err
 }
 
 // made panics unless New or Open has made the manager.
@@ -318,13 +333,19 @@ func (m *ConnectionManager) leave() {
 	}
 }
 
-// closeLinks ends the links, each with a second for what was written.
-func (m *ConnectionManager) closeLinks() {
+// closeLinks ends links, each with a second for what was written, and forgets them.
+// A link that ends too early is noted in cut: m.mu guards it, and it is the error.
+func (m *ConnectionManager) closeLinks(cut *ShutdownError, links ...*link) error {
 	var closing sync.WaitGroup
-	for _, l := range m.allLinks() {
-		closing.Go(func() { _ = l.mux.Close() })
+	for _, l := range links {
+		closing.Go(func() {
+			err := l.mux.Close()
+			m.unregister(l) // so that the lists say so when this returns
+			m.locked(func() { cut.note(l, err) })
+		})
 	}
 	closing.Wait()
+	return cut.orNil()
 }
 
 // closeCarriers gives back what the carriers have. Links need it no more.
@@ -339,28 +360,23 @@ func (m *ConnectionManager) closeCarriers() {
 // Shutdown is a Close that lets channels finish: it takes no new links and
 // channels, on this side and, with the peers being told, on theirs, waits until
 // the channels have ended on both sides and the peers have all bytes, or ctx ends,
-// and then closes. The error is a *ShutdownError if links were cut before that, or
-// Close's.
+// and then closes. The error is Close's, with the links that were cut before that in
+// its *ShutdownError.
 func (m *ConnectionManager) Shutdown(ctx context.Context) error {
 	m.leave()
 	m.transport.CloseIdleConnections()
 	var draining sync.WaitGroup
-	cut := new(ShutdownError) // its Cut is guarded by m.mu until draining is over
 	for _, l := range m.allLinks() {
 		if l.mux.Err() != nil { // it had ended before
 			continue
 		}
 		draining.Go(func() {
 			err := l.mux.Drain(ctx, channel.CodeClosed, errShuttingDown.Error())
-			if err != nil && !errors.Is(err, net.ErrClosed) { // which this side did by itself
-				m.locked(func() { cut.Cut = append(cut.Cut, CutLink{l.id, l.peer, l.carrier, err}) })
+			if !errors.Is(err, net.ErrClosed) { // which this side did by itself
+				m.locked(func() { m.cut.note(l, err) })
 			}
 		})
 	}
 	draining.Wait()
-	err := m.Close()
-	if len(cut.Cut) > 0 {
-		return cut
-	}
-	return err
+	return m.Close()
 }

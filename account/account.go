@@ -74,6 +74,7 @@ type Account struct {
 	twin    chan Twin     // has room for one
 	life    life.Group    // ends with Close, and with it a Start under way
 	over    chan struct{} // closed when Close is over
+	err     error         // Close's, then
 
 	mu      sync.Mutex        // not held while Close waits
 	started bool              // and not closed
@@ -406,13 +407,18 @@ func (a *Account) changeTrust(change func(*identity.Trust) error) error {
 }
 
 // Close ends all links and everything that Start began, the manager first, and
-// gives the folder free; see the manager's Close for what was written. It may be
-// called before Start, during it, and more than once: the second call waits for the
-// first.
+// gives the folder free; see the manager's Close for what was written, and its error.
+// It may be called before Start, during it, and more than once: calls while it runs
+// wait for it and return the same, later ones nil.
 func (a *Account) Close() error {
+	select {
+	case <-a.over:
+		return nil // it was told
+	default:
+	}
 	if !a.life.EndWith(errClosed) {
 		<-a.over
-		return nil
+		return a.err
 	}
 	defer close(a.over)
 	err := a.manager.Close()
@@ -420,14 +426,14 @@ func (a *Account) Close() error {
 	closers := a.closers
 	a.closers, a.started = nil, false
 	a.mu.Unlock()
-	err = errors.Join(err, closeAll(closers)) // callbacks may use the account meanwhile
+	a.err = errors.Join(err, closeAll(closers)) // callbacks may use the account meanwhile
 	a.f.close()
-	return err
+	return a.err
 }
 
 // Shutdown is a Close that lets channels finish: it waits as the manager's Shutdown
 // does, until ctx ends at the latest, and then closes. The error is the manager's,
-// a *peerlink.ShutdownError if channels were cut, or Close's.
+// with a *peerlink.ShutdownError if links were cut, or Close's.
 func (a *Account) Shutdown(ctx context.Context) error {
 	return errors.Join(a.manager.Shutdown(ctx), a.Close())
 }

@@ -15,6 +15,7 @@ import (
 	"peerlink/account"
 	"peerlink/channel"
 	"peerlink/dht"
+	"peerlink/identity"
 	"peerlink/multiplex"
 )
 
@@ -150,4 +151,73 @@ func written(ctx context.Context, t *testing.T, from, to *account.Account, l net
 		t.Fatal(err)
 	}
 	return read
+}
+
+// deaf is one end of a stream whose program stops to read.
+type deaf struct {
+	net.Conn
+	gate chan struct{} // closed: it reads no more
+	end  chan struct{} // closed with it
+}
+
+func (d deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	select {
+	case <-d.gate:
+		<-d.end
+		return 0, net.ErrClosed
+	default:
+		return n, err
+	}
+}
+
+// What a device did not take before an account was closed is told, once.
+func TestClosingAnAccountSaysWhatWasCut(t *testing.T) {
+	for name, e := range ends {
+		t.Run(name, func(t *testing.T) {
+			acc, err := account.New(account.Options{Manager: peerlink.Config{Link: multiplex.Config{CloseTimeout: 50 * time.Millisecond}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer acc.Close()
+			if err := acc.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			bob, err := identity.Generate("bob")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, b := net.Pipe()
+			there := deaf{b, make(chan struct{}), make(chan struct{})}
+			far := multiplex.Server(there, multiplex.Config{})
+			defer far.Close()
+			defer close(there.end)
+			m := acc.ConnectionManager()
+			if _, err := m.AddConn(t.Context(), a, bob.Peer(), peerlink.Outbound); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				if r, err := far.Accept(t.Context()); err == nil {
+					_, _ = r.Accept()
+				}
+			}()
+			sock, err := m.ConnectDevice(t.Context(), bob.DeviceID(), "x://", peerlink.ConnectOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			close(there.gate)
+			if _, err := sock.Write(make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			err = e.end(ctx, acc)
+			if cut, ok := errors.AsType[*peerlink.ShutdownError](err); !ok || len(cut.Cut) != 1 || cut.Cut[0].Peer.Device != bob.DeviceID() {
+				t.Errorf("%v", err)
+			}
+			if err := errors.Join(acc.Close(), m.Close()); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
 }

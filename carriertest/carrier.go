@@ -1,6 +1,7 @@
 package carriertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,10 +60,10 @@ func (c Carrier) join(ctx context.Context, site *Site) (*device, error) {
 }
 
 // manage gives a device a manager, which watches no network and keeps idle links.
-// Its links have more than a second to close: what a busy machine does not bring in
-// a second is not lost.
+// Its links have more than a second to close, unless they were given less: what a
+// busy machine does not bring in a second is not lost.
 func (c Carrier) manage(d *device, link multiplex.Config) (err error) {
-	link.CloseTimeout = closeTimeout
+	link.CloseTimeout = cmp.Or(link.CloseTimeout, closeTimeout)
 	cfg := peerlink.Config{Identity: d.id, Trust: d.trust, Network: peerlink.IgnoreNetwork, IdleTimeout: -1, Link: link}
 	if !c.Adopted {
 		cfg.Dialers, cfg.Listeners = []peerlink.Dialer{d.end.Dialer}, d.end.Listeners

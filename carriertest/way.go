@@ -18,6 +18,8 @@ type way struct {
 	// cuts: the side that ends gives up bytes, and knows it. Otherwise bytes are
 	// lost only if end returns an error.
 	cuts bool
+	// late: the side that ends has no time to learn what has arrived, and says so.
+	late bool
 	// first is what the writer does before the end; nil: nothing.
 	first func(*channel.Socket) error
 	// clean: the writer ends its direction, so that io.EOF is its true end.
@@ -51,6 +53,10 @@ var ways = []way{
 	{name: "manager Close after Close", first: (*channel.Socket).Close, clean: true, end: closeManager},
 	{name: "account Close", hears: answer, end: closeAccount},
 	{name: "account Close after CloseWrite", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeAccount},
+	{name: "CloseLink without time", late: true, hears: answer, end: closeLink, paces: []pace{absent}, link: noTime},
+	{name: "CloseConnectionsWith without time", late: true, hears: answer, end: closeConnections, paces: []pace{absent}, link: noTime},
+	{name: "manager Close without time", late: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeManager, paces: []pace{absent}, link: noTime},
+	{name: "account Close without time", late: true, hears: answer, end: closeAccount, paces: []pace{absent}, link: noTime},
 	{name: "Shutdown", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
 	{name: "Shutdown by the reader", byReader: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
 	{name: "Shutdown after Close", first: (*channel.Socket).Close, clean: true, end: shutdown},
@@ -99,6 +105,11 @@ func refusal(c *channel.Socket) error {
 	}
 }
 
+// noTime are the bounds of links that end before any answer can come.
+func noTime() multiplex.Config {
+	return multiplex.Config{CloseTimeout: time.Nanosecond, BeaconInterval: -1}
+}
+
 func closeLink(_ context.Context, s *stage) error {
 	for l := range s.ender.Links() {
 		return s.ender.CloseLink(l.ID)
@@ -107,10 +118,11 @@ func closeLink(_ context.Context, s *stage) error {
 }
 
 func closeConnections(_ context.Context, s *stage) error {
-	if s.ender.CloseConnectionsWith(s.other.id.DeviceID()) != 1 {
+	n, err := s.ender.CloseConnectionsWith(s.other.id.DeviceID())
+	if n != 1 {
 		return errors.New("not one link was closed")
 	}
-	return nil
+	return err
 }
 
 func closeManager(_ context.Context, s *stage) error { return s.ender.Close() }

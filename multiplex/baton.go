@@ -209,7 +209,7 @@ func (b *baton) makesWay(st *stream.Stream, n int, woke bool) bool {
 // endRead ends the link because reading has ended. The baton is never let go.
 func (s *Socket) endRead(err error) {
 	defer close(s.readerDone)
-	if errors.Is(err, os.ErrDeadlineExceeded) { // closed while it was interrupted: by whom?
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the conn was closed while Interrupt ended the Read: the next one says how
 		if _, now := s.conn.Read(make([]byte, 1)); now != nil {
 			err = now
 		}

@@ -155,7 +155,7 @@ type Socket struct {
 	writeErr  error  // why the writer stopped
 	readErr   error  // why the reader stopped
 	lost      error  // why the link ended, where Close had begun before
-	confirmed uint64 // of line.promises, those that the peer has
+	confirmed uint64 // how many of line.promises have reached the peer
 	verdict   error  // the cause to be, where the end takes a while
 	clock     *time.Timer
 	beacons   beacons
@@ -257,9 +257,9 @@ func (s *Socket) Err() error {
 // Close ends the link and all its channels. What their Writes have returned is
 // still sent, the peer is told, and Close waits until it has heard, at most
 // Config.CloseTimeout. It always closes the conn and waits for the Socket's
-// goroutines. The error says that something was sent of which the peer has not
-// confirmed that it came: it matches os.ErrDeadlineExceeded after CloseTimeout, and
-// else is why the link broke meanwhile. It is nil if the peer has all, or has closed
+// goroutines. The error says that the peer has not confirmed all that was sent: it
+// matches os.ErrDeadlineExceeded after CloseTimeout, and else is why the link broke
+// before that. It is nil if the peer has all, or has closed
 // the link itself; if the link had ended before (see Err); and where nothing can
 // be known, which is with a peer of version 1 on a conn without CloseWrite. Further
 // calls wait for the first and return the same.

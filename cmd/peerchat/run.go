@@ -80,7 +80,7 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 	}
 	var d *daemon.Daemon
 	defer func() {
-		err = errors.Join(err, acc.Close())
+		err = errors.Join(err, closeAccount(acc, r.log))
 		if d != nil {
 			d.Gone()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"peerlink"
+	"peerlink/account"
 	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/daemon"
@@ -74,8 +76,20 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), settleTimeout)
 		defer cancel()
 		d.Settle(ctx)
-		return errors.Join(d.Close(), acc.Close())
+		return errors.Join(d.Close(), closeAccount(acc, o.logger(cmd.ErrOrStderr())))
 	}}, nil
+}
+
+// closeAccount closes an account. That devices have not confirmed all that was sent
+// to them is logged only: what has to arrive, a file or a message, has receipts of its
+// own, and its command has told of it.
+func closeAccount(acc *account.Account, log *slog.Logger) error {
+	err := acc.Close()
+	if _, cut := errors.AsType[*peerlink.ShutdownError](err); cut {
+		log.Warn("closed", "err", err)
+		return nil
+	}
+	return err
 }
 
 // with opens the way to the account for do, and closes it afterwards.
