@@ -100,7 +100,11 @@ const lastWord = 100 * time.Millisecond
 func (m *ConnectionManager) refuse(conn net.Conn, why error) {
 	wait, stop := context.WithTimeout(context.Background(), lastWord)
 	deaf := &lateReader{conn, wait.Done(), stop}
-	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(channel.CodeRefused, reasonFor(why))
+	code := channel.CodeRefused
+	if errors.Is(why, ErrCapacity) {
+		code = channel.CodeResource
+	}
+	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(code, reasonFor(why))
 }
 
 // lateReader is a stream that is not read until begin is closed.
@@ -198,8 +202,12 @@ func (m *ConnectionManager) farewell(l *link) error {
 
 // asRefusal returns the refusal that the end of a link stands for, or nil.
 func asRefusal(l *link, err error) error {
-	if bye, ok := errors.AsType[*multiplex.GoingAwayError](err); ok && bye.Code == channel.CodeRefused {
-		return refusal{fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)}
+	bye, ok := errors.AsType[*multiplex.GoingAwayError](err)
+	switch {
+	case ok && bye.Code == channel.CodeRefused:
+		return fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)
+	case ok && bye.Code == channel.CodeResource:
+		return fmt.Errorf("%s: %w: %.255q", l.path, ErrBusy, bye.Reason)
 	}
 	return nil
 }

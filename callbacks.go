@@ -142,6 +142,15 @@ func (w *workers) ask(ctx context.Context, name string, device identity.DeviceID
 
 var errInternal = errors.New("internal error")
 
+// busy is why a device is turned away that may come again (see Negotiator).
+type busy struct{ error }
+
+// Busy reports true.
+func (busy) Busy() bool { return true }
+
+// Unwrap returns the reason.
+func (b busy) Unwrap() error { return b.error }
+
 // decide asks trust and the application whether a device may connect.
 func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
 	err := m.mayConnect(ctx, peer)
@@ -162,7 +171,7 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 	case closing:
 		return errClosed
 	case full:
-		return ErrCapacity
+		return busy{ErrCapacity}
 	case m.cfg.OnICERequest == nil:
 		return nil
 	}

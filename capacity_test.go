@@ -106,3 +106,34 @@ func TestUndecidedCallsOfOneDeviceDelayNobody(t *testing.T) {
 		}
 	})
 }
+
+// A device that is full is no device that refuses: a caller with time gets its link
+// as soon as there is room.
+func TestAFullDeviceIsAskedAgain(t *testing.T) {
+	for name, bound := range map[string]func(*peerlink.Config){
+		"all in all": func(c *peerlink.Config) { c.Capacity = 1 },
+		"one device": func(c *peerlink.Config) { c.PerDevice = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork("memory")
+				alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", bound)
+				bob.echo(t, "*")
+				connect(t, alice, bob, "chat://")
+				one := peerlink.ConnectOptions{Mode: peerlink.NewLink}
+				if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "x://", one); !errors.Is(err, peerlink.ErrBusy) || errors.Is(err, peerlink.ErrRefused) || errors.Is(err, peerlink.ErrCapacity) {
+					t.Errorf("no room there: %v", err)
+				}
+				time.AfterFunc(5*time.Second, func() { _, _ = bob.CloseConnectionsWith(alice.id.DeviceID()) })
+				ctx, cancel := within(time.Minute)
+				defer cancel()
+				began := time.Now()
+				sock, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "x://", one)
+				if d := time.Since(began); err != nil || d < 5*time.Second || d > 20*time.Second {
+					t.Fatalf("%v after %v", err, d)
+				}
+				exchange(t, sock, "hello")
+			})
+		})
+	}
+}

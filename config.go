@@ -20,8 +20,8 @@ import (
 //
 //   - With a method Refused() string, the device itself said no, and ErrRefused is
 //     matched: no other carrier is tried. If the error also has a method
-//     Temporary() bool that returns true, the device had no room: that is a failure
-//     of the moment. If it has Unproven() bool that returns true, the far end had
+//     Temporary() bool that returns true, the device had no room: ErrBusy is matched,
+//     and that is a failure of the moment. If it has Unproven() bool that returns true, the far end had
 //     not proven that it is the device: others are tried, as after a TLS alert of
 //     the far end.
 //   - After these two errors, one with a method Permanent() bool that returns
@@ -75,7 +75,8 @@ type AddrDialer interface {
 }
 
 // A Negotiator is a Listener that can ask before it answers a caller at all.
-// New gives it the manager's decision; an error refuses the caller.
+// New gives it the manager's decision; an error refuses the caller, for now only if
+// it has a method Busy() bool that returns true: tell the caller so.
 type Negotiator interface {
 	Decide(func(ctx context.Context, peer identity.Peer) error)
 }

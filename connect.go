@@ -40,8 +40,8 @@ const (
 // new link.
 //
 // The error names the carriers that were tried and why each failed. It matches
-// ErrDeclined (and ErrNoListener), ErrRefused, identity.ErrBanned (by this device
-// itself), ErrNotConnected, ErrCapacity, ctx's cause,
+// ErrDeclined (and ErrNoListener), ErrRefused, ErrBusy, identity.ErrBanned (by this
+// device itself), ErrNotConnected, ErrCapacity, ctx's cause,
 // os.ErrDeadlineExceeded (the peer did not decide in time) or net.ErrClosed.
 func (m *ConnectionManager) ConnectDevice(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
 	if err := m.running(); err != nil {
@@ -103,11 +103,18 @@ func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID,
 		if sent {
 			lost++
 		}
-		if no := asRefusal(l, err); no != nil {
-			return nil, &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: no}}}
+		no := asRefusal(l, err)
+		if no != nil {
+			err = &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: no}}}
+		}
+		if errors.Is(no, ErrRefused) {
+			return nil, err
 		}
 		again := l.mux.Ending() || errors.Is(err, errRetired) // and so linkTo will not take it again
 		if !again || lost > 1 || try == maxTries || ctx.Err() != nil || opts.Mode == OnlyIfConnected || !opts.Link.IsZero() {
+			if no != nil {
+				return nil, err
+			}
 			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}
 		m.locked(func() { m.totals.Retried++ })

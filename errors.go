@@ -33,9 +33,11 @@ var (
 	// no program on the device took before its listener was closed: nobody has
 	// read a byte of it. A *channel.ResetError has the code.
 	ErrNotAccepted = channel.ErrNotAccepted
-	// ErrRefused is matched when the peer refused to connect at all, also because
-	// it had no room for another link.
+	// ErrRefused is matched when the peer refused to connect at all.
 	ErrRefused = errors.New("refused by the device")
+	// ErrBusy is matched when the peer had no room for another link: the same call
+	// may succeed later. ConnectDevice with a deadline tries again until then.
+	ErrBusy = errors.New("the device has no room now")
 	// ErrNotConnected is matched when there is no link and none may be made.
 	ErrNotConnected = errors.New("not connected")
 	// ErrCapacity is matched when Config.Capacity links exist already.
@@ -201,11 +203,14 @@ func (e *ShutdownError) orNil() error {
 	return e
 }
 
-// refusal is the error of a device that said no; it matches ErrRefused.
-type refusal struct{ error }
+// refusal is the error of a device that said no; it matches ErrRefused or ErrBusy.
+type refusal struct {
+	error
+	is error
+}
 
-// Is reports that the error matches ErrRefused.
-func (r refusal) Is(target error) bool { return target == ErrRefused }
+// Is reports that the error matches what the no means.
+func (r refusal) Is(target error) bool { return target == r.is }
 
 // Unwrap returns the Dialer's error.
 func (r refusal) Unwrap() error { return r.error }

@@ -442,13 +442,13 @@ func judge(err error) verdict {
 	var alert *net.OpError
 	switch {
 	case errors.As(err, &said) && errors.As(err, &passing) && passing.Temporary():
-		return verdict{refusal{err}, false, false}
+		return verdict{refusal{err, ErrBusy}, false, false}
 	case errors.As(err, &said):
-		return verdict{refusal{err}, !errors.As(err, &unproven) || !unproven.Unproven(), true}
+		return verdict{refusal{err, ErrRefused}, !errors.As(err, &unproven) || !unproven.Unproven(), true}
 	case errors.Is(err, ErrRefused):
 		return verdict{err, true, true}
 	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls's word for an alert
-		return verdict{refusal{err}, false, true}
+		return verdict{refusal{err, ErrRefused}, false, true}
 	case errors.Is(err, identity.ErrNotTrusted), errors.Is(err, ErrCapacity), errors.Is(err, errClosed):
 		return verdict{err, false, true}
 	case errors.As(err, &lasting) && lasting.Permanent():

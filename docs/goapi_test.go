@@ -201,7 +201,7 @@ func advice(err error) string {
 		return "the device does not let this one in"
 	case errors.Is(err, identity.ErrNotTrusted):
 		return "this device does not let that one in"
-	case errors.Is(err, peerlink.ErrCapacity), errors.Is(err, peerlink.ErrWouldBlock):
+	case errors.Is(err, peerlink.ErrCapacity), errors.Is(err, peerlink.ErrBusy), errors.Is(err, peerlink.ErrWouldBlock):
 		return "no room now: try later"
 	case errors.As(err, &reset):
 		return "the channel was cut: " + reset.Code.String()

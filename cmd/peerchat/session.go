@@ -145,7 +145,7 @@ const noNodes = "this device has no bootstrap nodes, so it finds only devices of
 // its cause.
 func (s *session) explain(ctx context.Context, uri string, err error) error {
 	var ended *control.EndedError
-	for _, other := range []error{peerlink.ErrDeclined, peerlink.ErrRefused, identity.ErrNotTrusted, control.ErrNoDaemon} {
+	for _, other := range []error{peerlink.ErrDeclined, peerlink.ErrRefused, peerlink.ErrBusy, identity.ErrNotTrusted, control.ErrNoDaemon} {
 		if errors.Is(err, other) {
 			return refusedInWords(uri, err)
 		}

@@ -272,17 +272,18 @@ func TestARefusalIsBelievedAsFarAsItIsProven(t *testing.T) {
 	})
 }
 
-// Of an unproven refusal only one code is taken for the device's no, and it is not
-// the last word.
+// Of an unproven refusal two codes are taken for the device's no, and it is not the
+// last word: one of them is for the moment.
 func TestAnUnprovenRefusalMeansItsCode(t *testing.T) {
-	for code, want := range map[Code]bool{0: false, CodeBusy: false, CodeUnwanted: true, CodeNotProven: false} {
+	for code, want := range map[Code]bool{0: false, CodeBusy: true, CodeUnwanted: true, CodeNotProven: false} {
 		err := fmt.Errorf("dial: %w", Said(code, "not today"))
 		var said interface {
 			Refused() string
 			Unproven() bool
+			Temporary() bool
 		}
 		var unproven *UnprovenRefusal
-		if errors.As(err, &said) != want || want && (said.Refused() != "not today" || !said.Unproven()) {
+		if errors.As(err, &said) != want || want && (said.Refused() != "not today" || !said.Unproven() || said.Temporary() != (code == CodeBusy)) {
 			t.Errorf("%d: %v", code, err)
 		}
 		if !errors.As(err, &unproven) || unproven.Code != code || unproven.Reason != "not today" {

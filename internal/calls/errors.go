@@ -54,16 +54,16 @@ func (e *UnprovenRefusal) Error() string { return fmt.Sprintf("the other end ref
 
 // Said returns the error that an unproven refusal is: an *UnprovenRefusal, which a
 // connection manager takes for the device's no, though not for its last word, if
-// the code is CodeUnwanted.
+// the code is CodeUnwanted or CodeBusy.
 func Said(code Code, reason string) error {
 	no := &UnprovenRefusal{code, reason}
-	if code == CodeUnwanted {
+	if code == CodeUnwanted || code == CodeBusy {
 		return unwanted{no}
 	}
 	return no
 }
 
-// unwanted is a refusal of this caller, not of its call.
+// unwanted is a refusal of this caller, for now or for good, not of its call.
 type unwanted struct{ *UnprovenRefusal }
 
 // Refused returns the reason.
@@ -71,6 +71,9 @@ func (u unwanted) Refused() string { return u.Reason }
 
 // Unproven reports true.
 func (unwanted) Unproven() bool { return true }
+
+// Temporary reports that a later call may be taken: the device had no room.
+func (u unwanted) Temporary() bool { return u.Code == CodeBusy }
 
 // Unwrap returns the *UnprovenRefusal.
 func (u unwanted) Unwrap() error { return u.UnprovenRefusal }
@@ -87,6 +90,12 @@ func (n no) Error() string { return n.reason }
 func CodeOf(err error) Code {
 	if n, ok := errors.AsType[no](err); ok {
 		return n.code
+	}
+	if b, ok := errors.AsType[interface {
+		error
+		Busy() bool
+	}](err); ok && b.Busy() {
+		return CodeBusy
 	}
 	return CodeUnwanted
 }

@@ -54,6 +54,14 @@ func TestErrorsAreTheSameOverEveryCarrier(t *testing.T) {
 		is("nobody listens", ask(carol, "chat://", peerlink.ConnectOptions{}), peerlink.ErrNoListener, peerlink.ErrDeclined)
 		dave := w.device(t, "dave", nil)
 		is("two links of two", ask(dave, "chat://", peerlink.ConnectOptions{}), peerlink.ErrCapacity)
+		full := w.device(t, "full", func(c *peerlink.Config) { c.Capacity = 1 })
+		full.accepting(t, "chat://*")
+		connect(t, dave, full, "chat://")
+		_, err = bob.ConnectDevice(background, full.id.DeviceID(), "chat://", peerlink.ConnectOptions{})
+		is("no room there", err, peerlink.ErrBusy)
+		if errors.Is(err, peerlink.ErrRefused) || errors.Is(err, peerlink.ErrCapacity) {
+			t.Errorf("no room there: %v", err)
+		}
 		late, stop := context.WithTimeoutCause(ctx, 0, errors.New("supper"))
 		defer stop()
 		<-late.Done()

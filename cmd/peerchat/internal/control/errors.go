@@ -55,6 +55,7 @@ var causes = []struct {
 	{"no-listener", peerlink.ErrNoListener, []error{peerlink.ErrDeclined}},
 	{"declined", peerlink.ErrDeclined, nil},
 	{"refused", peerlink.ErrRefused, nil},
+	{"busy", peerlink.ErrBusy, nil},
 	{"not-connected", peerlink.ErrNotConnected, nil},
 	{"capacity", peerlink.ErrCapacity, nil},
 	{"revoked", identity.ErrRevoked, []error{identity.ErrBanned, identity.ErrNotTrusted}},
