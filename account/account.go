@@ -47,8 +47,9 @@ type Options struct {
 	WebRTC       string
 	// LocalDir replaces the config's: the folder through which the devices of one
 	// machine find each other, a relative one below the working directory, or
-	// "off". One that exists has to be closed to other users (mode 0700). A folder
-	// that cannot be used is no error of Start: Logger hears why, and Here says no.
+	// "off". One that exists has to be closed to other users (mode 0700); one that
+	// cannot be used is an error of Start. "" is the default one: where that cannot be
+	// used, Logger hears why, and Here says no.
 	LocalDir string
 	// RegionSize is how many bytes of memory a stream to a device of this machine
 	// shares with it: 4 MiB (see shm.Config).

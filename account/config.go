@@ -75,8 +75,9 @@ type Config struct {
 	LAN bool `json:"lan,omitempty"`
 	// LocalDir is the folder through which the devices of one machine find each
 	// other and connect without a network, by shared memory or a Unix socket: an
-	// absolute path, closed to other users, the same for all of them. "": the
-	// user's runtime folder (see localipc). "off": none, and no such carriers.
+	// absolute path, closed to other users, the same for all of them; one that
+	// cannot be used is an error of Start. "": the user's runtime folder (see
+	// localipc), if that can be used. "off": none, and no such carriers.
 	LocalDir string `json:"local_dir,omitempty"`
 	// NetworkKey is the secret of a private network of DHT nodes: 64 hex digits
 	// that all its nodes and devices have. None: the network is open.

@@ -24,8 +24,9 @@ func (a *Account) Here() bool {
 }
 
 // startLocal opens the carriers to devices of this machine and returns them,
-// the cheapest first. Without them the account still reaches everybody: what
-// keeps them from working is logged, and an error only if ctx has ended.
+// the cheapest first. Without the default folder the account still reaches
+// everybody: what keeps that from working is logged, and an error only if ctx has
+// ended. A folder that was asked for has to work.
 func (a *Account) startLocal(ctx context.Context) (dialers []peerlink.Dialer, listeners []peerlink.Listener, err error) {
 	if a.opts.LocalDir == localOff {
 		return nil, nil, nil
@@ -65,9 +66,11 @@ func (a *Account) notHere(ctx context.Context, why error, dialers ...peerlink.Di
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, why
-	case errors.Is(why, localipc.ErrInUse):
+	case errors.Is(why, localipc.ErrInUse): // by this device in another process
 		a.opts.Logger.Warn("account: devices of this machine cannot reach this one directly: " + why.Error())
 		return dialers, nil, nil
+	case a.opts.LocalDir != "":
+		return nil, nil, fmt.Errorf(`local_dir: devices of this machine cannot be reached there: %w; name a folder that this user alone can change, "off" to do without, or none for the default one`, why)
 	}
 	a.opts.Logger.Warn("account: devices of this machine are not reached directly: " + why.Error())
 	return nil, nil, nil

@@ -293,33 +293,80 @@ func awaitNoLink(t *testing.T, acc *account.Account) {
 	}
 }
 
-// A folder that cannot be used is said, and the account works without it.
-func TestUnusableLocalDirIsLoggedAndDoneWithout(t *testing.T) {
+// A folder that was asked for and cannot be used is an error of Start, whether an
+// option or the config names it, and says what to do.
+func TestUnusableLocalDirIsAnErrorOfStart(t *testing.T) {
 	run := runtimeFolder(t)
 	file, open := filepath.Join(run, "file"), filepath.Join(run, "open")
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	bob := neighbour(t, "bob", account.Options{LocalDir: "off", Listen: []string{"127.0.0.1:0"}})
 	for dir, want := range map[string]string{
 		file:                              "is no folder",
 		open:                              "may be changed by other users",
 		filepath.Join(run, "a", "b"):      "no such file",
 		run + strings.Repeat("/long", 40): "",
 	} {
-		var log bytes.Buffer
-		alice := neighbour(t, "alice", account.Options{LocalDir: dir, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-		if err := alice.Learn(bob.Identity().DeviceID(), bob.Addrs()...); err != nil {
+		home := filepath.Join(t.TempDir(), "alice")
+		named, err := account.Create(home, account.Options{LocalDir: dir})
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := carrierTo(t, alice, bob); err != nil || got != "tcp" {
-			t.Errorf("%s: over %q, %v", dir, got, err)
+		check := func(how string, acc *account.Account) {
+			err := acc.Start(t.Context())
+			for _, part := range []string{"local_dir", dir, want, `"off"`} {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("by %s: %v, want %q in it", how, err, part)
+				}
+			}
+			if acc.Here() {
+				t.Errorf("by %s: it is here", how)
+			}
+			if err := acc.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		if err := alice.Close(); err != nil {
-			t.Error(err)
+		check("option", named)
+		inMemory, err := account.New(account.Options{LocalDir: dir})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), dir) || !strings.Contains(log.String(), want) {
-			t.Errorf("%s: logged %q, want %q in it", dir, log.String(), want)
+		check("option, in memory", inMemory)
+		if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(`{"local_dir": "`+dir+`"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		configured, err := account.Open(home, account.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("config", configured)
+	}
+}
+
+// Where the default folder cannot be used that is said, and the account works
+// without it.
+func TestUnusableDefaultFolderIsLoggedAndDoneWithout(t *testing.T) {
+	run := runtimeFolder(t)
+	t.Setenv("XDG_RUNTIME_DIR", run)
+	dir := filepath.Join(run, "peerlink")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	bob := neighbour(t, "bob", account.Options{LocalDir: "off", Listen: []string{"127.0.0.1:0"}})
+	var log bytes.Buffer
+	alice := neighbour(t, "alice", account.Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	if err := alice.Learn(bob.Identity().DeviceID(), bob.Addrs()...); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := carrierTo(t, alice, bob); err != nil || got != "tcp" || alice.Here() {
+		t.Errorf("over %q, %v", got, err)
+	}
+	if err := alice.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, part := range []string{"level=WARN", dir, "may be changed by other users"} {
+		if !strings.Contains(log.String(), part) {
+			t.Errorf("logged %q, want %q in it", log.String(), part)
 		}
 	}
 }
