@@ -57,12 +57,8 @@ func home(t *testing.T, name, local string) (*account.Account, *control.Client) 
 // two are two accounts of this machine with their daemons.
 func two(t *testing.T) (alice, bob *control.Client, bobs identity.DeviceID) {
 	t.Helper()
-	run := t.TempDir()
-	if err := os.Chmod(run, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("XDG_RUNTIME_DIR", run)
-	local := filepath.Join(run, "local")
+	local := street(t)
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Dir(local))
 	_, alice = home(t, "alice", local)
 	acc, bob := home(t, "bob", local)
 	return alice, bob, acc.Identity().DeviceID()

@@ -38,9 +38,9 @@ func newMeeting(t *testing.T) *meeting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = node.Close() })
-	run := t.TempDir()
-	t.Setenv("XDG_RUNTIME_DIR", run)
-	return &meeting{t, filepath.Join(run, "local"), node.Addrs()}
+	local := street(t)
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Dir(local))
+	return &meeting{t, local, node.Addrs()}
 }
 
 // guest is a device with a daemon, and its commands' client.
