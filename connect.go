@@ -31,7 +31,8 @@ const (
 // UTF-8 without control characters; not unique) and returns its end. If there
 // is no link yet, it makes one. Further callers that want the same device share
 // that negotiation, and each one's ctx bounds its own call only. A link that the
-// device itself makes serves as well. This device's own id is an error.
+// device itself makes serves as well. With this device's own id the error matches
+// ErrSelf.
 //
 // If no carrier gets there and ctx has a deadline, all are tried again, with
 // growing pauses, until then. Without a deadline the failure is returned at once;
@@ -76,7 +77,7 @@ func (m *ConnectionManager) checkConnect(peer identity.DeviceID, uri string, opt
 func (m *ConnectionManager) checkPeer(peer identity.DeviceID) error {
 	switch {
 	case peer == m.cfg.Identity.DeviceID():
-		return errors.New("that is this device's own id; a link to oneself is not made")
+		return ErrSelf
 	case peer.IsZero():
 		return errors.New("the zero device id names no device")
 	case m.cfg.Trust != nil && m.cfg.Trust.Decision(peer) == identity.Banned:

@@ -81,6 +81,9 @@ func TestConnectAddrTellsAddressAndCause(t *testing.T) {
 				}
 			}
 		}
+		if _, err := alice.ConnectAddr(background, "127.0.0.1:1", alice.id.DeviceID()); !errors.Is(err, peerlink.ErrSelf) {
+			t.Errorf("to itself: %v", err)
+		}
 		ctx, cancel := within(time.Second)
 		defer cancel()
 		_, err := alice.ConnectAddr(ctx, "127.0.0.3:4100", bob.id.DeviceID())

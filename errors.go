@@ -18,6 +18,14 @@ import (
 var (
 	// ErrNotStarted is matched by what needs Start before it.
 	ErrNotStarted = errors.New("not started")
+	// ErrStarted is matched by what has to come before Start, after it: a second
+	// Start, and SetCallbacks.
+	ErrStarted = errors.New("started already")
+	// ErrClaimed is matched when a pattern of Listen has a listener already.
+	ErrClaimed = errors.New("somebody listens on it already")
+	// ErrSelf is matched when this device is to connect to itself: a link to oneself
+	// is not made.
+	ErrSelf = errors.New("that is this device's own id; a link to oneself is not made")
 	// ErrClosed is matched by what comes after Close or Shutdown, or is ended by it.
 	// It matches net.ErrClosed.
 	ErrClosed = fmt.Errorf("closed: %w", net.ErrClosed)

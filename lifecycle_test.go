@@ -78,8 +78,8 @@ func TestListenComesBeforeStart(t *testing.T) {
 		}
 		connect(t, alice, bob, "other://")
 		<-back
-		if err := bob.SetCallbacks(peerlink.Callbacks{}); err == nil {
-			t.Error("callbacks were set after Start")
+		if err := bob.SetCallbacks(peerlink.Callbacks{}); !errors.Is(err, peerlink.ErrStarted) {
+			t.Error("callbacks were set after Start:", err)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestCallsBeforeStartAndAfterCloseSayWhy(t *testing.T) {
 		if err := bob.start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := bob.start(); err == nil || errors.Is(err, net.ErrClosed) {
+		if err := bob.start(); !errors.Is(err, peerlink.ErrStarted) || errors.Is(err, net.ErrClosed) {
 			t.Errorf("started twice: %v", err)
 		}
 		alice.echo(t, "x://")

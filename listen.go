@@ -26,8 +26,9 @@ const backlog = 128
 // then the longest. The listener accepts what it claims, 128 channels ahead of
 // its Accept; PeerOf returns the device at a connection's far end. Channels that it
 // has accepted, and the program has not before Close, are reset: their peers' errors match
-// ErrNotAccepted. A pattern can be claimed once, also before Start; Close gives it
-// up. The listener is a ChannelListener, and each connection a *channel.Socket.
+// ErrNotAccepted. A pattern can be claimed once, also before Start: if it has a
+// listener, the error matches ErrClaimed. Close gives it up. The listener is a
+// ChannelListener, and each connection a *channel.Socket.
 func (m *ConnectionManager) Listen(pattern string) (net.Listener, error) {
 	return m.ListenChannels(pattern)
 }
@@ -82,7 +83,7 @@ func (r *router) listen(pattern string, decide decision) (*listener, error) {
 	case r.over:
 		return nil, errClosed
 	case r.patterns[pattern] != nil:
-		return nil, fmt.Errorf("peerlink: listen %q: somebody listens on it already", pattern)
+		return nil, fmt.Errorf("peerlink: listen %q: %w", pattern, ErrClaimed)
 	case r.patterns == nil:
 		r.patterns = make(map[string]*listener)
 	}

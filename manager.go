@@ -65,6 +65,9 @@ const (
 // errClosed is the cause of everything that ends because of Close.
 var errClosed = fmt.Errorf("peerlink: connection manager: %w", ErrClosed)
 
+// errStarted is why a manager that has started cannot be set up any further.
+var errStarted = fmt.Errorf("peerlink: connection manager: %w", ErrStarted)
+
 // ConnectionManager owns the links of one device and routes their channels.
 // Make one with New, or with Open and Start; the methods of another one panic. All
 // methods may be called concurrently, in any order and more than once.
@@ -139,8 +142,8 @@ func Open(cfg Config) (*ConnectionManager, error) {
 
 // Start begins to accept on the Listeners and to reach devices by the Dialers,
 // first the ones of Config and then the given ones. It does not block. A
-// manager starts once; after Close or Shutdown the error matches ErrClosed. The
-// manager closes the listeners, unless Start fails.
+// manager starts once: the error of a second Start matches ErrStarted, and after Close
+// or Shutdown ErrClosed. The manager closes the listeners, unless Start fails.
 func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error {
 	m.lock()
 	switch {
@@ -149,7 +152,7 @@ func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error 
 		return errClosed
 	case m.started:
 		m.mu.Unlock()
-		return errors.New("peerlink: connection manager: started already")
+		return errStarted
 	}
 	m.started = true
 	m.cfg.Dialers = slices.Concat(m.cfg.Dialers, dialers)
@@ -176,7 +179,7 @@ func (m *ConnectionManager) Start(dialers []Dialer, listeners []Listener) error 
 
 // SetCallbacks sets the callbacks that are not nil, in place of Config's. They may
 // so use the manager, or what owns it, without a variable that is set later. After
-// Start it fails.
+// Start the error matches ErrStarted.
 func (m *ConnectionManager) SetCallbacks(c Callbacks) error {
 	m.lock()
 	defer m.mu.Unlock()
@@ -184,7 +187,7 @@ func (m *ConnectionManager) SetCallbacks(c Callbacks) error {
 	case m.leaving:
 		return errClosed
 	case m.started:
-		return errors.New("peerlink: connection manager: callbacks are set before Start")
+		return errStarted
 	}
 	if c.OnICERequest != nil {
 		m.cfg.OnICERequest = c.OnICERequest

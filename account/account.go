@@ -199,8 +199,8 @@ func (a *Account) Identity() *identity.Identity { return a.f.id }
 // Start opens the carriers and the DHT and starts the ConnectionManager. It
 // returns as soon as they run here; the network is joined in the background
 // (see Ready). ctx bounds the call only, and Close ends it. After an error the
-// account is not started: it may be tried again. A second Start of an account
-// that runs is an error.
+// account is not started: it may be tried again. The error of a second Start of
+// an account that runs matches peerlink.ErrStarted.
 func (a *Account) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -211,7 +211,7 @@ func (a *Account) Start(ctx context.Context) error {
 	case a.life.Ended():
 		return errClosed
 	case a.started:
-		return errors.New("account: started already")
+		return fmt.Errorf("account: %w", peerlink.ErrStarted)
 	}
 	err := a.start(ctx)
 	if a.started = err == nil; a.started {

@@ -28,6 +28,9 @@ func TestManagerOutlivesItsAccount(t *testing.T) {
 	if err := alice.Learn(bob.Identity().DeviceID(), bob.Addrs()...); err != nil {
 		t.Fatal(err)
 	}
+	if err := alice.Start(t.Context()); !errors.Is(err, peerlink.ErrStarted) {
+		t.Errorf("started twice: %v", err)
+	}
 	echo(t, bob)
 	began, ended := make(chan struct{}), make(chan error)
 	go func() {

@@ -58,6 +58,8 @@ var causes = []struct {
 	{"busy", peerlink.ErrBusy, nil},
 	{"not-connected", peerlink.ErrNotConnected, nil},
 	{"capacity", peerlink.ErrCapacity, nil},
+	{"claimed", peerlink.ErrClaimed, nil},
+	{"self", peerlink.ErrSelf, nil},
 	{"revoked", identity.ErrRevoked, []error{identity.ErrBanned, identity.ErrNotTrusted}},
 	{"banned", identity.ErrBanned, []error{identity.ErrNotTrusted}},
 	{"not-trusted", identity.ErrNotTrusted, nil},
