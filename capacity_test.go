@@ -124,7 +124,7 @@ func TestAFullDeviceIsAskedAgain(t *testing.T) {
 				if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "x://", one); !errors.Is(err, peerlink.ErrBusy) || errors.Is(err, peerlink.ErrRefused) || errors.Is(err, peerlink.ErrCapacity) {
 					t.Errorf("no room there: %v", err)
 				}
-				time.AfterFunc(5*time.Second, func() { _, _ = bob.CloseConnectionsWith(alice.id.DeviceID()) })
+				time.AfterFunc(5*time.Second, func() { bob.CloseConnectionsWith(alice.id.DeviceID()) })
 				ctx, cancel := within(time.Minute)
 				defer cancel()
 				began := time.Now()

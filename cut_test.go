@@ -13,23 +13,16 @@ import (
 )
 
 // closes are the calls that close links.
-var closes = map[string]func(alice, bob *device) error{
-	"CloseLink": func(alice, _ *device) error { return alice.CloseLink(alice.Connections()[0].ID) },
-	"Link.Close": func(alice, _ *device) error {
+var closes = map[string]func(alice *device) error{
+	"CloseLink": func(alice *device) error { return alice.CloseLink(alice.Connections()[0].ID) },
+	"Link.Close": func(alice *device) error {
 		l, err := alice.Link(alice.Connections()[0].ID)
 		if err != nil {
 			return err
 		}
 		return l.Close()
 	},
-	"CloseConnectionsWith": func(alice, bob *device) error {
-		n, err := alice.CloseConnectionsWith(bob.id.DeviceID())
-		if n != 1 {
-			return errors.New("not one link was closed")
-		}
-		return err
-	},
-	"Close": func(alice, _ *device) error { return alice.Close() },
+	"Close": func(alice *device) error { return alice.Close() },
 }
 
 // A call that closes a link says of it what its peer has not confirmed, and
@@ -60,7 +53,7 @@ func TestClosingSaysWhatWasCut(t *testing.T) {
 					if _, err := sock.Write(make([]byte, c.written)); err != nil {
 						t.Error(err)
 					}
-					err := closes(alice, bob)
+					err := closes(alice)
 					cut, is := errors.AsType[*peerlink.ShutdownError](err)
 					switch {
 					case is != c.cut || !is && err != nil:

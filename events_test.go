@@ -50,7 +50,7 @@ func TestEventsTellEveryChangeInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := alice.Connections()[0].ID
-		_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+		bob.CloseConnectionsWith(alice.id.DeviceID())
 		synctest.Wait()
 		if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "chat://2", peerlink.ConnectOptions{}); !errors.Is(err, errNoWay) {
 			t.Fatal(err)

@@ -166,13 +166,14 @@ func (m *ConnectionManager) Metrics() Metrics {
 
 // CloseConnectionsWith closes the links with a device, or with all devices of
 // an account or authority, telling them, and returns how many links it closed.
-// It waits until they have ended, at most a second or so. The error is a
-// *ShutdownError if a peer has not confirmed all that was sent by then.
-func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) (int, error) {
+// It waits until they have ended, at most a second or so. CloseLink does the same with
+// one link, and says whether the peer has confirmed all that was sent.
+func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {
 	links := slices.DeleteFunc(m.allLinks(), func(l *link) bool {
 		return l.peer.Device != subject && l.peer.Account != subject && l.peer.CA != subject
 	})
-	return len(links), m.closeLinks(new(ShutdownError), links...)
+	_ = m.closeLinks(new(ShutdownError), links...)
+	return len(links)
 }
 
 // CloseLink is Link.Close of the link that an id names. If there is none, or it has

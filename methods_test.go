@@ -63,8 +63,7 @@ func methodsTo(bob identity.DeviceID) map[string]method {
 		}),
 		"Capacity": tells(func(m *peerlink.ConnectionManager) any { _, taken := m.Capacity(); return taken }),
 		"CloseConnectionsWith": tells(func(m *peerlink.ConnectionManager) any {
-			n, _ := m.CloseConnectionsWith(bob)
-			return n
+			return m.CloseConnectionsWith(bob)
 		}),
 		"CloseLink": {func(m *peerlink.ConnectionManager) error { return m.CloseLink(peerlink.LinkID{}) }, peerlink.ErrNotConnected, peerlink.ErrNotConnected},
 		"ConnectAddr": needsStart(func(m *peerlink.ConnectionManager) error {

@@ -165,7 +165,7 @@ func TestReconnectKnowsNoOldPause(t *testing.T) {
 		if _, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "chat://1", peerlink.ConnectOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+		bob.CloseConnectionsWith(alice.id.DeviceID())
 		synctest.Wait()
 		began := time.Now()
 		exchange(t, connect(t, alice, bob, "chat://2"), "again")
@@ -356,7 +356,7 @@ func TestRequestLostWithItsLinkTwiceIsAnError(t *testing.T) {
 		bob = n.newDevice(t, "bob", func(c *peerlink.Config) {
 			c.OnChannelRequest = func(context.Context, identity.Peer, string) error {
 				calls++
-				_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+				bob.CloseConnectionsWith(alice.id.DeviceID())
 				return nil
 			}
 		})

@@ -3,6 +3,7 @@ package carriertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -54,7 +55,6 @@ var ways = []way{
 	{name: "account Close", hears: answer, end: closeAccount},
 	{name: "account Close after CloseWrite", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeAccount},
 	{name: "CloseLink without time", late: true, hears: answer, end: closeLink, paces: []pace{absent}, link: noTime},
-	{name: "CloseConnectionsWith without time", late: true, hears: answer, end: closeConnections, paces: []pace{absent}, link: noTime},
 	{name: "manager Close without time", late: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeManager, paces: []pace{absent}, link: noTime},
 	{name: "account Close without time", late: true, hears: answer, end: closeAccount, paces: []pace{absent}, link: noTime},
 	{name: "Shutdown", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
@@ -118,11 +118,10 @@ func closeLink(_ context.Context, s *stage) error {
 }
 
 func closeConnections(_ context.Context, s *stage) error {
-	n, err := s.ender.CloseConnectionsWith(s.other.id.DeviceID())
-	if n != 1 {
-		return errors.New("not one link was closed")
+	if n := s.ender.CloseConnectionsWith(s.other.id.DeviceID()); n != 1 {
+		return fmt.Errorf("%d links were closed", n)
 	}
-	return err
+	return nil
 }
 
 func closeManager(_ context.Context, s *stage) error { return s.ender.Close() }

@@ -171,7 +171,7 @@ func TestS63_StallsAndFramesAreCounted(t *testing.T) {
 			t.Errorf("%d frames sent, %d received", a.Stats().FramesSent, got.FramesReceived)
 		}
 		before := alice.Metrics().Carriers[l.Carrier].Traffic
-		_, _ = alice.CloseConnectionsWith(bob.id.DeviceID())
+		alice.CloseConnectionsWith(bob.id.DeviceID())
 		after := alice.Metrics()
 		of := after.Carriers[l.Carrier].Traffic
 		if of.Stalls < before.Stalls || of.WouldBlocks != before.WouldBlocks || of.FramesSent < before.FramesSent || after.Stalls != of.Stalls {

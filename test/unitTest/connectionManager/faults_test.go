@@ -312,7 +312,7 @@ func TestS41_S43_WorkInsideTheEndOfALink(t *testing.T) {
 				_ = c.Close()
 			})
 		}
-		_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+		bob.CloseConnectionsWith(alice.id.DeviceID())
 		wg.Wait()
 	})
 }

@@ -112,7 +112,7 @@ func TestS19_EveryConnectSucceedsWhileLinksAreKilled(t *testing.T) {
 		kill := make(chan struct{}, 4)
 		wg.Go(func() {
 			for range kill {
-				_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+				bob.CloseConnectionsWith(alice.id.DeviceID())
 			}
 		})
 		var opens sync.WaitGroup
@@ -134,7 +134,7 @@ func TestS19_EveryConnectSucceedsWhileLinksAreKilled(t *testing.T) {
 		}
 		opens.Wait()
 		close(kill)
-		_, _ = alice.CloseConnectionsWith(bob.id.DeviceID())
+		alice.CloseConnectionsWith(bob.id.DeviceID())
 		wg.Wait()
 		eventually(t, "no link is left", func() bool { return len(alice.Connections())+len(bob.Connections()) == 0 })
 	})
@@ -313,7 +313,7 @@ func TestS63_Statistics(t *testing.T) {
 		// Alice may hear of the answer before Bob has counted it.
 		eventually(t, "bob's totals", func() bool { m := bob.Metrics(); return m.Accepted == 1 && m.Declined == 1 })
 		sent := m.BytesSent
-		_, _ = alice.CloseConnectionsWith(bob.id.DeviceID())
+		alice.CloseConnectionsWith(bob.id.DeviceID())
 		if m := alice.Metrics(); m.Closed != 1 || m.Links != 0 || m.BytesSent < sent {
 			t.Errorf("after the end %+v", m)
 		}
@@ -375,7 +375,7 @@ func TestS67_StateChangesAreTold(t *testing.T) {
 		}
 		for range 2 {
 			exchange(t, connect(t, alice, bob, "chat://1"), "hello")
-			_, _ = bob.CloseConnectionsWith(alice.id.DeviceID())
+			bob.CloseConnectionsWith(alice.id.DeviceID())
 			eventually(t, "no link", func() bool { return len(alice.Connections()) == 0 })
 		}
 		wg.Wait()
