@@ -113,7 +113,6 @@ type Socket struct {
 	features atomic.Uint64 // the peer's
 	plain    atomic.Bool   // the peer, as far as is known, or this side lacks featurePromises
 	stats    counters
-	ending   sync.Once // Close
 
 	requests   chan *Request
 	asking     chan struct{} // holds a place for each unanswered request of this side
