@@ -38,7 +38,8 @@ import (
 //	MaxDatagram() int                                     // as it is now; 0: none; without this method 1 100 bytes
 //
 // and the far end's stream does, channel.Socket.SendUnreliable uses them. They
-// must be as well proven and as secret as the stream.
+// must be as well proven and as secret as the stream. docs/carriers.md has the other
+// methods that a link uses where a stream has them, and their rules.
 type Dialer interface {
 	// Name is the carrier's, as "ice", "tcp", "unix", "shm", "webrtc".
 	Name() string

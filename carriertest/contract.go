@@ -1,7 +1,6 @@
 package carriertest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +39,10 @@ var checks = []check{
 	{"stream, CloseWrite", stream(halfClose).check},
 	{"stream, Close", stream(closeStream).check},
 	{"stream, datagrams", stream(datagrams).check},
+	{"stream, WriteNow", stream(eager).check},
+	{"stream, Stage", stream(staging).check},
+	{"stream, FrameSize", stream(framed).check},
+	{"stream, Path", stream(routed).check},
 }
 
 // soon bounds a Dial that cannot succeed, and may go on for as long as it is let.
@@ -276,7 +279,7 @@ func deadlines(ctx context.Context, near, far net.Conn) error {
 }
 
 func halfClose(_ context.Context, near, far net.Conn) error {
-	half, ok := near.(interface{ CloseWrite() error })
+	half, ok := near.(halfConn)
 	if !ok {
 		return errors.ErrUnsupported
 	}
@@ -315,41 +318,6 @@ func closeStream(_ context.Context, near, far net.Conn) error {
 		return fmt.Errorf("the far end has read %d of %d bytes, and %w", n, fewBytes, theirs)
 	}
 	return nil
-}
-
-// datagramConn is a stream that carries datagrams, too (see peerlink.Dialer).
-type datagramConn interface {
-	SendDatagram(p []byte) error
-	ReceiveDatagram(ctx context.Context) ([]byte, error)
-}
-
-func datagrams(ctx context.Context, near, far net.Conn) error {
-	from, ok1 := near.(datagramConn)
-	to, ok2 := far.(datagramConn)
-	if !ok1 || !ok2 {
-		return errors.ErrUnsupported
-	}
-	came := make(chan error, 1)
-	go func() {
-		p, err := to.ReceiveDatagram(ctx)
-		if err == nil && !bytes.Equal(p, pattern(0, 1000)) {
-			err = errWrong
-		}
-		came <- err
-	}()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		_ = from.SendDatagram(pattern(0, 1000)) // or drops it
-		select {
-		case err := <-came:
-			if _, late := from.ReceiveDatagram(ended(ctx)); late == nil {
-				return errors.New("ReceiveDatagram has gone on past its context")
-			}
-			return err
-		case <-tick.C:
-		}
-	}
 }
 
 // leftovers returns the goroutines that are left of a whole life of two devices:

@@ -18,8 +18,10 @@
 //
 // Run holds two things. The first are the rules of Dialer and Listener: what Dial
 // and Accept return of whom and when, that both devices are proven, that a device
-// without trust gets nothing, what a stream does with much at once, deadlines,
-// half-close, Close and datagrams, and that no goroutine is left.
+// without trust gets nothing, what a stream does with much at once, deadlines and
+// Close, and that no goroutine is left. Each optional method that a stream has
+// (WriteNow, Stage, FrameSize, CloseWrite, datagrams, Path; docs/carriers.md says
+// what they are for) is held to its rules, too.
 //
 // The second is a table: what becomes of written bytes. A channel is opened over
 // the carrier, its writer's Write returns, and the channel is ended in each of many

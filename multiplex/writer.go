@@ -8,7 +8,8 @@ import (
 // eagerConn is a conn that can be written to without waiting. WriteNow returns
 // how much it has taken. If that is less than all, or the error is
 // syscall.EAGAIN, a part has to wait: then Write is called with the rest of p,
-// which may be nothing, and waits until all is sent.
+// which may be nothing, and waits until all is sent. docs/carriers.md has the
+// contract of this and of the other optional methods.
 type eagerConn interface {
 	WriteNow(p []byte) (int, error)
 }

@@ -1,0 +1,128 @@
+//go:build unix
+
+package carriertest
+
+import (
+	"net"
+	"slices"
+	"syscall"
+	"testing"
+
+	"peerlink"
+	"peerlink/internal/rawsock"
+)
+
+// rich is a stream with optional methods.
+type rich struct {
+	net.Conn
+	raw    *rawsock.Socket
+	staged []byte
+	closed bool
+	faults
+}
+
+// faults are what a rich stream does wrong.
+type faults struct {
+	greedy bool // WriteNow says that it took what it did not
+	double bool // WriteNow sends a part twice
+	hasty  bool // WriteNow leaves what is staged behind
+	torn   bool // Stage copies a part of what it refuses
+	shown  bool // Stage sends
+	grows  bool // FrameSize and Path change
+	small  bool // FrameSize is of no use
+	frames int
+}
+
+// with makes streams rich, with faults.
+func with(f faults) func(*plain) {
+	return func(p *plain) {
+		p.wrap = func(c net.Conn) net.Conn { return &rich{Conn: c, raw: rawsock.New(c), faults: f} }
+	}
+}
+
+func (r *rich) WriteNow(p []byte) (int, error) {
+	if !r.hasty {
+		n, err := r.raw.Write(r.staged)
+		if r.staged = r.staged[n:]; err != nil || len(r.staged) > 0 {
+			return 0, syscall.EAGAIN
+		}
+	}
+	n, err := r.raw.Write(p)
+	switch {
+	case r.greedy && err == nil:
+		n = len(p)
+	case r.double && n == len(p):
+		_, err = r.raw.Write(p)
+	}
+	return n, err
+}
+
+func (r *rich) Write(p []byte) (int, error) {
+	_, err := r.Conn.Write(r.staged)
+	if r.staged = nil; err != nil {
+		return 0, err
+	}
+	return r.Conn.Write(p)
+}
+
+func (r *rich) Stage(head, body []byte) bool {
+	if r.closed {
+		return false
+	}
+	if len(r.staged)+len(head)+len(body) > 1<<18 {
+		if r.torn {
+			r.staged = append(r.staged, head...)
+		}
+		return false
+	}
+	r.staged = slices.Concat(r.staged, head, body)
+	if r.shown {
+		_, _ = r.WriteNow(nil)
+	}
+	return true
+}
+
+func (r *rich) FrameSize() int {
+	if r.small {
+		return 100
+	}
+	if r.grows {
+		r.frames++
+	}
+	return 1<<14 + r.frames
+}
+
+func (r *rich) Path() peerlink.Path {
+	return peerlink.Path{Engine: string(rune('a' + r.FrameSize()%26))}
+}
+
+func (r *rich) CloseWrite() error { return r.Conn.(halfConn).CloseWrite() }
+
+func (r *rich) Close() error {
+	r.closed = true
+	return r.Conn.Close()
+}
+
+// The rules of optional methods let a stream pass that has them right, and find
+// what each fault breaks.
+func TestRulesOfOptionalMethodsFindFaults(t *testing.T) {
+	for _, c := range []struct {
+		rule   string
+		faults []faults
+	}{
+		{"stream, WriteNow", []faults{{greedy: true}, {double: true}}},
+		{"stream, Stage", []faults{{hasty: true}, {torn: true}, {shown: true}}},
+		{"stream, FrameSize", []faults{{grows: true}, {small: true}}},
+		{"stream, Path", []faults{{grows: true}}},
+	} {
+		k := checks[slices.IndexFunc(checks, func(k check) bool { return k.name == c.rule })]
+		if err := k.pass(t.Context(), carrier(with(faults{}))); err != nil {
+			t.Errorf("%s, without a fault: %v", c.rule, err)
+		}
+		for _, f := range c.faults {
+			if k.pass(t.Context(), carrier(with(f))) == nil {
+				t.Errorf("%s: %+v was not found", c.rule, f)
+			}
+		}
+	}
+}
