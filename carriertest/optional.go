@@ -45,7 +45,8 @@ var pieces = []int{1, 100, 4, 20000, 5, 70000}
 type output struct {
 	eagerConn
 	n     int
-	waits bool // the last WriteNow has left something to Write
+	waits bool // WriteNow has left something to Write
+	rest  int  // of its piece
 }
 
 // writeNow offers a piece, as a link does. What was taken must not be kept.
@@ -54,14 +55,14 @@ func (o *output) writeNow(size int) error {
 	n, err := o.WriteNow(p)
 	clear(p)
 	if n < 0 || n > size || err != nil && err != syscall.EAGAIN {
-		return fmt.Errorf("WriteNow has returned %d of %d bytes and %w", n, size, err)
+		return errors.Join(fmt.Errorf("WriteNow has taken %d of %d bytes", n, size), err)
 	}
 	o.n += n
-	o.waits = n < size || err != nil
+	o.waits, o.rest = n < size || err != nil, size-n
 	return nil
 }
 
-// write writes a piece, which may be nothing: then what waited is sent, too.
+// write writes so many bytes, perhaps none; what WriteNow has taken is sent, too.
 func (o *output) write(size int) error {
 	n, err := o.Write(pattern(o.n, size))
 	if o.n += n; err == nil && n < size {
@@ -90,7 +91,7 @@ func (o *output) mixed(to int) (err error) {
 	for i := 0; o.n < to-1 && err == nil; i++ {
 		size := min(pieces[i%len(pieces)], to-1-o.n)
 		if o.waits {
-			err = o.write(size % 2 * size) // at times nothing, which sends the rest, too
+			err = o.write(o.rest)
 		} else {
 			err = o.writeNow(size)
 		}
