@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"testing"
 
 	"peerlink/identity"
 )
@@ -11,6 +12,13 @@ import (
 // Site is where the devices of one test find each other, in several processes: a
 // folder, and addresses by device. Its methods may be called concurrently.
 type Site struct{ root string }
+
+// NewSite makes a site for devices of a test's own, which ends with the test.
+func NewSite(t testing.TB) (*Site, error) {
+	s, err := newSite()
+	t.Cleanup(s.close)
+	return s, err
+}
 
 // newSite makes a site of its own.
 func newSite() (*Site, error) {

@@ -1,4 +1,4 @@
-package carriertest_test
+package loopback
 
 import (
 	"context"
@@ -25,8 +25,8 @@ type letter struct {
 	Msg  []byte
 }
 
-func newSignaller(site *carriertest.Site, id *identity.Identity) (*signaller, error) {
-	sock, err := net.ListenPacket("udp", "127.0.0.1:0")
+func newSignaller(ctx context.Context, site *carriertest.Site, id *identity.Identity) (*signaller, error) {
+	sock, err := new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
