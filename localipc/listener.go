@@ -21,9 +21,6 @@ const (
 	grace = time.Second
 )
 
-// Stats counts what a Listener has done since it was opened.
-type Stats = proving.Stats
-
 // Listener takes calls from processes of this machine and proves their devices.
 // Handshakes run concurrently, at most 64; above that, one older than 1 s loses
 // its place to a newer one. Make one with Listen. Its methods may be called
@@ -63,9 +60,6 @@ func (l *Listener) Name() string { return "unix" }
 
 // Path returns where the socket or the pipe is.
 func (l *Listener) Path() string { return l.door.path() }
-
-// Stats returns the counters.
-func (l *Listener) Stats() Stats { return l.in.Stats() }
 
 // Accept returns the next proven stream, a *Conn. It blocks until there is one,
 // ctx ends, or the listener is closed; then the error matches net.ErrClosed.

@@ -98,7 +98,7 @@ func TestStallingCallersLoseTheirPlaces(t *testing.T) {
 		t.Errorf("an honest caller waited for %s", d)
 	}
 	l.Close()
-	if s := l.Stats(); s.Shed == 0 || s.Proven != 1 {
+	if s := l.in.Stats(); s.Shed == 0 || s.Proven != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -126,7 +126,7 @@ func TestFailuresAreCountedAndLogged(t *testing.T) {
 		t.Errorf("%v, want io.ErrUnexpectedEOF", err)
 	}
 	l.Close()
-	if s := l.Stats(); s.Failed != 1 || s.Proven != 0 {
+	if s := l.in.Stats(); s.Failed != 1 || s.Proven != 0 {
 		t.Errorf("%+v", s)
 	}
 }

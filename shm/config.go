@@ -3,7 +3,6 @@ package shm
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,9 +19,6 @@ const (
 	defaultRegion  = 4 << 20 // larger gains nothing, 1 MiB costs a third of the speed (BenchmarkRegion)
 	defaultTimeout = 5 * time.Second
 )
-
-// ErrWouldBlock is the error of TrySend if there is no room for all of it now.
-var ErrWouldBlock = errors.New("shm: no room at the moment")
 
 // ErrCorrupt is matched by every error of a stream whose peer broke the rules
 // of the shared memory.
@@ -69,14 +65,3 @@ func (c Config) withDefaults() (Config, error) {
 
 // pageMultiple is a multiple of every system's page size.
 const pageMultiple = 64 << 10
-
-// Stats counts what has happened on a stream.
-type Stats struct {
-	// BytesIn and BytesOut were read and written here.
-	BytesIn, BytesOut uint64
-	// Reads and Writes are the calls that moved bytes.
-	Reads, Writes uint64
-	// Spins is how often waiting ended before this side went to sleep, Sleeps how
-	// often it went to sleep, Bells how often it woke the peer.
-	Spins, Sleeps, Bells uint64
-}

@@ -46,10 +46,9 @@ type Conn struct {
 
 	closed  atomic.Bool
 	closing sync.Once
-	stats   counters
+	writes  atomic.Uint64 // how often this end has written
+	sleeps  atomic.Uint64 // how often it has gone to sleep
 }
-
-type counters struct{ bytesIn, bytesOut, reads, writes, spins, sleeps, bells atomic.Uint64 }
 
 // half is what both directions have: a bell, a deadline, a way to wait. Lock
 // order: none, as nobody holds both but Close, in.mu first.
@@ -129,10 +128,9 @@ func (h *half) look(fd uintptr) bool {
 // park waits until ready, the peer's death, the deadline or Close. h.mu is held.
 func (c *Conn) park(h *half) error {
 	if h.spinner.wait(h.ready, h.pause) {
-		c.stats.spins.Add(1)
 		return nil
 	}
-	c.stats.sleeps.Add(1)
+	c.sleeps.Add(1)
 	err := h.bell.wait(h.pass)
 	h.awake()
 	return err
@@ -164,13 +162,11 @@ func (c *Conn) read(p []byte) (int, error) {
 		dead := c.in.dead // before looking: what was written before the end is read
 		n, wake, err := c.reader.Read(p)
 		if wake {
-			c.ring(&c.in)
+			c.in.bell.ring()
 		}
 		switch {
 		case n > 0:
 			raceAcquire()
-			c.stats.bytesIn.Add(uint64(n))
-			c.stats.reads.Add(1)
 			return n, nil
 		case err != nil || len(p) == 0:
 			return 0, err
@@ -178,7 +174,7 @@ func (c *Conn) read(p []byte) (int, error) {
 			return 0, errDied
 		}
 		c.in.pause = rest
-		if writes := c.stats.writes.Load(); writes != c.answered { // a conversation: be quick
+		if writes := c.writes.Load(); writes != c.answered { // a conversation: be quick
 			c.in.pause, c.answered = 0, writes
 		}
 		if err := c.park(&c.in); err != nil {
@@ -223,11 +219,10 @@ func (c *Conn) put(p []byte) (int, error) {
 	raceRelease()
 	n, wake, err := c.writer.Write(p)
 	if wake {
-		c.ring(&c.out)
+		c.out.bell.ring()
 	}
 	if n > 0 {
-		c.stats.bytesOut.Add(uint64(n))
-		c.stats.writes.Add(1)
+		c.writes.Add(1)
 	}
 	return n, err
 }
@@ -247,7 +242,7 @@ func (c *Conn) writeNow(p []byte) (int, error) {
 }
 
 // Stage copies head and body, both of them, to where the peer will read them,
-// but leaves it to the next Write, WriteNow, TrySend or CloseWrite, perhaps of
+// but leaves it to the next Write, WriteNow or CloseWrite, perhaps of
 // nothing, to tell the peer. False says that they do not fit now, or that a
 // Write would fail: then nothing was copied. It never blocks and makes no system
 // call. Stage, WriteNow and Write must not run at once.
@@ -257,14 +252,9 @@ func (c *Conn) Stage(head, body []byte) bool {
 	}
 	defer c.out.mu.Unlock()
 	c.head = head
-	n, err := c.guard(c.stage, body)
+	_, err := c.guard(c.stage, body)
 	c.head = nil
-	if err != nil {
-		return false
-	}
-	c.stats.bytesOut.Add(uint64(n))
-	c.stats.writes.Add(1)
-	return true
+	return err == nil
 }
 
 // stage stages c.head and body. c.out.mu is held.
@@ -273,39 +263,10 @@ func (c *Conn) stage(body []byte) (int, error) {
 		return 0, err
 	}
 	if c.ended || !c.writer.Stage(c.head, body) {
-		return 0, ErrWouldBlock
+		return 0, syscall.EAGAIN
 	}
-	return len(c.head) + len(body), nil
-}
-
-// TrySend writes all of p, or nothing if there is no room for all of it now:
-// then the error matches ErrWouldBlock. It never blocks. What is larger than a
-// direction's ring, a little less than half of RegionSize, never fits.
-func (c *Conn) TrySend(p []byte) error {
-	_, err := c.call("send", c.trySend, p)
-	return err
-}
-
-func (c *Conn) trySend(p []byte) (int, error) {
-	if !c.out.mu.TryLock() {
-		return 0, ErrWouldBlock
-	}
-	defer c.out.mu.Unlock()
-	if err := c.check(&c.out); err != nil {
-		return 0, err
-	}
-	if fits, err := c.writer.Fits(len(p)); err != nil {
-		return 0, err
-	} else if !fits && !c.writer.Closed() {
-		return 0, ErrWouldBlock
-	}
-	return c.put(p)
-}
-
-// ring wakes the peer. What fails here is the peer's end, which waiting tells.
-func (c *Conn) ring(h *half) {
-	c.stats.bells.Add(1)
-	h.bell.ring()
+	c.writes.Add(1)
+	return 0, nil
 }
 
 // CloseWrite says that no more bytes follow; the peer reads io.EOF after the
@@ -325,7 +286,7 @@ func (c *Conn) closeWrite([]byte) (int, error) {
 	_, wake, _ := c.writer.Write(nil) // what is staged; if the peer reads no more, it does not matter
 	c.ended = true
 	if c.writer.Close() || wake {
-		c.ring(&c.out)
+		c.out.bell.ring()
 	}
 	return 0, nil
 }
@@ -356,11 +317,11 @@ func (c *Conn) sayClosed([]byte) (int, error) {
 	return 0, nil
 }
 
-// call runs a call of the program's, op, under guard. io.EOF and ErrWouldBlock are
-// told as they are.
+// call runs a call of the program's, op, under guard. io.EOF is told as
+// it is.
 func (c *Conn) call(op string, f func([]byte) (int, error), p []byte) (int, error) {
 	n, err := c.guard(f, p)
-	if err != nil && err != io.EOF && err != ErrWouldBlock {
+	if err != nil && err != io.EOF {
 		err = c.opError(op, err)
 	}
 	return n, err
@@ -405,16 +366,6 @@ func (c *Conn) LocalAddr() net.Addr { return c.addrs[0] }
 // RemoteAddr returns an address that names the peer.
 func (c *Conn) RemoteAddr() net.Addr { return c.addrs[1] }
 
-// Stats returns the counters.
-func (c *Conn) Stats() Stats {
-	s := &c.stats
-	return Stats{
-		BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
-		Reads: s.reads.Load(), Writes: s.writes.Load(),
-		Spins: s.spins.Load(), Sleeps: s.sleeps.Load(), Bells: s.bells.Load(),
-	}
-}
-
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
@@ -423,7 +374,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline bounds Read, one that waits too. The zero time is none.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in, t) }
 
-// SetWriteDeadline bounds Write, WriteNow and TrySend likewise.
+// SetWriteDeadline bounds Write and WriteNow likewise.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out, t) }
 
 // setDeadline sets that of the bell, for who waits, and a copy, for who does not.

@@ -211,9 +211,6 @@ func TestCutOffRegionIsAnError(t *testing.T) {
 	if _, err := a.WriteNow(p); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("WriteNow: %v, want ErrCorrupt", err)
 	}
-	if err := a.TrySend(p); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("TrySend: %v, want ErrCorrupt", err)
-	}
 	if err := a.CloseWrite(); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("CloseWrite: %v, want ErrCorrupt", err)
 	}

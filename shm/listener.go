@@ -13,9 +13,6 @@ import (
 // once; each may hold a region.
 const maxPending = 16
 
-// ListenerStats counts what a Listener has done since it was opened.
-type ListenerStats = proving.Stats
-
 // Listener yields streams that other processes of this machine ask for. Make
 // one with Listen. Its methods may be called concurrently.
 type Listener struct{ in *proving.Listener[*Conn] }
@@ -54,9 +51,6 @@ func Listen(cfg Config, local LocalListener) (*Listener, error) {
 
 // Name returns "shm".
 func (l *Listener) Name() string { return "shm" }
-
-// Stats returns the counters.
-func (l *Listener) Stats() ListenerStats { return l.in.Stats() }
 
 // Accept returns the next stream, a *Conn. It blocks until there is one, ctx
 // ends, or this listener or the local one is closed; then the error matches

@@ -84,7 +84,7 @@ func TestFailedSetUpIsCountedAndTheNextServed(t *testing.T) {
 	}
 	raw.Close()
 	linkOver(t, l, &Dialer{Local: loc})
-	if s := l.Stats(); s.Proven != 1 || s.Failed != 1 {
+	if s := l.in.Stats(); s.Proven != 1 || s.Failed != 1 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -44,9 +44,6 @@ const (
 // quarter of the machine at most.
 func handshakeRate() int { return 400 * runtime.GOMAXPROCS(0) }
 
-// Stats counts what a Listener has done since it was opened.
-type Stats = proving.Stats
-
 // Listener takes TCP connections and proves which device calls. Handshakes run
 // concurrently, at most 128 at a time and 32 from one IPv4 /24 or IPv6 /64;
 // above that, handshakes older than 5 s lose their place to newer ones, and
@@ -150,9 +147,6 @@ func (l *Listener) Accept(ctx context.Context) (net.Conn, identity.Peer, error) 
 	}
 	return conn, conn.Peer(), nil
 }
-
-// Stats returns the counters.
-func (l *Listener) Stats() Stats { return l.in.Stats() }
 
 // StopAccepting is Close: connections need nothing of their listener.
 func (l *Listener) StopAccepting() { _ = l.in.Close() }

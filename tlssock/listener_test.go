@@ -90,7 +90,7 @@ func TestListenerServesEveryAddressAtOnce(t *testing.T) {
 		}
 		wg.Go(func() { defer conn.Close(); conn.Write([]byte("x")) })
 	}
-	if s := l.Stats(); s != (Stats{Proven: 2 * each}) {
+	if s := l.in.Stats(); s != (proving.Stats{Proven: 2 * each}) {
 		t.Errorf("counters %+v", s)
 	}
 }
@@ -208,7 +208,7 @@ func TestListenerWithoutDescriptorsBacksOff(t *testing.T) {
 		}
 		go c.Close()
 		io.Copy(io.Discard, conn)
-		if n := l.Stats().AcceptErrors; n != 12 {
+		if n := l.in.Stats().AcceptErrors; n != 12 {
 			t.Errorf("%d accept errors were counted", n)
 		}
 		in.putc <- emfile
@@ -265,7 +265,7 @@ func TestFloodFromOnePrefixLeavesOthersServed(t *testing.T) {
 		if n := l.in.Held(); n != 0 {
 			t.Errorf("%d handshakes are still pending", n)
 		}
-		if s := l.Stats(); s.Proven != 1 || s.Shed+s.Failed < 10_000 {
+		if s := l.in.Stats(); s.Proven != 1 || s.Shed+s.Failed < 10_000 {
 			t.Errorf("counters %+v", s)
 		}
 	})
@@ -345,7 +345,7 @@ func TestRushOfHonestCallersIsServedInTurn(t *testing.T) {
 	calling.Wait()
 	l.Close()
 	accepting.Wait()
-	if s := l.Stats(); s.Proven < callers {
+	if s := l.in.Stats(); s.Proven < callers {
 		t.Errorf("counters %+v", s)
 	}
 }
@@ -368,7 +368,7 @@ func TestProvenCallersThatNobodyAcceptsAreClosed(t *testing.T) {
 		if d := time.Since(start); d != proving.AcceptTimeout {
 			t.Errorf("ended after %s, want %s", d, proving.AcceptTimeout)
 		}
-		if s := l.Stats(); s != (Stats{Proven: 1, Shed: 1}) {
+		if s := l.in.Stats(); s != (proving.Stats{Proven: 1, Shed: 1}) {
 			t.Errorf("counters %+v", s)
 		}
 	})
@@ -460,7 +460,7 @@ func TestStrangersCannotFloodTheLog(t *testing.T) {
 		if n := lines.n; n == 0 || n > most {
 			t.Errorf("%d lines for 1000 broken handshakes, want 1 to %d", n, most)
 		}
-		if s := l.Stats(); s.Failed != 1000 {
+		if s := l.in.Stats(); s.Failed != 1000 {
 			t.Errorf("counters %+v", s)
 		}
 	})

@@ -197,13 +197,6 @@ func (w *Writer) fill(p []byte) {
 	w.advance(len(p))
 }
 
-// Fits reports whether n bytes fit now, all of them. While the reader is awake
-// up to a sixteenth of the ring may count as taken that it has read already.
-func (w *Writer) Fits(n int) (bool, error) {
-	free, err := w.room(n)
-	return free >= n, err
-}
-
 // Ready reports whether a writer that has n bytes to write should go on: they
 // fit, or half the ring is free, or it would fail.
 func (w *Writer) Ready(n int) bool {
