@@ -22,12 +22,16 @@ const (
 	maxMillis       = 1 << 48
 )
 
-// announcement is of a device that listens, or has listened, on this machine.
-type announcement struct {
-	peer     identity.Peer // by its signature
-	services []string      // that it offers beside plain streams
-	pid      int           // of the process that it says it is
-	since    time.Time     // when it began to listen, by its clock
+// Device is a device that listens, or has listened, on this machine.
+type Device struct {
+	// Peer is who it is, by its signature.
+	Peer identity.Peer
+	// Services are what it offers beside plain streams.
+	Services []string
+	// PID is the process that it says it is.
+	PID int
+	// Since is when it began to listen, by its clock.
+	Since time.Time
 }
 
 func (c Config) announce(pid int, now time.Time) ([]byte, error) {
@@ -50,35 +54,35 @@ func (c Config) announce(pid int, now time.Time) ([]byte, error) {
 	return b, err
 }
 
-func readAnnouncement(b []byte, now time.Time) (announcement, error) {
+func readAnnouncement(b []byte, now time.Time) (Device, error) {
 	if len(b) > maxAnnouncement {
-		return announcement{}, fmt.Errorf("%d bytes, at most %d are taken", len(b), maxAnnouncement)
+		return Device{}, fmt.Errorf("%d bytes, at most %d are taken", len(b), maxAnnouncement)
 	}
 	statement, sig, err := packed.Signed(b, maxAnnouncement, maxSig)
 	if err != nil {
-		return announcement{}, err
+		return Device{}, err
 	}
 	d, chain, err := readStatement(statement)
 	if err != nil {
-		return announcement{}, err
+		return Device{}, err
 	}
-	if d.peer, err = identity.VerifyChain(chain, now); err != nil {
-		return announcement{}, err
+	if d.Peer, err = identity.VerifyChain(chain, now); err != nil {
+		return Device{}, err
 	}
-	return d, d.peer.Verify(announcePurpose, statement, sig)
+	return d, d.Peer.Verify(announcePurpose, statement, sig)
 }
 
-func readStatement(b []byte) (d announcement, chain [][]byte, err error) {
+func readStatement(b []byte) (d Device, chain [][]byte, err error) {
 	f := packed.NewFields(b, 5)
 	if v := f.Uint(1 << 16); v != wireVersion {
 		f.Fail(versionError(v))
 	}
 	chain = f.Blobs(identity.MaxChainLen, identity.MaxCertLen)
-	d.services = f.Strings(maxServices, maxServiceLen)
-	for _, s := range d.services {
+	d.Services = f.Strings(maxServices, maxServiceLen)
+	for _, s := range d.Services {
 		f.Fail(checkService(s))
 	}
-	d.pid = int(f.Uint(maxPID))
-	d.since = time.UnixMilli(int64(f.Uint(maxMillis)))
+	d.PID = int(f.Uint(maxPID))
+	d.Since = time.UnixMilli(int64(f.Uint(maxMillis)))
 	return d, chain, f.End()
 }

@@ -48,6 +48,17 @@ func (d *Dialer) DialUnix(ctx context.Context, service string, peer identity.Dev
 	return p.conn.(*net.UnixConn), p.peer, nil // only a Unix socket is ever found for a service
 }
 
+// Devices lists the devices whose announcements stand in the folders. Their
+// signatures are verified; whether they still run, and are trusted, only Dial
+// tells. The error joins what hid a part of them.
+func (d *Dialer) Devices() ([]Device, error) {
+	cfg, err := d.Config.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("localipc: %w", err)
+	}
+	return cfg.devices()
+}
+
 func (d *Dialer) dial(ctx context.Context, peer identity.DeviceID, service string) (proven, string, error) {
 	cfg, err := d.Config.withDefaults()
 	if err == nil && peer.IsZero() {

@@ -43,5 +43,5 @@
 // Both processes must see each other's process ids, so a container with a PID
 // namespace of its own is refused (with that reason). io.EOF means that
 // the peer ended or died: the kernel does not tell which. Named pipes are
-// for one user, too.
+// for one user, too, and devices cannot be listed.
 package localipc

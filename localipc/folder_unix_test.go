@@ -76,8 +76,8 @@ func TestFolderIsMadeAndEmptiedAgain(t *testing.T) {
 		}
 	}
 	d := &Dialer{Config: Config{Identity: newIdentity(t, "alice"), Dir: dir}}
-	found, err := newPlace(dir, bob.DeviceID()).device()
-	if err != nil || found.peer.Device != bob.DeviceID() || found.pid != os.Getpid() || !slices.Equal(found.services, []string{"shm"}) {
+	found, err := d.Devices()
+	if err != nil || len(found) != 1 || found[0].Peer.Device != bob.DeviceID() || found[0].PID != os.Getpid() || !slices.Equal(found[0].Services, []string{"shm"}) {
 		t.Errorf("found %+v, %v", found, err)
 	}
 	l.Close()
@@ -339,7 +339,7 @@ func TestAnnouncementSaysWhoAndSince(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, err := readAnnouncement(b, now); err != nil || d.peer.Device != bob.DeviceID() || d.pid != 1 || !d.since.Equal(now) {
+	if d, err := readAnnouncement(b, now); err != nil || d.Peer.Device != bob.DeviceID() || d.PID != 1 || !d.Since.Equal(now) {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -317,7 +317,7 @@ func FuzzAnnouncement(f *testing.F) {
 	f.Add([]byte("\x92\xc4\x01\x90\xc4\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := readAnnouncement(b, when)
-		if err == nil && (d.peer.Device.IsZero() || len(d.services) > maxServices) {
+		if err == nil && (d.Peer.Device.IsZero() || len(d.Services) > maxServices) {
 			t.Fatalf("taken: %+v", d)
 		}
 	})

@@ -143,6 +143,9 @@ func TestConfigIsChecked(t *testing.T) {
 	if _, _, err := d.Dial(ctx, bob.DeviceID()); err == nil {
 		t.Error("dialled without an identity")
 	}
+	if _, err := d.Devices(); err == nil {
+		t.Error("listed without an identity")
+	}
 	d.Config.Identity = bob
 	if _, _, err := d.Dial(ctx, identity.DeviceID{}); err == nil {
 		t.Error("nobody was dialled")

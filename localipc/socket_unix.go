@@ -59,7 +59,7 @@ func openDoorway(ctx context.Context, cfg Config) (*doorway, error) {
 func (p place) inUse() error {
 	if b, err := p.readPeerFile(); err == nil {
 		if d, err := readAnnouncement(b, time.Now()); err == nil {
-			return fmt.Errorf("%w: process %d holds %s", ErrInUse, d.pid, p.path(lockSuffix))
+			return fmt.Errorf("%w: process %d holds %s", ErrInUse, d.PID, p.path(lockSuffix))
 		}
 	}
 	return fmt.Errorf("%w: it holds %s", ErrInUse, p.path(lockSuffix))
@@ -145,10 +145,10 @@ func (c Config) look(ctx context.Context, id identity.DeviceID, service string) 
 	if err != nil {
 		return nil, "", err
 	}
-	if d.peer.Device != id {
-		return nil, "", fmt.Errorf("%s is the announcement of %s", p.path(peerSuffix), d.peer.Device)
+	if d.Peer.Device != id {
+		return nil, "", fmt.Errorf("%s is the announcement of %s", p.path(peerSuffix), d.Peer.Device)
 	}
-	if service != streamService && !slices.Contains(d.services, service) {
+	if service != streamService && !slices.Contains(d.Services, service) {
 		return nil, "", fmt.Errorf("service %q is not offered by device %s", service, id.Short())
 	}
 	path := p.path(sockSuffix)
@@ -160,14 +160,33 @@ func (c Config) look(ctx context.Context, id identity.DeviceID, service string) 
 	return conn, path, err
 }
 
-func (p place) device() (announcement, error) {
+func (p place) device() (Device, error) {
 	b, err := p.readPeerFile()
 	if err != nil {
-		return announcement{}, err
+		return Device{}, err
 	}
 	d, err := readAnnouncement(b, time.Now())
 	if err != nil {
-		return announcement{}, fmt.Errorf("announcement %s: %w", p.path(peerSuffix), err)
+		return Device{}, fmt.Errorf("announcement %s: %w", p.path(peerSuffix), err)
 	}
 	return d, nil
+}
+
+func (c Config) devices() ([]Device, error) {
+	err := runfolder.Check(c.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, err := devicesIn(c.Dir)
+	var out []Device
+	for _, name := range names {
+		d, err := place{dir: c.Dir, base: name}.device()
+		if err == nil && d.Peer.Device.String()[:nameDigits] == name {
+			out = append(out, d)
+		}
+	}
+	return out, err
 }

@@ -79,6 +79,10 @@ func (c Config) find(ctx context.Context, id identity.DeviceID, service string) 
 	return conn, path, err
 }
 
+func (c Config) devices() ([]Device, error) {
+	return nil, fmt.Errorf("listing devices by named pipes: %w", errors.ErrUnsupported)
+}
+
 // peerCreds asks the system which process is at the other end of a pipe, and
 // refuses one of another user.
 func peerCreds(conn net.Conn) (creds, error) {

@@ -169,7 +169,7 @@ func checkHandshake(t *testing.T, v vectors, alice, bob *identity.Identity) {
 		t.Fatal(err)
 	}
 	d, err := readAnnouncement(announcement, time.Now())
-	if err != nil || d.peer.Device != bob.DeviceID() || d.pid != v.CalleePID || len(d.services) != 1 || d.since.UnixMilli() != v.UnixMilli {
+	if err != nil || d.Peer.Device != bob.DeviceID() || d.PID != v.CalleePID || len(d.Services) != 1 || d.Since.UnixMilli() != v.UnixMilli {
 		t.Errorf("announcement: %+v, %v", d, err)
 	}
 }
