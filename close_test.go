@@ -14,6 +14,7 @@ import (
 	"peerlink"
 	"peerlink/identity"
 	"peerlink/multiplex"
+	"peerlink/peerlinktest"
 )
 
 // fault: C10
@@ -21,10 +22,11 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 	type env struct {
 		t                 *testing.T
 		alice, bob, carol *device
-		holes             func() []*hole
+		n                 *peerlinktest.Network
+		asked             func() // when alice has called bob, before his hello
 		pending           *sync.WaitGroup
 	}
-	connectTo := func(e env, to *device) {
+	connectTo := func(e *env, to *device) {
 		e.pending.Go(func() {
 			ctx, cancel := within(time.Hour)
 			defer cancel()
@@ -36,48 +38,48 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 		synctest.Wait()
 	}
 	lost := map[string]bool{"a path that swallows everything": true} // what was written
-	for name, reach := range map[string]func(e env){
-		"fresh": func(env) {},
-		"dialling": func(e env) {
+	for name, reach := range map[string]func(e *env){
+		"fresh": func(*env) {},
+		"dialling": func(e *env) {
 			e.alice.port.dials = func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
 			connectTo(e, e.bob)
 		},
-		"dialling, and the dialer is slow to end": func(e env) {
+		"dialling, and the dialer is slow to end": func(e *env) {
 			e.alice.port.dials = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(time.Second); return errNoWay }
 			connectTo(e, e.bob)
 		},
-		"between rounds": func(e env) {
+		"between rounds": func(e *env) {
 			e.alice.dialsAt(never)
 			connectTo(e, e.bob)
 		},
-		"waiting for hello": func(e env) {
-			e.alice.port.wrap = func(c net.Conn) net.Conn { h := newHole(c); h.set(false); return h }
+		"waiting for hello": func(e *env) {
+			e.asked = func() { e.n.Cut("alice", "bob") }
 			connectTo(e, e.bob)
 		},
-		"waiting for the peer's decision": func(e env) { connectTo(e, e.carol) },
-		"a path that swallows everything": func(e env) {
+		"waiting for the peer's decision": func(e *env) { connectTo(e, e.carol) },
+		"a path that swallows everything": func(e *env) {
 			s := connect(e.t, e.alice, e.bob, "x://")
-			e.holes()[0].set(false)
+			e.n.Silence("alice", "bob")
 			_, _ = s.Write(make([]byte, 1000))
 		},
-		"sending to one who does not read": func(e env) {
+		"sending to one who does not read": func(e *env) {
 			s := connect(e.t, e.alice, e.bob, "sink://")
 			go func() { _, _ = s.Write(make([]byte, 10<<20)) }()
 			synctest.Wait()
 		},
-		"callbacks that wait for their context": func(e env) {
+		"callbacks that wait for their context": func(e *env) {
 			go func() {
 				_, _ = e.bob.ConnectDevice(background, e.alice.id.DeviceID(), "hang://", peerlink.ConnectOptions{})
 			}()
 			synctest.Wait()
 		},
-		"renewing": func(e env) {
+		"renewing": func(e *env) {
 			connect(e.t, e.alice, e.bob, "x://")
-			e.holes()[0].set(false)
+			e.n.Silence("alice", "bob")
 			e.alice.ConnectivityChanged()
 			time.Sleep(2001 * time.Millisecond)
 		},
-		"a unique call": func(e env) {
+		"a unique call": func(e *env) {
 			e.alice.dialsAt(never)
 			e.pending.Go(func() {
 				_, err := e.alice.ConnectDevice(background, e.bob.id.DeviceID(), "x://", unique)
@@ -90,15 +92,20 @@ func TestCloseReturnsInTimeInEveryState(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNetwork("memory")
+				n := peerlinktest.New(t)
 				hang := func(c *peerlink.Config) {
 					c.OnChannelRequest = func(ctx context.Context, _ identity.Peer, _ string) error {
 						<-ctx.Done()
 						return ctx.Err()
 					}
 				}
-				e := env{t: t, pending: new(sync.WaitGroup), alice: n.newDevice(t, "alice", hang), bob: n.newDevice(t, "bob", nil), carol: n.newDevice(t, "carol", hang)}
-				e.holes = e.alice.holes()
+				e := &env{t: t, n: n, pending: new(sync.WaitGroup), asked: func() {}, alice: on(n, "alice", hang), carol: on(n, "carol", hang)}
+				e.bob = on(n, "bob", func(c *peerlink.Config) {
+					c.OnICERequest = func(context.Context, identity.Peer) error {
+						e.asked()
+						return nil
+					}
+				})
 				e.bob.echo(t, "x://*")
 				e.bob.accepted(t, "sink://*")
 				reach(e)

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"peerlink"
+	"peerlink/peerlinktest"
 )
 
 // closes are the calls that close links.
@@ -40,15 +41,15 @@ func TestClosingSaysWhatWasCut(t *testing.T) {
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					n := newNetwork("memory")
-					alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
-					holes, sink := alice.holes(), bob.accepted(t, "*")
+					n := peerlinktest.New(t)
+					alice, bob := on(n, "alice", nil), on(n, "bob", nil)
+					sink := bob.accepted(t, "*")
 					sock := connect(t, alice, bob, "sink://")
 					far := <-sink
 					go func() { _, _ = io.Copy(io.Discard, far) }()
 					synctest.Wait()
 					if c.hushed {
-						holes()[0].set(false)
+						n.Silence("alice", "bob")
 					}
 					if _, err := sock.Write(make([]byte, c.written)); err != nil {
 						t.Error(err)
@@ -75,15 +76,15 @@ func TestClosingSaysWhatWasCut(t *testing.T) {
 func TestEachCloserIsToldOfManyCutLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const links = 50
-		n := newNetwork("memory")
-		alice := n.newDevice(t, "alice", nil)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice := on(n, "alice", nil)
 		for i := range links {
-			bob := n.newDevice(t, fmt.Sprint("bob ", i), nil)
+			name := fmt.Sprint("bob ", i)
+			bob := on(n, name, nil)
 			bob.accepted(t, "*")
 			sock := connect(t, alice, bob, "sink://")
 			synctest.Wait()
-			holes()[i].set(false)
+			n.Silence("alice", name)
 			if _, err := sock.Write(make([]byte, 1000)); err != nil {
 				t.Error(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/multiplex"
+	"peerlink/peerlinktest"
 )
 
 // A handle shows its link from the beginning to after the end, on both sides, and
@@ -79,13 +80,8 @@ func isGoingAway(err error) bool {
 // case: E21
 func TestTheStateOfALinkFollowsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
-		var path *hole
-		alice.port.wrap = func(c net.Conn) net.Conn {
-			path = newHole(c)
-			return path
-		}
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", nil), on(n, "bob", nil)
 		accepted := bob.accepted(t, "*")
 		_ = connect(t, alice, bob, "x://")
 		<-accepted
@@ -93,19 +89,18 @@ func TestTheStateOfALinkFollowsIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path.set(false)
-		alice.port.wrap = nil
+		n.Cut("alice", "bob")
 		alice.ConnectivityChanged()
 		time.Sleep(3 * time.Second) // the bubble's: ProbeTimeout and some
 		if l.State() != peerlink.LinkSilent {
 			t.Errorf("without an answer: %v", l.State())
 		}
-		path.set(true)
+		n.Heal("alice", "bob")
 		synctest.Wait()
 		if l.State() != peerlink.LinkOpen {
 			t.Errorf("after the answer: %v", l.State())
 		}
-		path.set(false)
+		n.Cut("alice", "bob")
 		closed := make(chan error, 1)
 		go func() { closed <- l.Close() }()
 		synctest.Wait()

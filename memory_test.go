@@ -35,7 +35,7 @@ type port struct {
 	closed   chan struct{}
 	once     sync.Once
 	dials    func(ctx context.Context) error // asked before each dial; may block or fail
-	wrap     func(net.Conn) net.Conn         // put around each dialled stream
+	over     peerlink.Dialer                 // dials in place of net, which is then nil
 }
 
 func newNetwork(name string) *network {
@@ -50,13 +50,21 @@ func (n *network) port(id *identity.Identity) *port {
 	return p
 }
 
-func (p *port) Name() string { return p.net.name }
+func (p *port) Name() string {
+	if p.over != nil {
+		return p.over.Name()
+	}
+	return p.net.name
+}
 
 func (p *port) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
 	if p.dials != nil {
 		if err := p.dials(ctx); err != nil {
 			return nil, identity.Peer{}, err
 		}
+	}
+	if p.over != nil {
+		return p.over.Dial(ctx, peer)
 	}
 	p.net.mu.Lock()
 	to := p.net.at[peer]
@@ -66,9 +74,6 @@ func (p *port) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, iden
 	}
 	here, there := net.Pipe()
 	here, there = delay(here, p.net.latency), delay(there, p.net.latency)
-	if p.wrap != nil {
-		here = p.wrap(here)
-	}
 	select {
 	case to.arrivals <- arrival{there, p.id.Peer()}:
 		return here, to.id.Peer(), nil

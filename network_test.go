@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,102 +11,36 @@ import (
 
 	"peerlink"
 	"peerlink/multiplex"
+	"peerlink/peerlinktest"
 )
-
-// hole is a stream that can swallow everything, as a path does that is gone.
-type hole struct {
-	net.Conn
-	mu   sync.Mutex
-	open chan struct{} // closed while bytes pass
-	end  chan struct{}
-	once sync.Once
-}
-
-func newHole(c net.Conn) *hole {
-	h := &hole{Conn: c, open: make(chan struct{}), end: make(chan struct{})}
-	close(h.open)
-	return h
-}
-
-func (h *hole) gate() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.open
-}
-
-func (h *hole) set(open bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	select {
-	case <-h.open:
-		if !open {
-			h.open = make(chan struct{})
-		}
-	default:
-		if open {
-			close(h.open)
-		}
-	}
-}
-
-func (h *hole) Write(p []byte) (int, error) {
-	select {
-	case <-h.gate():
-		return h.Conn.Write(p)
-	case <-h.end:
-		return 0, net.ErrClosed
-	}
-}
-
-func (h *hole) Read(p []byte) (int, error) {
-	n, err := h.Conn.Read(p)
-	select {
-	case <-h.gate():
-		return n, err
-	case <-h.end:
-		return 0, net.ErrClosed
-	}
-}
-
-func (h *hole) Close() error {
-	h.once.Do(func() { close(h.end) })
-	return h.Conn.Close()
-}
 
 // quiet has a device send no beacons of its own accord.
 func quiet(c *peerlink.Config) { c.Link = multiplex.Config{BeaconInterval: -1} }
 
-// holes has a device's dialled streams go through holes, and lists them.
-func (d *device) holes() func() []*hole {
-	var mu sync.Mutex
-	var hs []*hole
-	d.port.wrap = func(c net.Conn) net.Conn {
-		mu.Lock()
-		defer mu.Unlock()
-		h := newHole(c)
-		hs = append(hs, h)
-		return h
-	}
-	return func() []*hole {
-		mu.Lock()
-		defer mu.Unlock()
-		return hs
-	}
+// on puts a device on a network that the test cuts.
+func on(n *peerlinktest.Network, name string, change func(*peerlink.Config)) *device {
+	p := new(port)
+	peer := n.Peer(name, func(c *peerlink.Config) {
+		p.over, c.Dialers[0] = c.Dialers[0], p
+		if change != nil {
+			change(c)
+		}
+	})
+	return &device{peer.ConnectionManager, peer.Identity, p}
 }
 
 // fault: F2. Rows 27 and 28.
 func TestChangedNetworkReplacesLinksThatDoNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob, carol := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet), n.newDevice(t, "carol", quiet)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob, carol := on(n, "alice", quiet), on(n, "bob", quiet), on(n, "carol", quiet)
 		bob.echo(t, "*")
 		carol.echo(t, "*")
 		lost, kept := connect(t, alice, bob, "chat://bob"), connect(t, alice, carol, "chat://carol")
 		exchange(t, lost, "hello")
 		exchange(t, kept, "hello")
 		old := alice.Connections()[0].ID
-		holes()[0].set(false)
+		n.Silence("alice", "bob")
 		began := time.Now()
 		alice.ConnectivityChanged()
 		events := alice.Events(background)
@@ -136,23 +69,21 @@ func TestChangedNetworkReplacesLinksThatDoNotAnswer(t *testing.T) {
 // it had channels.
 func TestLinkThatBreaksUnderProbeIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", nil), on(n, "bob", nil)
 		bob.echo(t, "*")
 		c := connect(t, alice, bob, "chat://bob")
-		holes()[0].set(false)
+		n.Silence("alice", "bob")
 		alice.ConnectivityChanged()
 		time.Sleep(time.Second)
-		_ = holes()[0].Conn.Close() // by the path, not by this side
-		holes()[0].set(true)
+		n.Reset("alice", "bob")
 		if _, err := c.Read(make([]byte, 1)); err == nil {
 			t.Error("the channel lives")
 		}
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
-		if cs := alice.Connections(); len(holes()) != 2 || len(cs) != 1 {
-			t.Errorf("%d dials, links: %+v", len(holes()), cs)
+		if cs := alice.Connections(); alice.Metrics().Opened != 2 || len(cs) != 1 {
+			t.Errorf("%d links were made, and there are %+v", alice.Metrics().Opened, cs)
 		}
 	})
 }
@@ -161,9 +92,8 @@ func TestLinkThatBreaksUnderProbeIsReplaced(t *testing.T) {
 // answer may have left before the change.
 func TestLinkIsAskedAgainAfterAChangeUnderProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", quiet), on(n, "bob", quiet)
 		bob.echo(t, "*")
 		exchange(t, connect(t, alice, bob, "chat://bob"), "hello")
 		synctest.Wait()
@@ -172,13 +102,13 @@ func TestLinkIsAskedAgainAfterAChangeUnderProbe(t *testing.T) {
 		alice.ConnectivityChanged()
 		synctest.Wait()
 		beacon := sent() - before
-		holes()[0].set(false)
+		n.Cut("alice", "bob")
 		alice.ConnectivityChanged()
 		synctest.Wait()
 		alice.ConnectivityChanged()
 		alice.ConnectivityChanged()
 		synctest.Wait()
-		holes()[0].set(true)
+		n.Heal("alice", "bob")
 		synctest.Wait()
 		if n := sent() - before; beacon == 0 || n != 3*beacon {
 			t.Errorf("%d bytes of beacons, want 3 of %d", n, beacon)
@@ -190,13 +120,12 @@ func TestLinkIsAskedAgainAfterAChangeUnderProbe(t *testing.T) {
 // asked, and not used for channels any more while it is silent.
 func TestLinkOfADeviceThatComesAnewIsDoubted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", quiet), n.newDevice(t, "bob", quiet)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", quiet), on(n, "bob", quiet)
 		alice.echo(t, "*")
 		bob.echo(t, "*")
 		connect(t, alice, bob, "chat://old")
-		holes()[0].set(false) // and neither side is told of it
+		n.Silence("alice", "bob") // and neither side is told of it
 		s, err := bob.ConnectDevice(background, alice.id.DeviceID(), "chat://new", peerlink.ConnectOptions{Mode: peerlink.NewLink})
 		if err != nil {
 			t.Fatal(err)
@@ -213,15 +142,14 @@ func TestLinkOfADeviceThatComesAnewIsDoubted(t *testing.T) {
 
 func TestLinkThatAnswersLateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", nil), on(n, "bob", nil)
 		bob.echo(t, "*")
 		c := connect(t, alice, bob, "chat://bob")
-		holes()[0].set(false)
+		n.Cut("alice", "bob")
 		alice.ConnectivityChanged()
 		time.Sleep(4 * time.Second)
-		holes()[0].set(true)
+		n.Heal("alice", "bob")
 		exchange(t, c, "late, but alive")
 		time.Sleep(10 * time.Second)
 		exchange(t, c, "and for good")
@@ -231,17 +159,16 @@ func TestLinkThatAnswersLateIsKept(t *testing.T) {
 // fault: C8
 func TestIdleLinksOfMissingPeersAreNotReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork("memory")
-		alice, bob := n.newDevice(t, "alice", nil), n.newDevice(t, "bob", nil)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice, bob := on(n, "alice", nil), on(n, "bob", nil)
 		bob.echo(t, "*")
 		_ = connect(t, alice, bob, "chat://bob").Close()
-		synctest.Wait()
-		holes()[0].set(false)
+		time.Sleep(time.Second) // the bubble's: both ends know that the channel has ended
+		n.Silence("alice", "bob")
 		alice.ConnectivityChanged()
 		time.Sleep(time.Minute)
-		if n := len(holes()); n != 1 || len(alice.Connections()) != 0 {
-			t.Errorf("%d dials, %d links: nobody wants one", n, len(alice.Connections()))
+		if n := alice.Metrics().Opened; n != 1 || len(alice.Connections()) != 0 {
+			t.Errorf("%d links were made, there are %d: nobody wants one", n, len(alice.Connections()))
 		}
 	})
 }
@@ -299,17 +226,14 @@ func TestNoRequestIsLostToAnIdleLink(t *testing.T) {
 func TestReconnectStormIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const peers = 100
-		n := newNetwork("memory")
-		alice := n.newDevice(t, "alice", nil)
-		holes := alice.holes()
+		n := peerlinktest.New(t)
+		alice := on(n, "alice", nil)
 		for i := range peers {
-			p := n.newDevice(t, fmt.Sprint("peer ", i), nil)
+			p := on(n, fmt.Sprint("peer ", i), nil)
 			p.echo(t, "*")
 			connect(t, alice, p, "chat://")
 		}
-		for _, h := range holes() {
-			h.set(false)
-		}
+		n.Silence()
 		var mu sync.Mutex
 		var at []time.Duration
 		began := time.Now()

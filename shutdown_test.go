@@ -35,6 +35,15 @@ func (c *counted) Close() error {
 	return err
 }
 
+func (s *stoppable) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
+	c, p, err := s.port.Dial(ctx, peer)
+	if err != nil {
+		return nil, p, err
+	}
+	s.streams.Add(1)
+	return &counted{Conn: c, of: s}, p, nil
+}
+
 func (s *stoppable) StopAccepting() { s.stopped.Add(1) }
 
 func (s *stoppable) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
@@ -60,11 +69,7 @@ func TestShutdownNamesTheLinksThatItCut(t *testing.T) {
 		carrier := &stoppable{}
 		alice := n.newDevice(t, "alice", func(c *peerlink.Config) {
 			carrier.port = c.Listeners[0].(*port)
-			carrier.wrap = func(c net.Conn) net.Conn {
-				carrier.streams.Add(1)
-				return &counted{Conn: c, of: carrier}
-			}
-			c.Listeners = []peerlink.Listener{carrier}
+			c.Dialers, c.Listeners = []peerlink.Dialer{carrier}, []peerlink.Listener{carrier}
 		})
 		bob, carol, dave := n.newDevice(t, "bob", nil), n.newDevice(t, "carol", nil), n.newDevice(t, "dave", nil)
 		bob.accepted(t, "*")

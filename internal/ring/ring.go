@@ -200,8 +200,9 @@ func (w *Writer) fill(p []byte) {
 // Ready reports whether a writer that has n bytes to write should go on: they
 // fit, or half the ring is free, or it would fail.
 func (w *Writer) Ready(n int) bool {
-	fits, err := w.Fits(min(n, len(w.data)/2))
-	return fits || err != nil || w.Closed()
+	need := min(n, len(w.data)/2)
+	free, err := w.room(need)
+	return free >= need || err != nil || w.Closed()
 }
 
 // Closed reports whether the reader reads no more.
