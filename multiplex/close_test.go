@@ -92,6 +92,7 @@ func TestCloseSaysWhatThePeerDidNotConfirm(t *testing.T) {
 		}, want: io.ErrUnexpectedEOF},
 		"the path broke before": {before: func(c closing) { c.hush(); c.write(9); _ = c.far.Close(); <-c.client.Done() }},
 		"another time":          {cfg: Config{CloseTimeout: time.Minute}, before: func(c closing) { c.hush(); c.write(1) }, want: ErrDead},
+		"the older peer leaves": {cfg: Config{Version: 1}, before: func(c closing) { c.write(9); _ = c.far.Close() }},
 		"the peer cannot say":   {cfg: Config{Version: 1}, before: func(c closing) { c.hush(); c.write(1) }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -258,10 +258,10 @@ func (s *Socket) Err() error {
 // Config.CloseTimeout. It always closes the conn and waits for the Socket's
 // goroutines. The error says that the peer has not confirmed all that was sent: it
 // matches os.ErrDeadlineExceeded after CloseTimeout, and else is why the link broke
-// before that. It is nil if the peer has all, or has closed
-// the link itself; if the link had ended before (see Err); and where nothing can
-// be known, which is with a peer of version 1 on a conn without CloseWrite. Further
-// calls wait for the first and return the same.
+// before that. It is nil if the peer has all, or has closed the link itself; if the
+// link had ended before (see Err); and where nothing can be known: a peer of version 1
+// has only the end of the conn to say so, if the conn has CloseWrite. Further calls
+// wait for the first and return the same.
 func (s *Socket) Close() error { return s.CloseWith(channel.CodeClosed, "") }
 
 // CloseWith is Close with a code and a reason for the peer, at most 255 bytes.
@@ -438,6 +438,8 @@ func (s *Socket) unconfirmed(ctx context.Context) error {
 	why := cmp.Or(s.lost, s.writeErr, s.readErr)
 	switch {
 	case left, s.confirmed >= s.line.promised():
+		return nil
+	case why != nil && s.basic(): // the only goodbye that version 1 has
 		return nil
 	case why == nil:
 		why = os.ErrDeadlineExceeded
