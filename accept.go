@@ -101,8 +101,8 @@ func (m *ConnectionManager) refuse(conn net.Conn, why error) {
 	wait, stop := context.WithTimeout(context.Background(), lastWord)
 	deaf := &lateReader{conn, wait.Done(), stop}
 	code := channel.CodeRefused
-	if errors.Is(why, ErrCapacity) {
-		code = channel.CodeResource
+	if _, passing := errors.AsType[busy](why); passing {
+		code = codeFor(why)
 	}
 	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(code, reasonFor(why))
 }
@@ -206,7 +206,7 @@ func asRefusal(l *link, err error) error {
 	switch {
 	case ok && bye.Code == channel.CodeRefused:
 		return fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)
-	case ok && bye.Code == channel.CodeResource:
+	case ok && (bye.Code == channel.CodeResource || bye.Code == channel.CodeClosing):
 		return fmt.Errorf("%s: %w: %.255q", l.path, ErrBusy, bye.Reason)
 	}
 	return nil

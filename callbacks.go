@@ -169,7 +169,7 @@ func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) 
 	m.mu.Unlock()
 	switch {
 	case closing:
-		return errClosed
+		return busy{errShuttingDown}
 	case full:
 		return busy{ErrCapacity}
 	case m.cfg.OnICERequest == nil:

@@ -20,7 +20,7 @@ import (
 //
 //   - With a method Refused() string, the device itself said no, and ErrRefused is
 //     matched: no other carrier is tried. If the error also has a method
-//     Temporary() bool that returns true, the device had no room: ErrBusy is matched,
+//     Temporary() bool that returns true, the device takes none now: ErrBusy is matched,
 //     and that is a failure of the moment. If it has Unproven() bool that returns true, the far end had
 //     not proven that it is the device: others are tried, as after a TLS alert of
 //     the far end.
