@@ -207,7 +207,7 @@ func acceptContext(ctx context.Context, w *world) error {
 	return nil
 }
 
-// over holds that no Accept goes on, and that nothing is made any more.
+// over holds that no Accept goes on, and that nothing more is made.
 func over(ctx context.Context, w *world, pending <-chan met) error {
 	for _, c := range []<-chan met{pending, w.acceptor.accept(ctx)} {
 		if m := <-c; !errors.Is(m.err, net.ErrClosed) {

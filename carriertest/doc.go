@@ -17,7 +17,7 @@
 //	}
 //
 // Run holds two things. The first are the rules of Dialer and Listener: what Dial
-// and Accept return of whom and when, that both devices are proven, that a device
+// and Accept return and when, that both devices are proven, that a device
 // without trust gets nothing, what a stream does with much at once, deadlines and
 // Close, and that no goroutine is left. Each optional method that a stream has
 // (WriteNow, Stage, FrameSize, CloseWrite, datagrams, Path; docs/carriers.md says

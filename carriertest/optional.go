@@ -34,7 +34,7 @@ type (
 	measuredConn interface{ MaxDatagram() int }
 )
 
-// mostUnread is more than any stream holds that nobody reads.
+// mostUnread is more than any stream holds without a reader.
 const mostUnread = 64 << 20
 
 // pieces are the lengths of what is written, over and over: less and more than a
@@ -126,7 +126,7 @@ func eager(_ context.Context, near, far net.Conn) error {
 		return errors.ErrUnsupported
 	}
 	out, in := &output{eagerConn: conn}, &input{progress{conn: far}, far}
-	if err := out.fill(); err != nil { // nobody reads: a WriteNow that waits goes on for ever
+	if err := out.fill(); err != nil { // without a reader: a WriteNow that waits never returns
 		return err
 	}
 	to := out.n + manyBytes

@@ -8,8 +8,8 @@ import (
 	"peerlink/internal/packed"
 )
 
-// An announcement stands beside a device's socket, so that callers know before
-// they connect whose it is and what it offers. It is msgpack
+// An announcement stands next to a device's socket, so that callers know before
+// they connect which device it is and what it offers. It is msgpack
 // [statement bin, signature bin], signed by the device for the purpose "local";
 // the statement is the array
 //
@@ -24,9 +24,9 @@ const (
 
 // Device is a device that listens, or has listened, on this machine.
 type Device struct {
-	// Peer is who it is, by its signature.
+	// Peer is the device, by its signature.
 	Peer identity.Peer
-	// Services are what it offers beside plain streams.
+	// Services are what it offers besides plain streams.
 	Services []string
 	// PID is the process that it says it is.
 	PID int

@@ -39,21 +39,21 @@ const (
 // streamService is the service that every device has: the socket itself.
 const streamService = "stream"
 
-// Config says who this end is, where it looks and whom it lets in. It may be
+// Config has this end's device, where it looks and which devices it lets in. It may be
 // copied and used concurrently. Identity is required; the zero value of every
 // other field is its default.
 type Config struct {
 	// Identity is this end's device.
 	Identity *identity.Identity
 	// Trust is asked about the peer inside each handshake, on either side. nil
-	// lets everybody in.
+	// lets all in.
 	Trust *identity.Trust
 	// Dir is the runtime folder, made with mode 0700 if it is missing. It must be
 	// this user's, and closed to others. "":
 	// $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder for
 	// temporary files.
 	Dir string
-	// Services are names of up to 16 letters of what is offered beside plain
+	// Services are names of up to 16 letters of what is offered besides plain
 	// streams, to be taken with AcceptUnix. None: nothing.
 	Services []string
 	// HandshakeTimeout bounds connecting and proving: 5 s. Negative: only the

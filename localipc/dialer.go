@@ -48,7 +48,7 @@ func (d *Dialer) DialUnix(ctx context.Context, service string, peer identity.Dev
 	return p.conn.(*net.UnixConn), p.peer, nil // only a Unix socket is ever found for a service
 }
 
-// Devices lists the devices whose announcements stand in the folders. Their
+// Devices lists the devices that have announcements in the folder. The
 // signatures are verified; whether they still run, and are trusted, only Dial
 // tells. The error joins what hid a part of them.
 func (d *Dialer) Devices() ([]Device, error) {

@@ -18,7 +18,7 @@
 //
 //	NAME.lock   locked (flock) as long as the device listens: the only sign of life
 //	NAME.sock   the socket
-//	NAME.peer   an announcement, signed by the device: who it is, what it offers
+//	NAME.peer   an announcement, signed by the device: its id, what it offers
 //
 // Listen takes the lock first. Then, and only then, what a dead process left
 // under that name is removed, and the names of other dead devices with it; what
@@ -35,7 +35,7 @@
 // itself first; the trust store is asked on both sides; the stream is handed out
 // when both have agreed.
 //
-// After that bytes go in the clear: who could read them could also read the
+// After that bytes go in the clear: a process that could read them could also read the
 // memory of both processes.
 //
 // # Limits

@@ -42,7 +42,7 @@ func newPlace(dir string, id identity.DeviceID) place {
 
 func (p place) path(suffix string) string { return filepath.Join(p.dir, p.base+suffix) }
 
-// checkPath refuses a folder whose sockets the system cannot address.
+// checkPath refuses a folder in which the system cannot address sockets.
 func (p place) checkPath() error { return runfolder.CheckSocket(p.path(sockSuffix)) }
 
 // checkClosed refuses an own folder that is open to others.
@@ -97,7 +97,7 @@ func devicesIn(dir string) ([]string, error) {
 	return names, nil
 }
 
-// clean removes the socket and the announcement under a name whose lock is held.
+// clean removes the socket and the announcement under a name that this process has locked.
 func (p place) clean() error {
 	return errors.Join(
 		runfolder.Remove(p.path(sockSuffix), fs.ModeSocket),

@@ -103,7 +103,7 @@ func (x *exchange) run(ctx context.Context, handshake func() (proven, error)) (p
 	return proving.Within(ctx, x.conn, x.cfg.HandshakeTimeout, "proven its device", func() (proven, error) { return x.checked(handshake) })
 }
 
-// checked asks the kernel who is there before anything is read.
+// checked asks the kernel which process is there before anything is read.
 func (x *exchange) checked(handshake func() (proven, error)) (proven, error) {
 	var err error
 	if x.creds, err = peerCreds(x.conn); err != nil {

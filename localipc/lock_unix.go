@@ -30,7 +30,7 @@ var errLocked = errors.New("locked")
 // back when the process ends, however it ends.
 type lock struct{ *flock.Flock }
 
-// waitLock takes the lock at path, or finds out that somebody keeps it.
+// waitLock takes the lock at path, or finds out that another process keeps it.
 func waitLock(ctx context.Context, path string) (*lock, error) {
 	for i := 1; ; i++ {
 		l, err := takeLock(path)
@@ -45,7 +45,7 @@ func waitLock(ctx context.Context, path string) (*lock, error) {
 
 // takeLock takes the lock at path without waiting. The file may have been
 // removed, or replaced, between opening and locking it: then the lock is
-// nobody's, and the file that is there now has to be locked.
+// worth nothing, and the file that is there now has to be locked.
 func takeLock(path string) (*lock, error) {
 	for {
 		l := &lock{flock.New(path, flock.SetFlag(os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK), flock.SetPermissions(0o600))}
@@ -77,7 +77,7 @@ func (l *lock) check() error {
 	return runfolder.CheckOwner(l.Path(), st)
 }
 
-// release removes the file, then gives the lock back; whoever waits for this
+// release removes the file, then gives the lock back; a process that waits for this
 // file will see that it is gone.
 func (l *lock) release() {
 	if l.stands() {

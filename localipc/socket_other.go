@@ -12,7 +12,7 @@ import (
 	"peerlink/identity"
 )
 
-// doorway exists on systems that tell who is at the other end of a socket.
+// doorway exists on systems that tell which process is at the other end of a socket.
 type doorway struct{ net.Listener }
 
 func (d *doorway) path() string { return "" }

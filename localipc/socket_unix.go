@@ -124,7 +124,7 @@ func peerCreds(conn net.Conn) (c creds, err error) {
 	return c, err
 }
 
-// find looks for a device's announcement and connects to the socket beside it.
+// find looks for a device's announcement and connects to the socket next to it.
 func (c Config) find(ctx context.Context, id identity.DeviceID, service string) (net.Conn, string, error) {
 	conn, path, err := c.look(ctx, id, service)
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotHere) {

@@ -52,7 +52,7 @@ type refusal string
 func (r refusal) Error() string { return fmt.Sprintf("%v: %q", ErrRefused, string(r)) }
 func (r refusal) Unwrap() error { return ErrRefused }
 
-// unwanted is a refusal because of who the caller is.
+// unwanted is a refusal of this caller in particular.
 type unwanted struct{ refusal }
 
 // Refused returns the reason. A connection manager that races carriers knows by

@@ -62,7 +62,7 @@ func (f *fabric) alter(change func()) {
 	change()
 	for _, w := range f.ways {
 		if f.blocked(w) {
-			w.free = time.Time{} // what waited for it does not any more
+			w.free = time.Time{} // what waited for it waits no longer
 		}
 	}
 	for _, w := range f.wires {

@@ -21,7 +21,7 @@ type Peer struct {
 	Name string
 	// Identity is the device. Its keys were made for this test.
 	Identity *identity.Identity
-	// Trust is whom it lets in: all, until the test says otherwise.
+	// Trust says which devices it lets in: all, until the test says otherwise.
 	Trust *identity.Trust
 	// Config is what the manager was made of.
 	Config peerlink.Config

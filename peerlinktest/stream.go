@@ -45,7 +45,7 @@ type flow struct {
 	datagrams []packet // by arrival
 	size      int      // bytes of packets
 	held      bool     // nothing arrives
-	silenced  bool     // for ever
+	silenced  bool     // until it is closed
 	dropped   bool     // the reading end is closed
 	err       error
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// one is what is sent; nobody looks at it.
+// one is what is sent; its value means nothing.
 var one = [1]byte{1}
 
 // Neither call ever waits, so the scheduler need not be told of them.

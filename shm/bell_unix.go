@@ -15,7 +15,7 @@ type bell struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 	send func(fd uintptr) // made once, so that a ring allocates nothing
-	buf  [64]byte         // for drain; guarded by whoever waits
+	buf  [64]byte         // for drain; only the waiting goroutine uses it
 }
 
 func newBell(conn *net.UnixConn) (*bell, error) {
@@ -34,7 +34,7 @@ func (b *bell) ring() { _ = b.raw.Control(b.send) }
 func (b *bell) wait(pass func(fd uintptr) bool) error { return b.raw.Read(pass) }
 
 // drain takes bytes that wait, without waiting itself. The flag for that is
-// given each time: that of the descriptor is shared with whoever has a copy.
+// given each time: that of the descriptor is shared with all copies of it.
 func (b *bell) drain(fd uintptr) heard {
 	n, err := receiveNow(fd, b.buf[:])
 	switch {

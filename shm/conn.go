@@ -51,7 +51,7 @@ type Conn struct {
 }
 
 // half is what both directions have: a bell, a deadline, a way to wait. Lock
-// order: none, as nobody holds both but Close, in.mu first.
+// order: only Close holds both, in.mu first.
 type half struct {
 	mu       sync.Mutex
 	bell     *bell
@@ -95,7 +95,7 @@ func newConn(seg *segment, side ring.Side, in, out *bell, peer identity.Peer) (*
 type heard int
 
 const (
-	silence heard = iota // nothing: whatever comes from now on wakes
+	silence heard = iota // nothing: all that comes from now on wakes
 	rung
 	gone // nothing will ever come
 )
@@ -291,7 +291,7 @@ func (c *Conn) closeWrite([]byte) (int, error) {
 	return 0, nil
 }
 
-// Close ends both directions, wakes whoever waits, and gives the memory back.
+// Close ends both directions, wakes calls that wait, and gives the memory back.
 // The peer reads what was written before, then io.EOF. It may be called from
 // anywhere and more than once; each call returns when all is released.
 func (c *Conn) Close() error {
@@ -301,7 +301,7 @@ func (c *Conn) Close() error {
 		_, _ = c.guard(c.sayClosed, nil)
 		c.in.bell.close() // wakes our own calls, and the peer's
 		c.out.bell.close()
-		// Whoever still touches the memory holds a lock.
+		// A call that still touches the memory holds a lock.
 		c.in.mu.Lock()
 		defer c.in.mu.Unlock()
 		c.out.mu.Lock()
@@ -377,7 +377,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in, 
 // SetWriteDeadline bounds Write and WriteNow likewise.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out, t) }
 
-// setDeadline sets that of the bell, for who waits, and a copy, for who does not.
+// setDeadline sets that of the bell, for calls that wait, and a copy, for the others.
 func (c *Conn) setDeadline(h *half, t time.Time) error {
 	var ns int64
 	switch {
@@ -394,7 +394,7 @@ func (c *Conn) setDeadline(h *half, t time.Time) error {
 
 func (c *Conn) opError(op string, err error) error {
 	if oe, ok := errors.AsType[*net.OpError](err); ok {
-		err = oe.Err // of the bell's socket, which is nobody's business
+		err = oe.Err // without the bell's socket, which callers do not know
 	}
 	if errors.Is(err, ring.ErrClosed) {
 		err = syscall.EPIPE

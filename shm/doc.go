@@ -1,6 +1,6 @@
 // Package shm carries a stream between two processes of one machine through
 // memory that both have mapped: no system call while both are busy. It is a
-// carrier beside localipc, whose proven socket it is given.
+// carrier above localipc, which gives it a proven socket.
 //
 //	l, err := shm.Listen(shm.Config{}, local)            // local: a *localipc.Listener
 //	conn, peer, err := l.Accept(ctx)
@@ -10,9 +10,9 @@
 //
 // # How it works
 //
-// Whoever proves the devices hands over a connected Unix socket. Through it the
+// The room that proves the devices hands over a connected Unix socket. Through it the
 // callee passes a memory region, which it has made, filled and sealed so that
-// nobody can shrink it, and one end of a second socket. Both map the region, in
+// no process can shrink it, and one end of a second socket. Both map the region, in
 // which there is a ring of bytes for each direction (package internal/ring); no
 // file and no name is left behind from then on, and the kernel frees it all
 // when both processes are gone, however they go.
@@ -24,7 +24,7 @@
 //
 // # A hostile peer
 //
-// has proven who it is, and may still write anything into the region at any
+// has proven its device, and may still write anything into the region at any
 // time. Positions are checked against what is possible, bytes are copied out
 // before they are used, no length comes from the region, and nothing in it
 // makes this side wait or write elsewhere (ring.ErrCorrupt). It may wake this

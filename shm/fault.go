@@ -7,8 +7,8 @@ import (
 )
 
 // guarded makes an access to memory that is gone an error of the call, instead
-// of the end of the process. It serves regions that could not be sealed: whoever
-// shrinks their file takes the pages away.
+// of the end of the process. It serves regions that could not be sealed: a
+// process that shrinks their file takes the pages away.
 func guarded(call func([]byte) (int, error), p []byte) (n int, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

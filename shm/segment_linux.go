@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seals keep a region's size for ever, and the seals.
+// seals keep a region's size, and the seals.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// newRegion makes memory without a name, of a size that nobody can change, with
+// newRegion makes memory without a name, of a size that no process can change, with
 // all of its pages: where there are none, that is told here and not later, by a
 // signal.
 func newRegion(size int) (*os.File, error) {
@@ -47,7 +47,7 @@ func reserve(f *os.File, size int64) error {
 	}
 }
 
-// checkRegion refuses a region whose maker, or anybody, could take pages away.
+// checkRegion refuses a region from which a process could take pages away.
 func checkRegion(f *os.File, size int) (mayShrink bool, err error) {
 	if err := checkFile(f, size); err != nil {
 		return false, err

@@ -34,7 +34,7 @@ func (s *segment) close() {
 	_ = unix.Munmap(s.mem)
 }
 
-// tempFile makes a region of a temporary file that has no name any more.
+// tempFile makes a region of a temporary file without a name.
 func tempFile(dir string, size int) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "peerlink-shm-") // mode 0600
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 const (
 	maxBudget  = 50 * time.Microsecond // about what a sleep and its bell cost
 	minBudget  = time.Microsecond
-	probeEvery = 32 // parks after which a full budget is tried whatever happened
+	probeEvery = 32 // parks after which a full budget is tried in any case
 	looks      = 32 // between two looks at the clock
 
 	// rest is how long the reader of a one-way stream lets the writer get on before

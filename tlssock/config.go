@@ -24,12 +24,12 @@ const defaultHandshakeTimeout = 10 * time.Second
 // peerlink/1, or its clock says that a certificate is not valid.
 var ErrRefused = errors.New("the peer refused this device")
 
-// WrongDeviceError is the error of a client whose peer holds another key than
-// the one that was dialled.
+// WrongDeviceError is the error of a client that found another key than the one
+// that was dialled.
 type WrongDeviceError struct {
 	// Dialled is the device that the caller asked for.
 	Dialled identity.DeviceID
-	// Found is the device whose certificate was presented. It is a claim:
+	// Found is the device of the certificate that was presented. It is a claim:
 	// possession of its key has not been shown.
 	Found identity.DeviceID
 }
@@ -42,13 +42,13 @@ func (e *WrongDeviceError) Error() string {
 // Permanent reports that a further call to the same address would fail alike.
 func (e *WrongDeviceError) Permanent() bool { return true }
 
-// Config says who this end is and whom it lets in. It may be copied and used
+// Config has this end's device and which devices it lets in. It may be copied and used
 // concurrently.
 type Config struct {
 	// Identity is this end's device. It is required.
 	Identity *identity.Identity
 	// Trust is asked about the peer inside each handshake, on either side. Nil
-	// lets everybody in.
+	// lets all in.
 	Trust *identity.Trust
 	// HandshakeTimeout bounds a handshake. 0 means 10 s; negative means that
 	// only the context does (a Listener then takes 10 s all the same).
@@ -135,7 +135,7 @@ func PeerOf(cs tls.ConnectionState) (identity.Peer, error) {
 	return verify(cs)
 }
 
-// verify checks the chain and that its device is the one whose key TLS proves:
+// verify checks the chain and that its device has the key that TLS proves:
 // the first certificate's. VerifyChain takes certificates in any order, so
 // without this an authority could show its own certificate first, prove its
 // own key, and be taken for any device whose certificates follow.

@@ -131,7 +131,7 @@ func (c *Conn) Close() error {
 		defer cut.Stop()
 		if c.carrier.out.idle() {
 			// Its error says whether close_notify could be sent, which is no news
-			// to anybody who closes.
+			// to a program that closes.
 			_ = c.Conn.Close()
 		}
 	})

@@ -41,8 +41,8 @@ func (d *Dialer) Name() string { return "tcp" }
 // Learn adds addresses ("host:port") at which peer may listen, to be tried
 // first and in this order; the 8 newest of a device are kept, and the 4 096
 // devices that were used last. It fails, and adds none, when one is malformed.
-// Addresses are not a secret to whoever answers at them, and dialling one
-// sends it a ClientHello, so check those that strangers supplied.
+// Addresses are not a secret to a program that answers at them, and dialling one
+// sends it a ClientHello, so check what strangers supplied.
 func (d *Dialer) Learn(peer identity.DeviceID, addrs ...string) error {
 	for _, a := range addrs {
 		if err := checkAddr(a); err != nil {
@@ -67,7 +67,7 @@ func (d *Dialer) Dial(ctx context.Context, peer identity.DeviceID) (net.Conn, id
 }
 
 // DialAddr connects to peer at one address ("host:port") and checks that it is
-// peer who answers there. The address is not remembered.
+// peer that answers there. The address is not remembered.
 func (d *Dialer) DialAddr(ctx context.Context, addr string, peer identity.DeviceID) (net.Conn, identity.Peer, error) {
 	if err := checkAddr(addr); err != nil {
 		return nil, identity.Peer{}, fmt.Errorf("tlssock: %w", err)
@@ -142,7 +142,7 @@ func race(ctx context.Context, addrs []string, try func(context.Context, string)
 	return winner, nil
 }
 
-// attempts is the error of a race that nobody won.
+// attempts is the error of a race without a winner.
 type attempts []attempt
 
 // Error lists each address with its cause.

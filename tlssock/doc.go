@@ -5,7 +5,7 @@
 //	cfg := tlssock.Config{Identity: me, Trust: trust}
 //	conn, err := cfg.Client(ctx, carrier, bobsID)  // the caller's end
 //	conn, err := cfg.Server(ctx, carrier)          // the callee's end
-//	fmt.Println(conn.Peer())                       // who it is, proven
+//	fmt.Println(conn.Peer())                       // the device, proven
 //
 //	l, err := tlssock.Listen(ctx, cfg, "192.0.2.7:4100")
 //	d := &tlssock.Dialer{Config: cfg}
@@ -29,7 +29,7 @@
 //
 // In TLS 1.3 a client is done before the server has judged it: Client and Dial
 // succeed, and so may the first writes, although the server then refuses. The
-// refusal arrives at the first Read and matches ErrRefused. Whoever calls must
+// refusal arrives at the first Read and matches ErrRefused. The caller must
 // wait for a first byte from the other end before calling the link up.
 //
 // As in crypto/tls, a write that its deadline has cut off breaks the

@@ -76,7 +76,7 @@ func (c Config) run(ctx context.Context, conn *tls.Conn) error {
 	return nil
 }
 
-// handshakeError says which clock ran out, and who refused whom.
+// handshakeError says which clock ran out, and which side refused.
 func handshakeError(ctx, hctx context.Context, limit time.Duration, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -100,7 +100,7 @@ const (
 // linger closes a connection on which our alert may be under way. Closing a
 // TCP socket that holds unread bytes resets it, and a reset overtakes the
 // alert: the peer would read "connection reset" where we told it why. So what
-// an eager peer sent meanwhile is read and dropped, for a moment.
+// an eager peer has sent by then is read and dropped, for a moment.
 func linger(under *carrier) {
 	defer func() { _ = under.Close() }()
 	half, ok := under.Conn.(interface{ CloseWrite() error })

@@ -54,7 +54,7 @@ func (i *intake) Read(p []byte) (int, error) {
 		if n == 0 {
 			i.release()
 			return 0, err
-		} // an error beside bytes comes again
+		} // an error that came with bytes comes again
 	}
 	n := copy(p, (*i.buf)[i.r:i.w])
 	if i.r += n; i.r == i.w {

@@ -26,7 +26,7 @@ const (
 
 // outlet stands between TLS, which makes one call per record, and the carrier.
 // Its lock serialises those who write to the carrier, as the lock of TLS does
-// above it: a Write, and whoever reads when an alert or a key update has to be
+// above it: a Write, and a Read when an alert or a key update has to be
 // answered.
 type outlet struct {
 	conn net.Conn
@@ -47,7 +47,7 @@ func (o *outlet) gather() {
 }
 
 // gatherEager begins to collect records if they can go out at once: nothing
-// waits, and nobody is writing.
+// waits, and no goroutine writes.
 func (o *outlet) gatherEager() bool {
 	if o.raw == nil || !o.mu.TryLock() {
 		return false
@@ -60,7 +60,7 @@ func (o *outlet) gatherEager() bool {
 	return true
 }
 
-// idle reports whether nobody is writing to the carrier.
+// idle reports whether no goroutine writes to the carrier.
 func (o *outlet) idle() bool {
 	if !o.mu.TryLock() {
 		return false

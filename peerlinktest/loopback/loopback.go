@@ -81,7 +81,7 @@ func WebRTC(change func(*webrtc.Config)) peerlinktest.Carrier {
 // maker is carriertest.Carrier.Make.
 type maker func(context.Context, *carriertest.Site, *identity.Identity, *identity.Trust) (*carriertest.Endpoint, error)
 
-// on returns a carrier whose peers meet at a site of its own, made at the first use.
+// on returns a carrier with a site of its own, made at the first use.
 func on(name string, make maker) peerlinktest.Carrier {
 	var site *carriertest.Site
 	return peerlinktest.Carrier{Name: name, Open: func(t testing.TB, id *identity.Identity, trust *identity.Trust) (_ peerlink.Dialer, _ peerlink.Listener, err error) {
