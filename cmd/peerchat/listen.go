@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -70,7 +69,8 @@ func (h *host) serve(ctx context.Context) (ended <-chan error, err error) {
 	ended, failed := firstError()
 	following := make(chan struct{})
 	go func() {
-		failed(h.follow(ctx, sync.OnceFunc(func() { close(following) })))
+		failed(control.OpMessages.Follow(ctx, h.s.client, control.None{}, func() { close(following) },
+			func(m control.Message) error { return h.message(ctx, m) }))
 	}()
 	select {
 	case <-following:
@@ -78,22 +78,6 @@ func (h *host) serve(ctx context.Context) (ended <-chan error, err error) {
 		return nil, err
 	}
 	return ended, h.taker.serve(ctx, h.s, failed)
-}
-
-// follow shows messages, until the daemon ends or ctx does. ready is called when
-// none is missed from then on. The daemon cuts off a reader that is far behind:
-// what that has missed stands in the history.
-func (h *host) follow(ctx context.Context, ready func()) error {
-	for {
-		err := control.OpMessages.Follow(ctx, h.s.client, control.None{}, ready, func(m control.Message) error { return h.message(ctx, m) })
-		var cut *control.EndedError
-		if ctx.Err() != nil || !errors.As(err, &cut) {
-			return err
-		}
-		if _, gone := h.s.status(ctx); gone != nil {
-			return err
-		}
-	}
 }
 
 // event is a line of --json.

@@ -6,7 +6,7 @@
 //	s := chat.New(chat.Config{Store: store, Net: manager})
 //	defer s.Close()
 //	m, err := s.Send(bob, "hello")        // on disk; not yet delivered
-//	for e := range s.Events(ctx) { … }    // new messages, and what became of others
+//	s.Follow(ctx, begin, tell)            // new messages, and what became of others
 //
 // # Exactly once
 //

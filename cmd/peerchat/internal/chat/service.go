@@ -127,8 +127,8 @@ func (s *Service) Send(to identity.DeviceID, text string) (Message, error) {
 }
 
 // Events returns a channel of what happens from now on. It is closed when ctx
-// ends, with the Service, or because its reader is 1 024 events behind: then ask
-// for the history again.
+// ends, with the Service, or because its reader is 1 024 events behind. Follow
+// cuts no reader off.
 func (s *Service) Events(ctx context.Context) <-chan Event {
 	r := make(chan Event, maxEvents)
 	s.mu.Lock()

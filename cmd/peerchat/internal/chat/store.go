@@ -359,6 +359,19 @@ func (s *Store) History(peer identity.DeviceID, before int64, n int) ([]Message,
 	return rows(s, readMessage, "SELECT * FROM (SELECT "+columns+" FROM messages WHERE peer = ? AND seq < ? ORDER BY seq DESC LIMIT ?) ORDER BY seq", peer[:], before, min(max(n, 0), 1000))
 }
 
+// after returns the n oldest messages above a Seq, in its order.
+func (s *Store) after(seq int64, n int) ([]Message, error) {
+	return rows(s, readMessage, "SELECT "+columns+" FROM messages WHERE seq > ? ORDER BY seq LIMIT ?", seq, n)
+}
+
+// ends returns the Seq of the newest message, 0 without one, and the lowest one of
+// a message that waits, above last without one.
+func (s *Store) ends() (last, waiting int64, err error) {
+	err = s.db.QueryRowContext(context.Background(), `SELECT n, coalesce((SELECT min(seq) FROM messages WHERE mine = 1 AND mark < 2), n + 1)
+		FROM (SELECT coalesce(max(seq), 0) AS n FROM messages)`).Scan(&last, &waiting)
+	return last, waiting, err
+}
+
 // Seen notes that the messages with a device up to seq were seen.
 func (s *Store) Seen(peer identity.DeviceID, seq int64) error {
 	_, err := s.db.ExecContext(context.Background(), "UPDATE conversations SET seen = max(seen, ?) WHERE peer = ?", seq, peer[:])

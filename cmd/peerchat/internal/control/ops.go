@@ -27,7 +27,7 @@ const (
 	OpImported Op[[]string, None]              = "revoked-list" // as PEM, lists of others, or of the account, are taken
 
 	OpChanges  Feed[None, Changed]     = "changes"
-	OpMessages Feed[None, Message]     = "messages"    // each that is new or has another Mark
+	OpMessages Feed[None, Message]     = "messages"    // each that is new or has another Mark, however slowly they are read
 	OpInvite   Feed[Invite, CodeEvent] = "invite"      // for a contact
 	OpJoin     Feed[Join, CodeEvent]   = "device-join" // for a device
 

@@ -86,17 +86,7 @@ func (t *talk) talks(context.Context, control.None) (out []control.Talk, err err
 	return out, err
 }
 
-// messages tells of messages until the command goes, or is too slow: then the
-// connection ends, and it asks again.
+// messages tells of messages until the command goes.
 func (t *talk) messages(ctx context.Context, _ control.None, begin func() error, tell func(control.Message) error) error {
-	events := t.service.Events(ctx)
-	if err := begin(); err != nil {
-		return err
-	}
-	for e := range events {
-		if err := tell(message(e.Message)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.service.Follow(ctx, begin, func(m chat.Message) error { return tell(message(m)) })
 }
