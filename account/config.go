@@ -1,13 +1,11 @@
 package account
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/hex"
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"path/filepath"
 	"reflect"
@@ -21,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"peerlink/identity"
+	"peerlink/internal/strictjson"
 	"peerlink/webrtc/switchboard"
 )
 
@@ -113,76 +112,32 @@ func (c Config) encode() ([]byte, error) {
 // parseConfig reads a config file. Whatever is not exactly a setting is an error
 // with its line.
 func parseConfig(text []byte) (Config, error) {
-	if err := checkFile(text); err != nil {
-		return Config{}, err
-	}
 	var c Config
 	// Half a surrogate is taken for U+FFFD, which checkText refuses.
-	dec := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true))
-	err := json.UnmarshalDecode(dec, &c, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(readSetting)))
-	at := int(dec.InputOffset())
-	rest := bytes.TrimLeftFunc(text[at:], unicode.IsSpace)
-	switch {
-	case err == nil && len(rest) == 0:
-		return c, nil
-	case err == nil:
-		at, err = len(text)-len(rest), fmt.Errorf("there is more after the settings: %.80q", bytes.TrimSpace(rest))
-	case errors.Is(err, io.ErrUnexpectedEOF): // which is what a half-written file looks like
-		at, err = len(text), errors.New("the rest of the file is cut off")
-	default:
-		at, err = explain(err)
+	err := strictjson.Decode(text, maxConfigLen, &c, jsontext.AllowInvalidUTF8(true), json.WithUnmarshalers(json.UnmarshalFromFunc(readSetting)))
+	if e, ok := errors.AsType[*strictjson.Error](err); ok {
+		e.Err = explain(e.Err)
+		return Config{}, e
 	}
-	return Config{}, fmt.Errorf("line %d: %w", 1+bytes.Count(text[:at], []byte("\n")), err)
+	return c, nil
 }
 
-// checkFile looks for what makes a file unreadable as a whole.
-func checkFile(text []byte) error {
-	switch {
-	case len(text) > maxConfigLen:
-		return fmt.Errorf("%d bytes, at most %d are taken", len(text), maxConfigLen)
-	case bytes.HasPrefix(text, []byte("\xef\xbb\xbf")):
-		return errors.New("line 1: it begins with a byte order mark: save it as UTF-8 without one")
-	case bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")):
-		return errors.New("line 1: it is UTF-16: save it as UTF-8")
-	case len(bytes.TrimSpace(text)) == 0:
-		return errors.New("line 1: it is empty: write {} for the defaults")
-	}
-	n := 0
-	for line := range bytes.Lines(text) {
-		if n++; !utf8.Valid(line) {
-			return fmt.Errorf("line %d: not UTF-8", n)
+// explain says of an error what the setting is about.
+func explain(err error) error {
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok && e.Err == jsontext.ErrDuplicateName {
+		if key, entry, nested := strings.Cut(strings.TrimPrefix(string(e.JSONPointer), "/"), "/"); nested {
+			return fmt.Errorf("%s: device %s is there twice", key, strings.ToLower(entry))
 		}
-	}
-	return nil
-}
-
-// explain says in our words what the library refuses, and where it stands.
-func explain(err error) (offset int, _ error) {
-	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		key, entry, nested := strings.Cut(strings.TrimPrefix(string(e.JSONPointer), "/"), "/")
-		switch {
-		case e.Err != jsontext.ErrDuplicateName:
-			err = fmt.Errorf("not JSON: %w", e.Err)
-		case nested:
-			err = fmt.Errorf("%s: device %s is there twice", key, strings.ToLower(entry))
-		default:
-			err = fmt.Errorf("%.80q is set twice", key)
-		}
-		return int(e.ByteOffset), err
 	}
 	e, ok := errors.AsType[*json.SemanticError](err)
 	switch names := settingNames(); {
-	case !ok:
-		return 0, err
-	case e.Err == json.ErrUnknownName:
+	case ok && e.Err == json.ErrUnknownName:
 		last := len(names) - 1
-		err = fmt.Errorf("unknown setting %.80q: there are %s and %s", e.JSONPointer.LastToken(), strings.Join(names[:last], ", "), names[last])
-	case e.GoType == reflect.TypeFor[identity.DeviceID]():
-		err = fmt.Errorf("peers: %w", e.Err)
-	default:
-		err = e.Err
+		return fmt.Errorf("unknown setting %.80q: there are %s and %s", e.JSONPointer.LastToken(), strings.Join(names[:last], ", "), names[last])
+	case ok && e.GoType == reflect.TypeFor[identity.DeviceID]():
+		return fmt.Errorf("peers: %w", e.Err)
 	}
-	return int(e.ByteOffset), err
+	return err
 }
 
 // checks tell for a setting what a string, or each of a list, must be besides

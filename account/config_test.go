@@ -104,10 +104,10 @@ func TestConfigErrorsNameTheirLine(t *testing.T) {
 		"too large":              {"{" + strings.Repeat(" ", maxConfigLen) + "}", "at most 1048576"},
 		"missing comma":          {"{\"loopback\": true\n\"listen\": []}", "line 2: not JSON"},
 		"comment":                {"{ // mine\n}", "line 1: not JSON"},
-		"half written":           {"{\n  \"listen\": [\n    \":1\",\n", "line 4: the rest of the file is cut off"},
+		"half written":           {"{\n  \"listen\": [\n    \":1\",\n", "line 4: the rest is cut off"},
 		"half a word":            {"{\n\"loopback\": tr", "line 2: "},
-		"only a brace":           {"{", "the rest of the file is cut off"},
-		"written over a longer":  {"{}\n\n\": []}", "line 3: there is more after the settings"},
+		"only a brace":           {"{", "the rest is cut off"},
+		"written over a longer":  {"{}\n\n\": []}", "line 3: there is more after the end"},
 		"deep":                   {strings.Repeat("[", 100_000), "line 1"},
 		"text, not a file of it": {"hello", "line 1: not JSON"},
 	} {

@@ -13,6 +13,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/ice"
+	"peerlink/internal/strictjson"
 )
 
 const (
@@ -87,7 +88,7 @@ func readICE(path string) ([]iceEntry, error) {
 	}
 	var all []iceEntry
 	if err == nil {
-		err = strictfile.Decode(text, maxICEFile, &all)
+		err = strictjson.Decode(text, maxICEFile, &all)
 	}
 	if err == nil && len(all) > maxICEServers {
 		err = fmt.Errorf("%d servers, at most %d are used", len(all), maxICEServers)

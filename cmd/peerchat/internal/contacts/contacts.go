@@ -34,6 +34,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/strictjson"
 )
 
 const (
@@ -108,7 +109,7 @@ type file struct {
 // parse reads a file and refuses what was not written here.
 func parse(text []byte) ([]Contact, error) {
 	var f file
-	err := strictfile.Decode(text, maxFile, &f)
+	err := strictjson.Decode(text, maxFile, &f)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"slices"
 
 	"peerlink"
-	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/strictjson"
 )
 
 // Causes that a command can tell apart.
@@ -103,4 +103,4 @@ func asError(err error) *Error {
 }
 
 // strict decodes one JSON value and takes nothing unknown and nothing after it.
-func strict(b []byte, v any) error { return strictfile.Decode(b, maxAnswer, v) }
+func strict(b []byte, v any) error { return strictjson.Decode(b, maxAnswer, v) }

@@ -10,6 +10,7 @@ import (
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/strictjson"
 )
 
 const (
@@ -128,7 +129,7 @@ type file struct {
 // parseRules reads a file and refuses what was not written here.
 func parseRules(text []byte) ([]Rule, error) {
 	var f file
-	if err := strictfile.Decode(text, maxFile, &f); err != nil {
+	if err := strictjson.Decode(text, maxFile, &f); err != nil {
 		return nil, err
 	}
 	if len(f.Rules) > MaxRules {

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"peerlink/channel"
-	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/internal/escape"
+	"peerlink/internal/strictjson"
 )
 
 // The names of channels.
@@ -91,7 +91,7 @@ func readMessage(r io.Reader, v any) error {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return err
 	}
-	if err := strictfile.Decode(b, maxMessage, v); err != nil {
+	if err := strictjson.Decode(b, maxMessage, v); err != nil {
 		return fmt.Errorf("a message that is not as it must be: %w", err)
 	}
 	return nil

@@ -31,8 +31,9 @@ func (l *List[T]) Load() error {
 	text, err := Read(l.Path, l.Limit)
 	if text != nil && err == nil {
 		var all []T
-		all, err = l.Parse(text)
-		l.now.Store(&all)
+		if all, err = l.Parse(text); err == nil {
+			l.now.Store(&all)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", l.Name, l.Path, err)

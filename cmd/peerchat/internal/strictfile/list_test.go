@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"peerlink/internal/strictjson"
 )
 
 func newList(t *testing.T, path string) *List[string] {
@@ -14,7 +16,7 @@ func newList(t *testing.T, path string) *List[string] {
 		Path: path, Name: "names", Limit: 64,
 		Parse: func(text []byte) ([]string, error) {
 			var s settings
-			err := Decode(text, 64, &s)
+			err := strictjson.Decode(text, 64, &s)
 			return s.Names, err
 		},
 		File: func(names []string) any { return settings{names} },
