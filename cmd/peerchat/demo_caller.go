@@ -148,8 +148,8 @@ func (c *caller) talk(ctx context.Context, talk *chat.Service, failed <-chan err
 		select {
 		case err := <-failed:
 			return err
-		case e := <-events:
-			switch m := e.Message; {
+		case m := <-events:
+			switch {
 			case m.Mine && m.Mark == chat.Delivered:
 				c.mu.Lock()
 				s.ConnectMS, kept = ms(c.answered), time.Since(c.connecting)

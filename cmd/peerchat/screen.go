@@ -28,9 +28,6 @@ const (
 	// newsSoon is how long after a message the unread ones are counted again:
 	// by then those of the open conversation have been seen.
 	newsSoon = 200 * time.Millisecond
-	// newsRoom is how many messages wait for the screen before all is asked for
-	// again instead.
-	newsRoom = 1024
 )
 
 // hasScreen reports whether the chat can be drawn.
@@ -189,7 +186,7 @@ func onScreen(m control.Message) chatui.Message {
 func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &feed{
-		d: d, out: make(chan chatui.Event), msgs: make(chan control.Message, newsRoom), changed: make(chan struct{}, 1),
+		d: d, out: make(chan chatui.Event), msgs: make(chan control.Message), changed: make(chan struct{}, 1),
 		shown: map[string]chatui.Contact{},
 	}
 	var asking sync.WaitGroup
@@ -201,7 +198,7 @@ func (d *desk) Events(ctx context.Context) (<-chan chatui.Event, error) {
 		})
 	}
 	follow(func(ready func()) error {
-		return control.OpMessages.Follow(ctx, d.c, control.None{}, ready, f.take)
+		return control.OpMessages.Follow(ctx, d.c, control.None{}, ready, func(m control.Message) error { return f.take(ctx, m) })
 	})
 	follow(func(ready func()) error {
 		return control.OpChanges.Follow(ctx, d.c, control.None{}, ready, f.note)
@@ -243,15 +240,13 @@ func (f *feed) note(control.Changed) error {
 	return nil
 }
 
-var errSlowScreen = errors.New("the screen is behind")
-
-// take never waits: if there is no room the screen asks for all again.
-func (f *feed) take(m control.Message) error {
+// take waits for the screen: the daemon keeps what comes meanwhile.
+func (f *feed) take(ctx context.Context, m control.Message) error {
 	select {
 	case f.msgs <- m:
 		return nil
-	default:
-		return errSlowScreen
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -21,10 +21,10 @@ func (s *Service) Follow(ctx context.Context, begin func() error, tell func(Mess
 		err = begin()
 	}
 	for err == nil {
-		e, ok := <-events
+		m, ok := <-events
 		switch {
 		case ok:
-			err = f.event(e.Message)
+			err = f.event(m)
 		case ctx.Err() != nil || s.life.Ended():
 			return nil
 		default: // the reader was cut off

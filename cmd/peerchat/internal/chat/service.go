@@ -52,9 +52,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Event is a message that is new, or whose Mark has changed.
-type Event struct{ Message Message }
-
 // Service exchanges messages. Its methods may be called concurrently.
 type Service struct {
 	store *Store
@@ -65,7 +62,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	senders map[identity.DeviceID]chan struct{} // wakes the one who sends to a device
-	readers map[chan Event]struct{}
+	readers map[chan Message]struct{}
 	over    bool
 }
 
@@ -79,7 +76,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		store: cfg.Store, net: cfg.Net, log: cfg.Logger, l: l,
-		senders: map[identity.DeviceID]chan struct{}{}, readers: map[chan Event]struct{}{},
+		senders: map[identity.DeviceID]chan struct{}{}, readers: map[chan Message]struct{}{},
 	}
 	to, err := s.store.waitingFor()
 	if err != nil {
@@ -126,11 +123,12 @@ func (s *Service) Send(to identity.DeviceID, text string) (Message, error) {
 	return m, nil
 }
 
-// Events returns a channel of what happens from now on. It is closed when ctx
+// Events returns a channel of the messages that are new from now on, or whose Mark
+// changes. It is closed when ctx
 // ends, with the Service, or because its reader is 1 024 events behind. Follow
 // cuts no reader off.
-func (s *Service) Events(ctx context.Context) <-chan Event {
-	r := make(chan Event, maxEvents)
+func (s *Service) Events(ctx context.Context) <-chan Message {
+	r := make(chan Message, maxEvents)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -154,7 +152,7 @@ func (s *Service) tell(m Message) {
 	defer s.mu.Unlock()
 	for r := range s.readers {
 		select {
-		case r <- Event{m}:
+		case r <- m:
 		default:
 			delete(s.readers, r)
 			close(r)

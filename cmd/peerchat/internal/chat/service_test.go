@@ -15,17 +15,17 @@ import (
 const within = 30 * time.Second
 
 // await reads events until one fits.
-func await(t *testing.T, events <-chan Event, fits func(Message) bool) Message {
+func await(t *testing.T, events <-chan Message, fits func(Message) bool) Message {
 	t.Helper()
 	over := time.After(within)
 	for {
 		select {
-		case e, ok := <-events:
+		case m, ok := <-events:
 			switch {
 			case !ok:
 				t.Fatal("the events ended")
-			case fits(e.Message):
-				return e.Message
+			case fits(m):
+				return m
 			}
 		case <-over:
 			t.Fatal("no event fits")

@@ -357,19 +357,19 @@ func TestMessagesGoToOneOfAContactsDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	for delivered := false; !delivered; {
-		m := receive(t, news).Message
+		m := receive(t, news)
 		if m.Peer != laptop.id() {
 			t.Errorf("another conversation: %+v", m)
 		}
 		delivered = m.Mark.String() == "delivered"
 	}
-	if e := receive(t, theirs); e.Message.Text != "where are you?" || e.Message.Peer != alice.id() {
+	if e := receive(t, theirs); e.Text != "where are you?" || e.Peer != alice.id() {
 		t.Errorf("the phone got %+v", e)
 	}
 	if _, err := control.OpSay.Ask(ctx, phone.client, control.Say{To: alice.id(), Text: "on my way"}); err != nil {
 		t.Fatal(err)
 	}
-	if e := receive(t, news); e.Message.Peer != laptop.id() || e.Message.Text != "on my way" || e.Message.Mine {
+	if e := receive(t, news); e.Peer != laptop.id() || e.Text != "on my way" || e.Mine {
 		t.Errorf("alice got %+v", e)
 	}
 }

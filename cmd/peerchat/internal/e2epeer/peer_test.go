@@ -174,13 +174,13 @@ func (p *peer) open(ctx context.Context, into string) error {
 
 // chat tells of messages and answers them.
 func (p *peer) chat(ctx context.Context) {
-	for e := range p.talk.Events(ctx) {
-		if e.Message.Mine {
+	for m := range p.talk.Events(ctx) {
+		if m.Mine {
 			continue
 		}
-		from := e.Message.Peer
+		from := m.Peer
 		p.know(from)
-		report(map[string]any{"step": "chat", "ok": true, "from": from, "text": e.Message.Text})
+		report(map[string]any{"step": "chat", "ok": true, "from": from, "text": m.Text})
 		if p.reply != "" {
 			p.say(from, p.reply)
 		}
