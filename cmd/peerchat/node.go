@@ -85,7 +85,6 @@ func newNode(o *options) *cobra.Command {
 	cmd.Flags().StringVar(&data, "data", data, "folder for the node's key and what it stores")
 	cmd.Flags().BoolVar(&cfg.LAN, "lan", true, "be found on the local network by mDNS (never if --listen has loopback addresses only)")
 	cmd.Flags().IntVar(&cfg.MaxListeners, "max-listeners", 2048, "listening streams of devices at once, about 8 a device in the whole network")
-	cmd.Flags().IntVar(&cfg.MaxStored, "max-stored", 16<<20, "bytes of signals and letters kept in memory for absent devices")
 	cmd.Flags().StringVar(&keyFile, "network-key-file", "", "file with the 64 hex digits of a private network's key, mode 0600 (default: the network is open)")
 	r.register(cmd.Flags())
 	signals.register(cmd.Flags())

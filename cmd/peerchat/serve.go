@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,21 +31,18 @@ func newServe(o *options) *cobra.Command {
 	f.StringSliceVar(&s.from, "from", nil, "devices that may see the site, by name or id; others are refused")
 	f.BoolVar(&s.anyone, "anyone", false, "any device may see it that can reach this one")
 	f.StringVar(&s.cfg.CGI, "cgi", "", "folder of CGI programs, served as "+website.CGIPath+"NAME")
-	f.DurationVar(&s.cfg.CGITime, "cgi-time", time.Minute, "how long a CGI program may run")
 	f.BoolVar(&s.cfg.Hidden, "hidden", false, "serve what begins with a dot, too")
 	f.BoolVar(&s.cfg.Far, "far", false, "allow a web server that is not on this machine")
-	f.Int64Var(&s.maxBody, "max-body", 256, "how many MiB a request may send")
 	return cmd
 }
 
 // server are the flags of the command.
 type server struct {
-	o       *options
-	cfg     website.Config
-	from    []string
-	anyone  bool
-	maxBody int64
-	sites   map[string]string // by name; empty: that without one
+	o      *options
+	cfg    website.Config
+	from   []string
+	anyone bool
+	sites  map[string]string // by name; empty: that without one
 }
 
 func (s *server) check(_ *cobra.Command, args []string) error {
@@ -57,10 +53,6 @@ func (s *server) check(_ *cobra.Command, args []string) error {
 		return errors.New("say who may see it: --from NAME, or --anyone")
 	case len(s.from) > 0 && s.anyone:
 		return errors.New("either --from or --anyone")
-	case s.cfg.CGITime <= 0:
-		return errors.New("--cgi-time: want more than 0")
-	case s.maxBody < 1 || s.maxBody > 1<<30:
-		return errors.New("--max-body: want 1 to 1073741824 MiB")
 	}
 	s.sites = map[string]string{}
 	for _, arg := range args {
@@ -127,7 +119,6 @@ func (s *server) run(cmd *cobra.Command, _ []string) error {
 		return p.Device, ok
 	}
 	s.cfg.Logger = s.o.logger(cmd.ErrOrStderr())
-	s.cfg.MaxBody = s.maxBody << 20
 	return s.serve(cmd)
 }
 

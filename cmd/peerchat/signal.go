@@ -27,7 +27,6 @@ func (b *signalBoard) register(f *pflag.FlagSet) {
 	f.StringSliceVar(&b.cfg.Origins, "signal-origin", nil, "hosts whose web pages may use the switchboard, besides its own, such as app.example or \"localhost:*\"; \"*\" for all")
 	f.IntVar(&b.cfg.MaxDevices, "signal-max", 4096, "devices on the switchboard at once")
 	f.IntVar(&b.cfg.MaxPerAddress, "signal-max-address", 64, "of one IPv4 address or IPv6 /64; a proxy has one for all")
-	f.Float64Var(&b.cfg.Rate, "signal-rate", 50, "messages a second that the switchboard takes of one device")
 }
 
 // board is a running switchboard.
@@ -47,8 +46,8 @@ func (b *signalBoard) start(ctx context.Context, log *slog.Logger, fail func(err
 		return nil, nil
 	case (b.cert == "") != (b.key == ""):
 		return nil, usageError{errors.New("--signal-cert and --signal-key: want both or none")}
-	case b.cfg.MaxDevices <= 0 || b.cfg.MaxPerAddress <= 0 || b.cfg.Rate <= 0:
-		return nil, usageError{errors.New("--signal-max, --signal-max-address and --signal-rate: want more than 0")}
+	case b.cfg.MaxDevices <= 0 || b.cfg.MaxPerAddress <= 0:
+		return nil, usageError{errors.New("--signal-max and --signal-max-address: want more than 0")}
 	}
 	if _, _, err := net.SplitHostPort(b.listen); err != nil {
 		return nil, usageError{fmt.Errorf("--signal %q: want HOST:PORT", b.listen)}

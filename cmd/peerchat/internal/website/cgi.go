@@ -102,17 +102,13 @@ func (p *programs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.places.Release(device)
-	ctx := r.Context()
-	if p.time >= 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, p.time, fmt.Errorf("%w: %v is the limit", errTooLong, p.time))
-		defer cancel()
-		// A caller who does not read holds nothing up for longer.
-		rc := http.NewResponseController(w)
-		_ = rc.SetWriteDeadline(time.Now().Add(p.time + lingering))
-		_ = rc.SetReadDeadline(time.Now().Add(p.time + lingering))
-		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
-	}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), p.time, fmt.Errorf("%w: %v is the limit", errTooLong, p.time))
+	defer cancel()
+	// A caller who does not read holds nothing up for longer.
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(p.time + lingering))
+	_ = rc.SetReadDeadline(time.Now().Add(p.time + lingering))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	p.run(ctx, w, r, name, info)
 }
 

@@ -51,9 +51,9 @@ type Config struct {
 	Far bool
 	// CGI is a folder of programs, each served under CGIPath and its name.
 	CGI string
-	// CGITime is how long a program may run; zero: a minute. Negative: no limit.
+	// CGITime is how long a program may run; zero: a minute.
 	CGITime time.Duration
-	// MaxBody is how many bytes a request may have; zero: 256 MiB. Negative: no limit.
+	// MaxBody is how many bytes a request may have; zero: 256 MiB.
 	MaxBody int64
 
 	// Names are those of sites beside this one; if nothing else is served here,
@@ -196,15 +196,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		disown(r)
 		r.Header.Set(DeviceHeader, device.String())
-		if s.cfg.MaxBody >= 0 {
-			if r.ContentLength > s.cfg.MaxBody {
-				part(w)
-				problem(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("What you sent has %d bytes; this site takes %d at most.", r.ContentLength, s.cfg.MaxBody))
-				return
-			}
-			r = r.WithContext(r.Context()) // a copy: net/http looks in its own for a body that was left unread
-			r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
+		if r.ContentLength > s.cfg.MaxBody {
+			part(w)
+			problem(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("What you sent has %d bytes; this site takes %d at most.", r.ContentLength, s.cfg.MaxBody))
+			return
 		}
+		r = r.WithContext(r.Context()) // a copy: net/http looks in its own for a body that was left unread
+		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
 		next.ServeHTTP(w, r)
 	})
 }
