@@ -143,14 +143,8 @@ func (s *server) serve(cmd *cobra.Command) error {
 		return err
 	}
 	defer l.Close()
-	uriOf := func(c net.Conn) string {
-		if named, ok := c.(interface{ URI() string }); ok {
-			return named.URI()
-		}
-		return ""
-	}
 	ended := make(chan error, 1)
-	go func() { ended <- website.Share(l, uriOf, sites) }()
+	go func() { ended <- website.Share(l, sites) }()
 	err = held.announce(cmd, printerOf(cmd), s.o.json, func(st control.Status) []string {
 		return []string{"others open it with: peerchat browse " + st.Self.Device.String()}
 	})

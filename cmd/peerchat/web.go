@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,10 +19,8 @@ import (
 	"peerlink/webrtc/switchboard"
 )
 
-const (
-	// boardPath is where the switchboard is, beside the page.
-	boardPath = "/switchboard"
-)
+// boardPath is where the switchboard is, beside the page.
+const boardPath = "/switchboard"
 
 // site are the flags of the page's server.
 type site struct {
@@ -78,20 +75,11 @@ func (s *site) listen(ctx context.Context) (net.Listener, error) {
 	if !website.Loopback(host) && len(s.hosts) == 0 {
 		return nil, usageError{fmt.Errorf("--addr %s is not loopback: name the hosts under which browsers ask for the page (--host), which they must do over HTTPS (--cert and --key, or a proxy)", s.addr)}
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.addr)
+	l, err := switchboard.Listen(ctx, s.addr, s.cert, s.key)
 	if err != nil {
 		return nil, fmt.Errorf("serve the page: %w", err)
 	}
-	if s.cert == "" {
-		return l, nil
-	}
-	cert, err := tls.LoadX509KeyPair(s.cert, s.key)
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("serve the page: TLS certificate %q with key %q: %w", s.cert, s.key, err)
-	}
-	// WebSockets are HTTP/1.1's.
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+	return l, nil
 }
 
 // announce prints the page's address.

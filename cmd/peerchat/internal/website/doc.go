@@ -5,7 +5,7 @@
 //	s, err := website.New(website.Config{Folder: "photos", Allow: allow, PeerOf: peerOf})
 //	err = s.Serve(l)                              // the channels of website.Pattern
 //
-//	err = website.Share(l, uriOf, map[string]*website.Server{"": s, "docs": docs})   // or several
+//	err = website.Share(l, map[string]*website.Server{"": s, "docs": docs})   // or several
 //
 //	g, err := website.NewGateway(website.GatewayConfig{Device: bob, Dial: dial})
 //	fmt.Println(g.URL(l.Addr()))                  // http://0f3c….localhost:8080/

@@ -35,8 +35,10 @@ func SiteURI(device identity.DeviceID, name string) string {
 }
 
 // siteOf is the name in a channel's URI.
-func siteOf(uri string) string {
-	_, name, _ := strings.Cut(strings.TrimPrefix(uri, "http://"), "/")
+func siteOf(c net.Conn) (name string) {
+	if named, ok := c.(interface{ URI() string }); ok {
+		_, name, _ = strings.Cut(strings.TrimPrefix(named.URI(), "http://"), "/")
+	}
 	return name
 }
 
@@ -44,7 +46,7 @@ func siteOf(uri string) string {
 // goes to the site that its URI names, and to that of the empty name, which is
 // required, if there is none such. It returns when the listener has ended, with
 // its error; the sites stay the caller's to close.
-func Share(l net.Listener, uriOf func(net.Conn) string, sites map[string]*Server) error {
+func Share(l net.Listener, sites map[string]*Server) error {
 	if sites[""] == nil {
 		return errors.Join(errors.New("website: a site without a name is required"), l.Close())
 	}
@@ -70,7 +72,7 @@ func Share(l net.Listener, uriOf func(net.Conn) string, sites map[string]*Server
 		if err != nil {
 			return err
 		}
-		b := branches[siteOf(uriOf(c))]
+		b := branches[siteOf(c)]
 		if b == nil {
 			b = branches[""]
 		}

@@ -18,6 +18,8 @@ type named struct {
 	uri string
 }
 
+func (n *named) URI() string { return n.uri }
+
 // street are bob's sites behind one listener, and a client of a device for each
 // URI.
 func street(t *testing.T) func(from identity.DeviceID, uri string) *http.Client {
@@ -40,7 +42,7 @@ func street(t *testing.T) func(from identity.DeviceID, uri string) *http.Client 
 	}
 	l := &alley{newNetwork(), make(chan string, 1)}
 	shared := make(chan error, 1)
-	go func() { shared <- Share(l, func(c net.Conn) string { return c.(*named).uri }, sites) }()
+	go func() { shared <- Share(l, sites) }()
 	t.Cleanup(func() {
 		_ = l.Close()
 		if err := <-shared; !errors.Is(err, net.ErrClosed) {
@@ -120,7 +122,7 @@ func TestASiteHasAHostOfItsOwn(t *testing.T) {
 			t.Errorf("a gateway for %q", bad)
 		}
 	}
-	if err := Share(newNetwork(), nil, map[string]*Server{}); err == nil {
+	if err := Share(newNetwork(), map[string]*Server{}); err == nil {
 		t.Error("sites without one for other names")
 	}
 }
