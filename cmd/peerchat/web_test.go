@@ -212,7 +212,7 @@ func TestPageIsToldOfTURNServers(t *testing.T) {
 func TestBadICEFilesAreRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ice.json")
 	for text, want := range map[string]string{
-		`{}`: "cannot unmarshal", `[{"urls":"turn:x"}]`: "needs username and credential", `[{"urls":"turn:x","username":"u","credential":"p","secret":"s"}]`: "needs username and credential",
+		`{}`: `line 1: an object cannot be at "/"`, `[{"urls":"turn:x"}]`: "needs username and credential", `[{"urls":"turn:x","username":"u","credential":"p","secret":"s"}]`: "needs username and credential",
 		`[{"urls":"stun:x","secret":"s"}]`: "a STUN server has no", `[{"urls":"http://x"}]`: "no server", `[{"urls":"udp:x"}]`: "want stun:",
 		`[{"urls":"stun:x","colour":"red"}]`: "colour", "[\n{": "line", `[{"urls":"stun:x\u0000"}]`: "control character",
 		"[" + strings.Repeat(`{"urls":"stun:x"},`, 8) + `{"urls":"stun:x"}]`: "9 servers", `"` + strings.Repeat("x", maxICEFile) + `"`: "bytes",

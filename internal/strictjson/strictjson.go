@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -93,6 +94,9 @@ func offset(err error) int {
 	return 0
 }
 
+// kinds are what can be of the wrong kind.
+var kinds = map[jsontext.Kind]string{'{': "an object", '[': "a list", '"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null"}
+
 // words says in our words what package json refuses.
 func words(err error) error {
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
@@ -103,8 +107,10 @@ func words(err error) error {
 	}
 	e, ok := errors.AsType[*json.SemanticError](err)
 	switch {
-	case !ok || e.Err == nil:
+	case !ok:
 		return err
+	case e.Err == nil:
+		return fmt.Errorf("%s cannot be at %q", kinds[e.JSONKind], "/"+strings.TrimPrefix(string(e.JSONPointer), "/"))
 	case e.Err == json.ErrUnknownName:
 		return fmt.Errorf("unknown key %.80q", e.JSONPointer.LastToken())
 	}
