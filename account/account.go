@@ -23,45 +23,71 @@ import (
 	"peerlink/webrtc/switchboard"
 )
 
-// Options vary an account for one process. The zero value of each field is its
-// default; what config.json says counts where a field is not set.
+// Options vary an account for one process. The fields with a key (json) are its
+// settings: config.json says under that key, each at most once and spelled exactly,
+// what counts where the field is not set. The zero value of each field is its
+// default.
 type Options struct {
 	// Name is what a new account and its device are called: the host's name.
-	Name string
+	Name string `json:"-"`
 	// Identity is the device that Create and New make the account for, instead of
 	// one with a new key. Open refuses the folder of another device.
-	Identity *identity.Identity
-	// Bootstrap, DHTListen, Listen, Engines and Servers replace those of the
-	// config.
-	Bootstrap, DHTListen, Listen, Engines, Servers []string
-	// TURNUser, TURNPassword and TURNSecret replace the config's: the credentials
-	// for Servers that relay.
-	TURNUser, TURNPassword, TURNSecret string
-	// Peers replace the config's: the HOST:PORT under which devices take direct TCP
-	// connections. Learn adds to them later.
-	Peers map[identity.DeviceID][]string
-	// NetworkKey replaces the config's network_key, in 64 hex digits.
-	NetworkKey string
-	// Switchboards and WebRTC replace the config's switchboard and webrtc.
-	Switchboards []string
-	WebRTC       string
-	// LocalDir replaces the config's: the folder through which the devices of one
-	// machine find each other, a relative one below the working directory, or
-	// "off". One that exists has to be closed to other users (mode 0700); one that
-	// cannot be used is an error of Start. "" is the default one: where that cannot be
-	// used, Logger hears why, and Here says no.
-	LocalDir string
+	Identity *identity.Identity `json:"-"`
+	// Bootstrap are multiaddresses of nodes of the DHT to begin with. None: the
+	// device is reached over direct TCP only.
+	Bootstrap []string `json:"bootstrap,omitempty"`
+	// DHTListen are multiaddresses to serve the DHT on, for a device that is
+	// publicly reachable. None: it is a client.
+	DHTListen []string `json:"dht_listen,omitempty"`
+	// Listen are HOST:PORT to take direct TCP connections on. None: none.
+	Listen []string `json:"listen,omitempty"`
+	// Peers are the HOST:PORT under which devices take direct TCP connections.
+	// Learn adds to them later.
+	Peers map[identity.DeviceID][]string `json:"peers,omitempty"`
+	// Engines are those of ICE, in order of preference: "tcp", "udp". None: both.
+	Engines []string `json:"engines,omitempty"`
+	// Servers are STUN and TURN servers for ICE, as URLs (stun:HOST:PORT,
+	// turn:HOST:PORT?transport=tcp, turns:HOST:PORT). None: the bootstrap nodes,
+	// which hand out credentials themselves. "none" alone: no server at all.
+	Servers []string `json:"servers,omitempty"`
+	// TURNUser and TURNPassword are the credentials for Servers that relay;
+	// TURNSecret is a secret shared with them, in place of a password (coturn:
+	// use-auth-secret).
+	TURNUser     string `json:"turn_user,omitempty"`
+	TURNPassword string `json:"turn_password,omitempty"`
+	TURNSecret   string `json:"turn_secret,omitempty"`
+	// Switchboards are wss:// addresses over which devices, browsers among them,
+	// call each other up for WebRTC. None: none.
+	Switchboards []string `json:"switchboard,omitempty"`
+	// WebRTC is "on" or "off". "": on if there are Switchboards. With "on" calls
+	// go through the DHT too.
+	WebRTC string `json:"webrtc,omitempty"`
+	// Loopback offers loopback addresses to peers too. One true is enough, here or
+	// in config.json; so it is for LAN.
+	Loopback bool `json:"loopback,omitempty"`
+	// LAN finds devices on the local networks by mDNS, and is found by them,
+	// without any bootstrap node.
+	LAN bool `json:"lan,omitempty"`
+	// LocalDir is the folder through which the devices of one machine find each
+	// other and connect without a network, by shared memory or a Unix socket: the
+	// same for all of them, an absolute path in config.json, and otherwise also one
+	// below the working directory. "": the user's runtime folder (see localipc).
+	// "off": none, and no such carriers. One that exists has to be closed to other
+	// users (mode 0700); one that cannot be used is an error of Start. Where the
+	// default one cannot be used, Logger hears why, and Here says no.
+	LocalDir string `json:"local_dir,omitempty"`
+	// NetworkKey is the secret of a private network of DHT nodes: 64 hex digits
+	// that all its nodes and devices have. None: the network is open.
+	NetworkKey string `json:"network_key,omitempty"`
 	// RegionSize is how many bytes of memory a stream to a device of this machine
 	// shares with it: 4 MiB (see shm.Config).
-	RegionSize int
-	// Loopback and LAN add to the config's.
-	Loopback, LAN bool
+	RegionSize int `json:"-"`
 	// Manager has the callbacks and bounds of the ConnectionManager. Its
 	// Dialers and Listeners come before the account's own, and are used from Start
 	// on; Identity, Trust (see Account.Trust) and Logger are the account's.
-	Manager peerlink.Config
+	Manager peerlink.Config `json:"-"`
 	// Logger gets what no caller is told. nil: nothing is logged.
-	Logger *slog.Logger
+	Logger *slog.Logger `json:"-"`
 }
 
 // Account is a device's home, open in this process. Its life is Open (or Create, or
@@ -94,7 +120,7 @@ func Create(dir string, opts Options) (*Account, error) {
 	err := opts.check() // before there is a folder
 	var f *folder
 	if err == nil {
-		f, err = createFolder(dir, opts, Config{})
+		f, err = createFolder(dir, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create account in %s: %w", dir, err)
@@ -180,12 +206,12 @@ func newAccount(f *folder, opts Options) *Account {
 	}
 }
 
-// fill sets each option that is not set to the setting of the same name.
-func (o *Options) fill(c Config) {
-	options, settings := reflect.ValueOf(o).Elem(), reflect.ValueOf(c)
-	for i := range settings.NumField() {
-		if at := options.FieldByName(settings.Type().Field(i).Name); at.IsValid() && at.IsZero() {
-			at.Set(settings.Field(i))
+// fill sets each setting that is not set to that of file.
+func (o *Options) fill(file Options) {
+	to, from := reflect.ValueOf(o).Elem(), reflect.ValueOf(file)
+	for _, f := range settings() {
+		if at := to.FieldByIndex(f.Index); at.IsZero() {
+			at.Set(from.FieldByIndex(f.Index))
 		}
 	}
 }
@@ -278,7 +304,7 @@ func (a *Account) start(ctx context.Context) error {
 
 // startICE joins the DHT and has ICE signal through it.
 func (a *Account) startICE(ctx context.Context) (*ice.Transport, error) {
-	key, err := Config{NetworkKey: a.opts.NetworkKey}.networkKey()
+	key, err := networkKey(a.opts.NetworkKey)
 	if err != nil {
 		return nil, err
 	}

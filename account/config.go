@@ -3,9 +3,9 @@ package account
 import (
 	"cmp"
 	"encoding/hex"
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"path/filepath"
 	"reflect"
@@ -35,89 +35,39 @@ const (
 	networkKeyLen = 32   // bytes
 )
 
-// Config are an account's settings, as in config.json: one JSON object whose
-// keys are those of the fields' tags, each at most once and spelled exactly.
-// The zero value of each field is its default.
-type Config struct {
-	// Bootstrap are multiaddresses of nodes of the DHT to begin with. None: the
-	// device is reached over direct TCP only.
-	Bootstrap []string `json:"bootstrap,omitempty"`
-	// DHTListen are multiaddresses to serve the DHT on, for a device that is
-	// publicly reachable. None: it is a client.
-	DHTListen []string `json:"dht_listen,omitempty"`
-	// Listen are HOST:PORT to take direct TCP connections on. None: none.
-	Listen []string `json:"listen,omitempty"`
-	// Peers are the HOST:PORT under which devices take direct TCP connections.
-	Peers map[identity.DeviceID][]string `json:"peers,omitempty"`
-	// Engines are those of ICE, in order of preference: "tcp", "udp". None: both.
-	Engines []string `json:"engines,omitempty"`
-	// Servers are STUN and TURN servers for ICE, as URLs (stun:HOST:PORT,
-	// turn:HOST:PORT?transport=tcp, turns:HOST:PORT). None: the bootstrap nodes,
-	// which hand out credentials themselves. "none" alone: no server at all.
-	Servers []string `json:"servers,omitempty"`
-	// TURNUser and TURNPassword are the credentials for Servers that relay;
-	// TURNSecret is a secret shared with them, in place of a password (coturn:
-	// use-auth-secret).
-	TURNUser     string `json:"turn_user,omitempty"`
-	TURNPassword string `json:"turn_password,omitempty"`
-	TURNSecret   string `json:"turn_secret,omitempty"`
-	// Switchboards are wss:// addresses over which devices, browsers among them,
-	// call each other up for WebRTC. None: none.
-	Switchboards []string `json:"switchboard,omitempty"`
-	// WebRTC is "on" or "off". "": on if there are Switchboards. With "on" calls
-	// go through the DHT too.
-	WebRTC string `json:"webrtc,omitempty"`
-	// Loopback offers loopback addresses to peers too.
-	Loopback bool `json:"loopback,omitempty"`
-	// LAN finds devices on the local networks by mDNS, and is found by them,
-	// without any bootstrap node.
-	LAN bool `json:"lan,omitempty"`
-	// LocalDir is the folder through which the devices of one machine find each
-	// other and connect without a network, by shared memory or a Unix socket: an
-	// absolute path, closed to other users, the same for all of them; one that
-	// cannot be used is an error of Start. "": the user's runtime folder (see
-	// localipc), if that can be used. "off": none, and no such carriers.
-	LocalDir string `json:"local_dir,omitempty"`
-	// NetworkKey is the secret of a private network of DHT nodes: 64 hex digits
-	// that all its nodes and devices have. None: the network is open.
-	NetworkKey string `json:"network_key,omitempty"`
-}
-
-// networkKey returns the bytes of NetworkKey; nil without one. Its error does
-// not show it.
-func (c Config) networkKey() ([]byte, error) {
-	if c.NetworkKey == "" {
+// networkKey returns the bytes of a NetworkKey; nil for "". Its error does not
+// show it.
+func networkKey(s string) ([]byte, error) {
+	if s == "" {
 		return nil, nil
 	}
-	b, err := hex.DecodeString(c.NetworkKey)
+	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != networkKeyLen {
 		return nil, fmt.Errorf("network_key: want %d hex digits", 2*networkKeyLen)
 	}
 	return b, nil
 }
 
-// encode writes what parseConfig reads.
-func (c Config) encode() ([]byte, error) {
-	b, err := stdjson.MarshalIndent(c, "", "  ")
-	if err != nil {
-		return nil, err
+// settings yields the key of each setting and its field of Options.
+func settings() iter.Seq2[string, reflect.StructField] {
+	return func(yield func(string, reflect.StructField) bool) {
+		for f := range reflect.TypeFor[Options]().Fields() {
+			if key, _, _ := strings.Cut(f.Tag.Get("json"), ","); key != "-" && !yield(key, f) {
+				return
+			}
+		}
 	}
-	b = append(b, '\n')
-	if _, err := parseConfig(b); err != nil {
-		return nil, fmt.Errorf("settings that could not be read back: %w", err)
-	}
-	return b, nil
 }
 
 // parseConfig reads a config file. Whatever is not exactly a setting is an error
 // with its line.
-func parseConfig(text []byte) (Config, error) {
-	var c Config
+func parseConfig(text []byte) (Options, error) {
+	var c Options
 	// Half a surrogate is taken for U+FFFD, which checkText refuses.
 	err := strictjson.Decode(text, maxConfigLen, &c, jsontext.AllowInvalidUTF8(true), json.WithUnmarshalers(json.UnmarshalFromFunc(readSetting)))
 	if e, ok := errors.AsType[*strictjson.Error](err); ok {
 		e.Err = explain(e.Err)
-		return Config{}, e
+		return Options{}, e
 	}
 	return c, nil
 }
@@ -130,8 +80,12 @@ func explain(err error) error {
 		}
 	}
 	e, ok := errors.AsType[*json.SemanticError](err)
-	switch names := settingNames(); {
+	switch {
 	case ok && e.Err == json.ErrUnknownName:
+		var names []string
+		for key := range settings() {
+			names = append(names, key)
+		}
 		last := len(names) - 1
 		return fmt.Errorf("unknown setting %.80q: there are %s and %s", e.JSONPointer.LastToken(), strings.Join(names[:last], ", "), names[last])
 	case ok && e.GoType == reflect.TypeFor[identity.DeviceID]():
@@ -145,16 +99,7 @@ func explain(err error) error {
 var checks = map[string]func(string) error{
 	"bootstrap": checkMultiaddr, "dht_listen": checkMultiaddr, "listen": checkListen, "engines": checkEngine, "peers": checkHostPort,
 	"servers": checkServer, "switchboard": switchboard.CheckURL, "webrtc": checkWebRTC, "local_dir": checkLocalDir,
-	"network_key": func(s string) error { _, err := Config{NetworkKey: s}.networkKey(); return err },
-}
-
-// settingNames returns the keys of a config file, in the order of the fields.
-func settingNames() (names []string) {
-	for f := range reflect.TypeFor[Config]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return names
+	"network_key": func(s string) error { _, err := networkKey(s); return err },
 }
 
 // readSetting refuses a value of another kind than its place takes, null among
@@ -164,7 +109,7 @@ func readSetting(dec *jsontext.Decoder, v any) error {
 	kind := dec.PeekKind()
 	_, members := dec.StackIndex(dec.StackDepth())
 	switch to := v.(type) {
-	case *Config:
+	case *Options:
 		return want(kind, "{", "want settings in braces")
 	case *bool:
 		return want(kind, "tf", key+": want true or false")
@@ -244,15 +189,12 @@ func readList(dec *jsontext.Decoder, key string, to *[]string) error {
 // LocalDir may: it is below the working directory of this process. Start looks at
 // what WebRTC needs.
 func (o *Options) check() error {
-	options := reflect.ValueOf(o).Elem()
-	for f := range reflect.TypeFor[Config]().Fields() {
-		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		at := options.FieldByName(f.Name)
-		if !at.IsValid() || checks[key] == nil || slices.Contains([]string{"LocalDir", "WebRTC", "Switchboards"}, f.Name) {
+	for key, f := range settings() {
+		if checks[key] == nil || slices.Contains([]string{"local_dir", "webrtc", "switchboard"}, key) {
 			continue
 		}
 		var all []string
-		switch v := at.Interface().(type) {
+		switch v := reflect.ValueOf(o).Elem().FieldByIndex(f.Index).Interface().(type) {
 		case []string:
 			all = v
 		case string:

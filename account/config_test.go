@@ -2,6 +2,7 @@ package account
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -13,8 +14,8 @@ import (
 // someID is a device id that no device has.
 var someID = identity.DeviceID{1, 2, 3}
 
-func fullConfig() Config {
-	return Config{
+func fullConfig() Options {
+	return Options{
 		Bootstrap: []string{"/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW", "/dns4/boot.example/tcp/4001"},
 		DHTListen: []string{"/ip4/0.0.0.0/tcp/4001"},
 		Listen:    []string{":4100", "[::1]:0", "host.example:4100"},
@@ -31,12 +32,19 @@ func fullConfig() Config {
 	}
 }
 
+// configText writes settings as a person would.
+func configText(t testing.TB, o Options) []byte {
+	t.Helper()
+	b, err := json.MarshalIndent(o, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, '\n')
+}
+
 func TestConfigRoundTrip(t *testing.T) {
-	for _, want := range []Config{{}, fullConfig()} {
-		b, err := want.encode()
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, want := range []Options{{}, fullConfig()} {
+		b := configText(t, want)
 		for name, text := range map[string][]byte{
 			"as written": b,
 			"CRLF":       bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")),
@@ -50,16 +58,17 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
-func TestConfigThatCouldNotBeReadBackIsNotWritten(t *testing.T) {
-	for _, c := range []Config{
+func TestSettingsThatCannotBeAreRefused(t *testing.T) {
+	for _, c := range []Options{
 		{Listen: []string{"nonsense"}},
 		{Engines: []string{"pigeon"}},
 		{Bootstrap: []string{""}},
 		{Peers: map[identity.DeviceID][]string{{}: {"h:1"}}},
 		{Listen: []string{":1", ":1"}},
 	} {
-		if b, err := c.encode(); err == nil {
-			t.Errorf("%+v was written as %s", c, b)
+		b := configText(t, c)
+		if _, err := parseConfig(b); err == nil {
+			t.Errorf("%s was read", b)
 		}
 	}
 }
@@ -116,7 +125,7 @@ func TestConfigErrorsNameTheirLine(t *testing.T) {
 			t.Errorf("%s: %v, want %q in it", name, err, tt.want)
 			continue
 		}
-		if !reflect.DeepEqual(c, Config{}) {
+		if !reflect.DeepEqual(c, Options{}) {
 			t.Errorf("%s: half of it was taken: %+v", name, c)
 		}
 		if len(err.Error()) > 700 || strings.ContainsRune(err.Error(), '\x1b') {
@@ -135,10 +144,7 @@ func manyPorts(n int) string {
 
 // fault: H6, I1
 func TestConfigCutAnywhereIsRefused(t *testing.T) {
-	b, err := fullConfig().encode()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := configText(t, fullConfig())
 	for n := range len(bytes.TrimSpace(b)) {
 		if _, err := parseConfig(b[:n]); err == nil || !strings.Contains(err.Error(), "line ") {
 			t.Errorf("cut to %q: %v", b[:n], err)
@@ -147,31 +153,24 @@ func TestConfigCutAnywhereIsRefused(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	full, err := fullConfig().encode()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(full)
+	f.Add(configText(f, fullConfig()))
 	f.Add([]byte("{}"))
 	f.Add([]byte(`{"peers": {"` + someID.String() + `": ["h:1"]}, "loopback": false}`))
 	f.Add([]byte("{\"listen\": [\":1\",\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := parseConfig(b)
 		if err != nil {
-			if len(err.Error()) > 1000 || !reflect.DeepEqual(c, Config{}) {
+			if len(err.Error()) > 1000 || !reflect.DeepEqual(c, Options{}) {
 				t.Errorf("%+v with an error of %d bytes", c, len(err.Error()))
 			}
 			return
 		}
-		text, err := c.encode()
-		if err != nil {
-			t.Fatalf("%q cannot be written: %v", b, err)
-		}
+		text := configText(t, c)
 		again, err := parseConfig(text)
 		if err != nil {
 			t.Fatalf("%q became %q: %v", b, text, err)
 		}
-		if out, _ := again.encode(); !bytes.Equal(out, text) {
+		if out := configText(t, again); !bytes.Equal(out, text) {
 			t.Errorf("%q became %q", text, out)
 		}
 	})

@@ -58,7 +58,7 @@ func TestCreateMayDieAtAnyStep(t *testing.T) {
 	for lives := range steps + 1 {
 		t.Run(fmt.Sprintf("after %d steps", lives), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "acc")
-			dead, err := createIn(dir, &mortal{files: dirFiles(dir), lives: lives}, Options{Name: "alice"}, Config{})
+			dead, err := createIn(dir, &mortal{files: dirFiles(dir), lives: lives}, Options{Name: "alice"})
 			if (err == nil) != (lives == steps) {
 				t.Fatalf("%v", err)
 			}
@@ -72,7 +72,7 @@ func TestCreateMayDieAtAnyStep(t *testing.T) {
 			case lives < steps-1 && !errors.Is(err, ErrNoAccount):
 				t.Fatalf("%v, want ErrNoAccount", err)
 			case err != nil:
-				if f, err = createFolder(dir, Options{Name: "alice"}, Config{}); err != nil {
+				if f, err = createFolder(dir, Options{Name: "alice"}); err != nil {
 					t.Fatalf("it cannot be made again: %v", err)
 				}
 			}
@@ -115,7 +115,7 @@ const victimEnv = "PEERLINK_TEST_VICTIM"
 func victim(dir string) {
 	f, err := openFolder(dir)
 	if errors.Is(err, ErrNoAccount) {
-		f, err = createFolder(dir, Options{Name: "victim"}, Config{})
+		f, err = createFolder(dir, Options{Name: "victim"})
 	}
 	for i := 1; err == nil; i++ {
 		if err = f.setTrust(identity.DeviceID{1, byte(i), byte(i >> 8)}, identity.Banned); err == nil {

@@ -17,7 +17,7 @@
 // # The folder
 //
 //	identity.pem   keys and certificates; mode 0600, nobody else's, or it is refused
-//	config.json    settings (Config); an unknown key is an error
+//	config.json    settings (Options); an unknown key is an error
 //	trust          whom to allow and whom to ban, a line each
 //	devices.pem    the account's devices, where there are several; signed with its key
 //	lock           held while a process uses the account

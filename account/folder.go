@@ -31,7 +31,7 @@ type folder struct {
 	dir   string
 	id    *identity.Identity
 	trust *identity.Trust
-	cfg   Config
+	cfg   Options // the settings of config.json, nothing else
 
 	devices atomic.Pointer[identity.DeviceList] // the account's; nil: none is known
 
@@ -45,11 +45,11 @@ type folder struct {
 
 // createFolder makes an account in a folder that is empty, not there yet, or
 // in which making one was interrupted.
-func createFolder(dir string, opts Options, cfg Config) (*folder, error) {
-	return createIn(dir, dirFiles(dir), opts, cfg)
+func createFolder(dir string, opts Options) (*folder, error) {
+	return createIn(dir, dirFiles(dir), opts)
 }
 
-func createIn(dir string, change files, opts Options, cfg Config) (*folder, error) {
+func createIn(dir string, change files, opts Options) (*folder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func createIn(dir string, change files, opts Options, cfg Config) (*folder, erro
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := f.begin(func() error { return f.create(opts, cfg) }); err != nil {
+	if err := f.begin(func() error { return f.create(opts) }); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -109,7 +109,7 @@ func (f *folder) checkEmpty() error {
 
 // create writes the files. With identity.pem, the last, the account exists;
 // until then creatingFile says that what is there may be thrown away.
-func (f *folder) create(opts Options, cfg Config) error {
+func (f *folder) create(opts Options) error {
 	if err := errors.Join(f.checkEmpty(), f.disk.sweep()); err != nil { // now that nobody else can be at it
 		return err
 	}
@@ -121,16 +121,12 @@ func (f *folder) create(opts Options, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	settings, err := cfg.encode()
-	if err != nil {
-		return err
-	}
-	f.trust, f.cfg = new(identity.Trust), cfg
+	f.trust = new(identity.Trust)
 	trust, err := f.trust.MarshalText()
 	if err != nil {
 		return err
 	}
-	err = f.write(written{creatingFile, nil}, written{trustFile, trust}, written{configFile, settings}, written{identityFile, keys})
+	err = f.write(written{creatingFile, nil}, written{trustFile, trust}, written{configFile, []byte("{}\n")}, written{identityFile, keys})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package account
 import (
 	"fmt"
 	"reflect"
-	"strings"
 
 	"peerlink/dht"
 )
@@ -58,12 +57,11 @@ func (a *Account) Reload() (applied, restart []string, err error) {
 }
 
 // changed returns the keys under which two settings differ.
-func changed(a, b Config) []string {
+func changed(a, b Options) []string {
 	var keys []string
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
-	for i := range x.NumField() {
-		if f := x.Type().Field(i); !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
-			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	for key, f := range settings() {
+		if !reflect.DeepEqual(x.FieldByIndex(f.Index).Interface(), y.FieldByIndex(f.Index).Interface()) {
 			keys = append(keys, key)
 		}
 	}

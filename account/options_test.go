@@ -23,14 +23,9 @@ func TestEverySettingIsAnOption(t *testing.T) {
 	full := reflect.ValueOf(fullConfig())
 	var mine Options
 	mine.fill(fullConfig())
-	for f := range reflect.TypeFor[Config]().Fields() {
-		o, is := reflect.TypeFor[Options]().FieldByName(f.Name)
-		if !is || o.Type != f.Type {
-			t.Errorf("no option %s %v", f.Name, f.Type)
-			continue
-		}
-		if got := reflect.ValueOf(mine).FieldByIndex(o.Index); !reflect.DeepEqual(got.Interface(), full.FieldByName(f.Name).Interface()) {
-			t.Errorf("%s is %v, as if config.json had not set it", f.Name, got)
+	for key, f := range settings() {
+		if got := reflect.ValueOf(mine).FieldByIndex(f.Index); !reflect.DeepEqual(got.Interface(), full.FieldByIndex(f.Index).Interface()) {
+			t.Errorf("%s is %v, as if config.json had not set it", key, got)
 		}
 	}
 	a := newAccount(&folder{cfg: fullConfig()}, Options{Servers: []string{"turn:192.0.2.9"}, TURNUser: "me", TURNPassword: "mine", TURNSecret: "ours"})
@@ -59,7 +54,7 @@ func TestAnAccountWithoutAFolderWritesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	key := strings.Repeat("0f", networkKeyLen)
-	raw, _ := Config{NetworkKey: key}.networkKey()
+	raw, _ := networkKey(key)
 	node, err := dht.Start(ctx, dht.Config{Mode: dht.Server, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NetworkKey: raw})
 	if err != nil {
 		t.Fatal(err)

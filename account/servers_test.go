@@ -47,7 +47,7 @@ func TestServersAreTheBootstrapNodesUnlessSet(t *testing.T) {
 	if _, err := a.servers(); err == nil {
 		t.Error("none and another one")
 	}
-	a = newAccount(&folder{cfg: Config{TURNUser: "u", TURNPassword: "p", TURNSecret: "s"}}, Options{Servers: []string{"turn:192.0.2.9"}})
+	a = newAccount(&folder{cfg: Options{TURNUser: "u", TURNPassword: "p", TURNSecret: "s"}}, Options{Servers: []string{"turn:192.0.2.9"}})
 	if got, _ := a.servers(); got[0].Username != "u" || got[0].Password != "p" || got[0].Secret != "s" {
 		t.Errorf("credentials %+v", got[0])
 	}
