@@ -9,10 +9,11 @@ import (
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
-	"sync"
 	"time"
 
 	"peerlink/dht"
+	"peerlink/internal/life"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -37,13 +38,7 @@ const (
 // The instance is random, of one process. Only an answer for this process's
 // instance proves that another one runs: a hello may have waited at a node since
 // before a restart.
-const (
-	twinMagic   = "PLT1"
-	instanceLen = 16
-	twinLen     = len(twinMagic) + 1 + 2*instanceLen + 8
-)
-
-type instance [instanceLen]byte
+type instance [16]byte
 
 // Twin is another process, on whichever machine, that acts with the same device
 // key as this one.
@@ -55,32 +50,29 @@ type Twin struct {
 	Yields bool
 }
 
-// twinLetter is such a letter.
+// twinLetter is such a letter, field by field.
 type twinLetter struct {
-	kind          byte
-	from, to      instance
-	startedMillis uint64
+	Magic    [4]byte
+	Kind     byte
+	From, To instance
+	Started  uint64
 }
 
+var twinMagic = [4]byte([]byte("PLT1"))
+
 func (l twinLetter) encode() []byte {
-	b := append([]byte(twinMagic), l.kind)
-	b = append(append(b, l.from[:]...), l.to[:]...)
-	return binary.BigEndian.AppendUint64(b, l.startedMillis)
+	l.Magic = twinMagic
+	b, _ := binary.Append(nil, binary.BigEndian, l) // fails for types without a fixed size only
+	return b
 }
 
 func parseTwinLetter(b []byte) (l twinLetter, ok bool) {
-	if len(b) != twinLen || string(b[:len(twinMagic)]) != twinMagic {
-		return l, false
-	}
-	b = b[len(twinMagic):]
-	l.kind = b[0]
-	copy(l.from[:], b[1:])
-	copy(l.to[:], b[1+instanceLen:])
-	l.startedMillis = binary.BigEndian.Uint64(b[1+2*instanceLen:])
-	return l, l.kind == 'h' || l.kind == 'a'
+	n, err := binary.Decode(b, binary.BigEndian, &l)
+	return l, err == nil && n == len(b) && l.Magic == twinMagic && (l.Kind == 'h' || l.Kind == 'a')
 }
 
-// twins finds other processes with this one's key. It is a plain state machine.
+// twins finds other processes with this one's key. It is a plain state machine:
+// hello may be called concurrently with take, and take from one goroutine.
 type twins struct {
 	me       instance
 	started  uint64 // Unix milliseconds
@@ -93,65 +85,52 @@ func newTwins(now time.Time) *twins {
 	return t
 }
 
-func (t *twins) hello() []byte { return twinLetter{'h', t.me, instance{}, t.started}.encode() }
+func (t *twins) hello() []byte { return twinLetter{Kind: 'h', From: t.me, Started: t.started}.encode() }
 
 // take reads a letter of this device to itself: what is to be answered, if
 // anything, and the twin, if it proves one.
 func (t *twins) take(b []byte, now time.Time) (answer []byte, found *Twin) {
 	l, ok := parseTwinLetter(b)
-	if !ok || l.from == t.me {
+	if !ok || l.From == t.me {
 		return nil, nil
 	}
-	if l.kind == 'a' {
-		if l.to != t.me {
+	if l.Kind == 'a' {
+		if l.To != t.me {
 			return nil, nil
 		}
-		found = &Twin{Started: time.UnixMilli(int64(min(l.startedMillis, 1<<53))), Yields: t.yields(l)}
+		found = &Twin{Started: time.UnixMilli(int64(min(l.Started, 1<<53))), Yields: t.yields(l)}
 	}
 	maps.DeleteFunc(t.answered, func(_ instance, at time.Time) bool { return now.Sub(at) >= answerEvery })
-	if _, done := t.answered[l.from]; done || len(t.answered) >= maxAnswered {
+	if _, done := t.answered[l.From]; done || len(t.answered) >= maxAnswered {
 		return nil, found
 	}
-	t.answered[l.from] = now
-	return twinLetter{'a', t.me, l.from, t.started}.encode(), found
+	t.answered[l.From] = now
+	return twinLetter{Kind: 'a', From: t.me, To: l.From, Started: t.started}.encode(), found
 }
 
 // yields tells whether this process began later; both sides compare the same
 // numbers.
 func (t *twins) yields(l twinLetter) bool {
-	if l.startedMillis != t.started {
-		return l.startedMillis < t.started
+	if l.Started != t.started {
+		return l.Started < t.started
 	}
-	return bytes.Compare(l.from[:], t.me[:]) < 0
+	return bytes.Compare(l.From[:], t.me[:]) < 0
 }
 
 // watchTwins asks through the DHT whether this device runs elsewhere, until the
 // returned function is called.
 func (a *Account) watchTwins(node *dht.Node, log *slog.Logger) (stop func() error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
+	var group life.Group
 	t := newTwins(time.Now())
 	self := a.f.id.DeviceID()
-	var mu sync.Mutex // guards t
-	wg.Go(func() {
-		if node.Ready(ctx) != nil {
-			return
-		}
-		timer := time.NewTimer(0)
-		defer timer.Stop()
-		for {
-			select {
-			case <-timer.C:
-				if _, err := node.SendLetter(ctx, self, t.hello(), helloLife); err != nil {
-					log.Debug("account: whether this device runs elsewhere was not asked", "err", err)
-				}
-				timer.Reset(helloEvery*9/10 + mrand.N(helloEvery/5))
-			case <-ctx.Done():
-				return
+	group.Go(func(ctx context.Context) {
+		for err := node.Ready(ctx); err == nil; err = pause.For(ctx, helloEvery*9/10+mrand.N(helloEvery/5)) {
+			if _, err := node.SendLetter(ctx, self, t.hello(), helloLife); err != nil {
+				log.Debug("account: whether this device runs elsewhere was not asked", "err", err)
 			}
 		}
 	})
-	wg.Go(func() {
+	group.Go(func(ctx context.Context) {
 		for {
 			from, msg, _, err := node.ReceiveLetter(ctx)
 			if err != nil {
@@ -160,31 +139,20 @@ func (a *Account) watchTwins(node *dht.Node, log *slog.Logger) (stop func() erro
 			if from.Device != self {
 				continue // nothing else comes as a letter yet
 			}
-			mu.Lock()
 			answer, found := t.take(msg, time.Now())
-			mu.Unlock()
-			if answer != nil { // before anybody ends: the other one is to know, too
+			if answer != nil { // before either of them ends: the other one is to know, too
 				if _, err := node.SendLetter(ctx, self, answer, helloLife); err != nil {
 					log.Debug("account: another process of this device was not answered", "err", err)
 				}
 			}
 			if found != nil {
-				a.foundTwin(*found)
+				pause.Tell(a.twin, *found) // the first one is kept
 			}
 		}
 	})
 	return func() error {
-		cancel()
-		wg.Wait()
+		group.Close()
 		return nil
-	}
-}
-
-// foundTwin keeps the first one.
-func (a *Account) foundTwin(t Twin) {
-	select {
-	case a.twin <- t:
-	default:
 	}
 }
 

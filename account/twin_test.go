@@ -58,7 +58,7 @@ func TestTwoProcessesOfOneDeviceFindEachOtherAndOneYields(t *testing.T) {
 func TestARestartIsNoTwin(t *testing.T) {
 	now := time.UnixMilli(1_800_000_000_000)
 	before := newTwins(now)
-	letters := [][]byte{before.hello(), twinLetter{'a', before.me, instance{7}, before.started}.encode()}
+	letters := [][]byte{before.hello(), twinLetter{Kind: 'a', From: before.me, To: instance{7}, Started: before.started}.encode()}
 	if found, _ := post(now, letters, newTwins(now.Add(time.Second))); found[0] != nil {
 		t.Errorf("found %v", found[0])
 	}
@@ -83,7 +83,7 @@ func TestTwinsAreAnsweredABoundedNumberOfTimes(t *testing.T) {
 
 func FuzzParseTwinLetter(f *testing.F) {
 	f.Add(newTwins(time.UnixMilli(1)).hello())
-	f.Add([]byte(twinMagic))
+	f.Add(twinMagic[:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, ok := parseTwinLetter(b)
 		if ok && !bytes.Equal(l.encode(), b) {
