@@ -169,41 +169,28 @@ func (b *inbox) believe(s signal, now time.Time) (cause, error) {
 	if err := b.trust.Check(s.from); err != nil && (s.life > 0 || !errors.Is(err, identity.ErrBanned)) {
 		return dropUntrusted, err
 	}
+	ids, queue := b.ids, b.queue
 	if s.life > 0 {
-		return b.deliverLetter(s, now)
+		ids, queue = b.letterIDs, b.letterQueue
 	}
-	if had, _ := b.ids.ContainsOrAdd(signalKey{s.from.Device, s.id}, struct{}{}); had {
+	key := signalKey{s.from.Device, s.id}
+	switch {
+	case ids.Contains(key):
+		return dropDuplicate, errDuplicate
+	case s.life > 0 && !b.letters.AllowN(now, 1):
+		return dropRate, errRate
+	}
+	if had, _ := ids.ContainsOrAdd(key, struct{}{}); had {
 		return dropDuplicate, errDuplicate
 	}
-	if b.met != nil {
+	if b.met != nil && s.life == 0 {
 		b.met(s)
 	}
 	select {
-	case b.queue <- s:
+	case queue <- s:
 		return 0, nil
-	default:
-		return dropQueue, errQueue
-	}
-}
-
-// deliverLetter queues a letter. One that finds no room is not remembered: nodes
-// still have it, and it comes again when the device listens anew.
-func (b *inbox) deliverLetter(s signal, now time.Time) (cause, error) {
-	key := signalKey{s.from.Device, s.id}
-	if b.letterIDs.Contains(key) {
-		return dropDuplicate, errDuplicate
-	}
-	if !b.letters.AllowN(now, 1) {
-		return dropRate, errRate
-	}
-	if had, _ := b.letterIDs.ContainsOrAdd(key, struct{}{}); had {
-		return dropDuplicate, errDuplicate
-	}
-	select {
-	case b.letterQueue <- s:
-		return 0, nil
-	default:
-		b.letterIDs.Remove(key)
+	default: // a letter is remembered by nodes, and comes again when the device listens again
+		ids.Remove(key)
 		return dropQueue, errQueue
 	}
 }

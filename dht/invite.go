@@ -90,13 +90,10 @@ func decodeInvite(b []byte, key string, now time.Time) (invitation, error) {
 
 // parseInvite takes an invite apart without believing it.
 func parseInvite(b []byte) (inv invitation, spki []byte, s signed, err error) {
-	if len(b) > maxInviteLen {
-		return inv, nil, s, fmt.Errorf("the invite has %d bytes, at most %d are taken", len(b), maxInviteLen)
-	}
-	if s, err = readSigned(b, maxInviteLen); err != nil {
+	s, f, err := readSigned("invite", b, maxInviteLen, inviteFields)
+	if err != nil {
 		return inv, nil, s, err
 	}
-	f := s.open(inviteFields)
 	spki = f.Bytes(maxInviteKey)
 	if inv.number = int(f.Uint(MaxInviteNumber)); inv.number == 0 {
 		f.Fail(errors.New("the invite has no number"))

@@ -91,7 +91,8 @@ func TestPublicationIsRefreshedAndRepaired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.note([]peer.ID{"a", "c"})
+	p.note("a")
+	p.note("c")
 	if got := p.due(t0, near); len(got) != 1 || got[0] != "b" {
 		t.Errorf("what is missing goes to %q", got)
 	}

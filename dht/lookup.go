@@ -54,33 +54,24 @@ type found struct {
 // the last minute is returned at once. The error matches ErrNotFound,
 // os.ErrDeadlineExceeded or net.ErrClosed. It may be called concurrently.
 func (n *Node) Lookup(ctx context.Context, id identity.DeviceID) (Record, error) {
-	f, _, err := n.find(ctx, id, newestRecord)
+	f, _, err := n.find(ctx, id, false)
 	if err != nil {
 		err = fmt.Errorf("dht: look up %s: %w", id, err)
 	}
 	return f.rec, err
 }
 
-// haste says what a look-up waits for.
-type haste int
-
-const (
-	// newestRecord: everybody who was asked has had time to show a newer one.
-	newestRecord haste = iota
-	// anyRecord: the first valid one. It is good enough to signal: its device
-	// has signed it, and it has not expired.
-	anyRecord
-)
-
-// find is Lookup with the nodes. Where it returns before everybody has answered,
-// later tells what the whole look-up came to; it is nil otherwise.
-func (n *Node) find(ctx context.Context, id identity.DeviceID, h haste) (f found, later <-chan outcome, err error) {
+// find is Lookup with the nodes. With quick it takes the first valid record, which is
+// good enough to signal: its device has signed it, and it has not expired. Where it
+// returns before all have answered, later tells what the whole look-up came to; it
+// is nil otherwise.
+func (n *Node) find(ctx context.Context, id identity.DeviceID, quick bool) (f found, later <-chan outcome, err error) {
 	now := time.Now()
 	if f, ok := n.cache.Get(id); ok && now.Before(f.until) && now.Before(f.rec.Expires) {
 		trace.Note(ctx, trace.RecordFound, "seq %d, known for %v", f.rec.Seq, (cacheLife - f.until.Sub(now)).Round(time.Millisecond))
 		return f, nil, nil
 	}
-	if f, ok := n.callers.Get(id); ok && h == anyRecord && now.Before(f.until) {
+	if f, ok := n.callers.Get(id); ok && quick && now.Before(f.until) {
 		trace.Note(ctx, trace.RecordFound, "told by the device when it called")
 		f.nodes = n.around(recordKey(id))
 		_, later = n.seek(n.life.Context(), id) // the nodes around may all be lying
@@ -89,7 +80,7 @@ func (n *Node) find(ctx context.Context, id identity.DeviceID, h haste) (f found
 	ctx, cancel := n.bound(ctx, lookupTimeout)
 	defer cancel()
 	first, last := n.seek(ctx, id)
-	if h == newestRecord {
+	if !quick {
 		first = nil
 	}
 	select {
@@ -126,15 +117,17 @@ func (n *Node) seek(ctx context.Context, id identity.DeviceID) (first <-chan fou
 	stop := context.AfterFunc(ctx, cancel)
 	if !n.life.Go(func(context.Context) {
 		defer cancel()
-		f, err := n.locate(on, id, func(f found) { // of each that answers, from its goroutine
-			stop()
+		keep := func(f found) {
 			f.until = time.Now().Add(cacheLife)
 			n.cache.Add(id, f)
 			pause.Tell(firstc, f)
+		}
+		f, err := n.locate(on, id, func(f found) { // of each that answers, from its goroutine
+			stop()
+			keep(f)
 		})
 		if err == nil {
-			f.until = time.Now().Add(cacheLife)
-			n.cache.Add(id, f)
+			keep(f)
 		}
 		lastc <- outcome{f, err}
 	}) {

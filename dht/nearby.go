@@ -136,7 +136,7 @@ func (n *Node) recordAt(ctx context.Context, ai peer.AddrInfo, id identity.Devic
 	if err := n.host.Connect(ctx, ai); err != nil {
 		return Record{}, err
 	}
-	b, err := n.who(ctx, ai.ID, id)
+	b, err := n.request(ctx, ai.ID, appendFrame(nil, kindWho, id[:]), kindRecord, maxRecordLen)
 	if err != nil {
 		rec, _, kerr := n.messenger.pm.GetValue(ctx, ai.ID, recordKey(id))
 		if kerr != nil || rec == nil {
@@ -145,10 +145,6 @@ func (n *Node) recordAt(ctx context.Context, ai peer.AddrInfo, id identity.Devic
 		b = rec.GetValue()
 	}
 	return decodeRecord(b, id, time.Now())
-}
-
-func (n *Node) who(ctx context.Context, p peer.ID, id identity.DeviceID) ([]byte, error) {
-	return n.request(ctx, p, appendFrame(nil, kindWho, id[:]), kindRecord, maxRecordLen)
 }
 
 // request sends a node one frame, on a stream of its own, and reads the answer of a

@@ -314,7 +314,7 @@ func (p *presence) publish(ctx context.Context) {
 
 // held notes a node that holds the record. Others may be slow, or never answer.
 func (p *presence) held(id peer.ID) {
-	p.pub.note([]peer.ID{id})
+	p.pub.note(id)
 	p.holders.Store(int64(len(p.pub.holders)))
 	p.checkReady()
 }

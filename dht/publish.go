@@ -54,16 +54,15 @@ func (p *publication) current(now time.Time) ([]byte, error) {
 	return value, nil
 }
 
-func (p *publication) note(held []peer.ID) {
+// note keeps that a node holds the record.
+func (p *publication) note(id peer.ID) {
 	if p.holders == nil {
 		p.holders = make(map[peer.ID]bool)
 	}
 	if len(p.holders) > 4*bucketSize {
 		clear(p.holders) // nodes come and go; the present ones are asked again
 	}
-	for _, id := range held {
-		p.holders[id] = true
-	}
+	p.holders[id] = true
 }
 
 // forget has the record published to everybody again.

@@ -98,13 +98,10 @@ func decodeRecord(b []byte, id identity.DeviceID, now time.Time) (Record, error)
 
 // parseRecord takes a record apart without believing it.
 func parseRecord(b []byte) (rec Record, chain [][]byte, s signed, err error) {
-	if len(b) > maxRecordLen {
-		return rec, nil, s, fmt.Errorf("the record has %d bytes, at most %d are taken", len(b), maxRecordLen)
-	}
-	if s, err = readSigned(b, maxRecordLen); err != nil {
+	s, f, err := readSigned("record", b, maxRecordLen, recordFields)
+	if err != nil {
 		return rec, nil, s, err
 	}
-	f := s.open(recordFields)
 	chain = readChain(f)
 	rec.SealingKey = f.Bytes(maxSealingKey)
 	rec.Seq = f.Uint(maxSequence)

@@ -85,7 +85,7 @@ func (n *Node) send(ctx context.Context, to identity.DeviceID, msg []byte, life 
 	}
 	ctx, cancel := n.bound(ctx, sendTimeout)
 	defer cancel()
-	f, later, err := n.find(ctx, to, anyRecord)
+	f, later, err := n.find(ctx, to, true)
 	if err != nil {
 		return Delivery{}, err
 	}

@@ -87,13 +87,11 @@ func openSignal(me *identity.Identity, sealed []byte) ([]byte, error) {
 
 // parseSignal takes a plaintext apart without believing it.
 func parseSignal(plain []byte) (s signal, err error) {
-	if len(plain) > maxPlainLen {
-		return s, fmt.Errorf("the signal has %d bytes, at most %d are taken", len(plain), maxPlainLen)
-	}
-	if s.proof, err = readSigned(plain, maxPlainLen); err != nil {
+	proof, f, err := readSigned("signal", plain, maxPlainLen, signalFields)
+	if err != nil {
 		return s, err
 	}
-	f := s.proof.open(signalFields)
+	s.proof = proof
 	s.chain = readChain(f)
 	f.Exactly(s.to[:])
 	f.Exactly(s.id[:])

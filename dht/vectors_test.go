@@ -75,7 +75,7 @@ func makeVectors(t testing.TB, alice, bob *identity.Identity, at time.Time) vect
 		return b
 	}
 	statement := func(b []byte) string {
-		s, err := readSigned(b, maxPlainLen)
+		s, _, err := readSigned("signal", b, maxPlainLen, 0)
 		check(nil, err)
 		return hex.EncodeToString(s.statement)
 	}

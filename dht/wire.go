@@ -37,19 +37,20 @@ type signed struct {
 // maxSignature is the longest signature of a device key (ASN.1 P-256).
 const maxSignature = 72
 
-// readSigned takes a statement of at most most bytes apart.
-func readSigned(b []byte, most int) (s signed, err error) {
-	s.statement, s.signature, err = packed.Signed(b, most, maxSignature)
-	return s, err
-}
-
-// open begins reading a statement of so many known elements, its version first.
-func (s signed) open(known int) *packed.Fields {
-	f := packed.NewFields(s.statement, known)
+// readSigned takes what is called so, of at most most bytes, apart, and begins to
+// read its statement, which has so many known elements and its version before them.
+func readSigned(what string, b []byte, most, known int) (s signed, f *packed.Fields, err error) {
+	if len(b) > most {
+		return s, nil, fmt.Errorf("the %s has %d bytes, at most %d are taken", what, len(b), most)
+	}
+	if s.statement, s.signature, err = packed.Signed(b, most, maxSignature); err != nil {
+		return s, nil, err
+	}
+	f = packed.NewFields(s.statement, known)
 	if v := f.Uint(1 << 16); v != wireVersion {
 		f.Fail(fmt.Errorf("version %d, this program knows %d: update the older side", v, wireVersion))
 	}
-	return f
+	return s, f, nil
 }
 
 // readChain reads a certificate chain; its sizes are checked, nothing else.
