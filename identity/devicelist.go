@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // A device list tells which devices an account has, so that a peer that knows one
@@ -23,11 +25,15 @@ var deviceLists = listForm[ListedDevice]{
 		b = append(append(b, d.Device[:]...), byte(len(d.Name)))
 		return append(b, d.Name...), CheckName(d.Name)
 	},
-	read: func(r *fieldReader) (ListedDevice, error) {
-		d := ListedDevice{Device: DeviceID(r.take(idLen))}
-		if d.Name = string(r.take(int(r.number(1, MaxNameLen)))); d.Device.IsZero() {
+	read: func(from *cryptobyte.String) (d ListedDevice, err error) {
+		var name cryptobyte.String
+		switch {
+		case !from.CopyBytes(d.Device[:]) || !from.ReadUint8LengthPrefixed(&name):
+			return d, errCutOff
+		case d.Device.IsZero():
 			return d, errors.New("a device without an id")
 		}
+		d.Name = string(name)
 		return d, CheckName(d.Name)
 	},
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // A revocation list says which of the keys that an account (or an authority)
@@ -23,11 +25,13 @@ var revocationLists = listForm[subject]{
 	append: func(b []byte, s subject) ([]byte, error) {
 		return append(append(b, s.kind[0]), s.id[:]...), nil
 	},
-	read: func(r *fieldReader) (subject, error) {
-		b := r.take(revokedLen)
-		s := subject{kinds[b[0]], [idLen]byte(b[1:])}
-		if s.kind == "" {
-			return s, fmt.Errorf("an id of kind %q, want 'a' or 'd'", b[0])
+	read: func(from *cryptobyte.String) (s subject, err error) {
+		var kind byte
+		if !from.ReadUint8(&kind) || !from.CopyBytes(s.id[:]) {
+			return s, errCutOff
+		}
+		if s.kind = kinds[kind]; s.kind == "" {
+			return s, fmt.Errorf("an id of kind %q, want 'a' or 'd'", kind)
 		}
 		return s, nil
 	},

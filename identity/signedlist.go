@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // signedList is a list that an account (or an authority) has signed. Each list is
@@ -49,7 +51,7 @@ type listForm[T any] struct {
 	full           string // the format of the error for more than most items
 	compare        func(a, b T) int
 	append         func(b []byte, item T) ([]byte, error)
-	read           func(r *fieldReader) (T, error)
+	read           func(from *cryptobyte.String) (T, error)
 }
 
 func (f *listForm[T]) maxLen() int { return listOverhead + f.most*f.itemLen }
@@ -105,22 +107,28 @@ func (f *listForm[T]) parse(b []byte) (l signedList[T], err error) {
 		return l, fmt.Errorf("%d bytes, at most %d are taken", len(b), f.maxLen())
 	}
 	l = signedList[T]{raw: bytes.Clone(b), block: f.block}
-	r := fieldReader{rest: l.raw}
-	if string(r.take(len(f.magic))) != f.magic {
+	rest := cryptobyte.String(l.raw)
+	if !rest.Skip(len(f.magic)) || !bytes.HasPrefix(l.raw, []byte(f.magic)) {
 		return l, fmt.Errorf("it does not begin with %q", f.magic)
 	}
-	key := r.take(int(r.number(2, maxIssuerKey)))
-	l.number = r.number(8, MaxRevocationNumber)
-	l.issued = time.UnixMilli(int64(r.number(8, maxIssued)))
-	l.items = f.readItems(&r)
-	signed := l.raw[:len(l.raw)-len(r.rest)]
-	sig := r.take(int(r.number(1, maxSignatureLen)))
-	switch {
-	case r.err != nil:
-		return l, r.err
-	case len(r.rest) > 0:
-		return l, fmt.Errorf("%d bytes follow the signature", len(r.rest))
+	var key, sig cryptobyte.String
+	var issued uint64
+	if !rest.ReadUint16LengthPrefixed(&key) || !rest.ReadUint64(&l.number) || !rest.ReadUint64(&issued) {
+		return l, errCutOff
 	}
+	if l.items, err = f.readItems(&rest); err != nil {
+		return l, err
+	}
+	signed := l.raw[:len(l.raw)-len(rest)]
+	switch {
+	case !rest.ReadUint8LengthPrefixed(&sig):
+		return l, errCutOff
+	case len(rest) > 0:
+		return l, fmt.Errorf("%d bytes follow the signature", len(rest))
+	case len(key) > maxIssuerKey || l.number > MaxRevocationNumber || issued > maxIssued:
+		return l, errors.New("its key, number or time is out of bounds")
+	}
+	l.issued = time.UnixMilli(int64(issued))
 	pub, err := x509.ParsePKIXPublicKey(key)
 	if err == nil {
 		err = checkKeyType(pub)
@@ -133,18 +141,25 @@ func (f *listForm[T]) parse(b []byte) (l signedList[T], err error) {
 }
 
 // readItems reads the items, which stand in order.
-func (f *listForm[T]) readItems(r *fieldReader) (items []T) {
-	for range r.number(2, uint64(f.most)) {
-		item, err := f.read(r)
-		if err == nil && len(items) > 0 && f.compare(items[len(items)-1], item) >= 0 {
-			err = errors.New("the items are not in order")
-		}
-		if r.fail(err); r.err != nil {
-			return nil
+func (f *listForm[T]) readItems(from *cryptobyte.String) (items []T, err error) {
+	var count uint16
+	if !from.ReadUint16(&count) {
+		return nil, errCutOff
+	}
+	if int(count) > f.most {
+		return nil, fmt.Errorf("%d items, at most %d are taken", count, f.most)
+	}
+	for range count {
+		item, err := f.read(from)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(items) > 0 && f.compare(items[len(items)-1], item) >= 0:
+			return nil, errors.New("the items are not in order")
 		}
 		items = append(items, item)
 	}
-	return items
+	return items, nil
 }
 
 // Number returns the list's number; a higher one takes its place.
@@ -180,42 +195,3 @@ func ParseList(b []byte) (list any, err error) {
 }
 
 var errCutOff = errors.New("the rest is cut off")
-
-// fieldReader takes fields of fixed sizes from bytes. After the first error it
-// returns zeros.
-type fieldReader struct {
-	rest []byte
-	err  error
-}
-
-// fail keeps the first error; nil is none.
-func (r *fieldReader) fail(err error) {
-	if r.err == nil {
-		r.err = err
-	}
-}
-
-// take returns the next n bytes.
-func (r *fieldReader) take(n int) []byte {
-	if r.err == nil && len(r.rest) < n {
-		r.fail(errCutOff)
-	}
-	if r.err != nil {
-		return make([]byte, n) // n is bounded: it is a constant, or number has checked it
-	}
-	b := r.rest[:n:n]
-	r.rest = r.rest[n:]
-	return b
-}
-
-// number reads an integer of so many bytes that is at most most.
-func (r *fieldReader) number(size int, most uint64) uint64 {
-	var b [8]byte
-	copy(b[8-size:], r.take(size))
-	v := binary.BigEndian.Uint64(b[:])
-	if v > most {
-		r.fail(fmt.Errorf("%d where at most %d is allowed", v, most))
-		return 0
-	}
-	return v
-}
