@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -38,32 +37,26 @@ const (
 // announcer is what is announced, and who hears of others. Its fields must not
 // change while it runs.
 type announcer struct {
-	// Type is the DNS-SD type, such as "_peerlink._tcp".
-	Type string
-	// Name is the instance: unique on the network, at most 63 bytes of letters,
-	// digits and hyphens. It should be random, as it is seen by everybody.
-	Name string
-	// Port is where the service listens; Text are its TXT strings.
-	Port uint16
-	Text []string
-	// Found is called for each other service, again in every round, on one
+	kind string   // the DNS-SD type, such as "_peerlink._tcp"
+	name string   // the instance, unique on the network: random, as all see it
+	port uint16   // where the service listens
+	text []string // its TXT strings
+	// found is called for each other service, again in every round, on one
 	// goroutine of the announcer: it must not block.
-	Found func(announced)
-	// Logger takes what goes wrong. nil discards it.
-	Logger *slog.Logger
+	found func(announced)
+	log   *slog.Logger
 }
 
+// announced is another service, as it says.
 type announced struct {
-	Name  string
-	Text  []string
-	Addrs []netip.AddrPort
+	text  []string
+	addrs []netip.AddrPort
 }
 
-// Run announces and looks until ctx is done, and then says goodbye. A machine
+// run announces and looks until ctx is done, and then says goodbye. A machine
 // without a network, or one that loses it, is no error: it goes on when there is
 // one again.
-func (s announcer) Run(ctx context.Context) {
-	s.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
+func (s announcer) run(ctx context.Context) {
 	var server *zeroconf.Server
 	var had []localNet
 	defer func() {
@@ -110,9 +103,9 @@ func (s announcer) announce(nets []localNet) *zeroconf.Server {
 			}
 		}
 	}
-	server, err := zeroconf.RegisterProxy(s.Name, s.Type, "local", int(s.Port), s.Name, ips, s.Text, ifaces, zeroconf.TTL(mdnsTTL))
+	server, err := zeroconf.RegisterProxy(s.name, s.kind, "local", int(s.port), s.name, ips, s.text, ifaces, zeroconf.TTL(mdnsTTL))
 	if err != nil {
-		s.Logger.Warn("lan: this device cannot be announced", "err", err)
+		s.log.Warn("lan: this device cannot be announced", "err", err)
 		return nil
 	}
 	return server
@@ -132,13 +125,13 @@ func (s announcer) look(ctx context.Context, nets []localNet, round time.Duratio
 			defer close(heard)
 			s.hear(entries, over, nets)
 		}()
-		err := zeroconf.Browse(rctx, s.Type, "local", entries, zeroconf.SelectIfaces(ifaces), zeroconf.SelectIPTraffic(ip))
+		err := zeroconf.Browse(rctx, s.kind, "local", entries, zeroconf.SelectIfaces(ifaces), zeroconf.SelectIPTraffic(ip))
 		close(over) // it has closed entries, but not where it could not begin
 		<-heard
 		if err == nil || rctx.Err() != nil {
 			return
 		}
-		s.Logger.Debug("lan: look around", "err", err) // the machine may have only one of IPv4 and IPv6
+		s.log.Debug("lan: look around", "err", err) // the machine may have only one of IPv4 and IPv6
 	}
 	_ = pause.For(rctx, mdnsPause)
 }
@@ -159,34 +152,34 @@ func (s announcer) hear(entries <-chan *zeroconf.ServiceEntry, over <-chan struc
 				continue
 			}
 			if told++; told == maxAnnounced {
-				s.Logger.Warn("lan: too many devices answer, the others must wait", "told", told)
+				s.log.Warn("lan: too many devices answer, the others must wait", "told", told)
 			}
-			s.Found(p)
+			s.found(p)
 		}
 	}
 }
 
 // read takes from an entry what may be believed of it: nothing but where to ask.
 func (s announcer) read(e *zeroconf.ServiceEntry, nets []localNet) (announced, bool) {
-	if e.Instance == s.Name || len(e.Instance) > maxAnnouncedLen || e.Port <= 0 || e.Port > 1<<16-1 {
+	if e.Instance == s.name || len(e.Instance) > maxAnnouncedLen || e.Port <= 0 || e.Port > 1<<16-1 {
 		return announced{}, false
 	}
-	p := announced{Name: e.Instance}
+	var p announced
 	for _, t := range e.Text[:min(len(e.Text), maxAnnouncedText)] {
 		if len(t) <= maxAnnouncedLen {
-			p.Text = append(p.Text, t)
+			p.text = append(p.text, t)
 		}
 	}
 	for _, ip := range slices.Concat(e.AddrIPv4, e.AddrIPv6) {
 		a, ok := netip.AddrFromSlice(ip)
-		if a = a.Unmap(); !ok || len(p.Addrs) >= maxAnnouncedAddrs || !onLAN(a, nets) {
+		if a = a.Unmap(); !ok || len(p.addrs) >= maxAnnouncedAddrs || !onLAN(a, nets) {
 			continue
 		}
-		if ap := netip.AddrPortFrom(a, uint16(e.Port)); !slices.Contains(p.Addrs, ap) {
-			p.Addrs = append(p.Addrs, ap)
+		if ap := netip.AddrPortFrom(a, uint16(e.Port)); !slices.Contains(p.addrs, ap) {
+			p.addrs = append(p.addrs, ap)
 		}
 	}
-	return p, len(p.Addrs) > 0
+	return p, len(p.addrs) > 0
 }
 
 // localNet is an interface with the prefixes it is in.

@@ -27,7 +27,7 @@ func mdnsEntry(change func(*zeroconf.ServiceEntry)) *zeroconf.ServiceEntry {
 //
 // fault: E8, A1
 func TestOnlyAddressesOfOurNetworksAreTold(t *testing.T) {
-	s := announcer{Name: "me"}
+	s := announcer{name: "me"}
 	for name, c := range map[string]struct {
 		change func(*zeroconf.ServiceEntry)
 		want   string
@@ -51,7 +51,7 @@ func TestOnlyAddressesOfOurNetworksAreTold(t *testing.T) {
 	} {
 		p, ok := s.read(mdnsEntry(c.change), homeLAN())
 		var got []string
-		for _, a := range p.Addrs {
+		for _, a := range p.addrs {
 			got = append(got, a.String())
 		}
 		if strings.Join(got, " ") != c.want || ok != (c.want != "") {
@@ -69,13 +69,13 @@ func TestWhatIsToldIsBounded(t *testing.T) {
 			e.Text = append(e.Text, strings.Repeat("x", 200+i))
 		}
 	})
-	p, ok := announcer{Name: "me"}.read(e, homeLAN())
-	if !ok || len(p.Addrs) != maxAnnouncedAddrs || len(p.Text) != maxAnnouncedText {
-		t.Errorf("%d addresses, %d texts", len(p.Addrs), len(p.Text))
+	p, ok := announcer{name: "me"}.read(e, homeLAN())
+	if !ok || len(p.addrs) != maxAnnouncedAddrs || len(p.text) != maxAnnouncedText {
+		t.Errorf("%d addresses, %d texts", len(p.addrs), len(p.text))
 	}
 	told := 0
-	s := announcer{Name: "me", Found: func(announced) { told++ }}
-	s.Logger = slog.New(slog.DiscardHandler)
+	s := announcer{name: "me", found: func(announced) { told++ }}
+	s.log = slog.New(slog.DiscardHandler)
 	entries := make(chan *zeroconf.ServiceEntry, 1000)
 	for range cap(entries) {
 		entries <- mdnsEntry(func(*zeroconf.ServiceEntry) {})

@@ -3,7 +3,6 @@ package dht
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
 	"maps"
 	"slices"
@@ -53,12 +52,10 @@ func (l *neighbours) run(ctx context.Context) {
 		l.log.Error("dht: this node listens on no port, so that nobody on the local network finds it")
 		return
 	}
-	name := make([]byte, 16)
-	_, _ = rand.Read(name) // never fails
 	announcer{
-		Type: lanService, Name: hex.EncodeToString(name), Port: port, Text: []string{lanIDKey + l.n.host.ID().String()},
-		Found: l.found, Logger: l.log,
-	}.Run(ctx)
+		kind: lanService, name: strings.ToLower(rand.Text()), port: port, text: []string{lanIDKey + l.n.host.ID().String()},
+		found: l.found, log: l.log,
+	}.run(ctx)
 }
 
 // listenPort is the TCP port that a host listens on beyond loopback; 0: none.
@@ -78,7 +75,7 @@ func (l *neighbours) found(p announced) {
 }
 
 func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
-	for _, t := range p.Text {
+	for _, t := range p.text {
 		if s, is := strings.CutPrefix(t, lanIDKey); is {
 			id, err := peer.Decode(s)
 			if err != nil {
@@ -87,7 +84,7 @@ func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
 			ai.ID = id
 		}
 	}
-	for _, a := range p.Addrs {
+	for _, a := range p.addrs {
 		if m, err := tcpAddr(a); err == nil {
 			ai.Addrs = append(ai.Addrs, m)
 		}

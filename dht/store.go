@@ -10,7 +10,6 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 	kbucket "github.com/libp2p/go-libp2p-kbucket"
 	record "github.com/libp2p/go-libp2p-record"
 	recpb "github.com/libp2p/go-libp2p-record/pb"
@@ -35,6 +34,8 @@ const (
 // for takes keys found by search, not just many keys.
 // Its methods may be called concurrently.
 type store struct {
+	datastore.NullDatastore // for Query, Sync and Close, which nothing that we switched on calls
+
 	self    kbucket.ID // where the node is in the key space; set before use
 	now     func() time.Time
 	writers *lru.Cache[datastore.Key, origin] // who is putting a key, told by guard
@@ -64,8 +65,6 @@ func newStore() *store {
 
 func (s *store) place(self peer.ID) { s.self = kbucket.ConvertPeerID(self) }
 
-var errStoreQuery = errors.New("dht: the record store answers no queries")
-
 // Get implements datastore.Read.
 func (s *store) Get(_ context.Context, key datastore.Key) ([]byte, error) {
 	s.mu.Lock()
@@ -87,11 +86,6 @@ func (s *store) Has(ctx context.Context, key datastore.Key) (bool, error) {
 func (s *store) GetSize(ctx context.Context, key datastore.Key) (int, error) {
 	v, err := s.Get(ctx, key)
 	return len(v), err
-}
-
-// Query implements datastore.Read; nothing that we switched on asks.
-func (s *store) Query(context.Context, query.Query) (query.Results, error) {
-	return nil, errStoreQuery
 }
 
 // writing notes who is about to put key (a DHT key, not the library's name of it).
@@ -214,12 +208,6 @@ func (s *store) Delete(_ context.Context, key datastore.Key) error {
 	s.drop(key)
 	return nil
 }
-
-// Sync implements datastore.Datastore.
-func (s *store) Sync(context.Context, datastore.Key) error { return nil }
-
-// Close implements io.Closer.
-func (s *store) Close() error { return nil }
 
 // Batch implements datastore.BatchingFeature.
 func (s *store) Batch(context.Context) (datastore.Batch, error) {

@@ -134,7 +134,7 @@ func (t *Trust) set(s subject, d Decision) error {
 		delete(t.entries, s)
 	} else {
 		if !held && len(t.entries) >= maxDecisions {
-			return fmt.Errorf("identity: the trust store is full (%d entries)", maxDecisions)
+			return fmt.Errorf("identity: the trust store is full: more than %d decisions", maxDecisions)
 		}
 		if t.entries == nil {
 			t.entries = make(map[subject]Decision)
@@ -204,7 +204,7 @@ const trustEnd = "end"
 // line, and then the store is as it was: a ban must never be lost over a typing
 // error or a cut-off file.
 func (t *Trust) UnmarshalText(b []byte) error {
-	in := trustReader{entries: make(map[subject]Decision)}
+	var in trustReader
 	sc, n := bufio.NewScanner(bytes.NewReader(b)), 0
 	for sc.Scan() {
 		n++
@@ -227,10 +227,8 @@ func (t *Trust) UnmarshalText(b []byte) error {
 
 // trustReader takes the lines of a stored trust store one by one.
 type trustReader struct {
+	Trust
 	begun, ended bool
-	policy       Policy
-	entries      map[subject]Decision
-	revoked      revocations
 }
 
 func (r *trustReader) line(s string) error {
@@ -241,7 +239,7 @@ func (r *trustReader) line(s string) error {
 	case r.ended:
 		return fmt.Errorf("%.100q stands after the end", s)
 	case f[0] == "policy" || !r.begun:
-		return r.setPolicy(s, f)
+		return r.readPolicy(s, f)
 	case len(f) == 1 && f[0] == trustEnd:
 		r.ended = true
 		return nil
@@ -254,9 +252,9 @@ func (r *trustReader) line(s string) error {
 	}
 }
 
-// setPolicy reads the first line. A store that lost it must not fall back to
+// readPolicy reads the first line. A store that lost it must not fall back to
 // letting everybody in.
-func (r *trustReader) setPolicy(s string, f []string) error {
+func (r *trustReader) readPolicy(s string, f []string) error {
 	policies := map[string]Policy{"allow": AllowUndecided, "refuse": RefuseUndecided}
 	if r.begun {
 		return fmt.Errorf("%.100q: the policy was set before", s)
@@ -285,9 +283,5 @@ func (r *trustReader) decide(decision, kind, hex string) error {
 	if _, twice := r.entries[s]; twice {
 		return fmt.Errorf("%s %x was decided before: which one holds?", kind, id)
 	}
-	if len(r.entries) >= maxDecisions {
-		return fmt.Errorf("more than %d decisions", maxDecisions)
-	}
-	r.entries[s] = d
-	return nil
+	return r.set(s, d)
 }
