@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/zeroconf/v2"
 
+	"peerlink/internal/netwatch"
 	"peerlink/internal/pause"
 )
 
@@ -58,7 +59,7 @@ type announced struct {
 // one again.
 func (s announcer) run(ctx context.Context) {
 	var server *zeroconf.Server
-	var had []localNet
+	var had []netwatch.Interface
 	defer func() {
 		if server != nil {
 			server.Shutdown()
@@ -67,8 +68,8 @@ func (s announcer) run(ctx context.Context) {
 	round := mdnsFirst
 	for ctx.Err() == nil {
 		nets := localNets()
-		if server == nil || !slices.EqualFunc(had, nets, func(a, b localNet) bool {
-			return a.iface.Index == b.iface.Index && slices.Equal(a.prefixes, b.prefixes)
+		if server == nil || !slices.EqualFunc(had, nets, func(a, b netwatch.Interface) bool {
+			return a.Index == b.Index && slices.Equal(a.Prefixes, b.Prefixes)
 		}) {
 			if server != nil {
 				server.Shutdown()
@@ -89,15 +90,15 @@ func (s announcer) run(ctx context.Context) {
 }
 
 // announce registers the service; nil if that cannot be, for now.
-func (s announcer) announce(nets []localNet) *zeroconf.Server {
+func (s announcer) announce(nets []netwatch.Interface) *zeroconf.Server {
 	if len(nets) == 0 {
 		return nil
 	}
 	var ips []string
 	var ifaces []net.Interface
 	for _, n := range nets {
-		ifaces = append(ifaces, n.iface)
-		for _, p := range n.prefixes {
+		ifaces = append(ifaces, n.Interface)
+		for _, p := range n.Prefixes {
 			if len(ips) < maxAnnouncedAddrs {
 				ips = append(ips, p.Addr().String())
 			}
@@ -112,12 +113,12 @@ func (s announcer) announce(nets []localNet) *zeroconf.Server {
 }
 
 // look asks for a round and tells what answers.
-func (s announcer) look(ctx context.Context, nets []localNet, round time.Duration) {
+func (s announcer) look(ctx context.Context, nets []netwatch.Interface, round time.Duration) {
 	rctx, cancel := context.WithTimeout(ctx, round*3/4+rand.N(round/2))
 	defer cancel()
 	var ifaces []net.Interface
 	for _, n := range nets {
-		ifaces = append(ifaces, n.iface)
+		ifaces = append(ifaces, n.Interface)
 	}
 	for _, ip := range []zeroconf.IPType{zeroconf.IPv4AndIPv6, zeroconf.IPv4, zeroconf.IPv6} {
 		entries, over, heard := make(chan *zeroconf.ServiceEntry), make(chan struct{}), make(chan struct{})
@@ -137,7 +138,7 @@ func (s announcer) look(ctx context.Context, nets []localNet, round time.Duratio
 }
 
 // hear tells what comes from entries until it is closed, or over is.
-func (s announcer) hear(entries <-chan *zeroconf.ServiceEntry, over <-chan struct{}, nets []localNet) {
+func (s announcer) hear(entries <-chan *zeroconf.ServiceEntry, over <-chan struct{}, nets []netwatch.Interface) {
 	told := 0
 	for {
 		select {
@@ -160,7 +161,7 @@ func (s announcer) hear(entries <-chan *zeroconf.ServiceEntry, over <-chan struc
 }
 
 // read takes from an entry what may be believed of it: nothing but where to ask.
-func (s announcer) read(e *zeroconf.ServiceEntry, nets []localNet) (announced, bool) {
+func (s announcer) read(e *zeroconf.ServiceEntry, nets []netwatch.Interface) (announced, bool) {
 	if e.Instance == s.name || len(e.Instance) > maxAnnouncedLen || e.Port <= 0 || e.Port > 1<<16-1 {
 		return announced{}, false
 	}
@@ -182,37 +183,15 @@ func (s announcer) read(e *zeroconf.ServiceEntry, nets []localNet) (announced, b
 	return p, len(p.addrs) > 0
 }
 
-// localNet is an interface with the prefixes it is in.
-type localNet struct {
-	iface    net.Interface
-	prefixes []netip.Prefix // with the machine's own address
-}
-
-// localNets lists the interfaces that are up, take multicast, are no loopback
-// and have an address.
-func localNets() []localNet {
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
-	var nets []localNet
-	for _, i := range ifaces {
-		const want = net.FlagUp | net.FlagMulticast
-		if i.Flags&want != want || i.Flags&(net.FlagLoopback|net.FlagPointToPoint) != 0 || len(nets) == maxLANs {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		n := localNet{iface: i}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && dialable(p.Addr()) {
-				n.prefixes = append(n.prefixes, p)
-			}
-		}
-		if len(n.prefixes) > 0 {
-			nets = append(nets, n)
+// localNets lists the interfaces that take multicast, are no loopback and have an
+// address that can be dialled, with such addresses alone.
+func localNets() (nets []netwatch.Interface) {
+	up, _ := netwatch.Interfaces() // none, for now
+	for _, i := range up {
+		i.Prefixes = slices.DeleteFunc(i.Prefixes, func(p netip.Prefix) bool { return !dialable(p.Addr()) })
+		ours := i.Flags&net.FlagMulticast != 0 && i.Flags&(net.FlagLoopback|net.FlagPointToPoint) == 0
+		if ours && len(i.Prefixes) > 0 && len(nets) < maxLANs {
+			nets = append(nets, i)
 		}
 	}
 	return nets
@@ -223,11 +202,11 @@ func dialable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsLoopback() && !a.IsMulticast() && !a.IsUnspecified() && (a.Is4() || !a.IsLinkLocalUnicast())
 }
 
-func onLAN(a netip.Addr, nets []localNet) bool {
+func onLAN(a netip.Addr, nets []netwatch.Interface) bool {
 	if !dialable(a) {
 		return false
 	}
-	return slices.ContainsFunc(nets, func(n localNet) bool {
-		return slices.ContainsFunc(n.prefixes, func(p netip.Prefix) bool { return p.Masked().Contains(a) })
+	return slices.ContainsFunc(nets, func(n netwatch.Interface) bool {
+		return slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Masked().Contains(a) })
 	})
 }

@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/libp2p/zeroconf/v2"
+
+	"peerlink/internal/netwatch"
 )
 
-func homeLAN() []localNet {
-	return []localNet{{prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/24"), netip.MustParsePrefix("2001:db8::5/64")}}}
+func homeLAN() []netwatch.Interface {
+	return []netwatch.Interface{{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/24"), netip.MustParsePrefix("2001:db8::5/64")}}}
 }
 
 func mdnsEntry(change func(*zeroconf.ServiceEntry)) *zeroconf.ServiceEntry {

@@ -2,7 +2,6 @@ package dht
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	manet "github.com/multiformats/go-multiaddr/net"
-	"github.com/wlynxg/anet"
 
 	"peerlink/internal/netwatch"
 )
@@ -72,29 +70,16 @@ func fromOne(c network.Conn, own map[netip.Addr]bool) bool {
 	return !ok || own[a.Unmap().WithZone("")]
 }
 
-// ownAddresses lists the addresses of the interfaces that are up. It goes through
-// anet, as Android forbids what the standard library does.
+// ownAddresses are those of the interfaces that are up.
 func ownAddresses() (map[netip.Addr]bool, error) {
-	ifs, err := anet.Interfaces()
-	if err != nil {
-		return nil, err
-	}
+	up, err := netwatch.Interfaces()
 	own := make(map[netip.Addr]bool)
-	for _, i := range ifs {
-		if i.Flags&net.FlagUp == 0 {
-			continue
-		}
-		addrs, err := anet.InterfaceAddrsByInterface(&i)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				own[p.Addr().Unmap().WithZone("")] = true
-			}
+	for _, i := range up {
+		for _, p := range i.Prefixes {
+			own[p.Addr().Unmap()] = true
 		}
 	}
-	return own, nil
+	return own, err
 }
 
 // moved has the device listen anew at all nodes whose connection is gone, and

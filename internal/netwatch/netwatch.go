@@ -6,7 +6,7 @@
 //
 // On Linux the kernel says so at once (rtnetlink); elsewhere, and where that is
 // not allowed, the addresses (without the routes) are looked at every five seconds. What has changed
-// is not told: the caller looks for itself.
+// is not told: the caller looks for itself (Interfaces).
 package netwatch
 
 import (
@@ -14,8 +14,11 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/wlynxg/anet"
 
 	"peerlink/internal/pause"
 )
@@ -77,18 +80,48 @@ func poll(ctx context.Context, every time.Duration, look func() []string, news c
 	}
 }
 
-// addresses lists the interfaces that are up, with their addresses. What
-// cannot be read counts as gone.
-func addresses() []string {
-	ifs, _ := net.Interfaces()
-	var seen []string
-	for _, i := range ifs {
+// Interface is one that is up, with the machine's addresses there and the prefixes
+// of their networks.
+type Interface struct {
+	net.Interface
+	Prefixes []netip.Prefix
+}
+
+// Interfaces lists the interfaces that are up. It goes through anet, as Android
+// forbids what the standard library does. It does not block.
+func Interfaces() ([]Interface, error) {
+	all, err := anet.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var up []Interface
+	for _, i := range all {
 		if i.Flags&net.FlagUp == 0 {
 			continue
 		}
-		addrs, _ := i.Addrs()
+		addrs, err := anet.InterfaceAddrsByInterface(&i)
+		if err != nil {
+			return nil, err
+		}
+		here := Interface{Interface: i}
 		for _, a := range addrs {
-			seen = append(seen, fmt.Sprintf("%d %s %v", i.Index, i.Name, a))
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				here.Prefixes = append(here.Prefixes, p)
+			}
+		}
+		up = append(up, here)
+	}
+	return up, nil
+}
+
+// addresses lists the interfaces with their addresses. What cannot be read counts
+// as gone.
+func addresses() []string {
+	up, _ := Interfaces()
+	var seen []string
+	for _, i := range up {
+		for _, p := range i.Prefixes {
+			seen = append(seen, fmt.Sprintf("%d %s %v", i.Index, i.Name, p))
 		}
 	}
 	slices.Sort(seen)
