@@ -1,10 +1,6 @@
 package account
 
-import (
-	"crypto/sha256"
-
-	"peerlink/identity"
-)
+import "peerlink/identity"
 
 // Revoke makes this account's next revocation list: who it revoked before, and
 // who. It is on disk here when this returns; hand it (MarshalText) to those who
@@ -45,16 +41,6 @@ func (a *Account) ImportRevocations(list []byte) (*identity.RevocationList, erro
 		return nil, err
 	}
 	return l, a.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
-}
-
-// ForgetRevocations drops the list of a digest, on disk first, and reports
-// whether it was held. Those whom it revoked may connect again.
-func (a *Account) ForgetRevocations(digest [sha256.Size]byte) (held bool, err error) {
-	err = a.changeTrust(func(t *identity.Trust) error {
-		held = t.RemoveRevocations(digest)
-		return nil
-	})
-	return held, err
 }
 
 // Revocations returns the revocation lists that are held.

@@ -172,19 +172,9 @@ func TestS82_RevocationListsAsTold(t *testing.T) {
 	if n := len(tr.Revocations()); n != 3 {
 		t.Errorf("%d lists, want both of one number and the other issuer's", n)
 	}
-	if tr.RemoveRevocations([32]byte{1}) {
-		t.Error("an unknown list was removed")
-	}
-	if n := len(tr.Revocations()); n != 3 {
-		t.Errorf("%d lists after removing an unknown one", n)
-	}
-	if !tr.RemoveRevocations(twin.Digest()) || tr.RemoveRevocations(twin.Digest()) {
-		t.Error("a list is not removed exactly once")
-	}
 	if err := tr.AddRevocations(revoke(t, key, 4)); !errors.Is(err, ErrOutdated) {
 		t.Errorf("rolled back: %v", err)
 	}
-	add(twin, true)
 	newest := revoke(t, key, 6, someDevice(1), someDevice(2))
 	add(newest, true)
 	for _, old := range []*RevocationList{first, twin} {

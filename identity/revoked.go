@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -60,24 +59,6 @@ func (r *revocations) add(l *RevocationList) (changed bool, err error) {
 	r.lists[l.signer] = append(slices.Clone(held), l)
 	r.ids += len(l.items) - gone
 	return true, nil
-}
-
-// remove drops a list; false says that it is not held.
-func (r *revocations) remove(digest [sha256.Size]byte) bool {
-	for issuer, ls := range r.lists {
-		i := slices.IndexFunc(ls, func(l *RevocationList) bool { return l.Digest() == digest })
-		if i < 0 {
-			continue
-		}
-		r.ids -= len(ls[i].items)
-		if ls = slices.Delete(slices.Clone(ls), i, i+1); len(ls) == 0 {
-			delete(r.lists, issuer)
-		} else {
-			r.lists[issuer] = ls
-		}
-		return true
-	}
-	return false
 }
 
 func count(ls []*RevocationList) (n int) {
@@ -161,18 +142,6 @@ func (t *Trust) AddRevocations(l *RevocationList) error {
 		t.notify()
 	}
 	return err
-}
-
-// RemoveRevocations drops the list of a digest and reports whether it was held.
-// Its issuer's older lists can be added again then.
-func (t *Trust) RemoveRevocations(digest [sha256.Size]byte) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	held := t.revoked.remove(digest)
-	if held {
-		t.notify()
-	}
-	return held
 }
 
 // Revocations returns the lists that are held, in no particular order.
