@@ -30,14 +30,9 @@ const (
 	answerEvery = time.Minute
 )
 
-// A letter of a device to itself, big-endian:
-//
-//	"PLT1" | kind:uint8, 'h' hello or 'a' answer | instance[16] | for[16], zeros in a hello
-//	started:uint64, Unix milliseconds
-//
-// The instance is random, of one process. Only an answer for this process's
-// instance proves that another one runs: a hello may have waited at a node since
-// before a restart.
+// instance is random, of one process. Only an answer for this process's instance
+// proves that another one runs: a hello may have waited at a node since before a
+// restart.
 type instance [16]byte
 
 // Twin is another process, on whichever machine, that acts with the same device
@@ -50,7 +45,8 @@ type Twin struct {
 	Yields bool
 }
 
-// twinLetter is such a letter, field by field.
+// twinLetter is a letter of a device to itself, field by field: see docs/protocol.md,
+// "Devices of an account".
 type twinLetter struct {
 	Magic    [4]byte
 	Kind     byte

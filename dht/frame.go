@@ -12,41 +12,11 @@ import (
 	"peerlink/internal/packed"
 )
 
-// The push protocol: a stream of frames, big-endian,
-//
-//	length:uint16 | kind:uint8 | payload[length-1]
-//
-// A device that has a signal for another opens a stream and sends
-//
-//	put       recipient(32) sealed…      → taken  status(1)
-//	hold      recipient(32) seconds:uint16 sealed…
-//	                                     → taken  status(1)
-//
-// where hold is for a letter, which the node keeps for so long, at most ten
-// minutes, and half a minute more; and a device that wants its signals opens a stream and sends
-//
-//	listen    device(32)                 → challenge  nonce(32)
-//	proof     msgpack [chain, signature] → listening  node's time:uint64 (Unix ms)
-//	                                     → signal  sealed…      (any number)
-//
-// Whoever wants to know whether the other end is a device asks
-//
-//	who       device(32)                 → record  its record
-//
-// and whoever wants to know whether others can reach it
-//
-//	probe     port:uint16                → probed  status(1) address(16)
-//
-// where the node dials that port at the address from which it sees the other
-// end, and tells whether it found the same libp2p host there (2), or not (1).
-//
-// Each may be answered with refused (a reason in UTF-8), after which the
-// node closes the stream. The signature (purpose "listen") is over
-//
-//	nonce(32) | device(32) | len:uint8 node's peer id | len:uint8 listener's peer id
-//
-// so that it is good for one stream, between these two libp2p hosts: a hostile
-// node cannot have it made for another node's challenge and listen there itself.
+// The push protocol is that of docs/protocol.md, "Push": the first frame of a stream
+// says what is wanted, and the last may be refused, after which the node closes it.
+// The proof of a listener names both libp2p hosts and the node's nonce, so that it
+// is good for one stream: a hostile node cannot have it made for another node's
+// challenge and listen there itself.
 const pushProtocol protocol.ID = "/peerlink/push/1"
 
 type kind uint8

@@ -19,15 +19,9 @@ import (
 	"peerlink/identity"
 )
 
-// An invite is a signed statement (purpose "invite"):
-//
-//	[version uint, key bytes, number uint, published uint, expires uint]
-//
-// with the device's key as DER SubjectPublicKeyInfo and both times in Unix
-// milliseconds. It is stored under the DHT key /invite/<64 hex digits of the
-// SHA-256 of "peerlink/invite/" and the number in decimal>, and says that its
-// device can be asked about what was said together with the number. Anybody can
-// find it by trying numbers, so nothing else stands in it.
+// An invite is a signed statement: see docs/protocol.md, "Invite codes". It says that
+// its device can be asked about what was said together with the number. All can find
+// it by trying numbers, so nothing else stands in it.
 
 // Bounds of an invite. That of a device of ours has about 200 bytes.
 const (

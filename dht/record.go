@@ -9,13 +9,7 @@ import (
 	"peerlink/identity"
 )
 
-// A record is a signed statement (purpose "record"):
-//
-//	[version uint, chain [bytes…], sealing key bytes, sequence number uint,
-//	 published uint, expires uint]
-//
-// with both times in Unix milliseconds. It is stored under the DHT key
-// /peerlink/<64 hex digits of the device id>.
+// A record is a signed statement: see docs/protocol.md, "Records".
 
 // Bounds of a record. The record of a device of ours has about 2.3 KiB.
 const (

@@ -8,21 +8,10 @@ import (
 	"peerlink/identity"
 )
 
-// A signal is a signed statement (purpose "signal"):
-//
-//	[version uint, chain [bytes…] of the sender, to bytes(32), id bytes(16),
-//	 time uint (Unix milliseconds), body bytes, (life uint (milliseconds),
-//	 (sealing key bytes))]
-//
-// sealed with HPKE to the recipient's key, under the info string
-// "peerlink/signal/1" 0x00 to(32). Nodes see the recipient and the length;
-// sender, id, time and body are inside. The signature covers all elements, so a
-// signal cannot be sealed again for somebody else (to), replayed later (time) or
-// twice (id), nor be taken for another device's (chain). One with a life is a
-// letter: its sender wants it read that much later still, and it goes where
-// letters go (ReceiveLetter), so that no offer can be made to last. The sender's
-// sealing key, where it is told, saves the recipient a look-up for its answer; the
-// life before it is 0 then.
+// A signal is a signed statement, sealed to its recipient: see docs/protocol.md,
+// "Signals". The signature covers all elements, so a signal cannot be sealed again
+// for another device (to), replayed later (time) or twice (id), nor be taken for
+// another device's (chain). One with a life is a letter.
 
 // MaxMessageLen is the length in bytes of a message that Send takes. An offer
 // with 32 candidates has about 5 KiB.

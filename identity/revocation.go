@@ -12,11 +12,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// A revocation list says which of the keys that an account (or an authority)
-// has signed are no longer to be believed. It is a signed list (see signedList)
-// of the purpose "revoke", with the items
-//
-//	kind:uint8, 'a' account or 'd' device | id[32]
+// A revocation list says which of the keys that an account (or an authority) has
+// signed are no longer to be believed.
 var revocationLists = listForm[subject]{
 	magic: "PLR1", purpose: "revoke", block: "PEERLINK REVOCATIONS",
 	most: MaxRevoked, itemLen: revokedLen,

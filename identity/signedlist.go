@@ -14,16 +14,10 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// signedList is a list that an account (or an authority) has signed. Each list is
-// whole: a later one, with a higher number, takes the place of all before. On
-// the wire and on disk, big-endian:
-//
-//	magic[4] | key length:uint16 | key, DER SubjectPublicKeyInfo of the signer
-//	number:uint64 | issued:uint64, Unix milliseconds
-//	count:uint16 | count × item, ascending, each once
-//	signature length:uint8 | signature of all before it, for the form's purpose
-//
-// The signer's id is the hash of the key, so the list needs no certificate.
+// signedList is a list that an account (or an authority) has signed, as in
+// docs/protocol.md, "Revocation lists" and "Devices of an account". Each list is
+// whole: a later one, with a higher number, takes the place of all before. The
+// signer's id is the hash of the key, so the list needs no certificate.
 type signedList[T any] struct {
 	signer AccountID
 	number uint64
