@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 	"unicode"
 
@@ -60,10 +62,9 @@ func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bo
 // descriptors, perhaps; false if it has failed for good.
 func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait time.Duration, err error) bool {
 	if errors.Is(err, net.ErrClosed) {
-		if m.isLeaving() { // it was told to
-			return false
+		if !m.isLeaving() { // else it was told to
+			m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
 		}
-		m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
 		return false
 	}
 	m.cfg.Logger.Warn("carrier could not accept, trying again", "carrier", l.Name(), "err", err, "in", wait)
@@ -100,11 +101,11 @@ const lastWord = 100 * time.Millisecond
 func (m *ConnectionManager) refuse(conn net.Conn, why error) {
 	wait, stop := context.WithTimeout(context.Background(), lastWord)
 	deaf := &lateReader{conn, wait.Done(), stop}
-	code := channel.CodeRefused
-	if _, passing := errors.AsType[busy](why); passing {
-		code = codeFor(why)
+	code, reason := told(why)
+	if _, passing := errors.AsType[busy](why); !passing {
+		code = channel.CodeRefused
 	}
-	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(code, reasonFor(why))
+	_ = multiplex.Server(deaf, m.cfg.Link).CloseWith(code, reason)
 }
 
 // lateReader is a stream that is not read until begin is closed.
@@ -139,7 +140,7 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	}
 	first, err := m.introduce(ctx, l)
 	if err != nil {
-		_ = l.mux.CloseWith(codeFor(err), reasonFor(err))
+		_ = l.mux.CloseWith(told(err))
 		return nil, err
 	}
 	if l.direction == Inbound {
@@ -300,7 +301,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
 		}
 		// The link bounds how many run: it lets so many requests wait undecided.
 		if !m.life.Go(func(context.Context) { m.route(ctx, l, r) }) {
-			_ = r.DeclineWith(codeFor(errClosed), reasonFor(errClosed))
+			_ = r.DeclineWith(told(errClosed))
 		}
 	}
 }
@@ -381,7 +382,7 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 }
 
 func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
-	if r.DeclineWith(codeFor(why), reasonFor(why)) == nil {
+	if r.DeclineWith(told(why)) == nil {
 		m.locked(func() { m.totals.Declined++ })
 	}
 }
@@ -389,47 +390,34 @@ func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
 // errNoListener is why a request is declined that no program has asked for.
 var errNoListener = errors.New("nobody listens")
 
-// codeFor returns the code of an error for the peer's program (docs/protocol.md,
-// "Codes"); 0 says no more than the text of reasonFor.
-func codeFor(err error) channel.Code {
-	switch {
-	case errors.Is(err, errClosed), errors.Is(err, errShuttingDown):
-		return channel.CodeClosing
-	case errors.Is(err, identity.ErrNotTrusted):
-		return channel.CodeRefused
-	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
-		return channel.CodeNotNeeded
-	case errors.Is(err, errCrossed):
-		return channel.CodeCrossed
-	case errors.Is(err, errIdle):
-		return channel.CodeIdle
-	case errors.Is(err, errNoListener), errors.Is(err, errGone):
-		return channel.CodeNoListener
-	case errors.Is(err, errBacklog), errors.Is(err, ErrCapacity):
-		return channel.CodeResource
-	case errors.Is(err, errInternal):
-		return channel.CodeInternal
-	}
-	return 0
-}
-
-// reasonFor returns the text of an error for the peer's user. Details that are
-// none of the peer's business are left out.
-func reasonFor(err error) string {
-	switch {
+// told returns what a peer is told of an error: the code for its program
+// (docs/protocol.md, "Codes"), which is 0 if the text says all, and the text for its
+// user. Details that are none of the peer's business are left out.
+func told(err error) (code channel.Code, text string) {
+	switch text = err.Error(); {
 	case errors.Is(err, errClosed):
-		return "closing"
+		return channel.CodeClosing, "closing"
+	case errors.Is(err, errShuttingDown):
+		code = channel.CodeClosing
 	case errors.Is(err, identity.ErrNotTrusted):
-		return "not trusted"
+		return channel.CodeRefused, "not trusted"
 	case errors.Is(err, errLost), errors.Is(err, errAbandoned):
-		return "not needed any more"
+		return channel.CodeNotNeeded, "not needed any more"
+	case errors.Is(err, errCrossed):
+		code = channel.CodeCrossed
+	case errors.Is(err, errIdle):
+		code = channel.CodeIdle
+	case errors.Is(err, errNoListener), errors.Is(err, errGone):
+		code = channel.CodeNoListener
+	case errors.Is(err, errBacklog), errors.Is(err, ErrCapacity):
+		code = channel.CodeResource
+	case errors.Is(err, errInternal):
+		code = channel.CodeInternal
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "no decision in time"
+		return 0, "no decision in time"
 	}
-	for _, r := range err.Error() {
-		if !unicode.IsPrint(r) {
-			return fmt.Sprintf("%q", err.Error())
-		}
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		text = strconv.Quote(text)
 	}
-	return err.Error()
+	return code, text
 }

@@ -361,7 +361,7 @@ func (m *ConnectionManager) allLinks() []*link {
 // asked again there.
 func (m *ConnectionManager) retire(links []*link, why error) {
 	for _, l := range links {
-		m.life.Go(func(context.Context) { _ = l.mux.CloseWith(codeFor(why), why.Error()) })
+		m.life.Go(func(context.Context) { _ = l.mux.CloseWith(told(why)) })
 	}
 }
 
