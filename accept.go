@@ -143,9 +143,6 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 		_ = l.mux.CloseWith(told(err))
 		return nil, err
 	}
-	if l.direction == Inbound {
-		m.doubt(l)
-	}
 	if !m.life.Go(func(ctx context.Context) { m.serve(ctx, l, first) }) {
 		m.unregister(l)
 		_ = l.mux.Close()

@@ -236,16 +236,6 @@ func (ls *links) best(device identity.DeviceID, carriers []string) *link {
 	return best
 }
 
-// before returns the link to the same device that would be used without l, or nil.
-func (ls *links) before(l *link) (old *link) {
-	for _, o := range ls.byDevice[l.peer.Device] {
-		if o != l && !o.mux.Ending() && (old == nil || ls.preferred(o, old)) {
-			old = o
-		}
-	}
-	return old
-}
-
 // young returns a link of this side to a device that the peer may not have
 // known when it began its own, and for how long yet; nil if there is none.
 func (ls *links) young(device identity.DeviceID) (*link, time.Duration) {
@@ -293,6 +283,7 @@ func (m *ConnectionManager) register(l *link) (first bool, err error) {
 		return false, err
 	}
 	first = len(m.links.byDevice[l.peer.Device]) == 0
+	old := m.links.best(l.peer.Device, nil)
 	m.retire(m.links.add(l), errCrossed)
 	if l.of != nil {
 		l.of.won = true
@@ -303,6 +294,9 @@ func (m *ConnectionManager) register(l *link) (first bool, err error) {
 	m.bus.tell(l.event(LinkUp, nil))
 	if l.direction == Inbound {
 		m.talks.complete(l)
+		if old != nil && !old.retired { // that the peer made another may mean that it has lost this one
+			m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
+		}
 	}
 	return first, nil
 }

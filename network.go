@@ -36,17 +36,6 @@ func (m *ConnectionManager) ConnectivityChanged() {
 	}
 }
 
-// doubt sends a beacon on the link that the device of a new one had before:
-// that the peer made another may mean that it has lost this one. Of many only
-// the one that would be used is asked; the others have their own beacons.
-func (m *ConnectionManager) doubt(newer *link) {
-	m.locked(func() {
-		if old := m.links.before(newer); old != nil {
-			m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
-		}
-	})
-}
-
 // probe asks a link whether it lives. A change of the network while it is asked
 // has it asked once more: the answer may have come before the change.
 func (m *ConnectionManager) probe(ctx context.Context, l *link) {
