@@ -151,6 +151,7 @@ func (m *ConnectionManager) Metrics() Metrics {
 	for _, l := range live {
 		st := l.mux.Stats()
 		c := t.Carriers[l.carrier]
+		c.Links++
 		c.Add(st.Traffic)
 		t.Carriers[l.carrier] = c
 		t.Channels += st.Channels

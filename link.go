@@ -288,9 +288,7 @@ func (m *ConnectionManager) register(l *link) (first bool, err error) {
 	if l.of != nil {
 		l.of.won = true
 	}
-	t := m.totals.carrier(l.carrier)
-	t.Opened++
-	t.Links++
+	m.totals.carrier(l.carrier).Opened++
 	m.bus.tell(l.event(LinkUp, nil))
 	if l.direction == Inbound {
 		m.talks.complete(l)
@@ -331,7 +329,6 @@ func (m *ConnectionManager) unregister(l *link) {
 		return
 	}
 	t := m.totals.carrier(l.carrier)
-	t.Links--
 	t.Closed++
 	t.Add(st.Traffic)
 	m.bus.tell(l.event(LinkDown, cause))
