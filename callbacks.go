@@ -152,15 +152,12 @@ func (busy) Busy() bool { return true }
 func (b busy) Unwrap() error { return b.error }
 
 // decide asks trust and the application whether a device may connect.
-func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) error {
-	err := m.mayConnect(ctx, peer)
-	if err != nil {
-		m.locked(func() { m.totals.Refused++ })
-	}
-	return err
-}
-
-func (m *ConnectionManager) mayConnect(ctx context.Context, peer identity.Peer) error {
+func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) (err error) {
+	defer func() {
+		if err != nil {
+			m.locked(func() { m.totals.Refused++ })
+		}
+	}()
 	if err := m.cfg.Trust.Check(peer); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ type negotiation struct {
 	deliberate bool     // made for one caller; neither others nor an inbound link join
 	cancel     context.CancelCauseFunc
 	done       chan struct{} // closed when link or err is final
-	kick       chan struct{} // has room for one: end the pause
+	kick       pause.Bell    // ends the pause
 	begun      time.Time
 
 	waiters int        // callers; without any it ends
@@ -81,7 +81,7 @@ func (ts *talks) joinable(peer identity.DeviceID, opts ConnectOptions) *negotiat
 func (ts *talks) begin(peer identity.DeviceID, opts ConnectOptions, cancel context.CancelCauseFunc) *negotiation {
 	n := &negotiation{
 		peer: peer, carriers: opts.Carriers, deliberate: opts.Mode == NewLink, cancel: cancel, begun: time.Now(),
-		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		done: make(chan struct{}),
 	}
 	ts.byDevice[peer] = append(ts.byDevice[peer], n)
 	ts.n++
@@ -139,7 +139,7 @@ func (ts *talks) greeted(n *negotiation) {
 // after which a caller that is not patient waits no longer.
 func (n *negotiation) join(ctx context.Context) (ends <-chan struct{}) {
 	n.waiters++
-	n.hurry()
+	n.kick.Ring()
 	if isPatient(ctx) {
 		n.patient++
 		return nil
@@ -166,9 +166,6 @@ func isPatient(ctx context.Context) bool {
 	return ok
 }
 
-// hurry ends the pause between two rounds, if there is one.
-func (n *negotiation) hurry() { pause.Tell(n.kick, struct{}{}) }
-
 // pause ends a round that failed: callers that are not patient are told. It
 // reports whether there are others.
 func (n *negotiation) pause(err error) bool {
@@ -182,10 +179,6 @@ func (n *negotiation) pause(err error) bool {
 	}
 	n.now, n.err = nil, err
 	n.failed.Ring()
-	select {
-	case <-n.kick: // it was for the round that has failed
-	default:
-	}
 	return true
 }
 
@@ -253,12 +246,13 @@ func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, diale
 	pauses.RandomizationFactor = 0.5
 	for {
 		l, hopeless, cause := m.race(ctx, n, dialers)
+		kicked := n.kick.Next() // not for the round that is over
 		if m.concludes(ctx, n, l, hopeless, cause) {
 			return
 		}
 		select {
 		case <-after(pauses.NextBackOff()):
-		case <-n.kick:
+		case <-kicked:
 			pauses.Reset()
 		case <-ctx.Done():
 			m.locked(func() { m.settleLocked(n, nil, n.failure(context.Cause(ctx))) })

@@ -28,7 +28,7 @@ func (m *ConnectionManager) ConnectivityChanged() {
 	defer m.mu.Unlock()
 	for _, of := range m.talks.byDevice {
 		for _, n := range of {
-			n.hurry()
+			n.kick.Ring()
 		}
 	}
 	for _, l := range m.links.all() {

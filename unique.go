@@ -147,10 +147,7 @@ func (us *uniques) join(ctx context.Context, key uniqueKey, ask func(context.Con
 		case e.undecided > 0:
 			return nil, nil, e.answered.Next(), nil
 		}
-		if u = us.begin(ctx, key, ask); u == nil {
-			us.settle(key)
-			return nil, nil, nil, errClosed
-		}
+		u = us.begin(ctx, key, ask)
 		e.call = u
 	}
 	u.waiters++
@@ -178,8 +175,9 @@ func (us *uniques) begin(ctx context.Context, key uniqueKey, ask func(context.Co
 		}
 	}) {
 		stop()
-		cancel(errClosed)
-		return nil
+		cancel(nil)
+		close(u.asked)
+		us.end(key, u, nil, errClosed)
 	}
 	return u
 }
