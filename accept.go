@@ -88,7 +88,7 @@ func (m *ConnectionManager) welcome(ctx context.Context, carrier string, conn ne
 			return
 		}
 	}
-	if _, err := m.raise(ctx, &link{peer: peer, carrier: carrier, direction: Inbound}, conn); err != nil {
+	if err := m.raise(ctx, &link{peer: peer, carrier: carrier, direction: Inbound}, conn); err != nil {
 		m.about(peer.Device, "inbound link did not come up", "carrier", carrier, "err", err)
 	}
 }
@@ -128,7 +128,7 @@ func (r *lateReader) Close() error {
 // raise puts a multiplexed socket on a stream and, once the peer has said
 // hello, makes the link known. It owns conn. The caller has set the link's peer,
 // carrier, direction, deliberate and of.
-func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (*link, error) {
+func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) error {
 	l.path, l.local, l.remote = pathOf(l.carrier, conn), conn.LocalAddr(), conn.RemoteAddr()
 	l.asking = make(chan struct{}, maxAsked)
 	cfg := m.cfg.Link
@@ -138,32 +138,31 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) (
 	} else {
 		l.mux = multiplex.Server(conn, cfg)
 	}
-	first, err := m.introduce(ctx, l)
-	if err != nil {
+	if err := m.introduce(ctx, l); err != nil {
 		_ = l.mux.CloseWith(told(err))
-		return nil, err
+		return err
 	}
-	if !m.life.Go(func(ctx context.Context) { m.serve(ctx, l, first) }) {
+	if !m.life.Go(func(ctx context.Context) { m.serve(ctx, l) }) {
 		m.unregister(l)
 		_ = l.mux.Close()
-		return nil, errClosed
+		return errClosed
 	}
-	return l, nil
+	return nil
 }
 
 // introduce waits for the peer's hello and makes the link known (see register).
-func (m *ConnectionManager) introduce(ctx context.Context, l *link) (first bool, err error) {
-	err = m.hello(ctx, l)
+func (m *ConnectionManager) introduce(ctx context.Context, l *link) error {
+	err := m.hello(ctx, l)
 	if err == nil {
 		err = m.farewell(l)
 	}
 	if err == nil && l.direction == Inbound && !l.deliberate {
 		err = m.holdBack(ctx, l)
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		err = m.register(l)
 	}
-	return m.register(l)
+	return err
 }
 
 // hello waits for the peer's hello. A peer of version 1 has none, and may be
@@ -270,24 +269,19 @@ func (m *ConnectionManager) AddConn(ctx context.Context, conn net.Conn, peer ide
 		_ = conn.Close()
 		return LinkID{}, err
 	}
-	l, err := m.raise(ctx, &link{peer: peer, carrier: "adopted", direction: dir, deliberate: true}, conn)
-	if err != nil {
+	l := &link{peer: peer, carrier: "adopted", direction: dir, deliberate: true}
+	if err := m.raise(ctx, l, conn); err != nil {
 		return LinkID{}, fmt.Errorf("peerlink: adopt connection to %s: %w", peer.Device.Short(), err)
 	}
 	return l.id, nil
 }
 
 // serve answers a link's channel requests until it ends, and then forgets it.
-func (m *ConnectionManager) serve(ctx context.Context, l *link, first bool) {
+func (m *ConnectionManager) serve(ctx context.Context, l *link) {
 	defer m.unregister(l)
 	defer func() { _ = l.mux.Close() }() // waits for its goroutines
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if first && m.cfg.OnNewDevice != nil {
-		m.life.Go(func(ctx context.Context) {
-			m.workers.notify(ctx, "OnNewDevice", l.peer.Device, func() { m.cfg.OnNewDevice(l.peer) })
-		})
-	}
 	for {
 		r, err := l.mux.Accept(ctx)
 		if err != nil {

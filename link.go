@@ -274,15 +274,18 @@ func (l *link) event(kind EventKind, err error) Event {
 
 // register makes a link known, and closes the links that it takes the place of.
 // It fails when the manager is full or closed, the peer is not trusted, or a link
-// that both sides prefer came up before. first tells that there was no other
-// link to the device.
-func (m *ConnectionManager) register(l *link) (first bool, err error) {
+// that both sides prefer came up before.
+func (m *ConnectionManager) register(l *link) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.admitLocked(l); err != nil {
-		return false, err
+		return err
 	}
-	first = len(m.links.byDevice[l.peer.Device]) == 0
+	if len(m.links.byDevice[l.peer.Device]) == 0 && m.cfg.OnNewDevice != nil {
+		m.life.Go(func(ctx context.Context) {
+			m.workers.notify(ctx, "OnNewDevice", l.peer.Device, func() { m.cfg.OnNewDevice(l.peer) })
+		})
+	}
 	old := m.links.best(l.peer.Device, nil)
 	m.retire(m.links.add(l), errCrossed)
 	if l.of != nil {
@@ -296,7 +299,7 @@ func (m *ConnectionManager) register(l *link) (first bool, err error) {
 			m.life.Go(func(ctx context.Context) { m.probe(ctx, old) })
 		}
 	}
-	return first, nil
+	return nil
 }
 
 // admitLocked returns why a link may not be made known. m.mu is held.

@@ -476,7 +476,7 @@ func (m *ConnectionManager) dial(ctx context.Context, d Dialer, n *negotiation) 
 	}
 	defer m.locked(func() { m.talks.greeted(n) })
 	l := &link{peer: proven, carrier: carrierOf(d), direction: Outbound, deliberate: n.deliberate || n.carriers != nil, of: n}
-	if _, err := m.raise(ctx, l, conn); err != nil {
+	if err := m.raise(ctx, l, conn); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.path, err)
 	}
 	trace.Note(ctx, trace.LinkUp, "%s", l.path)
