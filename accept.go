@@ -62,7 +62,7 @@ func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bo
 // descriptors, perhaps; false if it has failed for good.
 func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait time.Duration, err error) bool {
 	if errors.Is(err, net.ErrClosed) {
-		if !m.isLeaving() { // else it was told to
+		if m.running() == nil { // else it was told to
 			m.cfg.Logger.Error("carrier stopped accepting", "carrier", l.Name(), "err", err)
 		}
 		return false
@@ -299,7 +299,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link) {
 
 // route has a channel request decided, and passes on the channel.
 func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request) {
-	if m.isLeaving() {
+	if m.running() != nil {
 		m.decline(r, errShuttingDown)
 		return
 	}

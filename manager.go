@@ -316,11 +316,6 @@ func (m *ConnectionManager) locked(f func()) {
 	f()
 }
 
-func (m *ConnectionManager) isLeaving() (leaving bool) {
-	m.locked(func() { leaving = m.leaving })
-	return leaving
-}
-
 // leave has nothing new begin: no link, no channel. What runs goes on.
 func (m *ConnectionManager) leave() {
 	first := false
