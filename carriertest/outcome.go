@@ -117,8 +117,6 @@ func (w *way) fault(o outcome) string {
 		return "a clean end that the writer did not make: " + what
 	case o.read == io.EOF && !whole:
 		return "a clean end of fewer bytes: " + what
-	case w.late && o.end == nil:
-		return "the call that ended cannot know what has arrived, and says nothing: " + what
 	case !whole && !w.cuts && o.end == nil:
 		return "the call that ended says nothing of lost bytes: " + what
 	case w.clean && !w.cuts && o.end == nil && !complete:

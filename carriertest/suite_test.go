@@ -182,7 +182,7 @@ func TestVerdicts(t *testing.T) {
 	cut := &channel.ResetError{Code: channel.CodeResource, Remote: true}
 	closed := net.ErrClosed
 	hang := &channel.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
-	clean, open, knows, late := way{clean: true}, way{}, way{clean: true, cuts: true}, way{late: true}
+	clean, open, knows := way{clean: true}, way{}, way{clean: true, cuts: true}
 	for _, c := range []struct {
 		name  string
 		way   way
@@ -193,8 +193,7 @@ func TestVerdicts(t *testing.T) {
 		{"all and a link's end", open, outcome{9, 9, cut, closed, nil}, ""},
 		{"less, and all know", open, outcome{9, 5, cut, closed, cut}, ""},
 		{"less, and the side that cut knows", knows, outcome{9, 5, cut, closed, nil}, ""},
-		{"what cannot be known", late, outcome{9, 9, cut, closed, hang}, ""},
-		{"what cannot be known, and silence", late, outcome{9, 9, cut, closed, nil}, "cannot know"},
+		{"what the side that ends does not know", open, outcome{9, 9, cut, closed, hang}, ""},
 		{"less and a clean end", knows, outcome{9, 5, io.EOF, cut, nil}, "clean end of fewer bytes"},
 		{"less and silence", open, outcome{9, 5, cut, closed, nil}, "says nothing"},
 		{"less and success", knows, outcome{9, 5, cut, io.EOF, nil}, "only success"},

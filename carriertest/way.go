@@ -19,8 +19,6 @@ type way struct {
 	// cuts: the side that ends gives up bytes, and knows it. Otherwise bytes are
 	// lost only if end returns an error.
 	cuts bool
-	// late: the side that ends has no time to learn what has arrived, and says so.
-	late bool
 	// first is what the writer does before the end; nil: nothing.
 	first func(*channel.Socket) error
 	// clean: the writer ends its direction, so that io.EOF is its true end.
@@ -54,9 +52,9 @@ var ways = []way{
 	{name: "manager Close after Close", first: (*channel.Socket).Close, clean: true, end: closeManager},
 	{name: "account Close", hears: answer, end: closeAccount},
 	{name: "account Close after CloseWrite", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeAccount},
-	{name: "CloseLink without time", late: true, hears: answer, end: closeLink, paces: []pace{absent}, link: noTime},
-	{name: "manager Close without time", late: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeManager, paces: []pace{absent}, link: noTime},
-	{name: "account Close without time", late: true, hears: answer, end: closeAccount, paces: []pace{absent}, link: noTime},
+	{name: "CloseLink without time", hears: answer, end: closeLink, paces: []pace{absent}, link: noTime},
+	{name: "manager Close without time", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: closeManager, paces: []pace{absent}, link: noTime},
+	{name: "account Close without time", hears: answer, end: closeAccount, paces: []pace{absent}, link: noTime},
 	{name: "Shutdown", first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
 	{name: "Shutdown by the reader", byReader: true, first: (*channel.Socket).CloseWrite, clean: true, hears: answer, end: shutdown},
 	{name: "Shutdown after Close", first: (*channel.Socket).Close, clean: true, end: shutdown},
@@ -105,7 +103,8 @@ func refusal(c *channel.Socket) error {
 	}
 }
 
-// noTime are the bounds of links that end before any answer can come.
+// noTime are the bounds of links that end before an answer comes, unless the machine
+// is busy.
 func noTime() multiplex.Config {
 	return multiplex.Config{CloseTimeout: time.Nanosecond, BeaconInterval: -1}
 }
