@@ -49,9 +49,9 @@ type Twin struct {
 // "Devices of an account".
 type twinLetter struct {
 	Magic    [4]byte
-	Kind     byte
+	Kind     byte // hello or answer
 	From, To instance
-	Started  uint64
+	Started  uint64 // Unix milliseconds
 }
 
 var twinMagic = [4]byte([]byte("PLT1"))

@@ -21,20 +21,21 @@ const pushProtocol protocol.ID = "/peerlink/push/1"
 
 type kind uint8
 
+// Frames are length:uint16 | kind:uint8 | payload[length-1], big-endian.
 const (
-	kindPut kind = iota + 1
-	kindTaken
-	kindListen
-	kindChallenge
-	kindProof
-	kindListening
-	kindSignal
-	kindRefused
-	kindHold
-	kindWho
-	kindRecord
-	kindProbe
-	kindProbed
+	kindPut       kind = iota + 1 // recipient[32] | sealed signal
+	kindTaken                     // status:uint8
+	kindListen                    // device[32]
+	kindChallenge                 // nonce[32]
+	kindProof                     // msgpack [chain, signature]
+	kindListening                 // the node's time:uint64, Unix milliseconds
+	kindSignal                    // sealed signal
+	kindRefused                   // a reason in UTF-8
+	kindHold                      // recipient[32] | seconds:uint16 | sealed letter
+	kindWho                       // device[32]
+	kindRecord                    // the device's record
+	kindProbe                     // port:uint16
+	kindProbed                    // status:uint8 | address[16], as the node sees it
 )
 
 // Statuses of a taken frame.
@@ -107,6 +108,7 @@ func readKind(r io.Reader, want kind, most int) ([]byte, error) {
 	return b, nil
 }
 
+// listenStatement is nonce[32] | device[32] | length:uint8, node | length:uint8, listener.
 func listenStatement(nonce []byte, device identity.DeviceID, node, listener peer.ID) []byte {
 	b := append([]byte(nil), nonce...)
 	b = append(b, device[:]...)

@@ -22,6 +22,8 @@ import (
 // An invite is a signed statement: see docs/protocol.md, "Invite codes". It says that
 // its device can be asked about what was said together with the number. All can find
 // it by trying numbers, so nothing else stands in it.
+//
+//	[version, key bytes (DER SubjectPublicKeyInfo), number, published ms, expires ms]
 
 // Bounds of an invite. That of a device of ours has about 200 bytes.
 const (

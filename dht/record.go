@@ -10,6 +10,8 @@ import (
 )
 
 // A record is a signed statement: see docs/protocol.md, "Records".
+//
+//	[version, chain [bytes…], sealing key bytes, sequence, published ms, expires ms]
 
 // Bounds of a record. The record of a device of ours has about 2.3 KiB.
 const (

@@ -12,6 +12,8 @@ import (
 // "Signals". The signature covers all elements, so a signal cannot be sealed again
 // for another device (to), replayed later (time) or twice (id), nor be taken for
 // another device's (chain). One with a life is a letter.
+//
+//	[version, chain [bytes…], to bytes(32), id bytes(16), time ms, body bytes, (life ms, (sealing key bytes))]
 
 // MaxMessageLen is the length in bytes of a message that Send takes. An offer
 // with 32 candidates has about 5 KiB.

@@ -12,7 +12,7 @@ import (
 
 // A device list tells which devices an account has, so that a peer that knows one
 // finds the others. It proves nothing about them: a device belongs to an account
-// because its chain says so.
+// because its chain says so. Items are id[32] | name length:uint8 | name.
 var deviceLists = listForm[ListedDevice]{
 	magic: "PLD1", purpose: "devices", block: "PEERLINK DEVICES",
 	most: MaxDevices, itemLen: idLen + 1 + MaxNameLen,

@@ -13,7 +13,7 @@ import (
 )
 
 // A revocation list says which of the keys that an account (or an authority) has
-// signed are no longer to be believed.
+// signed are no longer to be believed: items of kind:uint8, 'a' account or 'd' device | id[32].
 var revocationLists = listForm[subject]{
 	magic: "PLR1", purpose: "revoke", block: "PEERLINK REVOCATIONS",
 	most: MaxRevoked, itemLen: revokedLen,

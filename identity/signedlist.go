@@ -18,6 +18,9 @@ import (
 // docs/protocol.md, "Revocation lists" and "Devices of an account". Each list is
 // whole: a later one, with a higher number, takes the place of all before. The
 // signer's id is the hash of the key, so the list needs no certificate.
+//
+//	magic[4] | key length:uint16 | key | number:uint64 | issued:uint64, ms
+//	count:uint16 | count × item, ascending | signature length:uint8 | signature of all before it
 type signedList[T any] struct {
 	signer AccountID
 	number uint64
