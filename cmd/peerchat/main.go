@@ -102,7 +102,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 }
 
 // endsByHangUp reports whether the end of the terminal is that of a command. The
-// daemon reads its settings anew instead, and nohup has each command go on.
+// daemon reads its settings again instead, and nohup has each command go on.
 func endsByHangUp(cmd *cobra.Command) bool {
 	return cmd.CommandPath() != "peerchat run" && !signal.Ignored(syscall.SIGHUP)
 }

@@ -231,7 +231,7 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 			return errMayNot
 		case what.One && !turn.TryLock():
 			return errTaken
-		case what.One: // by then the channel was taken, or nobody takes it
+		case what.One: // by then the channel was taken, or is given up
 			time.AfterFunc(takeTimeout, turn.Unlock)
 		}
 		return nil

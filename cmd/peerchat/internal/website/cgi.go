@@ -104,7 +104,7 @@ func (p *programs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.places.Release(device)
 	ctx, cancel := context.WithTimeoutCause(r.Context(), p.time, fmt.Errorf("%w: %v is the limit", errTooLong, p.time))
 	defer cancel()
-	// A caller who does not read holds nothing up for longer.
+	// A caller that does not read holds nothing up for longer.
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(p.time + lingering))
 	_ = rc.SetReadDeadline(time.Now().Add(p.time + lingering))
