@@ -17,8 +17,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
-
-	"peerlink/internal/pause"
 )
 
 // Pace and bounds of Auto.
@@ -60,8 +58,6 @@ func (a *auto) addrs() []ma.Multiaddr {
 	}
 	return nil
 }
-
-func (a *auto) look() { pause.Tell(a.lookc, struct{}{}) }
 
 // run looks now and then until ctx is done.
 func (a *auto) run(ctx context.Context) {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	kad "github.com/libp2p/go-libp2p-kad-dht"
-	record "github.com/libp2p/go-libp2p-record"
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"google.golang.org/protobuf/proto"
 
@@ -96,40 +95,6 @@ func parseInvite(b []byte) (inv invitation, spki []byte, s signed, err error) {
 	}
 	inv.published, inv.expires = readTime(f), readTime(f)
 	return inv, spki, s, f.End()
-}
-
-// inviteValidator is what every node asks before it stores an invite or believes
-// one.
-type inviteValidator struct{ now func() time.Time }
-
-// Validate implements the DHT's record validator.
-func (v inviteValidator) Validate(key string, value []byte) error {
-	if _, err := decodeInvite(value, key, v.now()); err != nil {
-		return fmt.Errorf("dht: refuse invite: %w", err)
-	}
-	return nil
-}
-
-// Select implements the DHT's record validator: who published first keeps the
-// number, among equals the first one here. It is only asked about values that
-// Validate took.
-func (inviteValidator) Select(_ string, values [][]byte) (int, error) {
-	best, first := -1, time.Time{}
-	for i, v := range values {
-		inv, _, _, err := parseInvite(v)
-		if err == nil && (best < 0 || inv.published.Before(first)) {
-			best, first = i, inv.published
-		}
-	}
-	if best < 0 {
-		return 0, errors.New("dht: none of the values is an invite")
-	}
-	return best, nil
-}
-
-// validators has what each kind of value is checked by.
-func validators() record.NamespacedValidator {
-	return record.NamespacedValidator{recordNamespace: validator{}, inviteNamespace: inviteValidator{time.Now}}
 }
 
 func isInvite(env *recpb.Record) bool {

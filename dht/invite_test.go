@@ -139,7 +139,7 @@ func TestInviteIsRefused(t *testing.T) {
 		if _, err := decodeInvite(b, inviteKey(7), now); err == nil {
 			t.Errorf("%s: was taken", name)
 		}
-		if err := (inviteValidator{time.Now}).Validate(inviteKey(7), b); err == nil {
+		if err := inviteValidator.Validate(inviteKey(7), b); err == nil {
 			t.Errorf("%s: was validated", name)
 		}
 	}
@@ -163,11 +163,11 @@ func TestWhoPublishedFirstKeepsTheNumber(t *testing.T) {
 		{[][]byte{same, first}, 0},
 		{[][]byte{[]byte("x"), later}, 1},
 	} {
-		if got, err := (inviteValidator{}).Select(inviteKey(7), c.values); err != nil || got != c.want {
+		if got, err := inviteValidator.Select(inviteKey(7), c.values); err != nil || got != c.want {
 			t.Errorf("%d, %v; want %d", got, err, c.want)
 		}
 	}
-	if _, err := (inviteValidator{}).Select(inviteKey(7), [][]byte{nil}); err == nil {
+	if _, err := inviteValidator.Select(inviteKey(7), [][]byte{nil}); err == nil {
 		t.Error("nothing was selected")
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 )
 
@@ -148,12 +147,6 @@ func (j *joiner) connect(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-}
-
-func (j *joiner) subscribe() (event.Subscription, error) {
-	return j.host.EventBus().Subscribe([]any{
-		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
-	}, eventbus.BufSize(256))
 }
 
 // watch follows who comes and goes until ctx is done. met is told of each node

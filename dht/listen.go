@@ -17,13 +17,8 @@ import (
 
 // listen has one node push this device's signals, and hands them to the inbox,
 // until ctx is done or the stream ends. accepted is called when the node took
-// the proof, with its time. The error matches ctx's where that is the reason.
+// the proof, with its time.
 func (p *presence) listen(ctx context.Context, node peer.ID, accepted func(ahead time.Duration)) error {
-	err := p.follow(ctx, node, accepted)
-	return errors.Join(ctx.Err(), err)
-}
-
-func (p *presence) follow(ctx context.Context, node peer.ID, accepted func(ahead time.Duration)) error {
 	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	s, err := p.n.host.NewStream(hctx, node, pushProtocol)

@@ -12,6 +12,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"peerlink/internal/netwatch"
+	"peerlink/internal/pause"
 )
 
 // movedWithin is how soon the network is joined again after this machine's own
@@ -52,7 +53,7 @@ func (n *Node) moved(own map[netip.Addr]bool) {
 	}
 	n.joiner.restart(movedWithin)
 	if n.auto != nil {
-		n.auto.look()
+		pause.Tell(n.auto.lookc, struct{}{})
 	}
 	if n.presence != nil {
 		n.life.Go(func(ctx context.Context) { n.presence.report(ctx, n.presence.moved) })

@@ -134,7 +134,7 @@ func TestNeighbourThatPoses(t *testing.T) {
 			return err
 		},
 		"another's listening": func() error {
-			return alice.presence.follow(testContext(t), poser.host.ID(), func(time.Duration) {})
+			return alice.presence.listen(testContext(t), poser.host.ID(), func(time.Duration) {})
 		},
 	} {
 		if err := f(); err == nil || !strings.Contains(err.Error(), "nobody else") {

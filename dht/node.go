@@ -11,8 +11,10 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 
 	"peerlink/identity"
 	"peerlink/internal/life"
@@ -125,7 +127,9 @@ func (n *Node) start() error {
 		n.presence = newPresence(n, n.inbox)
 		met = func(p peer.ID) { n.memory.noteNode(p); n.presence.meet(p) }
 	}
-	sub, err := n.joiner.subscribe()
+	sub, err := n.host.EventBus().Subscribe([]any{
+		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
+	}, eventbus.BufSize(256))
 	if err != nil {
 		return err
 	}

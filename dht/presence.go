@@ -220,6 +220,7 @@ func (p *presence) subscribe(ctx context.Context, id peer.ID) {
 		err := p.listen(sctx, id, func(ahead time.Duration) {
 			p.report(ctx, func() { p.stands(id, s, ahead) })
 		})
+		err = errors.Join(sctx.Err(), err) // before this goroutine's own cancel
 		p.report(ctx, func() { p.lost(ctx, id, s, err) })
 	})
 	if !ok {

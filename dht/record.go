@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -117,36 +116,4 @@ func checkLife(what string, published, expires time.Time, most time.Duration, no
 		return fmt.Errorf("the %s is from %v in the future: one of the two clocks is wrong", what, published.Sub(now).Round(time.Second))
 	}
 	return nil
-}
-
-// validator is what every node asks before it stores a record or believes one.
-type validator struct{}
-
-// Validate implements the DHT's record validator.
-func (validator) Validate(key string, value []byte) error {
-	id, err := parseRecordKey(key)
-	if err != nil {
-		return fmt.Errorf("dht: refuse record: %w", err)
-	}
-	if _, err := decodeRecord(value, id, time.Now()); err != nil {
-		return fmt.Errorf("dht: refuse record of %s: %w", id.Short(), err)
-	}
-	return nil
-}
-
-// Select implements the DHT's record validator: the highest sequence number
-// wins, among equals the first. It is only asked about values that Validate
-// took, so their signatures are not checked again.
-func (validator) Select(_ string, values [][]byte) (int, error) {
-	best, bestSeq := -1, uint64(0)
-	for i, v := range values {
-		rec, _, _, err := parseRecord(v)
-		if err == nil && (best < 0 || rec.Seq > bestSeq) {
-			best, bestSeq = i, rec.Seq
-		}
-	}
-	if best < 0 {
-		return 0, errors.New("dht: none of the values is a record")
-	}
-	return best, nil
 }

@@ -88,7 +88,7 @@ func TestRecordIsRefused(t *testing.T) {
 		if rec, err := decodeRecord(b, id.DeviceID(), now); err == nil {
 			t.Errorf("%s: taken as %+v", name, rec)
 		}
-		if err := (validator{}).Validate(recordKey(id.DeviceID()), b); err == nil {
+		if err := recordValidator.Validate(recordKey(id.DeviceID()), b); err == nil {
 			t.Errorf("%s: validated", name)
 		}
 	}
@@ -102,14 +102,14 @@ func TestRecordIsRefused(t *testing.T) {
 func TestRecordBelongsUnderItsOwnKeyOnly(t *testing.T) {
 	id := newIdentity(t, "alice")
 	b := mustRecord(t, id, 1, time.Now())
-	if err := (validator{}).Validate(recordKey(id.DeviceID()), b); err != nil {
+	if err := recordValidator.Validate(recordKey(id.DeviceID()), b); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []string{
 		"", "/peerlink/", "/other/" + id.DeviceID().String(), recordKey(newIdentity(t, "eve").DeviceID()),
 		"/peerlink/" + strings.ToUpper(id.DeviceID().String()), recordKey(id.DeviceID()) + "/",
 	} {
-		if err := (validator{}).Validate(key, b); err == nil {
+		if err := recordValidator.Validate(key, b); err == nil {
 			t.Errorf("taken under %q", key)
 		}
 	}
@@ -129,11 +129,11 @@ func TestSelectTakesTheHighestSequenceNumber(t *testing.T) {
 		"garbage loses":     {[][]byte{[]byte("garbage"), at(1)}, 1},
 		"zero is a number":  {[][]byte{[]byte("garbage"), at(0)}, 1},
 	} {
-		if got, err := (validator{}).Select("", c.values); err != nil || got != c.want {
+		if got, err := recordValidator.Select("", c.values); err != nil || got != c.want {
 			t.Errorf("%s: %d, %v, want %d", name, got, err, c.want)
 		}
 	}
-	if _, err := (validator{}).Select("", [][]byte{[]byte("garbage")}); err == nil {
+	if _, err := recordValidator.Select("", [][]byte{[]byte("garbage")}); err == nil {
 		t.Error("garbage alone was selected")
 	}
 }

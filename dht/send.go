@@ -154,7 +154,7 @@ type courier struct {
 	key    []byte         // and to which key
 	later  <-chan outcome // what the look-up still finds; nil: nothing
 	beside int            // nodes asked beside the usual number, as they are nearby
-	tally  *trace.Tally   // the caller's; nil: it does not count
+	tally  *trace.Tally   // the caller's
 
 	sum     Delivery
 	errs    []error
@@ -176,7 +176,7 @@ type result struct {
 
 func newCourier(n *Node, to identity.DeviceID, sealed []byte, life time.Duration) *courier {
 	return &courier{
-		n: n, to: to, sealed: sealed, life: life, asked: make(map[peer.ID]bool),
+		n: n, to: to, sealed: sealed, life: life, asked: make(map[peer.ID]bool), tally: new(trace.Tally),
 		results: make(chan result, 2*replication),
 		pushed:  make(chan struct{}), done: make(chan struct{}),
 	}

@@ -99,7 +99,7 @@ func verifyChain(der [][]byte, now time.Time) (Peer, error) {
 	}
 	for i, c := range certs {
 		issuer := certs[min(i+1, len(certs)-1)]
-		if err := checkCert(c, issuer, roles[min(i, 1)], now); err != nil {
+		if err := checkCert(c, issuer, i > 0, now); err != nil {
 			return Peer{}, err
 		}
 	}
@@ -117,14 +117,6 @@ func verifyChain(der [][]byte, now time.Time) (Peer, error) {
 	}
 	return p, nil
 }
-
-// role is what a certificate's place in the chain asks of it.
-type role struct {
-	name string
-	isCA bool
-}
-
-var roles = [2]role{{"device", false}, {"account", true}}
 
 // parseCert checks sizes, parses, and caps what was parsed.
 func parseCert(b []byte) (*x509.Certificate, error) {
@@ -185,26 +177,30 @@ func issuerOf(c *x509.Certificate, among []*x509.Certificate) int {
 	return i
 }
 
-func checkCert(c, issuer *x509.Certificate, r role, now time.Time) error {
+func checkCert(c, issuer *x509.Certificate, isCA bool, now time.Time) error {
+	name := "device"
+	if isCA {
+		name = "account"
+	}
 	switch {
-	case c.IsCA != r.isCA:
-		return fmt.Errorf("%s certificate: authority flag is %v", r.name, c.IsCA)
-	case r.isCA && c.KeyUsage&x509.KeyUsageCertSign == 0:
-		return fmt.Errorf("%s certificate: may not sign certificates", r.name)
+	case c.IsCA != isCA:
+		return fmt.Errorf("%s certificate: authority flag is %v", name, c.IsCA)
+	case isCA && c.KeyUsage&x509.KeyUsageCertSign == 0:
+		return fmt.Errorf("%s certificate: may not sign certificates", name)
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("%s certificate: not valid before %s, and here it is %s (is a clock wrong?)", r.name, c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%s certificate: not valid before %s, and here it is %s (is a clock wrong?)", name, c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	case now.After(c.NotAfter):
-		return fmt.Errorf("%s certificate: expired at %s, and here it is %s (is a clock wrong?)", r.name, c.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%s certificate: expired at %s, and here it is %s (is a clock wrong?)", name, c.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	case !bytes.Equal(c.RawIssuer, issuer.RawSubject):
-		return fmt.Errorf("%s certificate: issued by %.80q, but the next is %.80q", r.name, c.Issuer.CommonName, issuer.Subject.CommonName)
+		return fmt.Errorf("%s certificate: issued by %.80q, but the next is %.80q", name, c.Issuer.CommonName, issuer.Subject.CommonName)
 	case c.SignatureAlgorithm != certAlgorithm(issuer.PublicKey):
-		return fmt.Errorf("%s certificate: signed with %v", r.name, c.SignatureAlgorithm)
+		return fmt.Errorf("%s certificate: signed with %v", name, c.SignatureAlgorithm)
 	}
 	if err := CheckName(c.Subject.CommonName); err != nil {
-		return fmt.Errorf("%s certificate: %w", r.name, err)
+		return fmt.Errorf("%s certificate: %w", name, err)
 	}
 	if err := issuer.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
-		return fmt.Errorf("%s certificate: %w", r.name, err)
+		return fmt.Errorf("%s certificate: %w", name, err)
 	}
 	return nil
 }

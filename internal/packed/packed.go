@@ -196,11 +196,7 @@ func (r *Reader) Bool() (bool, error) {
 	if code != msgpcode.True && code != msgpcode.False {
 		return false, fmt.Errorf("%w: bool: found type code 0x%02x", ErrMalformed, code)
 	}
-	v, err := r.dec.DecodeBool()
-	if err != nil {
-		return false, fail("bool", err)
-	}
-	return v, nil
+	return r.dec.DecodeBool()
 }
 
 // Skip passes over one value of any kind but extensions, within MaxDepth and

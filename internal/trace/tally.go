@@ -8,7 +8,7 @@ import (
 
 // Tally counts how one signal fares, for the error of a call that nobody
 // answers. Whoever calls puts one on the context of the sending; whoever sends
-// counts. Its methods may be called concurrently; a nil Tally counts nothing.
+// counts. Its methods may be called concurrently.
 type Tally struct {
 	mu                  sync.Mutex
 	through             string
@@ -22,18 +22,17 @@ func WithTally(ctx context.Context, t *Tally) context.Context {
 	return context.WithValue(ctx, tallyKey{}, t)
 }
 
-// TallyOf returns the context's tally, or nil.
+// TallyOf returns the context's tally, or one that is read by none.
 func TallyOf(ctx context.Context) *Tally {
-	t, _ := ctx.Value(tallyKey{}).(*Tally)
-	return t
+	if t, ok := ctx.Value(tallyKey{}).(*Tally); ok {
+		return t
+	}
+	return new(Tally)
 }
 
 // Asked counts a node that is asked to carry the signal through a network of this
 // name.
 func (t *Tally) Asked(through string) {
-	if t == nil {
-		return
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.through = through
@@ -43,9 +42,6 @@ func (t *Tally) Asked(through string) {
 // Took counts a node that carries the signal, and whether it had the recipient
 // listening and pushed the signal there.
 func (t *Tally) Took(pushed bool) {
-	if t == nil {
-		return
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.took++
@@ -57,9 +53,6 @@ func (t *Tally) Took(pushed bool) {
 // Through names the network that carries the signal; empty until somebody was
 // asked.
 func (t *Tally) Through() string {
-	if t == nil {
-		return ""
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.through
@@ -68,9 +61,6 @@ func (t *Tally) Through() string {
 // String says in words how the signal has fared so far; empty until somebody was
 // asked.
 func (t *Tally) String() string {
-	if t == nil {
-		return ""
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
