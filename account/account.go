@@ -275,7 +275,7 @@ func (a *Account) start(ctx context.Context) error {
 			return err
 		}
 	}
-	dialers = append(dialers, a.remembering(a.dialer))
+	dialers = append(dialers, a.remembering())
 	if len(a.opts.Listen) > 0 {
 		l, err := tlssock.Listen(ctx, a.dialer.Config, a.opts.Listen...)
 		if err != nil {

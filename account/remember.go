@@ -29,23 +29,18 @@ type remembering struct {
 	wg   sync.WaitGroup // writers of the file
 }
 
-// remembering has a dialer remember, if there is a folder.
-func (a *Account) remembering(d *tlssock.Dialer) peerlink.Dialer {
+// remembering has the dialer of direct TCP remember, if there is a folder, and tells
+// it what the file holds.
+func (a *Account) remembering() peerlink.Dialer {
 	if a.f.dir == "" {
-		return d
+		return a.dialer
 	}
-	r := newRemembering(d, a.f.disk.path(directFile), func(err error) { a.opts.Logger.Warn("account: " + err.Error()) })
-	a.closers = append(a.closers, r.close)
-	return r
-}
-
-// newRemembering reads the file and tells the dialer what it holds.
-func newRemembering(d *tlssock.Dialer, path string, say func(error)) *remembering {
-	book, err := reach.Open(path, reach.Config{})
+	say := func(err error) { a.opts.Logger.Warn("account: " + err.Error()) }
+	book, err := reach.Open(a.f.disk.path(directFile), reach.Config{})
 	if err != nil {
 		say(err)
 	}
-	r := &remembering{Dialer: d, book: book, say: say}
+	r := &remembering{Dialer: a.dialer, book: book, say: say}
 	now := time.Now()
 	for _, name := range book.Names() {
 		peer, err := identity.ParseDeviceID(name)
@@ -53,11 +48,12 @@ func newRemembering(d *tlssock.Dialer, path string, say func(error)) *rememberin
 			continue
 		}
 		for _, v := range book.Known(name, now) {
-			if err := d.Learn(peer, v.Addrs...); err != nil {
+			if err := a.dialer.Learn(peer, v.Addrs...); err != nil {
 				book.Failed(name, v)
 			}
 		}
 	}
+	a.closers = append(a.closers, r.close)
 	return r
 }
 

@@ -32,12 +32,4 @@
 // that is younger than 30 s could be delivered a second time. An attacker with
 // many addresses and keys found by search can surround a device's key and so hide
 // it; that is inherent in Kademlia and shows in Health as missing answers only.
-//
-// # Goroutines
-//
-// A node runs a joiner (connects), a watcher (libp2p's events), a follower of the
-// machine's network, in mode Auto an asker whether it is reached, a presence owner
-// loop with one goroutine per subscription, as a server a sweeper, a writer of its
-// records and two goroutines per listening device, with LAN an announcer, and with
-// a ReachFile its writer. Close ends and waits for all of them.
 package dht

@@ -48,8 +48,7 @@ type presence struct {
 	subs      map[peer.ID]*subscription
 	failed    map[peer.ID]failure
 	timer     *time.Timer
-	next      time.Time // when it fires
-	armed     bool      // it has not fired yet
+	next      time.Time // when it fires; zero: it has fired
 
 	pub          publication
 	publishing   bool
@@ -91,7 +90,7 @@ func (p *presence) run(ctx context.Context) {
 	if p.n.service != nil {
 		p.listenHere(ctx)
 	}
-	p.timer, p.armed, p.next = time.NewTimer(0), true, time.Now()
+	p.timer, p.next = time.NewTimer(0), time.Now()
 	defer p.timer.Stop()
 	joined := p.n.joiner.joined.Next() // held on to until it fires, or one would be missed
 	for {
@@ -112,7 +111,7 @@ func (p *presence) run(ctx context.Context) {
 		case id := <-p.metc:
 			p.met(id)
 		case <-p.timer.C:
-			p.armed = false
+			p.next = time.Time{}
 			p.look(ctx)
 			p.schedule(jittered(checkEvery))
 		}
@@ -130,10 +129,10 @@ func (p *presence) report(ctx context.Context, f func()) {
 // schedule sets the next look, if that is sooner than what was set.
 func (p *presence) schedule(d time.Duration) {
 	at := time.Now().Add(d)
-	if p.armed && p.next.Before(at) {
+	if !p.next.IsZero() && p.next.Before(at) {
 		return
 	}
-	p.armed, p.next = true, at
+	p.next = at
 	p.timer.Reset(d)
 }
 

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -56,25 +55,19 @@ type ListedDevice struct {
 // It is immutable and may be used concurrently.
 type DeviceList struct{ signedList[ListedDevice] }
 
-// NewDeviceList signs a list with the key of an account. number is above that
-// of every earlier list of the same key (at most MaxRevocationNumber); devices
-// are all that the account has, at most 32. It blocks only if the key lives in
-// hardware that does.
-func NewDeviceList(account crypto.Signer, number uint64, devices ...ListedDevice) (*DeviceList, error) {
-	b, err := deviceLists.encode(account, number, devices)
-	if err != nil {
-		return nil, fmt.Errorf("identity: make device list: %w", err)
-	}
-	return ParseDeviceList(b)
-}
-
-// DeviceList is NewDeviceList with the key of the device's account. A device
-// that does not hold it fails.
+// DeviceList signs a list with the key of the device's account. number is above that
+// of every earlier list of the same key (at most MaxRevocationNumber); devices are
+// all that the account has, at most 32. It fails on a device that does not hold the
+// account's key, and blocks only if the key lives in hardware that does.
 func (id *Identity) DeviceList(number uint64, devices ...ListedDevice) (*DeviceList, error) {
 	if id.account == nil {
 		return nil, errors.New("identity: this device does not hold its account's key, so it cannot say which devices the account has")
 	}
-	return NewDeviceList(id.account, number, devices...)
+	b, err := deviceLists.encode(id.account, number, devices)
+	if err != nil {
+		return nil, fmt.Errorf("identity: make device list: %w", err)
+	}
+	return ParseDeviceList(b)
 }
 
 // ParseDeviceList reads what MarshalBinary or MarshalText wrote and verifies its

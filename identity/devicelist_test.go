@@ -16,7 +16,7 @@ import (
 // list makes a device list that must come about.
 func list(t testing.TB, account crypto.Signer, number uint64, devices ...ListedDevice) *DeviceList {
 	t.Helper()
-	l, err := NewDeviceList(account, number, devices...)
+	l, err := (&Identity{account: account}).DeviceList(number, devices...)
 	if err != nil {
 		t.Fatal(err)
 	}

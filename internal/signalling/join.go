@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +63,16 @@ func Join(log *slog.Logger, lines ...Line) *Joined {
 // Send tries the line over which the device was heard last, then the others in
 // order, 3 s each but for the last one, until one takes the message.
 func (j *Joined) Send(ctx context.Context, to identity.DeviceID, msg []byte) error {
+	first, _ := j.heard.Get(to) // or else 0
+	var order []int
+	for i := range j.lines {
+		if i == first {
+			order = slices.Insert(order, 0, i)
+		} else {
+			order = append(order, i)
+		}
+	}
 	var errs []error
-	order := j.order(to)
 	for n, i := range order {
 		err := func() error {
 			tctx := ctx
@@ -86,20 +95,6 @@ func (j *Joined) Send(ctx context.Context, to identity.DeviceID, msg []byte) err
 		return errors.New("signalling: there is no line")
 	}
 	return errors.Join(errs...)
-}
-
-func (j *Joined) order(to identity.DeviceID) []int {
-	var out []int
-	first, ok := j.heard.Get(to)
-	if ok {
-		out = append(out, first)
-	}
-	for i := range j.lines {
-		if !ok || i != first {
-			out = append(out, i)
-		}
-	}
-	return out
 }
 
 // Close ends Receive and waits for the reading to end. The lines stay open.
