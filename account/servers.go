@@ -3,10 +3,8 @@ package account
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,13 +56,9 @@ func (a *Account) nodeServers() []ice.Server {
 	var out []ice.Server
 	seen := map[string]bool{}
 	for _, addr := range a.opts.Bootstrap {
-		host, name, err := nodeOf(addr)
+		host, key, err := dht.NodeAt(addr) // a key of another type is none of ours
 		if ip, bad := netip.ParseAddr(host); err != nil || bad == nil && ip.IsLoopback() || seen[host] || len(out) == maxNodes {
 			continue
-		}
-		key, err := dht.NodeKey(name)
-		if err != nil {
-			continue // a key of another type: there is none of ours
 		}
 		seen[host] = true
 		at := net.JoinHostPort(host, relayPort)
@@ -72,23 +66,6 @@ func (a *Account) nodeServers() []ice.Server {
 		out = append(out, ice.Server{URL: "turn:" + at, Credentials: p.credentials})
 	}
 	return out
-}
-
-// nodeOf takes the host and the node's name out of a multiaddress.
-func nodeOf(multiaddr string) (host, name string, err error) {
-	parts := strings.Split(strings.TrimPrefix(multiaddr, "/"), "/")
-	for i := 0; i+1 < len(parts); i += 2 {
-		switch parts[i] {
-		case "ip4", "ip6", "dns", "dns4", "dns6":
-			host = parts[i+1]
-		case "p2p":
-			name = parts[i+1]
-		}
-	}
-	if host == "" || name == "" {
-		return "", "", fmt.Errorf("multiaddress %.80q has no host or no node", multiaddr)
-	}
-	return host, name, nil
 }
 
 // pass keeps a node's credentials until they are about to expire.

@@ -6,22 +6,32 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
-// NodeKey returns the public key that a node's name in its multiaddress (after
-// "/p2p/", 12D3Koo…) stands for. The names of keys other than Ed25519 are errors.
-func NodeKey(name string) (ed25519.PublicKey, error) {
-	id, err := peer.Decode(name)
+// NodeAt returns a node's host, which is an address or a DNS name, and its public
+// key out of the node's multiaddress, which ends in /p2p/12D3Koo…. An address
+// without either is an error, and so is a key that is not Ed25519.
+func NodeAt(multiaddr string) (host string, key ed25519.PublicKey, err error) {
+	node, err := peer.AddrInfoFromString(multiaddr)
 	if err != nil {
-		return nil, fmt.Errorf("dht: node name %.80q: %w", name, err)
+		return "", nil, fmt.Errorf("dht: node %.200q: %w", multiaddr, err)
 	}
-	key, err := id.ExtractPublicKey()
+	for _, a := range node.Addrs { // one at most
+		for _, part := range a {
+			switch part.Code() {
+			case ma.P_IP4, ma.P_IP6, ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
+				host = part.Value()
+			}
+		}
+	}
+	pub, err := node.ID.ExtractPublicKey()
 	if err != nil {
-		return nil, fmt.Errorf("dht: node name %.80q: %w", name, err)
+		return "", nil, fmt.Errorf("dht: node %.200q: %w", multiaddr, err)
 	}
-	raw, err := key.Raw()
-	if err != nil || key.Type() != crypto.Ed25519 {
-		return nil, fmt.Errorf("dht: node name %.80q is not that of an Ed25519 key", name)
+	raw, err := pub.Raw()
+	if err != nil || pub.Type() != crypto.Ed25519 || host == "" {
+		return "", nil, fmt.Errorf("dht: node %.200q has no host, or no Ed25519 key", multiaddr)
 	}
-	return raw, nil
+	return host, raw, nil
 }
