@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -173,11 +174,7 @@ func ownPort(addrs []ma.Multiaddr) uint16 {
 }
 
 func tcpAddr(a netip.AddrPort) (ma.Multiaddr, error) {
-	proto := "ip4"
-	if a.Addr().Is6() {
-		proto = "ip6"
-	}
-	return ma.NewMultiaddr(fmt.Sprintf("/%s/%s/tcp/%d", proto, a.Addr().WithZone(""), a.Port()))
+	return manet.FromNetAddr(net.TCPAddrFromAddrPort(a))
 }
 
 // isPublic reports whether everybody may try an address: a device on a private
@@ -196,12 +193,8 @@ func (s *service) comeBack(st network.Stream, b []byte) error {
 	if s.private() {
 		return refuse(st, "this device serves nobody else")
 	}
-	ip, err := manet.ToIP(st.Conn().RemoteMultiaddr())
-	if err != nil {
-		return refuse(st, "no address to come back to")
-	}
-	a, ok := netip.AddrFromSlice(ip)
-	if a = a.Unmap().WithZone(""); !ok || !s.public(a) {
+	a := ipOf(st.Conn().RemoteMultiaddr())
+	if !s.public(a) {
 		return refuse(st, "no public address to come back to")
 	}
 	if !s.probes.allow(originOf(st.Conn()), s.now()) {
@@ -218,7 +211,7 @@ func (s *service) comeBack(st network.Stream, b []byte) error {
 		status = statusUnreached
 	}
 	seen := a.As16()
-	_, err = st.Write(appendFrame(nil, kindProbed, []byte{status}, seen[:]))
+	_, err := st.Write(appendFrame(nil, kindProbed, []byte{status}, seen[:]))
 	return err
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	manet "github.com/multiformats/go-multiaddr/net"
 
 	"peerlink/internal/netwatch"
 	"peerlink/internal/pause"
@@ -63,12 +62,8 @@ func (n *Node) moved(own map[netip.Addr]bool) {
 // fromOne reports whether a connection's own address is one of own. One that
 // cannot be read counts as one.
 func fromOne(c network.Conn, own map[netip.Addr]bool) bool {
-	ip, err := manet.ToIP(c.LocalMultiaddr())
-	if err != nil {
-		return true
-	}
-	a, ok := netip.AddrFromSlice(ip)
-	return !ok || own[a.Unmap().WithZone("")]
+	a := ipOf(c.LocalMultiaddr())
+	return !a.IsValid() || own[a]
 }
 
 // ownAddresses are those of the interfaces that are up.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/time/rate"
 
@@ -29,12 +30,17 @@ func networkOf(a netip.Addr) netip.Prefix { return quota.NetworkOf(a, networkBit
 
 func originOf(c network.Conn) origin {
 	o := origin{peer: c.RemotePeer()}
-	if ip, err := manet.ToIP(c.RemoteMultiaddr()); err == nil {
-		if a, ok := netip.AddrFromSlice(ip); ok && !a.Unmap().IsLoopback() {
-			o.network = networkOf(a)
-		}
+	if a := ipOf(c.RemoteMultiaddr()); !a.IsLoopback() {
+		o.network = networkOf(a)
 	}
 	return o
+}
+
+// ipOf is the address that a multiaddress begins with; the zero one if with none.
+func ipOf(m ma.Multiaddr) netip.Addr {
+	ip, _ := manet.ToIP(m) // nil with an error
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }
 
 // originRates bound how often one peer, and all peers of its network, may ask.
