@@ -100,11 +100,9 @@ func (a *Account) SignDevice(p identity.Peer, name string) (chain [][]byte, list
 	self := a.f.id.Peer()
 	devices := []identity.ListedDevice{{Device: self.Device, Name: self.Name}, {Device: p.Device, Name: name}}
 	if old := a.f.devices.Load(); old != nil {
-		for _, d := range old.Devices() {
-			if d.Device != p.Device && d.Device != self.Device {
-				devices = append(devices, d)
-			}
-		}
+		devices = append(devices, slices.DeleteFunc(old.Devices(), func(d identity.ListedDevice) bool {
+			return d.Device == p.Device || d.Device == self.Device
+		})...)
 	}
 	if err = a.allowOwn(a.f.id.AccountID()); err != nil {
 		return nil, nil, err
@@ -208,18 +206,7 @@ func (a *Account) dropDevices(who []identity.Subject) error {
 	if old == nil {
 		return nil
 	}
-	gone := map[identity.DeviceID]bool{}
-	for _, s := range who {
-		if id, is := s.(identity.DeviceID); is {
-			gone[id] = true
-		}
-	}
-	var stay []identity.ListedDevice
-	for _, d := range old.Devices() {
-		if !gone[d.Device] {
-			stay = append(stay, d)
-		}
-	}
+	stay := slices.DeleteFunc(old.Devices(), func(d identity.ListedDevice) bool { return slices.Contains(who, identity.Subject(d.Device)) })
 	if len(stay) == len(old.Devices()) {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"peerlink/internal/atomicfile"
@@ -130,14 +131,8 @@ func (d dirFiles) sweep() error {
 // isLeftover recognises what atomicfile may leave: a dot, the file's name and a
 // number.
 func isLeftover(name string) bool {
-	if rest, ok := strings.CutPrefix(name, "."+keptPrefix); ok {
-		_, n, kept := strings.Cut(rest, ".pem")
-		return kept && n != "" && strings.Trim(n, "0123456789") == ""
-	}
-	for _, f := range []string{identityFile, configFile, trustFile, creatingFile, devicesFile} {
-		if n, ok := strings.CutPrefix(name, "."+f); ok && n != "" && strings.Trim(n, "0123456789") == "" {
-			return true
-		}
-	}
-	return false
+	file, hidden := strings.CutPrefix(strings.TrimRight(name, "0123456789"), ".")
+	kept := strings.HasPrefix(file, keptPrefix) && strings.HasSuffix(file, ".pem")
+	ours := kept || slices.Contains([]string{identityFile, configFile, trustFile, creatingFile, devicesFile}, file)
+	return hidden && ours && len(name) > len(file)+1
 }

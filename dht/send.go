@@ -211,7 +211,7 @@ func (c *courier) run(f found) {
 // enough took it; each that fails is replaced by the next. What the look-up still
 // finds meanwhile is asked too.
 func (c *courier) ask(ctx context.Context, nodes []peer.ID) {
-	took := 0
+	took, over := 0, ctx.Done()
 	for {
 		for len(nodes) > 0 && took+c.pending < replication+c.beside {
 			p := nodes[0]
@@ -230,14 +230,8 @@ func (c *courier) ask(ctx context.Context, nodes []peer.ID) {
 		case o := <-c.later:
 			c.later = nil
 			nodes = append(c.learn(o), nodes...)
-		case <-ctx.Done():
-			c.later = nil
-			if c.pending == 0 {
-				return
-			}
-			r := <-c.results // ctx ends them, too
-			c.pending--
-			c.note(r)
+		case <-over: // those that are under way end with ctx, too
+			over, c.later, nodes = nil, nil, nil
 		}
 	}
 }
