@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"peerlink/internal/pause"
 )
 
 // ErrNotTrusted is matched by the errors of Trust.Check.
@@ -78,7 +80,7 @@ type Trust struct {
 	policy  Policy
 	entries map[subject]Decision
 	revoked revocations
-	changed chan struct{} // closed and replaced on every change; nil until asked for
+	changed pause.Bell
 }
 
 // Check returns nil if p may connect, and otherwise an error that matches
@@ -141,7 +143,7 @@ func (t *Trust) set(s subject, d Decision) error {
 		}
 		t.entries[s] = d
 	}
-	t.notify()
+	t.changed.Ring()
 	return nil
 }
 
@@ -151,28 +153,13 @@ func (t *Trust) SetPolicy(p Policy) {
 	defer t.mu.Unlock()
 	if t.policy != p {
 		t.policy = p
-		t.notify()
+		t.changed.Ring()
 	}
 }
 
 // Changed returns a channel that is closed at the next change. Ask for it
 // before checking, or a change in between is missed.
-func (t *Trust) Changed() <-chan struct{} {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.changed == nil {
-		t.changed = make(chan struct{})
-	}
-	return t.changed
-}
-
-// notify tells whoever waits on Changed. t.mu is held.
-func (t *Trust) notify() {
-	if t.changed != nil {
-		close(t.changed)
-		t.changed = nil
-	}
-}
+func (t *Trust) Changed() <-chan struct{} { return t.changed.Next() }
 
 // MarshalText returns the store as lines: "policy allow" or "policy refuse",
 // then sorted "allowed device HEX", "banned account HEX" and so on, then a line
@@ -221,7 +208,7 @@ func (t *Trust) UnmarshalText(b []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.policy, t.entries, t.revoked = in.policy, in.entries, in.revoked
-	t.notify()
+	t.changed.Ring()
 	return nil
 }
 
