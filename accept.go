@@ -372,7 +372,12 @@ func (m *ConnectionManager) accept(l *link, r *multiplex.Request) (*channel.Sock
 	return sock, err
 }
 
+// decline tells the peer no. A listener that is closed as the manager leaves does not
+// count: the peer is to ask again, as of any device that leaves.
 func (m *ConnectionManager) decline(r *multiplex.Request, why error) {
+	if (errors.Is(why, errNoListener) || errors.Is(why, errGone)) && m.running() != nil {
+		why = errShuttingDown
+	}
 	if r.DeclineWith(told(why)) == nil {
 		m.locked(func() { m.totals.Declined++ })
 	}
