@@ -346,7 +346,8 @@ func (r *relays) allocateAt(ctx context.Context, s server, network string) (*rel
 		return fail("connect", err)
 	}
 	n := &relay{p: r, server: name, over: make(chan struct{})}
-	n.conn = &watchedConn{Conn: conn}
+	reading, failed := context.WithCancel(context.Background())
+	n.conn = watchedConn{conn, failed}
 	if n.client, err = turn.NewClient(&turn.ClientConfig{
 		TURNServerAddr: nominalServer, Conn: packets(n.conn, network), Username: username, Password: password,
 		LoggerFactory: silentPion(), Net: r.e.net,
@@ -375,7 +376,7 @@ func (r *relays) allocateAt(ctx context.Context, s server, network string) (*rel
 		n.shut()
 		return fail("allocate", context.Cause(ctx))
 	}
-	n.conn.(*watchedConn).watch(n.close)
+	context.AfterFunc(reading, n.close)
 	return n, nil
 }
 

@@ -1,6 +1,7 @@
 package ice
 
 import (
+	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -60,17 +61,8 @@ func mayRead(b []byte) bool {
 	if !ok || class != allocateSuccess {
 		return ok
 	}
-	for b = b[stunHeader:]; len(b) >= 4; {
-		typ, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
-		if n > len(b)-4 {
-			return false
-		}
-		if typ == lifetimeAttr {
-			return n == 4 && binary.BigEndian.Uint32(b[4:]) >= minAllocation
-		}
-		b = b[min(len(b), 4+(n+3)&^3):]
-	}
-	return false
+	life := stunAttribute(b, lifetimeAttr)
+	return len(life) == 4 && binary.BigEndian.Uint32(life) >= minAllocation
 }
 
 // connectedUDP is a net.PacketConn with one peer.
@@ -85,41 +77,20 @@ func (c *connectedUDP) ReadFrom(b []byte) (int, net.Addr, error) {
 // WriteTo implements net.PacketConn.
 func (c *connectedUDP) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }
 
-// watchedConn tells, once, that reading has failed: the TURN client keeps that
+// watchedConn ends a context when reading has failed: the TURN client keeps that
 // to itself.
 type watchedConn struct {
 	net.Conn
-	mu   sync.Mutex
-	dead bool
-	tell func()
+	failed context.CancelFunc
 }
 
 // Read implements net.Conn.
-func (c *watchedConn) Read(b []byte) (int, error) {
+func (c watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		c.mu.Lock()
-		tell := c.tell
-		c.tell, c.dead = nil, true
-		c.mu.Unlock()
-		if tell != nil {
-			go tell() // it waits for this reader
-		}
+		c.failed()
 	}
 	return n, err
-}
-
-// watch has tell called when reading fails, or has failed.
-func (c *watchedConn) watch(tell func()) {
-	c.mu.Lock()
-	dead := c.dead
-	if !dead {
-		c.tell = tell
-	}
-	c.mu.Unlock()
-	if dead {
-		go tell()
-	}
 }
 
 // relayConn is an allocation as QUIC wants a packet connection: writes do not

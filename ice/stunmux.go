@@ -199,7 +199,7 @@ func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 	var c *stunConn
 	switch class {
 	case stunRequest:
-		local, _, _ := strings.Cut(stunUsername(b), ":")
+		local, _, _ := strings.Cut(string(stunAttribute(b, stunUserAttr)), ":")
 		s := m.sessions[local]
 		if s == nil || !s.request(way, src) {
 			return
@@ -426,17 +426,17 @@ func parseSTUN(b []byte) (class uint16, tx [12]byte, ok bool) {
 	return binary.BigEndian.Uint16(b), [12]byte(b[8:20]), true
 }
 
-// stunUsername returns the first USERNAME of a parsed packet, or "".
-func stunUsername(b []byte) string {
+// stunAttribute returns the first attribute of a type in a parsed packet, or nil.
+func stunAttribute(b []byte, want uint16) []byte {
 	for b = b[stunHeader:]; len(b) >= 4; {
 		typ, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
 		if n > len(b)-4 {
-			return ""
+			return nil
 		}
-		if typ == stunUserAttr {
-			return string(b[4 : 4+n])
+		if typ == want {
+			return b[4 : 4+n]
 		}
 		b = b[min(len(b), 4+(n+3)&^3):]
 	}
-	return ""
+	return nil
 }
