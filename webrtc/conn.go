@@ -37,9 +37,7 @@ const endMark = "end"
 
 // messages is a data channel, detached: whole messages, in order.
 type messages interface {
-	ReadDataChannel(p []byte) (n int, text bool, err error)
-	// WriteDataChannel copies p and does not wait.
-	WriteDataChannel(p []byte, text bool) (int, error)
+	carried // WriteDataChannel copies its bytes and does not wait
 	BufferedAmount() uint64
 	SetBufferedAmountLowThreshold(uint64)
 	OnBufferedAmountLow(func())

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -54,25 +53,18 @@ type session struct {
 	opening   []chan<- *channelPair // of the channels that were taken
 }
 
-// channelPair is the stream's channel, detached.
-type channelPair struct{ messages }
-
-// detached joins what pion splits: bytes go through the detached channel, the
-// buffer is watched at its original.
-type detached struct {
-	io.ReadWriteCloser
-	dc *pion.DataChannel
-	ch interface {
-		ReadDataChannel(p []byte) (int, bool, error)
-		WriteDataChannel(p []byte, text bool) (int, error)
-	}
+// channelPair joins what pion splits: messages go through the detached channel, and
+// the buffer is watched at its original.
+type channelPair struct {
+	*pion.DataChannel
+	carried
 }
 
-func (d detached) ReadDataChannel(p []byte) (int, bool, error)    { return d.ch.ReadDataChannel(p) }
-func (d detached) WriteDataChannel(p []byte, t bool) (int, error) { return d.ch.WriteDataChannel(p, t) }
-func (d detached) BufferedAmount() uint64                         { return d.dc.BufferedAmount() }
-func (d detached) SetBufferedAmountLowThreshold(n uint64)         { d.dc.SetBufferedAmountLowThreshold(n) }
-func (d detached) OnBufferedAmountLow(f func())                   { d.dc.OnBufferedAmountLow(f) }
+// carried is what a detached channel carries.
+type carried interface {
+	ReadDataChannel(p []byte) (n int, text bool, err error)
+	WriteDataChannel(p []byte, text bool) (int, error)
+}
 
 // newSession makes a connection with a certificate of its own, so that two
 // calls of one device cannot be told to be of one device. Each needs a hangUp.
@@ -279,7 +271,7 @@ func (s *session) open(dc *pion.DataChannel, openc chan<- *channelPair) {
 			s.lose()
 			return
 		}
-		openc <- &channelPair{detached{raw, dc, raw}}
+		openc <- &channelPair{dc, raw}
 	})
 }
 
