@@ -54,15 +54,12 @@ type Server struct {
 	log    *slog.Logger
 	secret [32]byte
 	addr   netip.AddrPort
-	udp    []net.PacketConn
+	udp    net.PacketConn
 	door   *door
 	turn   *turn.Server
 	used   addresses
 	ports  ports // without Config.Relay of no places: the server only reflects
-
-	closing context.Context
-	cancel  context.CancelFunc
-	once    sync.Once
+	once   sync.Once
 }
 
 // Listen opens the ports and serves until Close. It fails when a port is taken
@@ -75,7 +72,6 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	_, _ = rand.Read(s.secret[:]) // never fails
-	s.closing, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("relay: listen on %s: %w", cfg.Listen, err)
@@ -85,7 +81,7 @@ func Listen(cfg Config) (*Server, error) {
 
 // listen opens the sockets, the same port on each.
 func (s *Server) listen() error {
-	listener, err := new(net.ListenConfig).Listen(s.closing, "tcp", s.cfg.Listen)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", s.cfg.Listen)
 	if err != nil {
 		return err
 	}
@@ -97,11 +93,10 @@ func (s *Server) listen() error {
 	at := listener.Addr().(*net.TCPAddr)
 	s.addr = netip.AddrPortFrom(at.AddrPort().Addr().Unmap(), uint16(at.Port))
 	host, _, _ := net.SplitHostPort(s.cfg.Listen)
-	udp, err := new(net.ListenConfig).ListenPacket(s.closing, "udp", net.JoinHostPort(host, fmt.Sprint(at.Port)))
+	s.udp, err = new(net.ListenConfig).ListenPacket(context.Background(), "udp", net.JoinHostPort(host, fmt.Sprint(at.Port)))
 	if err != nil {
 		return err
 	}
-	s.udp = append(s.udp, udp)
 	if s.cfg.Relay {
 		if s.ports.at, err = s.address(); err != nil {
 			return err
@@ -113,7 +108,7 @@ func (s *Server) listen() error {
 	log.DefaultLogLevel = logging.LogLevelDisabled
 	s.turn, err = turn.NewServer(turn.ServerConfig{
 		Realm: realm, LoggerFactory: log, AuthHandler: s.authorize, ChannelBindTimeout: bindingLife,
-		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: udp, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
+		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: s.udp, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
 		ListenerConfigs:   []turn.ListenerConfig{{Listener: s.door, RelayAddressGenerator: &s.ports, PermissionHandler: s.permit}},
 	})
 	return err
@@ -130,7 +125,7 @@ func (s *Server) address() (netip.Addr, error) {
 		return ip, nil
 	}
 	// No packet is sent: this only asks the routing table.
-	probe, err := new(net.Dialer).DialContext(s.closing, "udp4", "192.0.2.1:9")
+	probe, err := new(net.Dialer).DialContext(context.Background(), "udp4", "192.0.2.1:9")
 	if err == nil {
 		ip := probe.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 		_ = probe.Close()
@@ -162,12 +157,11 @@ func (s *Server) Allocations() int {
 // once.
 func (s *Server) Close() error {
 	s.once.Do(func() {
-		s.cancel()
 		if s.turn != nil {
 			_ = s.turn.Close() // closes what it was given
 		}
-		for _, c := range s.udp {
-			_ = c.Close()
+		if s.udp != nil {
+			_ = s.udp.Close()
 		}
 		if s.door != nil {
 			_ = s.door.Close()
