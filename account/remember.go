@@ -36,7 +36,7 @@ func (a *Account) remembering() peerlink.Dialer {
 		return a.dialer
 	}
 	say := func(err error) { a.opts.Logger.Warn("account: " + err.Error()) }
-	book, err := reach.Open(a.f.disk.path(directFile), reach.Config{})
+	book, err := reach.Open(a.f.disk.path(directFile))
 	if err != nil {
 		say(err)
 	}

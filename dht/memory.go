@@ -35,7 +35,7 @@ func openMemory(path string, log *slog.Logger) *memory {
 	if path == "" {
 		return nil
 	}
-	book, err := reach.Open(path, reach.Config{})
+	book, err := reach.Open(path)
 	if err != nil {
 		log.Warn("dht: "+err.Error(), "file", path)
 	}

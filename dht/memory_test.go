@@ -71,7 +71,7 @@ func TestKnownDeviceIsReachedThoughLookupsFail(t *testing.T) {
 // forgetNetwork takes the nodes to join through out of a reach file.
 func forgetNetwork(t *testing.T, path string) {
 	t.Helper()
-	book, err := reach.Open(path, reach.Config{})
+	book, err := reach.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Package reach remembers, in one small file, under which addresses others were
 // reached, so that they can be tried first and without asking anybody.
 //
-//	b, err := reach.Open(path, reach.Config{})
+//	b, err := reach.Open(path)
 //	if err != nil { … }                       // b is empty and works all the same
 //	b.Worked("alice", reach.Via{ID: node, Addrs: addrs}, time.Now())
 //	for _, v := range b.Known("alice", time.Now()) { … } // the latest first
@@ -12,7 +12,6 @@ package reach
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,17 +33,11 @@ const (
 	maxNames  = 256 // of others; the one that was reached longest ago goes first
 	maxVias   = 16  // of one name, likewise
 	maxAddrs  = 8
-	maxText   = 512 // bytes of a name, an id or an address
-	life      = 30 * 24 * time.Hour
-	maxAhead  = time.Hour // what is from farther in the future is from a wrong clock
-	precision = time.Hour // how exactly times are kept: not every success is news
+	maxText   = 512                 // bytes of a name, an id or an address
+	life      = 30 * 24 * time.Hour // of an address after it worked last
+	maxAhead  = time.Hour           // what is from farther in the future is from a wrong clock
+	precision = time.Hour           // how exactly times are kept: not every success is news
 )
-
-// Config bounds a book.
-type Config struct {
-	// Life is how long an address is remembered after it worked last. 0: 30 days.
-	Life time.Duration
-}
 
 // Via is one way that worked.
 type Via struct {
@@ -60,7 +53,6 @@ type Via struct {
 // Save blocks.
 type Book struct {
 	path string
-	life time.Duration
 
 	saving sync.Mutex // one Save at a time; taken before mu
 
@@ -72,9 +64,8 @@ type Book struct {
 // Open reads a book. A file that is not there is an empty book. With an error,
 // which says what is wrong with the file, the book is empty too, and Save will
 // replace the file.
-func Open(path string, cfg Config) (*Book, error) {
-	cfg.Life = cmp.Or(cfg.Life, life)
-	b := &Book{path: path, life: cfg.Life, names: make(map[string][]Via)}
+func Open(path string) (*Book, error) {
+	b := &Book{path: path, names: make(map[string][]Via)}
 	names, err := read(path)
 	if err != nil {
 		return b, fmt.Errorf("what is remembered in %s cannot be read and is forgotten: %w", path, err)
@@ -82,7 +73,7 @@ func Open(path string, cfg Config) (*Book, error) {
 	now := time.Now()
 	for name, vias := range names {
 		for _, v := range slices.Backward(vias) {
-			if v.check() == nil && checkText(name) == nil && b.fresh(v, now) {
+			if v.check() == nil && checkText(name) == nil && v.fresh(now) {
 				b.put(name, v)
 			}
 		}
@@ -146,9 +137,9 @@ func checkText(s string) error {
 	return nil
 }
 
-func (b *Book) fresh(v Via, now time.Time) bool {
+func (v Via) fresh(now time.Time) bool {
 	age := now.Sub(v.Worked)
-	return age <= b.life && age >= -maxAhead
+	return age <= life && age >= -maxAhead
 }
 
 // Worked notes that name was reached by v at that time. A way with the same id,
@@ -222,7 +213,7 @@ func (b *Book) Known(name string, now time.Time) []Via {
 	defer b.mu.Unlock()
 	var out []Via
 	for _, v := range b.names[name] {
-		if b.fresh(v, now) {
+		if v.fresh(now) {
 			v.Addrs = slices.Clone(v.Addrs)
 			out = append(out, v)
 		}
@@ -263,7 +254,7 @@ func (b *Book) encode(now time.Time) ([]byte, error) {
 		return nil, nil
 	}
 	for name, vias := range b.names {
-		vias = slices.DeleteFunc(vias, func(v Via) bool { return !b.fresh(v, now) })
+		vias = slices.DeleteFunc(vias, func(v Via) bool { return !v.fresh(now) })
 		if b.names[name] = vias; len(vias) == 0 {
 			delete(b.names, name)
 		}

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, path string) *Book {
 	t.Helper()
-	b, err := Open(path, Config{})
+	b, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestDamagedFileIsToldAndForgotten(t *testing.T) {
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b, err := Open(path, Config{})
+		b, err := Open(path)
 		if err == nil || !strings.Contains(err.Error(), path) || b == nil || len(b.Names()) != 0 {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -151,7 +151,7 @@ func TestDamagedFileIsToldAndForgotten(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if b, err := Open(t.TempDir(), Config{}); err == nil || b == nil {
+	if b, err := Open(t.TempDir()); err == nil || b == nil {
 		t.Errorf("a folder: %v", err)
 	}
 }
@@ -165,7 +165,7 @@ func FuzzParse(f *testing.F) {
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b, _ := Open(path, Config{})
+		b, _ := Open(path)
 		for _, name := range b.Names() {
 			for _, v := range b.Known(name, time.Now()) {
 				if v.check() != nil || checkText(name) != nil {
@@ -177,7 +177,7 @@ func FuzzParse(f *testing.F) {
 		if err := b.Save(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(path, Config{}); err != nil {
+		if _, err := Open(path); err != nil {
 			t.Fatal(err)
 		}
 	})
