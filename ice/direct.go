@@ -1,14 +1,8 @@
 package ice
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"time"
-
-	"peerlink/identity"
-	"peerlink/internal/pause"
-	"peerlink/internal/route"
 )
 
 // A device may take plain TLS connections at a port of its own (package tlssock),
@@ -43,51 +37,4 @@ func (t *Transport) directCandidates(own []netip.Addr) (out []candidate) {
 		}
 	}
 	return out
-}
-
-// pursueDirect dials such a candidate, on the calling side, until the negotiation
-// ends.
-func (e *tcpEngine) pursueDirect(ctx context.Context, n *negotiation, c candidate) {
-	if n.role != controlling || pause.For(ctx, directDelay) != nil {
-		return
-	}
-	for pauses := pause.Backoff(redialPause, maxRedialPause); ; {
-		d := net.Dialer{Timeout: dialTimeout}
-		conn, err := d.DialContext(ctx, "tcp", c.addr.String())
-		if err != nil {
-			n.tried(engineTCP, c.String(), err)
-		} else {
-			select {
-			case <-e.reachedDirect(n, conn.(*net.TCPConn), c):
-			case <-ctx.Done():
-			}
-		}
-		if pause.For(ctx, pauses.NextBackOff()) != nil {
-			return
-		}
-	}
-}
-
-// reachedDirect makes a path of a connection. The result is closed when it has
-// come to nothing.
-func (e *tcpEngine) reachedDirect(n *negotiation, conn *net.TCPConn, c candidate) <-chan struct{} {
-	lost := make(chan struct{})
-	tcp := newTCPConn(conn, route.Between(engineTCP, c.typ.String(), conn.LocalAddr(), conn.RemoteAddr()))
-	n.worked(engineTCP, c.String())
-	n.addPath(&path{
-		Path:  tcp.path,
-		class: classOf(c.typ),
-		near:  true,
-		apart: true,
-		drop:  func() { tcp.Close() },
-		take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-			s, err := e.t.tls.Client(ctx, tcp, n.peer)
-			if err != nil {
-				close(lost)
-				return nil, identity.Peer{}, err
-			}
-			return s, s.Peer(), nil
-		},
-	})
-	return lost
 }

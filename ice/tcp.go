@@ -14,6 +14,7 @@ import (
 	"peerlink/internal/proving"
 	"peerlink/internal/quota"
 	"peerlink/internal/route"
+	"peerlink/tlssock"
 )
 
 const (
@@ -165,9 +166,7 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 				return
 			}
 			n.spawn(func(ctx context.Context) {
-				if c.typ == directCandidate {
-					e.pursueDirect(ctx, n, c)
-				} else {
+				if c.typ != directCandidate || n.role == controlling && pause.For(ctx, directDelay) == nil {
 					e.pursue(ctx, n, c)
 				}
 			})
@@ -179,7 +178,7 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 // passed its check is kept, and replaced only if it comes to nothing: the other
 // side may have dropped it for newer ones, or died and come back.
 func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
-	shared := canSharePort
+	shared := canSharePort && c.typ != directCandidate
 	for pauses := pause.Backoff(redialPause, maxRedialPause); ctx.Err() == nil; {
 		conn, err := e.dial(ctx, n, c, shared)
 		switch {
@@ -202,7 +201,7 @@ func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 	}
 }
 
-// dial makes one connection and checks it.
+// dial makes one connection and checks it, unless the device's other listener takes it.
 func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, shared bool) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	if shared {
@@ -211,6 +210,9 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 	conn, err := d.DialContext(ctx, "tcp", c.addr.String())
 	if err != nil {
 		return nil, err
+	}
+	if c.typ == directCandidate {
+		return conn.(*net.TCPConn), nil
 	}
 	if err := bounded(ctx, conn, checkTimeout, func() error {
 		return checkDialled(conn, n.role, n.id, n.key)
@@ -227,19 +229,25 @@ func (e *tcpEngine) dial(ctx context.Context, n *negotiation, c candidate, share
 func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class class) <-chan struct{} {
 	lost := make(chan struct{})
 	c := newTCPConn(conn, route.Between(engineTCP, typ, conn.LocalAddr(), conn.RemoteAddr()))
+	take, direct := e.nominate, typ == directCandidate.String()
+	if direct {
+		take = e.secure
+	}
 	n.worked(engineTCP, typ+" "+c.path.Remote.String())
 	if n.role == controlling {
 		n.addPath(&path{
 			Path:  c.path,
 			class: class,
 			near:  class == tcpClass,
+			apart: direct,
 			drop:  func() { c.Close() },
 			take: func(ctx context.Context) (net.Conn, identity.Peer, error) {
-				s, peer, err := e.nominate(ctx, n, c)
+				s, err := take(ctx, n, c)
 				if err != nil {
 					close(lost)
+					return nil, identity.Peer{}, err
 				}
-				return s, peer, err
+				return s, s.Peer(), nil
 			},
 		})
 		return lost
@@ -255,26 +263,31 @@ func (e *tcpEngine) checked(n *negotiation, conn *net.TCPConn, typ string, class
 	return lost
 }
 
+// secure proves the device at the end of a connection.
+func (e *tcpEngine) secure(ctx context.Context, n *negotiation, c *tcpConn) (*tlssock.Conn, error) {
+	return e.t.tls.Client(ctx, c, n.peer)
+}
+
 // nominate is the controlling side's: the byte that decides, then TLS.
-func (e *tcpEngine) nominate(ctx context.Context, n *negotiation, c *tcpConn) (net.Conn, identity.Peer, error) {
+func (e *tcpEngine) nominate(ctx context.Context, n *negotiation, c *tcpConn) (*tlssock.Conn, error) {
 	if err := bounded(ctx, c, checkTimeout, func() error {
 		_, err := c.Write([]byte{nominate})
 		return err
 	}); err != nil {
 		c.Close()
-		return nil, identity.Peer{}, fmt.Errorf("nominate: %w", err)
+		return nil, fmt.Errorf("nominate: %w", err)
 	}
-	s, err := e.t.tls.Client(ctx, c, n.peer)
+	s, err := e.secure(ctx, n, c)
 	if err != nil {
-		return nil, identity.Peer{}, err
+		return nil, err
 	}
 	// A TLS 1.3 client is done before the server has judged it, and before the
 	// device has decided to keep this connection.
 	if err := bounded(ctx, s, checkTimeout, func() error { return readGreeting(s) }); err != nil {
 		s.Close()
-		return nil, identity.Peer{}, fmt.Errorf("greeting: %w", err)
+		return nil, fmt.Errorf("greeting: %w", err)
 	}
-	return s, s.Peer(), nil
+	return s, nil
 }
 
 // readGreeting reads the byte with which the device takes the stream.
