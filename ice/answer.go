@@ -48,17 +48,11 @@ func (d delivered) admitted(ctx context.Context, v *calls.Visit[*message]) (net.
 // Answer starts the engines, sends the answer, and returns once a stream was
 // delivered or the time is over.
 func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *message) (net.Conn, identity.Peer, error) {
-	n := newNegotiation(ctx, controlled, v.ID, v.From.Device)
-	defer func() { // the losers are cleared away behind the caller's back
-		if !t.board.Enter() {
-			n.end()
-			return
-		}
-		go func() {
-			defer t.board.Leave()
-			n.end()
-		}()
-	}()
+	n, end, err := t.negotiate(ctx, controlled, v.ID, v.From.Device)
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	defer end()
 	if offer.tcp != nil {
 		n.key = offer.tcp.key
 	}

@@ -43,21 +43,29 @@ func (t carrier) Post(ctx context.Context, to identity.DeviceID, m *message) err
 	return t.cfg.Signaller.Send(ctx, to, b)
 }
 
-// Call makes the stream of a call from here.
-func (t carrier) Call(ctx context.Context, out *calls.Call[*message]) (net.Conn, identity.Peer, error) {
+// negotiate begins a negotiation. end does not wait for what has lost.
+func (t *Transport) negotiate(ctx context.Context, r role, id requestID, peer identity.DeviceID) (n *negotiation, end func(), err error) {
 	if !t.board.Enter() {
-		return nil, identity.Peer{}, errClosed
+		return nil, nil, errClosed
 	}
-	n := newNegotiation(ctx, controlling, out.ID, out.Peer)
-	rand.Read(n.key[:])
-	out.Attach(n)
-	// The losers are cleared away behind the caller's back.
-	defer func() {
+	n = newNegotiation(ctx, r, id, peer)
+	return n, func() {
 		go func() {
 			defer t.board.Leave()
 			n.end()
 		}()
-	}()
+	}, nil
+}
+
+// Call makes the stream of a call from here.
+func (t carrier) Call(ctx context.Context, out *calls.Call[*message]) (net.Conn, identity.Peer, error) {
+	n, end, err := t.negotiate(ctx, controlling, out.ID, out.Peer)
+	if err != nil {
+		return nil, identity.Peer{}, err
+	}
+	defer end()
+	rand.Read(n.key[:])
+	out.Attach(n)
 	c := call{Call: out, t: t.Transport, n: n, order: classes(t.cfg.Engines)}
 	conn, proven, err := c.run()
 	c.report(err)

@@ -121,15 +121,7 @@ func (n *negotiation) addPath(p *path) {
 	}
 	n.paths = append(n.paths, p)
 	n.mu.Unlock()
-	n.news()
-}
-
-// news wakes the caller: there is a path, or one has changed.
-func (n *negotiation) news() {
-	select {
-	case n.notify <- struct{}{}:
-	default:
-	}
+	pause.Tell(n.notify, struct{}{})
 }
 
 // patienceStep is how a wait for something better is cut. A machine that is busy

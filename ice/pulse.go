@@ -82,12 +82,6 @@ type watch struct {
 	ended bool
 }
 
-// watches are those of an engine, by tag.
-type watches struct {
-	mu  sync.Mutex
-	all map[[8]byte]*watch
-}
-
 // watch begins to look at a connection, on which both sides are proven.
 func (b *base) watch(conn *quic.Conn, r role, lost func(time.Duration)) {
 	w := &watch{e: b.e, at: b, conn: conn, role: r, lost: lost}
@@ -99,7 +93,7 @@ func (b *base) watch(conn *quic.Conn, r role, lost func(time.Duration)) {
 	copy(w.tag[:], secret)
 	copy(w.key[:], secret[len(w.tag):])
 	_, _ = rand.Read(w.nonce[:]) // never fails
-	b.e.watches.put(w)
+	b.e.watches.Store(w.tag, w)
 	w.mu.Lock()
 	w.clock = time.AfterFunc(pulseLook, w.look)
 	w.pulse.due = time.Now().Add(pulseLook)
@@ -108,7 +102,7 @@ func (b *base) watch(conn *quic.Conn, r role, lost func(time.Duration)) {
 }
 
 func (w *watch) end() {
-	w.e.watches.remove(w)
+	w.e.watches.CompareAndDelete(w.tag, w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
@@ -168,29 +162,6 @@ func (w *watch) take(b []byte) (answer []byte) {
 	return nil
 }
 
-func (s *watches) put(w *watch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all == nil {
-		s.all = make(map[[8]byte]*watch)
-	}
-	s.all[w.tag] = w
-}
-
-func (s *watches) remove(w *watch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all[w.tag] == w {
-		delete(s.all, w.tag)
-	}
-}
-
-func (s *watches) find(tag [8]byte) *watch {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all[tag]
-}
-
 // isPulse tells such a packet from others that are not QUIC.
 func isPulse(b []byte) bool {
 	return len(b) == pulseLen && b[0] == 0 && (b[1] == pulseQuestion || b[1] == pulseAnswer) && string(b[2:4]) == pulseMagic
@@ -198,11 +169,11 @@ func isPulse(b []byte) bool {
 
 // pulseFrom takes a question or an answer.
 func (b *base) pulseFrom(p []byte, from net.Addr) {
-	w := b.e.watches.find([8]byte(p[4:12]))
-	if w == nil {
+	w, known := b.e.watches.Load([8]byte(p[4:12]))
+	if !known {
 		return
 	}
-	if answer := w.take(p); answer != nil {
+	if answer := w.(*watch).take(p); answer != nil {
 		_, _ = b.quic.WriteTo(answer, from) // it may be lost, as any packet
 	}
 }

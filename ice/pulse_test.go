@@ -88,16 +88,14 @@ func pulsing(t *testing.T) (wa, wb *watch) {
 	a, b := x.newDevice(t, "a", engines(engineUDP)), x.newDevice(t, "b", engines(engineUDP))
 	connect(t, a, b)
 	one := func(d *device) *watch {
-		ws := &d.engines[0].(*udpEngine).watches
-		ws.mu.Lock()
-		defer ws.mu.Unlock()
-		if len(ws.all) != 1 {
-			t.Fatalf("%d watches", len(ws.all))
+		var all []*watch
+		for _, w := range d.engines[0].(*udpEngine).watches.Range {
+			all = append(all, w.(*watch))
 		}
-		for _, w := range ws.all {
-			return w
+		if len(all) != 1 {
+			t.Fatalf("%d watches", len(all))
 		}
-		return nil
+		return all[0]
 	}
 	return one(a), one(b)
 }
@@ -125,7 +123,10 @@ func TestAQuestionIsAnsweredBesideQUIC(t *testing.T) {
 	}
 	_ = wa.conn.CloseWithError(codeDone, "")
 	for _, w := range []*watch{wa, wb} {
-		waitFor(t, func() bool { return w.e.watches.find(w.tag) == nil })
+		waitFor(t, func() bool {
+			_, watched := w.e.watches.Load(w.tag)
+			return !watched
+		})
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pion/stun/v2"
 	"github.com/pion/transport/v3/deadline"
+
+	"peerlink/internal/pause"
 )
 
 // Bounds of a session, which ends with its negotiation.
@@ -82,17 +84,14 @@ type stunSession struct {
 	sources      map[netip.AddrPort]int // QUIC handshakes begun; -1 while unchecked
 	transactions map[[12]byte]transaction
 	order        [][12]byte // of transactions, oldest first
-	paces        map[target]*pace
+	paces        map[checkedWay]*pace
 }
 
-// checkedWay is an address that has answered the agent, and over what.
+// checkedWay is an address that requests go to, or that has answered one, and over what.
 type checkedWay struct {
 	way  int
 	addr netip.AddrPort
 }
-
-// target is where requests are sent, and over what.
-type target checkedWay
 
 type transaction struct {
 	conn *stunConn
@@ -116,7 +115,7 @@ func (m *stunMux) open(ufrag, password string) *stunSession {
 		first:        make(chan checkedWay, maxCandidates),
 		sources:      make(map[netip.AddrPort]int),
 		transactions: make(map[[12]byte]transaction),
-		paces:        make(map[target]*pace),
+		paces:        make(map[checkedWay]*pace),
 	}
 	for i := range s.conns {
 		s.conns[i] = &stunConn{s: s, way: i, inc: make(chan stunPacket, maxStunQueue), done: make(chan struct{}), read: deadline.New()}
@@ -215,17 +214,14 @@ func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 	default:
 		return
 	}
-	select {
-	case c.inc <- stunPacket{append([]byte(nil), b...), from}:
-	default:
-	}
+	pause.Tell(c.inc, stunPacket{append([]byte(nil), b...), from})
 }
 
 // request tells whether a request from src is looked at. A device that has
 // been told the credentials could otherwise have the agent hold a candidate
 // for every address it can write into a packet.
 func (s *stunSession) request(way int, src netip.AddrPort) bool {
-	delete(s.paces, target{way, src}) // the answer to it may go at once, and a check of ours
+	delete(s.paces, checkedWay{way, src}) // the answer to it may go at once, and a check of ours
 	if _, known := s.sources[src]; !known {
 		if len(s.sources) == maxStunSources {
 			return false
@@ -267,10 +263,7 @@ func (m *stunMux) response(class uint16, tx [12]byte, from checkedWay, b []byte)
 		}
 		delete(s.transactions, tx)
 		if class == stunSuccess {
-			select {
-			case s.found <- from:
-			default:
-			}
+			pause.Tell(s.found, from)
 		}
 		return t.conn
 	}
@@ -278,7 +271,7 @@ func (m *stunMux) response(class uint16, tx [12]byte, from checkedWay, b []byte)
 }
 
 // due tells whether another request may go to an address now. mux.mu is held.
-func (s *stunSession) due(to target, now time.Time) bool {
+func (s *stunSession) due(to checkedWay, now time.Time) bool {
 	p := s.paces[to]
 	if p == nil {
 		if len(s.paces) == maxStunTargets {
@@ -286,10 +279,7 @@ func (s *stunSession) due(to target, now time.Time) bool {
 		}
 		p = &pace{pause: firstStunPause}
 		s.paces[to] = p
-		select {
-		case s.first <- checkedWay(to):
-		default:
-		}
+		pause.Tell(s.first, to)
 	}
 	if now.Before(p.next) {
 		return false
@@ -320,7 +310,7 @@ func (s *stunSession) sent(c *stunConn, b []byte, to netip.AddrPort) bool {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
 	if class == stunRequest {
-		if !s.due(target{c.way, to}, time.Now()) {
+		if !s.due(checkedWay{c.way, to}, time.Now()) {
 			return false
 		}
 		s.remember(tx, transaction{c, to})

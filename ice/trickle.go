@@ -75,7 +75,7 @@ func (n *negotiation) reclass(name string, c candidate) {
 			p.Class = relayCandidate.String()
 		case p.vague && p.Remote.Addr() == c.addr.Addr() && c.typ != relayCandidate:
 			p.vague = false
-			n.news()
+			pause.Tell(n.notify, struct{}{})
 		}
 	}
 }

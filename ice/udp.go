@@ -17,6 +17,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 	"peerlink/internal/route"
 	"peerlink/tlssock"
 )
@@ -58,7 +59,7 @@ type udpEngine struct {
 	base    *base   // the socket
 	relays  *relays // nil without TURN servers
 	mux     *stunMux
-	watches watches
+	watches sync.Map // the *watch of each connection, by tag
 	net     transport.Net
 	port    uint16
 	v6      bool
@@ -185,10 +186,7 @@ func (e *udpEngine) more(n *negotiation, found []candidate) {
 
 // start wakes the session; describe has run before, on the same goroutine.
 func (e *udpEngine) start(n *negotiation, remote *message) {
-	select {
-	case n.udp.remotec <- remote:
-	default:
-	}
+	pause.Tell(n.udp.remotec, remote)
 }
 
 // typeOf says what an address of the peer's is. Packets of a peer's relay may
