@@ -169,7 +169,7 @@ func (v *Visit[S]) waitFor(ctx context.Context) error {
 }
 
 // Attach has the carrier's side told of the caller's candidates, also of the
-// ones that came before, and found by Serving.
+// ones that came before, and found by Side.
 func (v *Visit[S]) Attach(s Side[S]) {
 	v.b.mu.Lock()
 	v.side = s

@@ -128,8 +128,7 @@ func (b *Board[S]) begin(ctx context.Context, peer identity.DeviceID) (*Call[S],
 	return c, nil
 }
 
-// Attach has the carrier's side told of the device's candidates, and found by
-// Calling.
+// Attach has the carrier's side told of the device's candidates, and found by Side.
 func (c *Call[S]) Attach(s Side[S]) {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
