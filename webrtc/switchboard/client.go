@@ -15,11 +15,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/coder/websocket"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"peerlink/identity"
+	"peerlink/internal/life"
 	"peerlink/internal/pause"
 	"peerlink/internal/quota"
 )
@@ -58,11 +58,9 @@ type Client struct {
 	key  hpke.PrivateKey
 	http *http.Client
 
-	inc     chan letter
-	seen    *lru.Cache[[letterIDLen]byte, struct{}] // letters that have come
-	closing context.Context
-	cancel  context.CancelCauseFunc
-	donec   chan struct{} // closed when run has ended
+	inc  chan letter
+	seen *lru.Cache[[letterIDLen]byte, struct{}] // letters that have come
+	life life.Group                              // of run
 
 	mu     sync.Mutex
 	line   *line         // nil while there is none
@@ -93,7 +91,7 @@ func Dial(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
 		c.http.CloseIdleConnections()
 		return nil, fmt.Errorf("switchboard: %s: %w", rawURL, err)
 	}
-	go c.run(l)
+	c.life.Go(func(ctx context.Context) { c.run(ctx, l) })
 	return c, nil
 }
 
@@ -105,7 +103,7 @@ func New(rawURL string, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	go c.run(nil)
+	c.life.Go(func(ctx context.Context) { c.run(ctx, nil) })
 	return c, nil
 }
 
@@ -146,14 +144,12 @@ func newClient(rawURL string, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("switchboard: make a key: %w", err)
 	}
-	c := &Client{
+	return &Client{
 		cfg: cfg, url: rawURL, host: u.Host, key: key,
 		http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, Proxy: http.ProxyFromEnvironment}},
-		inc:  make(chan letter, inboxLen), donec: make(chan struct{}), upc: make(chan struct{}),
+		inc:  make(chan letter, inboxLen), upc: make(chan struct{}),
 		seen: quota.NewLRU[[letterIDLen]byte, struct{}](seenKept),
-	}
-	c.closing, c.cancel = context.WithCancelCause(context.Background())
-	return c, nil
+	}, nil
 }
 
 // connect makes a line and proves this device on it.
@@ -209,57 +205,42 @@ func (c *Client) join(ctx context.Context, ws *websocket.Conn) error {
 
 // run keeps the line up until the Client is closed or replaced. It begins with
 // l, or with none.
-func (c *Client) run(l *line) {
-	defer close(c.donec)
+func (c *Client) run(ctx context.Context, l *line) {
 	defer c.http.CloseIdleConnections()
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, maxPause
+	pauses := pause.Backoff(100*time.Millisecond, maxPause)
+	pauses.RandomizationFactor = 0.5 // the devices of a server that comes back do not call all at once
 	for {
+		var err error
 		if l == nil {
-			if l = c.redial(pauses); l == nil {
-				return
+			l, err = c.connect(ctx)
+		}
+		if err == nil {
+			began := time.Now()
+			err = c.hold(ctx, l)
+			l = nil
+			if websocket.CloseStatus(err) == statusReplaced {
+				c.life.EndWith(fmt.Errorf("switchboard: %w: %w", errReplaced, net.ErrClosed))
+			}
+			if time.Since(began) > maxPause {
+				pauses.Reset()
 			}
 		}
-		began := time.Now()
-		err := c.hold(l)
-		l = nil
-		if c.closing.Err() != nil {
+		if ctx.Err() != nil {
 			return
-		}
-		if websocket.CloseStatus(err) == statusReplaced {
-			c.cancel(fmt.Errorf("switchboard: %w: %w", errReplaced, net.ErrClosed))
-			return
-		}
-		if time.Since(began) > maxPause {
-			pauses.Reset()
-		}
-		c.cfg.Logger.Info("switchboard: line lost", "url", c.url, "err", err)
-		if pause.For(c.closing, pauses.NextBackOff()) != nil {
-			return
-		}
-	}
-}
-
-// redial tries until there is a line; nil once the Client is closed.
-func (c *Client) redial(pauses backoff.BackOff) *line {
-	for {
-		l, err := c.connect(c.closing)
-		if err == nil {
-			return l
 		}
 		c.mu.Lock()
 		c.last = err
 		c.mu.Unlock()
 		c.cfg.Logger.Info("switchboard: no line", "url", c.url, "err", err)
-		if pause.For(c.closing, pauses.NextBackOff()) != nil {
-			return nil
+		if pause.For(ctx, pauses.NextBackOff()) != nil {
+			return
 		}
 	}
 }
 
 // hold reads a line until it ends.
-func (c *Client) hold(l *line) error {
-	ctx, cancel := context.WithTimeout(c.closing, lineLife)
+func (c *Client) hold(ctx context.Context, l *line) error {
+	ctx, cancel := context.WithTimeout(ctx, lineLife)
 	defer cancel()
 	c.mu.Lock()
 	c.line = l
@@ -346,8 +327,8 @@ func (c *Client) Receive(ctx context.Context) (identity.Peer, []byte, error) {
 		return l.from, l.body, nil
 	case <-ctx.Done():
 		return identity.Peer{}, nil, fmt.Errorf("switchboard: receive: %w", context.Cause(ctx))
-	case <-c.closing.Done():
-		return identity.Peer{}, nil, context.Cause(c.closing)
+	case <-c.life.Done():
+		return identity.Peer{}, nil, context.Cause(c.life.Context())
 	}
 }
 
@@ -457,8 +438,8 @@ func (c *Client) waitLine(ctx context.Context) (*line, error) {
 		}
 		select {
 		case <-upc:
-		case <-c.closing.Done():
-			return nil, context.Cause(c.closing)
+		case <-c.life.Done():
+			return nil, context.Cause(c.life.Context())
 		case <-ctx.Done():
 			return nil, fmt.Errorf("there is no line (%v): %w", last, context.Cause(ctx)) //nolint:errorlint // last tells, and is no cause
 		}
@@ -467,7 +448,7 @@ func (c *Client) waitLine(ctx context.Context) (*line, error) {
 
 // Close ends the line and waits for it.
 func (c *Client) Close() error {
-	c.cancel(errClosed)
-	<-c.donec
+	c.life.EndWith(errClosed)
+	c.life.Wait()
 	return nil
 }
