@@ -22,8 +22,6 @@ const (
 	maxSTUNAnswer = 1024
 )
 
-var errNoSTUNAnswer = errors.New("no answer")
-
 // ask asks a STUN server, over the socket that carries everything else, from
 // which address it is asked.
 func (m *stunMux) ask(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
@@ -45,22 +43,19 @@ func (m *stunMux) ask(ctx context.Context, server netip.AddrPort) (netip.AddrPor
 		if _, err := m.write(req.Raw, net.UDPAddrFromAddrPort(server)); err != nil {
 			return netip.AddrPort{}, err
 		}
-		timer := time.NewTimer(pause)
 		select {
 		case a := <-q.answerc:
-			timer.Stop()
 			if !a.IsValid() {
 				return a, errors.New("its answer has no address")
 			}
 			return a, nil
-		case <-timer.C:
+		case <-time.After(pause):
 			pause *= 2
 		case <-ctx.Done():
-			timer.Stop()
 			return netip.AddrPort{}, context.Cause(ctx)
 		}
 	}
-	return netip.AddrPort{}, errNoSTUNAnswer
+	return netip.AddrPort{}, errors.New("no answer")
 }
 
 // askStream asks a STUN server over TCP (RFC 8489, section 6.2.2). The caller

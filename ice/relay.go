@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -196,10 +198,7 @@ func (r *relays) renew() {
 func (r *relays) close() {
 	r.mu.Lock()
 	r.closed = true
-	all := make([]*relay, 0, len(r.all))
-	for n := range r.all {
-		all = append(all, n)
-	}
+	all := slices.Collect(maps.Keys(r.all))
 	r.mu.Unlock()
 	for _, n := range all {
 		n.close()

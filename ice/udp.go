@@ -203,13 +203,9 @@ func (e *udpEngine) typeOf(n *negotiation, remote netip.AddrPort) string {
 // describePath tells the addresses of a path. The one from which the system
 // sends is not known to a socket of no particular address.
 func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort) route.Path {
-	typ := e.typeOf(n, remote)
-	if at.relay != nil {
-		typ = relayCandidate.String()
-	}
 	to := net.UDPAddrFromAddrPort(remote)
 	if at.relay != nil {
-		p := route.Between(engineUDP, typ, net.UDPAddrFromAddrPort(at.relay.addr), to)
+		p := route.Between(engineUDP, relayCandidate.String(), net.UDPAddrFromAddrPort(at.relay.addr), to)
 		p.Relay = at.relay.server
 		return p
 	}
@@ -218,7 +214,7 @@ func (e *udpEngine) describePath(at *base, n *negotiation, remote netip.AddrPort
 		local = &net.UDPAddr{IP: probe.LocalAddr().(*net.UDPAddr).IP, Port: int(e.port)}
 		probe.Close()
 	}
-	return route.Between(engineUDP, typ, local, to)
+	return route.Between(engineUDP, e.typeOf(n, remote), local, to)
 }
 
 // greet opens the stream and waits until the device has taken it: only then is
