@@ -3,6 +3,7 @@ package webrtc
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ const credentialsTimeout = 2 * time.Second
 func (t *Transport) servers(ctx context.Context) []pion.ICEServer {
 	ctx, cancel := context.WithTimeout(ctx, credentialsTimeout)
 	defer cancel()
-	all := make([]*pion.ICEServer, len(t.cfg.Servers))
+	all := make([]pion.ICEServer, len(t.cfg.Servers))
 	var asked sync.WaitGroup
 	for i, s := range t.cfg.Servers {
 		asked.Go(func() {
@@ -30,15 +31,9 @@ func (t *Transport) servers(ctx context.Context) []pion.ICEServer {
 					return
 				}
 			}
-			all[i] = &pion.ICEServer{URLs: []string{s.URL}, Username: user, Credential: password}
+			all[i] = pion.ICEServer{URLs: []string{s.URL}, Username: user, Credential: password}
 		})
 	}
 	asked.Wait()
-	var out []pion.ICEServer
-	for _, s := range all {
-		if s != nil {
-			out = append(out, *s)
-		}
-	}
-	return out
+	return slices.DeleteFunc(all, func(s pion.ICEServer) bool { return len(s.URLs) == 0 })
 }
