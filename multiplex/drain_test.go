@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +70,33 @@ func TestDrainWaitsUntilThePeerHasAllBytes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The answer to a first beacon may come before data that still waits on a slow path:
+// Drain asks again, and does not leave it to Close, which has a second.
+func TestDrainWaitsForWhatABeaconHasOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		client, server := Client(narrow{a, 20_000}, Config{}), Server(b, Config{})
+		defer server.Close()
+		near, far := between(t, client, server, "x")
+		_ = far.CloseWrite()
+		read := make(chan int64, 1)
+		go func() {
+			n, _ := io.Copy(io.Discard, far)
+			read <- n
+		}()
+		if _, err := near.Write(fill(60_000)); err != nil {
+			t.Fatal(err)
+		}
+		_ = near.Close() // both directions have ended, and the path is busy for three seconds
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := client.Drain(ctx, 0, ""); err != nil {
+			t.Error(err)
+		}
+		if n := <-read; n != 60_000 {
+			t.Errorf("%d bytes were read", n)
+		}
+	})
 }

@@ -324,7 +324,7 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 	if cut > 0 {
 		err = fmt.Errorf("multiplex: %d channels cut off: %w", cut, context.Cause(ctx))
 	} else if s.version.Load() >= version2 {
-		_, err = s.Ping(ctx) // its answer comes after all that was sent before is read
+		err = s.confirm(ctx)
 		switch bye := (*GoingAwayError)(nil); {
 		case errors.As(err, &bye): // its channels have ended, too
 			err = nil
@@ -337,6 +337,23 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 		return nil
 	}
 	return cmp.Or(err, untaken)
+}
+
+// confirm asks the peer until it has all that was sent, where nothing more is. The
+// answer to a beacon says that for what was being written when it was asked: the first
+// one may overtake data that still waits.
+func (s *Socket) confirm(ctx context.Context) error {
+	for {
+		if _, err := s.Ping(ctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		all := s.confirmed >= s.line.promised()
+		s.mu.Unlock()
+		if all {
+			return nil
+		}
+	}
 }
 
 // drain tells the peer and returns what is closed when no channel is left.
