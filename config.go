@@ -26,7 +26,8 @@ import (
 //     the far end.
 //   - After these two errors, one with a method Permanent() bool that returns
 //     true, and identity.ErrNotTrusted, the carrier would fail again: others are
-//     tried, and if all fail so there is no further round.
+//     tried, and if all fail so there is no further round. Direct TCP without an
+//     address of the device has not failed so, as Learn may tell it one meanwhile.
 //   - Any other is a failure of the moment. If it has a method Elsewhere() bool that
 //     returns true, the carrier reaches some devices and not this one: it is not
 //     counted, unless all carriers are so.

@@ -36,8 +36,8 @@ const (
 //
 // If no carrier gets there and ctx has a deadline, all are tried again, with
 // growing pauses, until then. Without a deadline the failure is returned at once;
-// so is, in any case, a refusal, or the failure of carriers that would all fail
-// again. If the link breaks before the answer, the request is sent once more on a
+// so is, in any case, a refusal by the device, or the failure of carriers that would
+// all fail again (see Dialer). If the link breaks before the answer, the request is sent once more on a
 // new link.
 //
 // The error names the carriers that were tried and why each failed. It matches

@@ -43,9 +43,10 @@ var (
 	ErrNotAccepted = channel.ErrNotAccepted
 	// ErrRefused is matched when the peer refused to connect at all.
 	ErrRefused = errors.New("refused by the device")
-	// ErrBusy is matched when the peer had no room for another link, or was shutting
-	// down: the same call may succeed later. ConnectDevice with a deadline tries again
-	// until then.
+	// ErrBusy is matched when the peer says that it has no room for another link, or is
+	// shutting down: the same call may succeed later. ConnectDevice with a deadline tries
+	// again until then. A device that shuts down takes no connections of direct TCP, so
+	// callers over that are refused by its system, as if it were gone.
 	ErrBusy = errors.New("the device takes no link now")
 	// ErrNotConnected is matched when there is no link and none may be made.
 	ErrNotConnected = errors.New("not connected")

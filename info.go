@@ -12,8 +12,11 @@ import (
 	"peerlink/internal/route"
 )
 
-// Path is the way that a link's bytes take: by fields for programs, by String for
-// people. A carrier tells it by a method Path() Path of its streams; of others the
+// Path is the way that a link's bytes take. Its fields are for programs: Engine
+// ("tcp", "udp", "webrtc", "unix", "shm", or an adopted stream's carrier), Over (the
+// protocol below), Class (of ICE: "host", "srflx", "prflx", "mapped", "direct", "relay"),
+// Local and Remote (netip.AddrPort), Relay and Detail, all of them strings but for the
+// addresses, and empty where they say nothing. String is for people. A carrier tells it by a method Path() Path of its streams; of others the
 // two addresses are known.
 type Path = route.Path
 
@@ -165,8 +168,9 @@ func (m *ConnectionManager) Metrics() Metrics {
 	return t
 }
 
-// CloseConnectionsWith closes the links with a device, or with all devices of
-// an account or authority, telling them, and returns how many links it closed.
+// CloseConnectionsWith closes the links with a device (an identity.DeviceID), or with
+// all devices of an account or authority (an identity.AccountID), telling them, and
+// returns how many links it closed.
 // It waits until they have ended, at most a second or so. CloseLink does the same with
 // one link, and says whether the peer has confirmed all that was sent.
 func (m *ConnectionManager) CloseConnectionsWith(subject identity.Subject) int {

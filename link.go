@@ -125,9 +125,9 @@ type link struct {
 	idleSince   time.Time // when it was first seen without channels; zero: it has some
 }
 
-// TraceEvent is a milestone of a connect: Step (“record found”, “offer sent”,
-// “answer received”, “ice pair”, “tls”, “link up”, “channel open”, “attempt
-// failed”), the time, and a few words.
+// TraceEvent is a milestone of a connect. Its fields are Step, a string (“record
+// found”, “offer sent”, “answer received”, “ice pair”, “tls”, “link up”, “channel
+// open”, “attempt failed”), At, the time, and Detail, a few words.
 type TraceEvent = trace.Event
 
 // WithTrace returns a context for ConnectDevice, to call read at each milestone.

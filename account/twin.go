@@ -155,7 +155,7 @@ func (a *Account) watchTwins(node *dht.Node, log *slog.Logger) (stop func() erro
 // Twin waits until another process is found that acts as this device, as after a
 // copy of the account's folder to another machine, and returns it; ctx bounds the
 // wait. It is found through the DHT, by both, some seconds after the second one
-// can be reached. Of several calls one gets it.
+// can be reached. Of several calls one gets it. It may be called before Start.
 func (a *Account) Twin(ctx context.Context) (Twin, error) {
 	select {
 	case t := <-a.twin:

@@ -29,15 +29,13 @@
 // A peer that breaks the protocol ends the link and is told why; one that sends
 // past its credit loses that channel alone. Errors of the transport are never
 // io.EOF.
-//
-// # Goroutines and locks
-//
-// Where the conn has a WriteNow method, which never waits, a Write sends by
-// itself; otherwise, and for what has to wait, a Socket has a writer. Where a
-// single application waits in Read, it receives for the link; otherwise a
-// goroutine of the Socket does (see baton). Timers keep liveness, which no
-// blocked write delays. Lock order:
-// stream.Stream.mu, then Socket.mu (the table of channels), then line.mu (what
-// waits to be written). No lock is held during I/O, and none while a Stream
-// is called, except that a channel's own lock is held when it calls its Link.
 package multiplex
+
+// Goroutines and locks. Where the conn has a WriteNow method, which never waits, a
+// Write sends by itself; otherwise, and for what has to wait, a Socket has a writer.
+// Where a single application waits in Read, it receives for the link; otherwise a
+// goroutine of the Socket does (see baton). Timers keep liveness, which no
+// blocked write delays. Lock order: stream.Stream.mu, then Socket.mu (the table of
+// channels), then line.mu (what waits to be written). No lock is held during I/O,
+// and none while a Stream is called, except that a channel's own lock is held when
+// it calls its Link.

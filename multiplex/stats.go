@@ -51,8 +51,7 @@ func (s *Socket) Channels() []*channel.Socket {
 }
 
 // Ending reports whether the link has ended or is about to, because either
-// side closes it: it opens no more channels. The connection manager asks this
-// before it gives a link to a caller, so that none gets one that is dying.
+// side closes it: then it opens no more channels.
 func (s *Socket) Ending() bool {
 	select {
 	case <-s.leaving:
