@@ -80,7 +80,9 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 	}
 	var d *daemon.Daemon
 	defer func() {
-		err = errors.Join(err, closeAccount(acc, r.log))
+		ctx, cancel := settling(cmd)
+		defer cancel()
+		err = errors.Join(err, closeAccount(ctx, acc, r.log))
 		if d != nil {
 			d.Gone()
 		}
@@ -95,7 +97,12 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 	if d, err = daemon.New(daemon.Config{Account: acc, Logger: r.log}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.Close()) }()
+	defer func() {
+		ctx, cancel := settling(cmd)
+		defer cancel()
+		d.Settle(ctx) // commands that have ended well wrote what is still on its way
+		err = errors.Join(err, d.Close())
+	}()
 	if err := r.serve(d, acc); err != nil {
 		return err
 	}
@@ -110,6 +117,12 @@ func (r *runner) run(cmd *cobra.Command, _ []string) (err error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "peerchat: %v\n", why)
 	}
 	return err
+}
+
+// settling returns a context for the time of one step of the daemon's end; a signal has
+// ended the command's own.
+func settling(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(cmd.Context()), settleTimeout)
 }
 
 // serve opens the control socket, or takes the one that systemd has opened.

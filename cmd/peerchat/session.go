@@ -76,15 +76,17 @@ func (o *options) open(cmd *cobra.Command) (*session, error) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), settleTimeout)
 		defer cancel()
 		d.Settle(ctx)
-		return errors.Join(d.Close(), closeAccount(acc, o.logger(cmd.ErrOrStderr())))
+		return errors.Join(d.Close(), closeAccount(ctx, acc, o.logger(cmd.ErrOrStderr())))
 	}}, nil
 }
 
-// closeAccount closes an account. That devices have not confirmed all that was sent
+// closeAccount closes an account. Until ctx ends it waits for the devices to have what
+// ended commands have sent: on a slow path that is under way for longer than the second
+// that the account's Close gives it. That devices have not confirmed all that was sent
 // to them is logged only: what has to arrive, a file or a message, has receipts of its
 // own, and its command has told of it.
-func closeAccount(acc *account.Account, log *slog.Logger) error {
-	err := acc.Close()
+func closeAccount(ctx context.Context, acc *account.Account, log *slog.Logger) error {
+	err := acc.Shutdown(ctx)
 	if _, cut := errors.AsType[*peerlink.ShutdownError](err); cut {
 		log.Warn("closed", "err", err)
 		return nil
