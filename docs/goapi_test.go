@@ -24,6 +24,7 @@ import (
 	"peerlink/channel"
 	"peerlink/dht"
 	"peerlink/identity"
+	"peerlink/tlssock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -479,6 +480,32 @@ func answerMessages(m *peerlink.ConnectionManager) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+func withCarrier(ctx context.Context, dir string, opts account.Options) (*account.Account, error) {
+	d := new(tlssock.Dialer) // or one of the program's own
+	opts.Manager.Dialers = append(opts.Manager.Dialers, d)
+	acc, err := account.Open(dir, opts)
+	if err != nil {
+		return nil, err
+	}
+	d.Config = tlssock.Config{Identity: acc.Identity(), Trust: acc.Trust()}
+	return acc, acc.Start(ctx)
+}
+
+func TestACarrierOfTheBookBelongsToItsAccount(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	acc, err := account.Create(dir, account.Options{LocalDir: "off"})
+	if err != nil || acc.Close() != nil {
+		t.Fatal(err)
+	}
+	acc, err = withCarrier(t.Context(), dir, account.Options{LocalDir: "off"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := acc.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
