@@ -139,7 +139,7 @@ func (t *Trust) AddRevocations(l *RevocationList) error {
 	defer t.mu.Unlock()
 	changed, err := t.revoked.add(l)
 	if changed {
-		t.changed.Ring()
+		t.notify()
 	}
 	return err
 }

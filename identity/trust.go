@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"peerlink/internal/pause"
 )
 
 // ErrNotTrusted is matched by the errors of Trust.Check.
@@ -80,7 +78,7 @@ type Trust struct {
 	policy  Policy
 	entries map[subject]Decision
 	revoked revocations
-	changed pause.Bell
+	changed chan struct{} // closed and replaced on every change; nil until asked for
 }
 
 // Check returns nil if p may connect, and otherwise an error that matches
@@ -143,7 +141,7 @@ func (t *Trust) set(s subject, d Decision) error {
 		}
 		t.entries[s] = d
 	}
-	t.changed.Ring()
+	t.notify()
 	return nil
 }
 
@@ -153,13 +151,28 @@ func (t *Trust) SetPolicy(p Policy) {
 	defer t.mu.Unlock()
 	if t.policy != p {
 		t.policy = p
-		t.changed.Ring()
+		t.notify()
 	}
 }
 
 // Changed returns a channel that is closed at the next change. Ask for it
 // before checking, or a change in between is missed.
-func (t *Trust) Changed() <-chan struct{} { return t.changed.Next() }
+func (t *Trust) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed
+}
+
+// notify tells whoever waits on Changed. t.mu is held.
+func (t *Trust) notify() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
 
 // MarshalText returns the store as lines: "policy allow" or "policy refuse",
 // then sorted "allowed device HEX", "banned account HEX" and so on, then a line
@@ -208,7 +221,7 @@ func (t *Trust) UnmarshalText(b []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.policy, t.entries, t.revoked = in.policy, in.entries, in.revoked
-	t.changed.Ring()
+	t.notify()
 	return nil
 }
 
