@@ -72,9 +72,10 @@ func take(sum *atomic.Int64, n int, most int64) bool {
 	return false
 }
 
-// tight reports whether the peers' requests are to be declined.
-func (b *Budget) tight() bool {
-	return b != nil && b.unread.Load() > int64(float64(b.limit)*refuseShare)
+// tight reports whether the requests of a link's peer are to be declined. What the
+// link may hold all the same is not counted: its windows were promised beside that.
+func (b *Budget) tight(heldByLink int64) bool {
+	return b != nil && b.unread.Load()-min(heldByLink, linkFloor) > int64(float64(b.limit)*refuseShare)
 }
 
 // Hold implements stream.Link.

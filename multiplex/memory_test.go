@@ -257,3 +257,31 @@ func TestDrainCutsOffWhoTakesTooLong(t *testing.T) {
 }
 
 func mustFail(_ *channel.Socket, err error) error { return err }
+
+// A link by itself keeps within a Budget by its promises: what they let in is no
+// reason to decline a further channel.
+func TestPromisesThatFitDeclineNoChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		budget := NewBudget(1 << 20)
+		client, server := Client(a, Config{}), Server(b, Config{Budget: budget})
+		defer server.Close()
+		defer client.Close()
+		serve(server, func(*channel.Socket) {}) // nothing is read
+		for i := range 32 {
+			x, err := client.Open(t.Context(), "x")
+			if err != nil {
+				t.Fatalf("with %d bytes unread, channel %d: %v", budget.Unread(), i, err)
+			}
+			go func() {
+				if _, err := x.Write(fill(48 << 10)); err == nil {
+					_ = x.CloseWrite() // what its window had more is free for others
+				}
+			}()
+			synctest.Wait()
+		}
+		if n := budget.Unread(); n <= 3<<18 {
+			t.Errorf("only %d bytes are unread", n)
+		}
+	})
+}

@@ -216,7 +216,7 @@ func (s *Socket) handleRequest(q request) error {
 		no = fmt.Sprintf("%d requests wait already", s.pending)
 	case s.closing || s.draining:
 		no, code = "closing", channel.CodeClosing
-	case s.cfg.Budget.tight():
+	case s.cfg.Budget.tight(s.buffered.Load()):
 		no = "out of memory"
 	case s.cancels.reached(now, maxCuts):
 		no = fmt.Sprintf("%d channels in a second opened and cut off", maxCuts)
