@@ -73,7 +73,7 @@ func take(sum *atomic.Int64, n int, most int64) bool {
 }
 
 // tight reports whether the requests of a link's peer are to be declined. What the
-// link may hold all the same is not counted: its windows were promised beside that.
+// link may hold all the same is not counted: its windows were promised on top of that.
 func (b *Budget) tight(heldByLink int64) bool {
 	return b != nil && b.unread.Load()-min(heldByLink, linkFloor) > int64(float64(b.limit)*refuseShare)
 }
