@@ -191,20 +191,20 @@ func (m *ConnectionManager) farewell(l *link) error {
 	if err == nil {
 		return errors.New("the device is about to close the link")
 	}
-	if no := asRefusal(l, err); no != nil {
+	if no := asRefusal(err); no != nil {
 		return no
 	}
 	return err
 }
 
 // asRefusal returns the refusal that the end of a link stands for, or nil.
-func asRefusal(l *link, err error) error {
+func asRefusal(err error) error {
 	bye, ok := errors.AsType[*multiplex.GoingAwayError](err)
 	switch {
 	case ok && bye.Code == channel.CodeRefused:
-		return fmt.Errorf("%s: %w: %.255q", l.path, ErrRefused, bye.Reason)
+		return fmt.Errorf("%w: %.255q", ErrRefused, bye.Reason)
 	case ok && (bye.Code == channel.CodeResource || bye.Code == channel.CodeClosing):
-		return fmt.Errorf("%s: %w: %.255q", l.path, ErrBusy, bye.Reason)
+		return fmt.Errorf("%w: %.255q", ErrBusy, bye.Reason)
 	}
 	return nil
 }

@@ -104,9 +104,9 @@ func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID,
 		if sent {
 			lost++
 		}
-		no := asRefusal(l, err)
+		no := asRefusal(err)
 		if no != nil {
-			err = &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: no}}}
+			err = &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: fmt.Errorf("%s: %w", l.path, no)}}}
 		}
 		if errors.Is(no, ErrRefused) {
 			return nil, err

@@ -11,7 +11,7 @@ import (
 	"peerlink/identity"
 )
 
-var errAddress = errors.New("want peer://DEVICEID/URI, SCHEME+peer://DEVICEID or DEVICEID")
+var errAddress = errors.New("want peer://DEVICEID/URI, SCHEME+peer://DEVICEID or DEVICEID, with no port but :80")
 
 // Dial is ConnectDevice with no options, as a net.Conn: on failure the conn is
 // nil, so that the call can be returned where a net.Conn is wanted.

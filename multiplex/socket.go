@@ -322,7 +322,7 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 		s.mu.Unlock()
 	}
 	if cut > 0 {
-		err = fmt.Errorf("multiplex: %d channels cut off: %w", cut, context.Cause(ctx))
+		err = fmt.Errorf("multiplex: channels cut off (%d): %w", cut, context.Cause(ctx))
 	} else if s.version.Load() >= version2 {
 		err = s.confirm(ctx)
 		switch bye := (*GoingAwayError)(nil); {

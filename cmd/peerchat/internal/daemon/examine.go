@@ -174,7 +174,7 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 	switch {
 	case linked && l.Direction == peerlink.Inbound:
 		g.Notes = append(g.Notes, "the device made the link: how it found this one is told by its own doctor")
-	case linked:
+	case linked && len(g.Events) == 0:
 		g.Notes = append(g.Notes, "how the link was made is not remembered")
 	case g.Way == "" && g.Path != "" && len(g.ICE) > 0:
 		g.Notes = append(g.Notes, "the device called this one at the same moment, and its link came first: the request below tells what was tried until then")
