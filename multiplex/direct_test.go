@@ -85,6 +85,15 @@ func TestChannelsThroughMemoryKeepTheirBytes(t *testing.T) {
 			}
 		}
 		wg.Wait()
+		a, b := between(t, client, server, "alone")
+		for _, way := range [][2]*channel.Socket{{a, b}, {b, a}} { // many writers may leave each other no moment for it
+			synctest.Wait()
+			wg.Go(func() { _, _ = io.ReadFull(way[1], make([]byte, 64<<10)) })
+			if _, err := way[0].Write(make([]byte, 64<<10)); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+		}
 		if c.stages.Load() == 0 || s.stages.Load() == 0 {
 			t.Error("nothing was staged")
 		}

@@ -134,7 +134,9 @@ func TestS24_ManagersClosedWhileSending(t *testing.T) {
 			var closing sync.WaitGroup
 			for i := range 1 + round%2 { // one of them, or both at once
 				closing.Go(func() {
-					if err := ds[i].Close(); err != nil {
+					err := ds[i].Close()
+					// A second may be too short for all that is under way; then Close says so.
+					if _, cut := errors.AsType[*peerlink.ShutdownError](err); err != nil && !cut {
 						t.Error(err)
 					}
 				})
