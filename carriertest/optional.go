@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +46,7 @@ var pieces = []int{1, 100, 4, 20000, 5, 70000}
 type output struct {
 	eagerConn
 	n     int
+	sure  int  // of n, what WriteNow has taken without leaving anything to Write
 	waits bool // WriteNow has left something to Write
 	rest  int  // of its piece
 }
@@ -53,12 +55,19 @@ type output struct {
 func (o *output) writeNow(size int) error {
 	p := pattern(o.n, size)
 	n, err := o.WriteNow(p)
-	clear(p)
-	if n < 0 || n > size || err != nil && err != syscall.EAGAIN {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errors.New("WriteNow waits for its reader")
+	case n < 0 || n > size || err != nil && err != syscall.EAGAIN:
 		return errors.Join(fmt.Errorf("WriteNow has taken %d of %d bytes", n, size), err)
+	case !bytes.Equal(p, pattern(o.n, size)):
+		return errors.New("WriteNow has changed what it was given")
 	}
+	clear(p)
 	o.n += n
-	o.waits, o.rest = n < size || err != nil, size-n
+	if o.waits, o.rest = n < size || err != nil, size-n; !o.waits {
+		o.sure = o.n
+	}
 	return nil
 }
 
@@ -129,11 +138,14 @@ func eager(_ context.Context, near, far net.Conn) error {
 	if err := out.fill(); err != nil { // without a reader: a WriteNow that waits never returns
 		return err
 	}
+	if err := in.must(out.sure); err != nil { // without a further call
+		return errors.Join(fmt.Errorf("WriteNow has taken %d bytes and left nothing to Write, and %d have arrived", out.sure, in.n), err)
+	}
 	to := out.n + manyBytes
 	var faults [4]error
 	var all sync.WaitGroup
 	all.Go(func() { faults[0] = out.mixed(to) })
-	all.Go(func() { faults[1] = in.must(to) })
+	all.Go(func() { faults[1] = in.must(to - in.n) })
 	all.Go(func() { _, faults[2] = far.Write(pattern(0, manyBytes)) })
 	all.Go(func() { faults[3] = (&progress{conn: near}).some(manyBytes) })
 	all.Wait()

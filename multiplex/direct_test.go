@@ -88,8 +88,13 @@ func TestChannelsThroughMemoryKeepTheirBytes(t *testing.T) {
 		a, b := between(t, client, server, "alone")
 		for _, way := range [][2]*channel.Socket{{a, b}, {b, a}} { // many writers may leave each other no moment for it
 			synctest.Wait()
-			wg.Go(func() { _, _ = io.ReadFull(way[1], make([]byte, 64<<10)) })
-			if _, err := way[0].Write(make([]byte, 64<<10)); err != nil {
+			want, got := random(1, 64<<10), make([]byte, 64<<10)
+			wg.Go(func() {
+				if _, err := io.ReadFull(way[1], got); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("alone: other bytes, %v", err)
+				}
+			})
+			if _, err := way[0].Write(want); err != nil {
 				t.Error(err)
 			}
 			wg.Wait()

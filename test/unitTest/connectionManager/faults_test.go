@@ -113,7 +113,8 @@ func TestS21_CloseWhileARequestHangsInTheCallee(t *testing.T) {
 func TestS24_ManagersClosedWhileSending(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
 		for round := range 3 {
-			ds := [2]*device{w.device(t, fmt.Sprint("alice", round), nil), w.device(t, fmt.Sprint("bob", round), nil)}
+			patient := func(c *peerlink.Config) { c.Link.CloseTimeout = patience } // on a busy machine, too
+			ds := [2]*device{w.device(t, fmt.Sprint("alice", round), patient), w.device(t, fmt.Sprint("bob", round), patient)}
 			incoming := ds[1].accepting(t, "*")
 			var wg sync.WaitGroup
 			for i := range 4 {
@@ -135,9 +136,9 @@ func TestS24_ManagersClosedWhileSending(t *testing.T) {
 			for i := range 1 + round%2 { // one of them, or both at once
 				closing.Go(func() {
 					err := ds[i].Close()
-					// A second may be too short for all that is under way; then Close says so.
-					if _, cut := errors.AsType[*peerlink.ShutdownError](err); err != nil && !cut {
-						t.Error(err)
+					// Two that close at once may cut what the other one still sends; then Close says so.
+					if _, cut := errors.AsType[*peerlink.ShutdownError](err); err != nil && (!cut || round%2 == 0) {
+						t.Errorf("round %d: %v", round, err)
 					}
 				})
 			}

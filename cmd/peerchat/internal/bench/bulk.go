@@ -186,7 +186,10 @@ func mean(a, b flow) float64 {
 // MB/s, against its speed without them, half before and half after; and by how
 // many MiB the memory has grown since the link was idle.
 func stalled(ctx context.Context, p *pair, d time.Duration, n int) ([]sample, error) {
-	idle := memory()
+	idle, err := settled(ctx)
+	if err != nil {
+		return nil, err
+	}
 	before, err := stream(ctx, p, d/2, 64<<10, 1)
 	if err != nil {
 		return nil, err

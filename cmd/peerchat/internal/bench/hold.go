@@ -22,6 +22,25 @@ func memory() float64 {
 	return float64(m.HeapAlloc + m.StackInuse)
 }
 
+// settled waits until memory no longer falls: a link that has just been made
+// and the ends of one before hold buffers for a moment.
+func settled(ctx context.Context) (float64, error) {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	for was := memory(); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		now := memory()
+		if now >= was {
+			return was, nil
+		}
+		was = now
+	}
+}
+
 // idleChannels is how many idle channels are counted: so many that what a link
 // has once does not show.
 const idleChannels = 10_000
@@ -38,7 +57,10 @@ func idle(ctx context.Context, p *pair, _ time.Duration) ([]sample, error) {
 	}
 	near := make([]net.Conn, 0, idleChannels)
 	p.far.expect(idleChannels)
-	before := memory()
+	before, err := settled(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for range idleChannels {
 		conn, err := p.open(ctx, taskHold)
 		if err != nil {
