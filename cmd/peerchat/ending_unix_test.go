@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"os/signal"
 	"strings"
@@ -121,6 +122,9 @@ func TestAHangUpEndsACommandAsOtherSignalsDo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
+	caught := make(chan os.Signal, 1) // what a test catches, its commands do not inherit as ignored, also under nohup
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	h := newHouse(t)
 	_, _ = h.daemon("alice")
 	for name, args := range map[string][]string{"listen": {"listen", "--json"}, "status": {"status", "--watch", "--json"}} {
