@@ -260,8 +260,9 @@ func TestCandidatesThatComeLaterAreTrickledAndUsed(t *testing.T) {
 				unreachable(m)
 			})
 			a.box.Alter, b.box.Alter = hide, hide
-			asked := make(chan struct{}, 1)
-			b.Decide(func(context.Context, identity.Peer) error { asked <- struct{}{}; return nil })
+			asked := make(chan struct{})
+			tell := sync.OnceFunc(func() { close(asked) }) // an offer may come twice
+			b.Decide(func(context.Context, identity.Peer) error { tell(); return nil })
 			go func() {
 				<-asked // the offer has left
 				for _, d := range []*device{a, b} {

@@ -242,12 +242,13 @@ func TestS23_ConnectsAgainAfterTheCalleeKilledTheConnection(t *testing.T) {
 
 func TestS29_S30_CloseWhileNegotiatingAndWithOpenChannels(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
-		asked := make(chan struct{}, 1)
+		asked := make(chan struct{})
+		tell := sync.OnceFunc(func() { close(asked) }) // a caller may ask again
 		alice, carol := w.device(t, "alice", nil), w.device(t, "carol", nil)
 		carol.echoing(t, "*")
 		bob := w.device(t, "bob", func(c *peerlink.Config) {
 			c.OnICERequest = func(ctx context.Context, _ identity.Peer) error {
-				asked <- struct{}{}
+				tell()
 				<-ctx.Done()
 				return ctx.Err()
 			}

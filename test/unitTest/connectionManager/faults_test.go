@@ -72,11 +72,12 @@ func (cs *cables) last() *cable {
 // case: E22
 func TestS21_CloseWhileARequestHangsInTheCallee(t *testing.T) {
 	overCarriers(t, func(t *testing.T, w world) {
-		asked := make(chan struct{}, 4)
+		asked := make(chan struct{})
+		tell := sync.OnceFunc(func() { close(asked) }) // a caller may ask again
 		alice := w.device(t, "alice", nil)
 		bob := w.device(t, "bob", func(c *peerlink.Config) {
 			c.OnChannelRequest = func(ctx context.Context, _ identity.Peer, _ string) error {
-				asked <- struct{}{}
+				tell()
 				<-ctx.Done()
 				return ctx.Err()
 			}
@@ -349,11 +350,12 @@ func TestS44_DeadTransportGivesTheRestAndThenItsCause(t *testing.T) {
 
 func TestS54_AccountClosedWhileNegotiatingAndSending(t *testing.T) {
 	w := newAccountWorld(t).(*accountWorld)
-	asked := make(chan struct{}, 1)
+	asked := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(asked) }) // a caller may ask again
 	bob := w.device(t, "bob", func(c *peerlink.Config) {
 		c.OnICERequest = func(ctx context.Context, p identity.Peer) error {
 			if p.Name == "alice" {
-				asked <- struct{}{}
+				tell()
 				<-ctx.Done()
 			}
 			return ctx.Err()
