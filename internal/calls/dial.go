@@ -100,6 +100,9 @@ func (b *Board[S]) call(ctx context.Context, peer identity.DeviceID) (conn net.C
 	defer c.cancel(nil)
 	defer context.AfterFunc(b.Context(), func() { c.cancel(b.cfg.Closed) })()
 	conn, found, err = b.carrier.Call(c.ctx, c)
+	if err != nil && b.Ended() && !errors.Is(err, net.ErrClosed) {
+		err = b.cfg.Closed // the carrier has seen what it uses end before it saw why
+	}
 	b.mu.Lock()
 	delete(b.outgoing, c.ID)
 	first = c.first

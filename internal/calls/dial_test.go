@@ -196,6 +196,28 @@ func (s *sending) Post(ctx context.Context, _ identity.DeviceID, n *note) error 
 	return s.post(ctx, n)
 }
 
+// losing is a fake whose call sees that what it uses has ended, and not why.
+type losing struct{ *fake }
+
+func (l *losing) Call(ctx context.Context, _ *Call[*note]) (net.Conn, identity.Peer, error) {
+	<-ctx.Done()
+	return nil, identity.Peer{}, errors.New("the connection has ended")
+}
+
+// fault: C10
+func TestACallThatCloseEndsSaysSo(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, b := w.device(t), w.device(t)
+		a.carrier = &losing{a.fake}
+		ended := a.dialLater(t.Context(), b)
+		synctest.Wait()
+		a.Close()
+		if o := <-ended; !errors.Is(o.err, net.ErrClosed) {
+			t.Errorf("a call that Close has ended: %v", o.err)
+		}
+	})
+}
+
 // An answer counts only from the device that was called, only to a call that runs,
 // and only once; one that is repeated may still tell candidates.
 //
