@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,4 +137,48 @@ func TestAFullDeviceIsAskedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// trickle is a carrier whose bytes come one by one, a millisecond apart: a link is
+// up for a while before it hears more.
+type trickle struct{ *port }
+
+func (d trickle) Dial(ctx context.Context, to identity.DeviceID) (net.Conn, identity.Peer, error) {
+	conn, peer, err := d.port.Dial(ctx, to)
+	return drops{conn}, peer, err
+}
+
+type drops struct{ net.Conn }
+
+func (c drops) Read(p []byte) (int, error) {
+	time.Sleep(time.Millisecond) // in the bubble
+	return c.Conn.Read(p[:min(1, len(p))])
+}
+
+// It makes no difference that a link was up already when the no came.
+func TestAFullDeviceIsAskedAgainWhereItsNoComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice := n.newDevice(t, "alice", func(c *peerlink.Config) { c.Dialers[0] = trickle{c.Dialers[0].(*port)} })
+		bob := n.newDevice(t, "bob", func(c *peerlink.Config) { c.PerDevice = 1 })
+		bob.echo(t, "*")
+		connect(t, alice, bob, "chat://")
+		one := peerlink.ConnectOptions{Mode: peerlink.NewLink}
+		if _, err := alice.ConnectDevice(background, bob.id.DeviceID(), "x://", one); !errors.Is(err, peerlink.ErrBusy) {
+			t.Errorf("without a deadline: %v", err)
+		}
+		ctx, cancel := within(time.Minute)
+		defer cancel()
+		if _, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "x://", one); !errors.Is(err, peerlink.ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without room until the deadline: %v", err)
+		}
+		time.AfterFunc(30*time.Second, func() { bob.CloseConnectionsWith(alice.id.DeviceID()) })
+		ctx, cancel = within(time.Minute)
+		defer cancel()
+		sock, err := alice.ConnectDevice(ctx, bob.id.DeviceID(), "x://", one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exchange(t, sock, "hello")
+	})
 }

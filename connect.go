@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/pause"
@@ -89,6 +91,7 @@ func (m *ConnectionManager) checkPeer(peer identity.DeviceID) error {
 // connect is ConnectDevice for a channel of the caller's own.
 func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID, uri string, opts ConnectOptions) (*channel.Socket, error) {
 	lost := 0
+	var pauses *backoff.ExponentialBackOff // made when it is needed
 	for try := 1; ; try++ {
 		l, err := m.linkTo(ctx, peer, opts)
 		if errors.Is(err, errCrossed) && try < maxTries {
@@ -101,22 +104,30 @@ func (m *ConnectionManager) connect(ctx context.Context, peer identity.DeviceID,
 		if err == nil {
 			return sock, nil
 		}
+		if pauses == nil {
+			pauses = pausesOfRounds()
+		}
 		if sent {
 			lost++
 		}
 		no := asRefusal(err)
 		if no != nil {
 			err = &ConnectError{Peer: peer, Attempts: []Attempt{{Carrier: l.carrier, Took: time.Since(l.up), Err: fmt.Errorf("%s: %w", l.path, no)}}}
+		} else {
+			err = fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
 		}
-		if errors.Is(no, ErrRefused) {
+		// linkTo will not take the link again, and may make another.
+		again := (l.mux.Ending() || errors.Is(err, errRetired)) && ctx.Err() == nil && opts.Mode != OnlyIfConnected && opts.Link.IsZero()
+		switch busy := errors.Is(no, ErrBusy) && isPatient(ctx); {
+		case !again || errors.Is(no, ErrRefused):
 			return nil, err
-		}
-		again := l.mux.Ending() || errors.Is(err, errRetired) // and so linkTo will not take it again
-		if !again || lost > 1 || try == maxTries || ctx.Err() != nil || opts.Mode == OnlyIfConnected || !opts.Link.IsZero() {
-			if no != nil {
-				return nil, err
-			}
-			return nil, fmt.Errorf("peerlink: open %q on the link to device %s: %w", uri, peer.Short(), err)
+		case lost <= 1 && try < maxTries:
+		case !busy:
+			return nil, err
+		case pause.For(ctx, pauses.NextBackOff()) != nil:
+			return nil, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		default:
+			lost, try = 1, 0
 		}
 		m.locked(func() { m.totals.Retried++ })
 	}

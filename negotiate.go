@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"peerlink/identity"
 	"peerlink/internal/pause"
 	"peerlink/internal/trace"
@@ -21,6 +23,12 @@ const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 10 * time.Second
 )
+
+func pausesOfRounds() *backoff.ExponentialBackOff {
+	pauses := pause.Backoff(firstPause, maxPause)
+	pauses.RandomizationFactor = 0.5
+	return pauses
+}
 
 // errAbandoned is the cause when a negotiation or a unique call has no callers left.
 var errAbandoned = errors.New("no caller waits for it")
@@ -242,8 +250,7 @@ func (m *ConnectionManager) beginLocked(ctx context.Context, peer identity.Devic
 // negotiate runs rounds until one brings a link, no caller waits for the next, or
 // there is no hope in one.
 func (m *ConnectionManager) negotiate(ctx context.Context, n *negotiation, dialers []Dialer) {
-	pauses := pause.Backoff(firstPause, maxPause)
-	pauses.RandomizationFactor = 0.5
+	pauses := pausesOfRounds()
 	for {
 		l, hopeless, cause := m.race(ctx, n, dialers)
 		kicked := n.kick.Next() // not for the round that is over
