@@ -145,7 +145,10 @@ type trickle struct{ *port }
 
 func (d trickle) Dial(ctx context.Context, to identity.DeviceID) (net.Conn, identity.Peer, error) {
 	conn, peer, err := d.port.Dial(ctx, to)
-	return drops{conn}, peer, err
+	if err != nil {
+		return nil, peer, err
+	}
+	return drops{conn}, peer, nil
 }
 
 type drops struct{ net.Conn }

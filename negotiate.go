@@ -24,6 +24,8 @@ const (
 	maxPause   = 10 * time.Second
 )
 
+// pausesOfRounds returns the pauses of one negotiation, or of one call whose links
+// the device did not want.
 func pausesOfRounds() *backoff.ExponentialBackOff {
 	pauses := pause.Backoff(firstPause, maxPause)
 	pauses.RandomizationFactor = 0.5

@@ -222,8 +222,8 @@ func TestCloseEndsEveryStateAtOnce(t *testing.T) {
 				if err := <-accepting; !errors.Is(err, net.ErrClosed) {
 					t.Errorf("accept: %v", err)
 				}
-				if d := time.Since(start); d >= defaultTimeout {
-					t.Errorf("took %v: as long as the dial would", d)
+				if d := time.Since(start); d > 2*time.Second {
+					t.Errorf("took %v", d)
 				}
 			})
 		}
