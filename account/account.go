@@ -187,6 +187,8 @@ func (o Options) identity() (*identity.Identity, error) {
 // open makes the account of a folder, which it owns.
 func open(f *folder, opts Options) (*Account, error) {
 	a := newAccount(f, opts)
+	own := f.id.AccountID()
+	f.trust.SetMembers(func(p identity.Peer) bool { return p.Account == own })
 	cfg := a.opts.Manager
 	cfg.Identity, cfg.Trust, cfg.Logger = f.id, f.trust, a.opts.Logger
 	var err error
@@ -403,7 +405,8 @@ func (a *Account) Learn(peer identity.DeviceID, addrs ...string) error {
 
 // Trust returns the store of what was decided, for carriers that the program makes
 // itself: their handshakes ask it (tlssock.Config.Trust and its like), and so obey
-// SetTrust, SetPolicy and revocations at once. It is there before Start, and is the
+// SetTrust, SetPolicy and revocations at once. The devices of one's own account are
+// members (Trust.Member); SetMembers replaces that. It is there before Start, and is the
 // same until Close. Decisions are made by the account's methods: what is changed in
 // the store itself may not reach the disk.
 func (a *Account) Trust() *identity.Trust { return a.f.trust }

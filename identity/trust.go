@@ -78,6 +78,7 @@ type Trust struct {
 	policy  Policy
 	entries map[subject]Decision
 	revoked revocations
+	members func(Peer) bool
 	changed chan struct{} // closed and replaced on every change; nil until asked for
 }
 
@@ -108,6 +109,33 @@ func (t *Trust) Check(p Peer) error {
 		return fmt.Errorf("%w: device %s and account %s are unknown, and only known ones are let in", ErrNotTrusted, p.Device, p.Account)
 	}
 	return nil
+}
+
+// Member reports whether room of its own is kept for a peer, apart from the room of
+// strangers: the peer may connect (Check), and the peer, its account or its authority
+// is allowed, or the function of SetMembers knows the peer. A nil *Trust has no
+// members.
+func (t *Trust) Member(p Peer) bool {
+	if t == nil || t.Check(p) != nil {
+		return false
+	}
+	t.mu.Lock()
+	known := t.members
+	allowed := slices.ContainsFunc([]subject{p.Device.subject(), p.Account.subject(), p.CA.subject()}, func(s subject) bool {
+		return t.entries[s] == Allowed // nothing is decided about a zero id
+	})
+	t.mu.Unlock()
+	return allowed || known != nil && known(p)
+}
+
+// SetMembers adds peers to those for whom Member is true: the devices of one's own
+// account, contacts. The function must neither block nor call the store, may be
+// called concurrently, and decides nothing about who may connect. Nil, as at the
+// beginning: only allowed peers are members.
+func (t *Trust) SetMembers(known func(Peer) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.members = known
 }
 
 // Decision returns what was decided about s itself.

@@ -312,3 +312,38 @@ func TestDecisionsHaveNames(t *testing.T) {
 		}
 	}
 }
+
+func TestMembersAreAllowedOrKnown(t *testing.T) {
+	f := newFamily(t)
+	p, err := VerifyChain(ders(f.device, f.account, f.ca), certNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (*Trust)(nil).Member(p) || new(Trust).Member(p) || new(Trust).Member(Peer{}) {
+		t.Error("a peer about whom nothing is known is a member")
+	}
+	for _, s := range []Subject{p.Device, p.Account, p.CA} {
+		tr := new(Trust)
+		if err := tr.Set(s, Allowed); err != nil {
+			t.Fatal(err)
+		}
+		if !tr.Member(p) {
+			t.Errorf("%v is allowed, but its peer is no member", s)
+		}
+	}
+	tr := new(Trust)
+	tr.SetMembers(func(q Peer) bool { return q.Account == p.Account })
+	if !tr.Member(p) {
+		t.Error("a peer that the program knows is no member")
+	}
+	if err := tr.Set(p.Device, Banned); err != nil {
+		t.Fatal(err)
+	}
+	if tr.Member(p) {
+		t.Error("a banned peer is a member")
+	}
+	tr.SetMembers(nil)
+	if tr.Member(p) {
+		t.Error("nothing is known any more, but the peer is a member")
+	}
+}

@@ -34,6 +34,11 @@ func openBook(acc *account.Account) (*book, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := acc.Identity().AccountID()
+	acc.Trust().SetMembers(func(p identity.Peer) bool {
+		_, known := b.OfPeer(p)
+		return known || p.Account == own
+	})
 	return &book{Book: b, acc: acc}, nil
 }
 
