@@ -314,7 +314,7 @@ func (m *ConnectionManager) admitLocked(l *link) error {
 		return err
 	}
 	// Asked under the lock, so that no change can fall between check and watch.
-	if err := m.cfg.Trust.Check(l.peer); err != nil {
+	if err := m.cfg.Trust.Admit(l.peer); err != nil {
 		return err
 	}
 	if m.links.overtaken(l) {

@@ -238,7 +238,7 @@ func (m *ConnectionManager) watchTrust(ctx context.Context) {
 	for {
 		changed := m.cfg.Trust.Changed()
 		for _, l := range m.allLinks() {
-			if err := m.cfg.Trust.Check(l.peer); err != nil {
+			if err := m.cfg.Trust.Admit(l.peer); err != nil {
 				m.cfg.Logger.Info("closing link", "peer", l.peer.Device, "err", err)
 				m.life.Go(func(context.Context) { _ = l.mux.CloseWith(channel.CodeRefused, "not trusted any more") })
 			}

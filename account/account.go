@@ -11,12 +11,14 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"peerlink"
 	"peerlink/dht"
 	"peerlink/ice"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
 	"peerlink/internal/signalling"
 	"peerlink/localipc"
 	"peerlink/tlssock"
@@ -196,6 +198,7 @@ func open(f *folder, opts Options) (*Account, error) {
 		f.close()
 		return nil, err
 	}
+	a.life.Go(a.keepTrust)
 	return a, nil
 }
 
@@ -407,17 +410,24 @@ func (a *Account) Learn(peer identity.DeviceID, addrs ...string) error {
 // itself: their handshakes ask it (tlssock.Config.Trust and its like), and so obey
 // SetTrust, SetPolicy and revocations at once. The devices of one's own account are
 // members (Trust.Member); SetMembers replaces that. It is there before Start, and is the
-// same until Close. Decisions are made by the account's methods: what is changed in
-// the store itself may not reach the disk.
+// same until Close. Decisions are made by the account's methods, on disk first: what is
+// changed in the store itself reaches it some seconds later, or with Close.
 func (a *Account) Trust() *identity.Trust { return a.f.trust }
 
 // Trusted returns what was decided about a device or an account.
 func (a *Account) Trusted(who identity.Subject) identity.Decision { return a.f.trust.Decision(who) }
 
 // SetTrust allows or bans a device, an account or an authority, on disk first.
-// Links to a device that is banned thereby close at once.
+// Links to a device that is banned thereby close at once. A device that is allowed
+// binds to the account under which it proves itself next: see identity.Trust.Admit.
 func (a *Account) SetTrust(who identity.Subject, d identity.Decision) error {
 	return a.changeTrust(func(t *identity.Trust) error { return t.Set(who, d) })
+}
+
+// AllowPeer allows a device as one of the account that p names, and of no other, on
+// disk first: because the device has proven it, or by an earlier link.
+func (a *Account) AllowPeer(p identity.Peer) error {
+	return a.changeTrust(func(t *identity.Trust) error { return t.Allow(p) })
 }
 
 // SetPolicy says whether devices about which nothing was decided are let in, on
@@ -434,6 +444,32 @@ func (a *Account) changeTrust(change func(*identity.Trust) error) error {
 		return errClosed
 	}
 	return a.f.changeTrust(change)
+}
+
+// keepEvery is how long the trust file is left alone after it was written because of
+// what links have shown: peers cause that, and must not keep the disk busy.
+const keepEvery = 10 * time.Second
+
+// keepTrust has the disk follow the trust store.
+func (a *Account) keepTrust(ctx context.Context) {
+	for {
+		changed := a.f.trust.Changed()
+		written, err := a.f.keepTrust()
+		if err != nil {
+			a.opts.Logger.Warn("account: " + err.Error())
+		}
+		if written && pause.For(ctx, keepEvery) != nil {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close ends all links and everything that Start began, the manager first, and
@@ -457,6 +493,10 @@ func (a *Account) Close() error {
 	a.closers, a.started = nil, false
 	a.mu.Unlock()
 	a.err = errors.Join(err, closeAll(closers)) // callbacks may use the account meanwhile
+	a.life.Wait()
+	if _, err := a.f.keepTrust(); err != nil {
+		a.err = errors.Join(a.err, err)
+	}
 	a.f.close()
 	return a.err
 }

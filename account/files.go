@@ -24,8 +24,8 @@ const (
 )
 
 // maxFile bounds what is read of any of them, in bytes; a full trust store has
-// about 8 MB.
-const maxFile = 32 << 20
+// about 36 MB.
+const maxFile = 64 << 20
 
 // files changes the files of a folder; each call has happened whole or not at
 // all, also when the process or the machine dies in the middle. Tests let it

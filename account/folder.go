@@ -1,6 +1,7 @@
 package account
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,7 +41,8 @@ type folder struct {
 	lock   *flock.Flock
 	once   sync.Once
 
-	trustMu sync.Mutex // held while the trust file is written: one writer at a time
+	trustMu sync.Mutex        // held while the trust file is written: one writer at a time
+	kept    [sha256.Size]byte // of what the trust file says
 }
 
 // createFolder makes an account in a folder that is empty, not there yet, or
@@ -126,6 +128,7 @@ func (f *folder) create(opts Options) error {
 	if err != nil {
 		return err
 	}
+	f.kept = sha256.Sum256(trust)
 	err = f.write(written{creatingFile, nil}, written{trustFile, trust}, written{configFile, []byte("{}\n")}, written{identityFile, keys})
 	if err != nil {
 		return err
@@ -209,6 +212,10 @@ func (f *folder) load() error {
 	if err := f.trust.UnmarshalText(trust); err != nil {
 		return fmt.Errorf("%s: %w", f.disk.path(trustFile), err)
 	}
+	if trust, err = f.trust.MarshalText(); err != nil {
+		return err
+	}
+	f.kept = sha256.Sum256(trust)
 	settings, err := f.read(configFile, 0o022, "restore it from a copy, or write {} into it for the defaults")
 	if err != nil {
 		return err
@@ -256,10 +263,31 @@ func (f *folder) changeTrust(change func(*identity.Trust) error) error {
 	if text, err = next.MarshalText(); err != nil {
 		return err
 	}
-	if err := f.change.replace(trustFile, text); err != nil {
+	if err := f.writeTrust(text); err != nil {
 		return err
 	}
 	return change(f.trust)
+}
+
+// keepTrust writes what the trust store holds and the file does not: what links have
+// shown (identity.Trust.Admit). It reports whether it had to.
+func (f *folder) keepTrust() (written bool, err error) {
+	f.trustMu.Lock()
+	defer f.trustMu.Unlock()
+	text, err := f.trust.MarshalText()
+	if err != nil || sha256.Sum256(text) == f.kept {
+		return false, err
+	}
+	return true, f.writeTrust(text)
+}
+
+// writeTrust replaces the trust file. f.trustMu is held.
+func (f *folder) writeTrust(text []byte) error {
+	err := f.change.replace(trustFile, text)
+	if err == nil {
+		f.kept = sha256.Sum256(text)
+	}
+	return err
 }
 
 // acquire takes the lock and notes this process in it, for the error of the

@@ -68,24 +68,27 @@ func count(ls []*RevocationList) (n int) {
 	return n
 }
 
-// check returns an error if a peer is revoked by who signed it. A list counts
-// only for what is below its issuer: nobody can revoke another account's devices.
-func (r *revocations) check(p Peer) error {
+// check returns an error if a peer is revoked by the account or authority that it
+// shows, or by one of its homes. A list counts only for what is, or was, below its
+// issuer: nobody can revoke another account's devices.
+func (r *revocations) check(p Peer, device, account []home) error {
 	if len(r.lists) == 0 {
 		return nil
 	}
-	for _, l := range r.lists[p.Account] {
-		if l.has(p.Device.subject()) {
-			return fmt.Errorf("%w: device %s was revoked by its account (list %d)", ErrRevoked, p.Device, l.number)
+	for _, h := range slices.Concat([]home{{p.Account, p.CA}}, device, account) {
+		for _, l := range r.lists[h.account] {
+			if l.has(p.Device.subject()) {
+				return fmt.Errorf("%w: device %s was revoked by account %s (list %d)", ErrRevoked, p.Device, h.account, l.number)
+			}
 		}
-	}
-	if p.CA.IsZero() {
-		return nil
-	}
-	for _, l := range r.lists[p.CA] {
-		for _, s := range []subject{p.Device.subject(), p.Account.subject()} {
-			if l.has(s) {
-				return fmt.Errorf("%w: %s %x was revoked by its authority (list %d)", ErrRevoked, s.kind, s.id, l.number)
+		if h.ca.IsZero() {
+			continue
+		}
+		for _, l := range r.lists[h.ca] {
+			for _, s := range []subject{p.Device.subject(), h.account.subject()} {
+				if l.has(s) {
+					return fmt.Errorf("%w: %s %x was revoked by authority %s (list %d)", ErrRevoked, s.kind, s.id, h.ca, l.number)
+				}
 			}
 		}
 	}

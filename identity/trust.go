@@ -77,55 +77,74 @@ type Trust struct {
 	mu      sync.Mutex
 	policy  Policy
 	entries map[subject]Decision
+	homes   map[subject]homes
+	inHomes int // in all of them
 	revoked revocations
 	members func(Peer) bool
 	changed chan struct{} // closed and replaced on every change; nil until asked for
 }
 
 // Check returns nil if p may connect, and otherwise an error that matches
-// ErrNotTrusted and says which part of p's chain is the reason.
+// ErrNotTrusted and says which part of p's chain is the reason: a *MovedError where
+// p's device is allowed under another account. It notes nothing, so it may be asked
+// about a peer that has proven nothing yet; see Admit.
 func (t *Trust) Check(p Peer) error {
 	if t == nil {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	allowed := t.policy == AllowUndecided
-	for _, s := range []subject{p.Device.subject(), p.Account.subject(), p.CA.subject()} {
-		if s.id == [idLen]byte{} {
-			continue
+	_, err := t.check(p)
+	return err
+}
+
+// check is Check that also tells which decision lets the peer in. t.mu is held.
+func (t *Trust) check(p Peer) (g grant, err error) {
+	at := t.homes[p.Device.subject()]
+	whole := [4]subject{p.Device.subject(), p.Account.subject(), p.CA.subject()}
+	if at.bound { // a ban of the account holds though its device claims another one
+		whole[3] = at.all[0].account.subject()
+	}
+	for i, s := range whole {
+		switch d := t.entries[s]; {
+		case s.id == [idLen]byte{}:
+		case d == Banned:
+			return ungranted, fmt.Errorf("%w: %s %x is banned", ErrBanned, s.kind, s.id)
+		case d == Allowed && (i == 1 || i == 2):
+			g = above
 		}
-		switch t.entries[s] {
-		case Banned:
-			return fmt.Errorf("%w: %s %x is banned", ErrBanned, s.kind, s.id)
-		case Allowed:
-			allowed = true
+	}
+	if err := t.revoked.check(p, at.all, t.homes[p.Account.subject()].all); err != nil {
+		return ungranted, err
+	}
+	moved := false
+	if g == ungranted && t.entries[p.Device.subject()] == Allowed {
+		if moved = !t.atHome(p); !moved {
+			g = toDevice
 		}
 	}
-	if err := t.revoked.check(p); err != nil {
-		return err
+	switch {
+	case g != ungranted || t.policy == AllowUndecided:
+		return g, nil
+	case moved:
+		return g, &MovedError{p.Device, at.all[0].account, p.Account}
 	}
-	if !allowed {
-		return fmt.Errorf("%w: device %s and account %s are unknown, and only known ones are let in", ErrNotTrusted, p.Device, p.Account)
-	}
-	return nil
+	return g, fmt.Errorf("%w: device %s and account %s are unknown, and only known ones are let in", ErrNotTrusted, p.Device, p.Account)
 }
 
 // Member reports whether room of its own is kept for a peer, apart from the room of
 // strangers: the peer may connect (Check), and the peer, its account or its authority
-// is allowed, or the function of SetMembers knows the peer. A nil *Trust has no
-// members.
+// is allowed, or the function of SetMembers knows the peer. A device that is allowed
+// under another account is no member. A nil *Trust has no members.
 func (t *Trust) Member(p Peer) bool {
-	if t == nil || t.Check(p) != nil {
+	if t == nil {
 		return false
 	}
 	t.mu.Lock()
+	g, err := t.check(p)
 	known := t.members
-	allowed := slices.ContainsFunc([]subject{p.Device.subject(), p.Account.subject(), p.CA.subject()}, func(s subject) bool {
-		return t.entries[s] == Allowed // nothing is decided about a zero id
-	})
 	t.mu.Unlock()
-	return allowed || known != nil && known(p)
+	return err == nil && (g != ungranted || known != nil && known(p))
 }
 
 // SetMembers adds peers to those for whom Member is true: the devices of one's own
@@ -146,7 +165,9 @@ func (t *Trust) Decision(s Subject) Decision {
 }
 
 // Set decides about a device, an account or an authority; Undecided forgets
-// it. It fails only when 100 000 decisions are held already.
+// it, and under which accounts it came. Allowed, said of a device once more, lets it
+// bind to the account under which it proves itself next (see Admit and Allow); lists
+// of earlier ones count on. It fails only when 100 000 decisions are held already.
 func (t *Trust) Set(s Subject, d Decision) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -155,15 +176,16 @@ func (t *Trust) Set(s Subject, d Decision) error {
 
 func (t *Trust) set(s subject, d Decision) error {
 	old, held := t.entries[s]
-	if d == old {
-		return nil
+	if !held && d != Undecided && len(t.entries) >= maxDecisions {
+		return fmt.Errorf("identity: the trust store is full: more than %d decisions", maxDecisions)
 	}
-	if d == Undecided {
+	loosened := t.loosen(s, d)
+	switch {
+	case d == old && !loosened:
+		return nil
+	case d == Undecided:
 		delete(t.entries, s)
-	} else {
-		if !held && len(t.entries) >= maxDecisions {
-			return fmt.Errorf("identity: the trust store is full: more than %d decisions", maxDecisions)
-		}
+	default:
 		if t.entries == nil {
 			t.entries = make(map[subject]Decision)
 		}
@@ -203,14 +225,18 @@ func (t *Trust) notify() {
 }
 
 // MarshalText returns the store as lines: "policy allow" or "policy refuse",
-// then sorted "allowed device HEX", "banned account HEX" and so on, then a line
-// "revocations BASE64" for each revocation list, then "end".
+// then sorted "allowed device HEX", "banned account HEX" and so on, and "home device
+// HEX ACCOUNT/AUTHORITY..." for what Admit has noted, then a line "revocations
+// BASE64" for each revocation list, then "end".
 func (t *Trust) MarshalText() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := make([]string, 0, len(t.entries))
+	lines := make([]string, 0, len(t.entries)+len(t.homes))
 	for s, d := range t.entries {
 		lines = append(lines, fmt.Sprintf("%s %s %x", d, s.kind, s.id))
+	}
+	for s, at := range t.homes {
+		lines = append(lines, at.line(s))
 	}
 	slices.Sort(lines)
 	for _, l := range t.revoked.all() {
@@ -248,7 +274,7 @@ func (t *Trust) UnmarshalText(b []byte) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.policy, t.entries, t.revoked = in.policy, in.entries, in.revoked
+	t.policy, t.entries, t.homes, t.inHomes, t.revoked = in.policy, in.entries, in.homes, in.inHomes, in.revoked
 	t.notify()
 	return nil
 }
@@ -273,8 +299,12 @@ func (r *trustReader) line(s string) error {
 		return nil
 	case len(f) == 2 && f[0] == revocationWord:
 		return r.revoked.read(f[1])
-	case len(f) != 3 || (f[1] != "device" && f[1] != "account"):
-		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id; or “revocations” and a list", s)
+	case len(f) < 3 || (f[1] != "device" && f[1] != "account"):
+		return fmt.Errorf("%.100q: want “allowed” or “banned”, “device” or “account”, and an id; or “home” and the same; or “revocations” and a list", s)
+	case len(f) > 3 && (f[0] == homeWord || f[0] == pastWord):
+		return r.readHomes(f[0], f[1], f[2], f[3:])
+	case len(f) > 3:
+		return fmt.Errorf("%.100q: %d words too many", s, len(f)-3)
 	default:
 		return r.decide(f[0], f[1], f[2])
 	}
