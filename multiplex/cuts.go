@@ -89,11 +89,10 @@ func (s *Socket) crowdedLocked() <-chan struct{} {
 	return c.short
 }
 
-// floodLocked counts a channel of the peer that was cut off, and reports what only
-// a hostile peer does. s.mu is held.
-func (s *Socket) floodLocked(e *entry) error {
-	now := time.Now()
-	if s.ours(e.id) || now.Sub(time.Unix(0, e.asked)) >= time.Second || !s.cancels.over(now, floodCuts) {
+// floodLocked counts a channel of the peer that was cut off soon, or though it had been
+// declined, and reports what only a hostile peer does. s.mu is held.
+func (s *Socket) floodLocked() error {
+	if !s.cancels.over(time.Now(), floodCuts) {
 		return nil
 	}
 	return violation("more than %d channels in a second opened and cut off", floodCuts)

@@ -19,6 +19,9 @@ const (
 	budgetShare = 1. / 2
 	// From this part of a Budget on, the peers' requests are declined.
 	refuseShare = 3. / 4
+	// Half as much as may wait unread may be channels, of channelCost each: one link may
+	// then have all that ids allow in the budget of a manager.
+	tableShare = 1. / 2
 	// Up to this round-trip time 256 KiB are enough for 850 MB/s, and a wider
 	// window only makes other channels wait behind the bulk of one.
 	shortRTT = 300 * time.Microsecond
@@ -31,6 +34,8 @@ const (
 	soonRead = 10 * time.Millisecond
 	// A link with so few unread bytes is not asked to give any back.
 	linkFloor = 256 << 10
+	// A link with so few channels may have one more.
+	floorChannels = 16
 )
 
 // Budget bounds the unread bytes of all links that share it, and so what they
@@ -38,44 +43,99 @@ const (
 // channels get less, then the peers' requests are declined. Where a peer that
 // cannot be promised so little reaches it, the channel of that link that has held
 // most for longest is reset with CodeResource. Each link may hold 256 KiB all
-// the same. Its methods may be called concurrently.
+// the same. Besides, channels may take half as much as may wait unread, 1 KiB each: a
+// request is declined on a link that has 16 channels, and more than are left for
+// others. Its methods may be called concurrently.
 type Budget struct {
 	limit  int64
+	whole  *Budget // of which this is a half; or nil
 	unread atomic.Int64
 	held   atomic.Int64 // may come to be unread, or is, where the peer keeps no count of promises
+	tables atomic.Int64 // channelCost for each channel
 	extra  atomic.Int64 // promised to such peers beyond 64 KiB a channel
 }
 
 // NewBudget makes a budget of so many bytes, 1 MiB at least.
 func NewBudget(limit int) *Budget { return &Budget{limit: max(int64(limit), 1<<20)} }
 
+// Half makes a budget of half of b's bytes, for links that must leave the other half to
+// others: what they hold counts in both. Each call makes another one.
+func (b *Budget) Half() *Budget { return &Budget{limit: b.limit / 2, whole: b} }
+
+// Lift frees a link from the Half that is its Budget: what the link holds goes on to
+// count there, and is bounded by the whole alone. It does not block.
+func (s *Socket) Lift() { s.lifted.Store(true) }
+
+// limit is how much a budget of the link allows.
+func (s *Socket) limit(b *Budget) int64 {
+	if b.whole != nil && s.lifted.Load() {
+		return b.whole.limit
+	}
+	return b.limit
+}
+
 // Unread returns how many bytes wait for Reads on all links.
 func (b *Budget) Unread() int64 { return b.unread.Load() }
 
+// count adds n bytes to what is held.
+func (b *Budget) count(n int) {
+	for ; b != nil; b = b.whole {
+		b.held.Add(int64(n))
+	}
+}
+
+// enter counts n more channels.
+func (b *Budget) enter(n int) {
+	for ; b != nil; b = b.whole {
+		b.tables.Add(int64(n * channelCost))
+	}
+}
+
+// widened adds n bytes to what is promised to peers without promises.
+func (b *Budget) widened(n int) {
+	for ; b != nil; b = b.whole {
+		b.extra.Add(int64(n))
+	}
+}
+
 // widen takes n bytes of the budget's share for the wider windows of peers
 // without promises.
-func (b *Budget) widen(n int) bool {
-	return b == nil || take(&b.extra, n, int64(float64(b.limit)*budgetShare))
+func (s *Socket) widen(n int) bool {
+	s.cfg.Budget.widened(n)
+	for b := s.cfg.Budget; b != nil; b = b.whole {
+		if b.extra.Load() > int64(float64(s.limit(b))*budgetShare) {
+			s.cfg.Budget.widened(-n)
+			return false
+		}
+	}
+	return true
 }
 
 // keep takes n bytes, or gives them back if negative, for what a peer is promised.
-func (b *Budget) keep(n int) bool {
-	return b == nil || take(&b.held, n, b.limit)
-}
-
-// take adds n, unless that makes it more than most.
-func take(sum *atomic.Int64, n int, most int64) bool {
-	if sum.Add(int64(n)) <= most || n <= 0 {
-		return true
+func (s *Socket) keep(n int) bool {
+	s.cfg.Budget.count(n)
+	for b := s.cfg.Budget; b != nil && n > 0; b = b.whole {
+		if b.held.Load() > s.limit(b) {
+			s.cfg.Budget.count(-n)
+			return false
+		}
 	}
-	sum.Add(int64(-n))
-	return false
+	return true
 }
 
-// tight reports whether the requests of a link's peer are to be declined. What the
+// tightLocked reports whether the requests of the peer are to be declined. What the
 // link may hold all the same is not counted: its windows were promised on top of that.
-func (b *Budget) tight(heldByLink int64) bool {
-	return b != nil && b.unread.Load()-min(heldByLink, linkFloor) > int64(float64(b.limit)*refuseShare)
+// A link may not have more channels than there is room for beside those of all links, so
+// it leaves as much as it takes. s.mu is held.
+func (s *Socket) tightLocked() bool {
+	for b := s.cfg.Budget; b != nil; b = b.whole {
+		limit, mine := float64(s.limit(b)), int64(len(s.table)*channelCost)
+		if b.unread.Load()-min(s.buffered.Load(), linkFloor) > int64(limit*refuseShare) ||
+			len(s.table) >= floorChannels && mine > int64(limit*tableShare)-b.tables.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // Hold implements stream.Link.
@@ -83,7 +143,7 @@ func (e *entry) Hold(n int) { e.s.hold(n) }
 
 func (s *Socket) hold(n int) {
 	s.buffered.Add(int64(n))
-	if b := s.cfg.Budget; b != nil {
+	for b := s.cfg.Budget; b != nil; b = b.whole {
 		b.unread.Add(int64(n))
 		if s.plain.Load() {
 			b.held.Add(int64(n))
@@ -133,8 +193,12 @@ func (s *Socket) full(n int) bool {
 	if held > int64(s.cfg.MaxBuffered) {
 		return true
 	}
-	b := s.cfg.Budget
-	return b != nil && held > linkFloor && b.held.Load()+int64(n) > b.limit
+	for b := s.cfg.Budget; b != nil; b = b.whole {
+		if held > linkFloor && b.held.Load()+int64(n) > s.limit(b) {
+			return true
+		}
+	}
+	return false
 }
 
 // relieve makes room for n more bytes of e: of the channels that can lose what

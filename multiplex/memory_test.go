@@ -285,3 +285,80 @@ func TestPromisesThatFitDeclineNoChannel(t *testing.T) {
 		}
 	})
 }
+
+// fillTable has channels opened and taken, and never used, until one is declined.
+func fillTable(t *testing.T, client, server *Socket) (n int) {
+	t.Helper()
+	serve(server, func(*channel.Socket) {})
+	for ; ; n++ {
+		if _, err := client.Open(t.Context(), "idle"); errors.Is(err, ErrDeclined) {
+			return n
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A table is memory: it counts in the budget, and a link that fills it leaves as much
+// as it takes.
+//
+// case: S5
+func TestChannelsCountInTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := NewBudget(4 << 20)
+		most := int(budget.limit) / 2 / channelCost
+		all := 0
+		var got []int
+		for range 8 {
+			client, server := pipe(t, Config{})
+			server.cfg.Budget = budget
+			defer client.Close()
+			defer server.Close()
+			n := fillTable(t, client, server)
+			got, all = append(got, n), all+n
+			if n < floorChannels {
+				t.Errorf("link %d has %d channels", len(got), n)
+			}
+		}
+		if all > most+8*floorChannels || got[0] > most/2+1 {
+			t.Errorf("%d channels in all, %d on the first link; want %d and %d at most", all, got[0], most, most/2)
+		}
+	})
+}
+
+// case: S11
+func TestLinksOfAHalfLeaveTheOtherHalfToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		whole := NewBudget(4 << 20)
+		half := whole.Half()
+		link := func(b *Budget) (client, server *Socket) {
+			x, y := net.Pipe()
+			client, server = Client(x, Config{}), Server(y, Config{Budget: b})
+			t.Cleanup(func() {
+				_ = client.Close()
+				_ = server.Close()
+			})
+			return client, server
+		}
+		var last *Socket
+		for range 40 { // until they have only what each may have all the same
+			var client *Socket
+			client, last = link(half)
+			fillTable(t, client, last)
+		}
+		if n := half.tables.Load(); n > whole.limit/4+40*floorChannels*channelCost || n != whole.tables.Load() {
+			t.Errorf("channels take %d bytes of a half of %d, and %d of the whole", n, whole.limit/2, whole.tables.Load())
+		}
+		client, server := link(whole)
+		if n := fillTable(t, client, server); n < 200 {
+			t.Errorf("a link of the whole has %d channels", n)
+		}
+		last.Lift()
+		last.mu.Lock()
+		tight := last.tightLocked()
+		last.mu.Unlock()
+		if n := half.tables.Load(); tight || n <= whole.limit/4 {
+			t.Errorf("a link that was lifted out of the half has no room: %d bytes are held there", n)
+		}
+	})
+}

@@ -91,8 +91,8 @@ func (s *Socket) most() int { return min(max(s.cfg.MaxChannels, 1), math.MaxUint
 // least is the window that every new channel gets.
 func (s *Socket) least() int {
 	all := s.bound()
-	if b := s.cfg.Budget; b != nil {
-		all = min(all, int(b.limit))
+	for b := s.cfg.Budget; b != nil; b = b.whole {
+		all = min(all, int(s.limit(b)))
 	}
 	return max(int(float64(all)*leastShare)/s.most(), 1)
 }
@@ -113,25 +113,18 @@ func (s *Socket) roomLocked(share float64) int {
 
 // budgetLocked is how much more the Budget has, up to a share. s.mu is held.
 func (s *Socket) budgetLocked(share float64) int {
-	b := s.cfg.Budget
-	if b == nil {
-		return math.MaxInt32
+	room := int64(math.MaxInt32 - linkFloor)
+	for b := s.cfg.Budget; b != nil; b = b.whole {
+		room = min(room, int64(float64(s.limit(b))*share)-b.held.Load())
 	}
-	return int(float64(b.limit)*share) - int(b.held.Load()) + max(linkFloor-earlyCredit-s.promised, 0)
+	return int(room) + max(linkFloor-earlyCredit-s.promised, 0)
 }
 
 // takeLocked promises n bytes more to a channel, if the Budget has them. s.mu
 // is held.
 func (s *Socket) takeLocked(e *entry, n int) bool {
-	b := s.cfg.Budget
 	switch {
-	case n <= 0:
-		return false
-	case s.plain.Load():
-		if !b.widen(n) {
-			return false
-		}
-	case !b.keep(charged(s.promised+n) - charged(s.promised)):
+	case n <= 0, s.plain.Load() && !s.widen(n), !s.plain.Load() && !s.keep(charged(s.promised+n)-charged(s.promised)):
 		return false
 	}
 	s.promised += n
@@ -144,12 +137,10 @@ func (s *Socket) giveLocked(e *entry, n int) {
 	if n <= 0 {
 		return
 	}
-	if b := s.cfg.Budget; b != nil {
-		if s.plain.Load() {
-			b.extra.Add(int64(-n))
-		} else {
-			b.held.Add(int64(charged(s.promised-n) - charged(s.promised)))
-		}
+	if s.plain.Load() {
+		s.cfg.Budget.widened(-n)
+	} else {
+		s.cfg.Budget.count(charged(s.promised-n) - charged(s.promised))
 	}
 	s.promised -= n
 	e.promise -= int32(n)
@@ -227,11 +218,8 @@ func (s *Socket) learn(version int) {
 	for _, e := range s.table { // each has as much without a promise
 		s.giveLocked(e, min(earlyCredit, int(e.promise)))
 	}
-	all := s.promised
-	if b := s.cfg.Budget; b != nil {
-		b.held.Add(int64(-charged(all)))
-		b.extra.Add(int64(all))
-	}
+	s.cfg.Budget.count(-charged(s.promised))
+	s.cfg.Budget.widened(s.promised)
 	s.plain.Store(true)
 }
 

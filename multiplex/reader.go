@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 
 	"peerlink/channel"
 	"peerlink/internal/packed"
@@ -192,7 +193,7 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	case err != nil:
 		return err
 	case n == 0:
-		return s.handleEnd(e)
+		return s.handleEnd(id, e)
 	}
 	s.line.heard.Store(true)
 	if e != nil {
@@ -202,10 +203,11 @@ func (s *Socket) beginData(in *intake, id channel.ID, n int) error {
 	return nil
 }
 
-// findLocked returns the channel of an id; nil for one that does not exist, which
-// is let pass a bounded number of times. s.mu is held.
+// findLocked returns the channel of an id; nil for one that this side is done with,
+// and for one that does not exist, which is let pass a bounded number of times. s.mu is
+// held.
 func (s *Socket) findLocked(id channel.ID) (*entry, error) {
-	if e := s.table[id]; e != nil {
+	if e := s.table[id]; e != nil || s.leftLocked(id) {
 		return e, nil
 	}
 	return nil, s.strayLocked("message about channel %d, which does not exist", id)
@@ -273,11 +275,13 @@ func (s *Socket) condemn(e *entry, code channel.Code) {
 }
 
 // handleEnd takes the clean end of the peer's direction.
-func (s *Socket) handleEnd(e *entry) error {
+func (s *Socket) handleEnd(id channel.ID, e *entry) error {
+	s.mu.Lock()
 	if e == nil {
+		defer s.mu.Unlock()
+		s.endedLocked(id)
 		return nil
 	}
-	s.mu.Lock()
 	e.gotEnd = true
 	s.mu.Unlock()
 	e.stream.End()
@@ -294,7 +298,10 @@ func (s *Socket) handleReset(m message) error {
 	s.mu.Lock()
 	e, err := s.findLocked(m.id)
 	if e == nil {
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		if s.endedLocked(m.id) {
+			err = s.floodLocked()
+		}
 		return err
 	}
 	r, ended := e.undecided, e.gotEnd
@@ -304,7 +311,9 @@ func (s *Socket) handleReset(m message) error {
 	switch {
 	case !ended:
 		e.withdrawLocked()
-		err = s.floodLocked(e)
+		if !s.ours(m.id) && time.Since(time.Unix(0, e.asked)) < time.Second {
+			err = s.floodLocked()
+		}
 	case r != nil:
 		r.left = true // what it wrote is still to be seen: the answer comes with the decision
 	}

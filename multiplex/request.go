@@ -186,6 +186,7 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 func (s *Socket) addLocked(e *entry, name string, credit int) {
 	e.stream.Open(stream.Params{ID: uint16(e.id), URI: name, Link: e, Credit: credit, Window: e.windowLocked(), Limit: limitV1})
 	s.table[e.id] = e
+	s.cfg.Budget.enter(1)
 }
 
 // handleRequest takes a request or an answer of the peer.
@@ -203,51 +204,60 @@ func (s *Socket) handleRequest(q request) error {
 		return s.cause
 	case q.id == controlID || q.id == protocolID || s.ours(q.id):
 		return violation("request for channel %d, which is not the peer's to open", q.id)
-	case s.table[q.id] != nil:
+	case s.table[q.id] != nil || s.leftLocked(q.id):
 		return violation("request for channel %d, which exists", q.id)
 	}
-	no, code, now := "", channel.CodeResource, time.Now()
-	switch err := CheckName(q.name); {
-	case err != nil:
-		no, code, q.name = err.Error(), channel.CodeProtocol, "(bad name)"
-	case len(s.table) >= s.cfg.MaxChannels:
-		no = fmt.Sprintf("no more than %d channels", s.cfg.MaxChannels)
-	case s.pending >= s.cfg.MaxPending:
-		no = fmt.Sprintf("%d requests wait already", s.pending)
-	case s.closing || s.draining:
-		no, code = "closing", channel.CodeClosing
-	case s.cfg.Budget.tight(s.buffered.Load()):
-		no = "out of memory"
-	case s.cancels.reached(now, maxCuts):
-		no = fmt.Sprintf("%d channels in a second opened and cut off", maxCuts)
-	}
-	e := &entry{s: s, id: q.id, basic: s.basic() || q.window == 0, asked: now.UnixNano()}
-	if !s.startLocked(e) && no == "" {
-		no = "out of memory"
+	e := &entry{s: s, id: q.id, basic: s.basic() || q.window == 0, asked: time.Now().UnixNano()}
+	if code, no := s.refuseLocked(e, &q); no != "" { // the id is all that is kept of it
+		s.declined.add(q.id)
+		return s.replyNo(q.name, q.id, code, no)
 	}
 	s.addLocked(e, q.name, q.window)
-	if no != "" {
-		return s.declineLocked(e, code, no)
-	}
 	e.undecided = &Request{e: e}
 	s.pending++
 	s.requests <- e.undecided // has room: its capacity is MaxPending
 	return nil
 }
 
+// refuseLocked promises a channel of the peer its first window, or says why it is
+// declined at once. s.mu is held.
+func (s *Socket) refuseLocked(e *entry, q *request) (code channel.Code, no string) {
+	switch err := CheckName(q.name); {
+	case err != nil:
+		q.name = "(bad name)"
+		return channel.CodeProtocol, err.Error()
+	case s.closing || s.draining:
+		return channel.CodeClosing, "closing"
+	case len(s.table) >= s.cfg.MaxChannels:
+		no = fmt.Sprintf("no more than %d channels", s.cfg.MaxChannels)
+	case s.pending >= s.cfg.MaxPending:
+		no = fmt.Sprintf("%d requests wait already", s.pending)
+	case s.cancels.reached(time.Now(), maxCuts):
+		no = fmt.Sprintf("%d channels in a second opened and cut off", maxCuts)
+	case s.tightLocked() || !s.startLocked(e):
+		no = "out of memory"
+	}
+	return channel.CodeResource, no
+}
+
 // declineLocked tells the peer no. That ends this direction; the other ends
 // when the peer has heard, and its early bytes are dropped until then. s.mu is
 // held. It returns an error if too many replies wait.
 func (s *Socket) declineLocked(e *entry, code channel.Code, reason string) error {
-	e.sentEnd, e.condemned, e.left = true, true, time.Now().UnixNano()
+	e.sentEnd, e.declined, e.condemned, e.left = true, true, true, time.Now().UnixNano()
 	s.repayLocked(e, int(e.debt)) // what came early is dropped
 	s.giveLocked(e, int(e.promise))
+	err := s.replyNo(e.stream.URI(), e.id, code, reason)
+	e.settleLocked()
+	return err
+}
+
+// replyNo queues the answer that declines a request.
+func (s *Socket) replyNo(name string, id channel.ID, code channel.Code, reason string) error {
 	if s.basic() {
 		code = 0 // version 1 has none
 	}
-	err := s.reply(request{name: e.stream.URI(), id: e.id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code}, prompt)
-	e.settleLocked()
-	return err
+	return s.reply(request{name: name, id: id, answer: true, reason: escape.Cap(reason, MaxReasonLen), code: code}, prompt)
 }
 
 // reply queues an answer to a request.

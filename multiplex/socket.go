@@ -70,9 +70,9 @@ type Config struct {
 	plain  bool          // tests: this side lacks featurePromises
 }
 
-// lingerTimeout is how long the peer may take to end its half of a channel that
-// is closed or declined here, until the channel is forgotten. It is looked at
-// once per beacon interval.
+// lingerTimeout is how long the peer may take to answer for a channel that was
+// given up here, until the channel is forgotten. It is looked at once per beacon
+// interval.
 const lingerTimeout = 5 * time.Minute
 
 func (c Config) withDefaults() Config {
@@ -112,6 +112,7 @@ type Socket struct {
 	version  atomic.Int32  // the peer's; 0 until its first frame
 	features atomic.Uint64 // the peer's
 	plain    atomic.Bool   // the peer, as far as is known, or this side lacks featurePromises
+	lifted   atomic.Bool   // Lift was called
 	stats    counters
 
 	requests   chan *Request
@@ -148,6 +149,8 @@ type Socket struct {
 	asks      asks
 	needs     map[*entry]int // windows that messages of the peer need, and for which there was no room
 	serving   bool           // a timer will try them again
+	left      idSet          // ids that wait for the peer's end alone, without a channel in the table
+	declined  idSet          // the same, of requests that were declined
 	cuts      cuts
 	cause     error  // why the link ended; set once, before done is closed
 	goingAway error  // the peer said that it closes the link
@@ -318,7 +321,7 @@ func (s *Socket) Drain(ctx context.Context, code channel.Code, reason string) er
 		}
 	case <-ctx.Done():
 		s.mu.Lock()
-		cut = len(s.table)
+		cut = s.openLocked()
 		s.mu.Unlock()
 	}
 	if cut > 0 {
@@ -372,7 +375,7 @@ func (s *Socket) drain(code channel.Code, reason string) (<-chan struct{}, error
 		left = make(chan struct{})
 		s.drained = left
 	}
-	if len(s.table) == 0 {
+	if s.openLocked() == 0 {
 		close(s.drained)
 		s.drained = nil
 	}
@@ -497,7 +500,9 @@ func (s *Socket) fail(cause error) {
 	s.leaveLocked()
 	s.clock.Stop()
 	es := slices.Collect(maps.Values(s.table))
+	s.cfg.Budget.enter(-len(es))
 	clear(s.table)
+	s.left, s.declined = idSet{}, idSet{}
 	s.mu.Unlock()
 	s.line.end(cutOff)
 	for _, e := range es {

@@ -21,7 +21,7 @@ type counters struct {
 type Stats struct {
 	channel.Traffic
 	Unread   int64         // bytes that wait for Reads, over all channels
-	Channels int           // open, or not yet ended on both sides
+	Channels int           // that this side has a use for, or the peer has not answered
 	RTT      time.Duration // smoothed, from beacons; 0 before the first answer, and with peers of version 1
 	Created  time.Time
 }
@@ -40,7 +40,8 @@ func (s *Socket) Stats() Stats {
 	}
 }
 
-// Channels returns the channels that have not ended on both sides, by id.
+// Channels returns the channels that this side has a use for, or the peer has not
+// answered, by id.
 func (s *Socket) Channels() []*channel.Socket {
 	var cs []*channel.Socket
 	for _, e := range s.entries() {

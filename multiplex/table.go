@@ -20,7 +20,8 @@ type entry struct {
 	round  uint64 // line.round when it put data behind that of others; guarded by line.mu
 
 	// Guarded by Socket.mu:
-	sentEnd, gotEnd bool          // each direction has ended
+	sentEnd, gotEnd bool // each direction has ended
+	declined        bool
 	condemned       bool          // declined, or the peer broke a rule: its data is dropped unseen
 	basic           bool          // the peer knows no credit
 	waits           bool          // for the answer to our request
@@ -33,6 +34,39 @@ type entry struct {
 	undecided       *Request      // the peer's request, until it is decided
 	asked           int64         // when the channel was asked for: Unix time in ns, as left
 	left            int64         // since when this side has nothing to do with it any more; 0: it has
+}
+
+// channelCost is what a channel counts in a Budget beside what it holds: its entry,
+// its name and what the application remembers of it, 1 KiB on a 64-bit machine.
+const channelCost = 1 << 10
+
+// idSet are ids, 64 of which share a word: all ids of a side take 20 KiB.
+type idSet struct {
+	words map[channel.ID]uint64 // by id / 64
+	n     int
+}
+
+func (i *idSet) has(id channel.ID) bool { return i.words[id/64]>>(id%64)&1 == 1 }
+
+// add adds an id that is not there.
+func (i *idSet) add(id channel.ID) {
+	if i.words == nil {
+		i.words = make(map[channel.ID]uint64)
+	}
+	i.words[id/64] |= 1 << (id % 64)
+	i.n++
+}
+
+// remove removes an id; false if it is not there.
+func (i *idSet) remove(id channel.ID) bool {
+	if !i.has(id) {
+		return false
+	}
+	if i.words[id/64] &^= 1 << (id % 64); i.words[id/64] == 0 {
+		delete(i.words, id/64)
+	}
+	i.n--
+	return true
 }
 
 // socket returns the application's end.
@@ -151,6 +185,7 @@ func (e *entry) stopLocked(code channel.Code) {
 	switch {
 	case e.s.basic(): // knows no reset
 		e.endLocked(prompt)
+		e.settleLocked()
 	case !e.s.holdLocked(e, code, now):
 		e.cutLocked(code)
 	}
@@ -167,19 +202,58 @@ func (e *entry) cutLocked(code channel.Code) {
 	e.settleLocked()
 }
 
-// settleLocked forgets the channel once both directions have ended. s.mu is held.
+// settleLocked forgets the channel once both directions have ended. If this side
+// has nothing to do with it any more, and only the peer's end is to come, it
+// remembers the id alone: the peer may take its time. s.mu is held.
 func (e *entry) settleLocked() {
-	if !e.sentEnd || !e.gotEnd || e.debt > 0 && !e.waits || !e.forgetLocked() {
-		return
-	}
-	s := e.s
 	switch {
-	case !s.ours(e.id):
-	case s.basic(): // has no beacons; requests go in order instead
-		s.ids.free = append(s.ids.free, e.id)
+	case !e.sentEnd || e.debt > 0 && !e.waits:
+	case e.gotEnd:
+		if e.forgetLocked() {
+			e.s.overLocked(e.id)
+		}
+	case e.left == 0 || e.waits || e.cut || !e.forgetLocked():
+	case e.declined:
+		e.s.declined.add(e.id)
 	default:
-		s.ids.retired = append(s.ids.retired, e.id)
+		e.s.left.add(e.id)
 	}
+}
+
+// overLocked notes that both directions of a channel have ended. s.mu is held.
+func (s *Socket) overLocked(id channel.ID) {
+	switch {
+	case !s.ours(id):
+	case s.basic(): // has no beacons; requests go in order instead
+		s.ids.free = append(s.ids.free, id)
+	default:
+		s.ids.retired = append(s.ids.retired, id)
+	}
+	s.goneLocked()
+}
+
+// goneLocked notes that a channel is forgotten, its id too. s.mu is held.
+func (s *Socket) goneLocked() {
+	s.ended++
+	if s.drained != nil && s.openLocked() == 0 {
+		close(s.drained)
+		s.drained = nil
+	}
+}
+
+// openLocked returns how many channels have not ended on both sides. s.mu is held.
+func (s *Socket) openLocked() int { return len(s.table) + s.left.n + s.declined.n }
+
+// leftLocked reports whether only the peer's end of a channel is to come. s.mu is held.
+func (s *Socket) leftLocked(id channel.ID) bool { return s.left.has(id) || s.declined.has(id) }
+
+// endedLocked notes the end of a channel of which only that was to come, if it is
+// one. s.mu is held.
+func (s *Socket) endedLocked(id channel.ID) (declined bool) {
+	if declined = s.declined.remove(id); declined || s.left.remove(id) {
+		s.overLocked(id)
+	}
+	return declined
 }
 
 // forgetLocked takes the channel out of the table; false if it is not there.
@@ -191,13 +265,9 @@ func (e *entry) forgetLocked() bool {
 	}
 	delete(s.table, e.id)
 	delete(s.needs, e)
-	s.ended++
+	s.cfg.Budget.enter(-1)
 	if s.ours(e.id) {
 		s.repayLocked(e, int(e.debt))
-	}
-	if s.drained != nil && len(s.table) == 0 {
-		close(s.drained)
-		s.drained = nil
 	}
 	e.answerLocked(errUnanswered)
 	return true
@@ -206,13 +276,14 @@ func (e *entry) forgetLocked() bool {
 // errUnanswered is why a request failed that the peer ended without an answer.
 var errUnanswered = fmt.Errorf("%w: it ended the channel without an answer to the request", ErrProtocol)
 
-// sweepLocked forgets the channels whose peer has not ended its half long after
-// this side was done with them. An id of ours is lost then: what the peer might
-// still send on it must not be taken for the data of another channel. s.mu is held.
+// sweepLocked forgets the channels of this side that the peer has not answered, or
+// given no credit for what was sent early, long after this side was done with them.
+// The id is lost then: what the peer might still send on it must not be taken for the
+// data of another channel. s.mu is held.
 func (s *Socket) sweepLocked(now time.Time) {
 	for _, e := range s.table {
-		if e.left != 0 && now.Sub(time.Unix(0, e.left)) >= s.cfg.linger {
-			e.forgetLocked()
+		if e.left != 0 && now.Sub(time.Unix(0, e.left)) >= s.cfg.linger && e.forgetLocked() {
+			s.goneLocked()
 		}
 	}
 }

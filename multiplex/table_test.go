@@ -1,11 +1,14 @@
 package multiplex
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -227,7 +230,7 @@ func TestPeerThatNeverEndsItsHalfIsForgotten(t *testing.T) {
 			h.answerBeacons()
 			time.Sleep(11 * time.Second)
 			h.alive()
-			if n := h.s.Stats().Channels; n != 4 {
+			if n := h.s.Stats().Channels; n != 2 { // early's request is not answered
 				t.Fatalf("%d channels", n)
 			}
 		}
@@ -240,10 +243,105 @@ func TestPeerThatNeverEndsItsHalfIsForgotten(t *testing.T) {
 		if n := len(h.s.ids.retired) + len(h.s.ids.free); n != 0 {
 			t.Error("an id may be reused although its old channel has not ended")
 		}
-		h.send(frame{1, fill(10)}, frame{early.ID(), nil}) // late, and harmless
+		h.send(frame{1, fill(10)}, frame{2, fill(10)}, frame{early.ID(), nil}) // late, and harmless
 		h.alive()
+		h.send(frame{1, nil}, frame{2, nil})
 		h.accepted(2)
+		h.accepted(1)
 	})
+}
+
+// What this side is done with costs the id until the peer has ended its half, which
+// may be never.
+//
+// case: S5
+func TestAChannelThatIsOverHereKeepsNothingButItsID(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's memory is not ours")
+	}
+	const ids = 8000
+	for name, decide := range map[string]func(r *Request){
+		"declined at once": nil,
+		"declined":         func(r *Request) { _ = r.Decline("no") },
+		"closed": func(r *Request) {
+			if c, err := r.Accept(); err == nil {
+				_ = c.Close()
+			}
+		},
+		"reset": func(r *Request) {
+			if c, err := r.Accept(); err == nil {
+				_ = c.Reset(300)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			theirs, ours := net.Pipe()
+			defer theirs.Close()
+			budget := NewBudget(64 << 20)
+			s := Server(ours, Config{Budget: budget, BeaconInterval: -1})
+			defer s.Close()
+			unanswered := make(chan struct{}, maxAsked)
+			go countAnswers(theirs, unanswered)
+			name := strings.Repeat("x", 200)
+			if decide == nil {
+				name += "\n"
+			}
+			hello := encodeHello(version2, featurePromises)
+			_, _ = theirs.Write(append(appendHeader(nil, protocolID, len(hello)), hello...))
+			empty := heap()
+			for id := range channel.ID(ids) {
+				body := request{name: name, id: id + 1, window: 1 << 20}.encode()
+				b := append(appendHeader(nil, controlID, len(body)), body...)
+				b = append(append(appendHeader(b, id+1, 1), 'x'), appendHeader(nil, controlID, 0)...)
+				select {
+				case unanswered <- struct{}{}:
+				case <-s.Done():
+				}
+				if _, err := theirs.Write(b); err != nil {
+					t.Fatal(s.Err())
+				}
+				if decide != nil {
+					r, err := s.Accept(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					decide(r)
+				}
+			}
+			per := float64(heap()-empty) / ids
+			t.Logf("%.1f bytes for each of %d channels", per, ids)
+			if bound := 16.; per > bound {
+				t.Errorf("%.1f bytes for each channel, want %v at most", per, bound)
+			}
+			if n := s.Stats().Channels; n != 0 || budget.tables.Load() != 0 || s.Err() != nil {
+				t.Errorf("%d channels, %d bytes of the budget, %v", n, budget.tables.Load(), s.Err())
+			}
+		})
+	}
+}
+
+// countAnswers takes a place out of unanswered for each answer to a request.
+func countAnswers(conn net.Conn, unanswered <-chan struct{}) {
+	br, head := bufio.NewReader(conn), make([]byte, headerLen)
+	for {
+		if _, err := io.ReadFull(br, head); err != nil {
+			return
+		}
+		id, n := parseHeader(head)
+		_, _ = br.Discard(n)
+		if id == controlID {
+			<-unanswered
+		}
+	}
+}
+
+// heap returns the bytes of live objects.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools hold goes with the second
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // fault: C6
