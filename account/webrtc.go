@@ -47,7 +47,7 @@ func (a *Account) share(node signalling.Line) ice.Signaller {
 	if a.opts.WebRTC != webrtcOn {
 		return node
 	}
-	s := signalling.Split(node, a.opts.Logger, iceKinds, webrtcKinds)
+	s := signalling.Split(node, a.f.trust, a.opts.Logger, iceKinds, webrtcKinds)
 	a.closers = append(a.closers, s.Close)
 	a.lines = append(a.lines, s.Branch(1))
 	return s.Branch(0)
@@ -78,7 +78,7 @@ func (a *Account) startWebRTC() (*webrtc.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := signalling.Join(a.opts.Logger, a.lines...)
+	j := signalling.Join(a.f.trust, a.opts.Logger, a.lines...)
 	a.closers = append(a.closers, j.Close)
 	t, err := webrtc.New(webrtc.Config{
 		Identity: a.f.id, Trust: a.f.trust, Signaller: j, Servers: servers, Loopback: a.opts.Loopback, Logger: a.opts.Logger,

@@ -105,9 +105,9 @@ type Config struct {
 // Defaults of Config; their fields tell the units.
 const (
 	defaultRecordLife   = 2 * time.Hour // a record is published anew after about a quarter of it
-	defaultSignalRate   = 100           // signals opened a second, duplicates not counted; one costs about 0.7 ms of CPU
+	defaultSignalRate   = 100           // strangers' signals verified a second; openShare times as many are opened
 	defaultSenderRate   = 20            // signals a second of one sender; of both rates four seconds' worth may come at once
-	defaultQueueLen     = 256           // signals that wait for Receive; further ones are dropped and counted
+	defaultQueueLen     = 256           // signals of members, and of strangers, that wait for Receive; further ones are dropped and counted
 	defaultMaxListeners = 2048
 	defaultMaxStored    = 16 << 20
 	networkKeyLen       = 32

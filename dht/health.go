@@ -45,7 +45,7 @@ func (n *Node) Health() Health {
 	if n.presence != nil {
 		h.Holders = int(n.presence.holders.Load())
 		h.Subscriptions, h.Wanted = int(n.presence.up.Load()), int(n.presence.wanted.Load())
-		h.Queued, h.Letters = len(n.inbox.queue), len(n.inbox.letterQueue)
+		h.Queued, h.Letters = n.inbox.queue.Len(), n.inbox.letterQueue.Len()
 		h.ClockAhead = n.presence.clock.off()
 	}
 	if n.neighbours != nil {

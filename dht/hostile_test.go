@@ -192,12 +192,12 @@ func TestNodeThatFloodsItsListenerIsDropped(t *testing.T) {
 	eventually(t, "the flood was dropped", func() bool {
 		return bob.drops[dropSourceRate].Load()+bob.drops[dropRate].Load()+bob.drops[dropSealed].Load() == flood
 	})
-	limit := uint64(defaultSignalRate * (burstSeconds + int(deadline/time.Second)))
+	limit := uint64(openShare * defaultSignalRate * (burstSeconds + int(deadline/time.Second)))
 	if opened := bob.drops[dropSealed].Load(); opened > limit || bob.drops[dropSourceRate].Load() == 0 {
 		t.Errorf("%d were opened: %v", opened, bob.Health().Dropped)
 	}
-	bob.inbox.all.SetBurst(1 << 20) // as if the seconds had passed that the rate in all needs
-	bob.inbox.all.SetLimit(1 << 20)
+	bob.inbox.opens.SetBurst(1 << 20) // as if the seconds had passed that the rate in all needs
+	bob.inbox.opens.SetLimit(1 << 20)
 	exchange(t, alice, bob, "through the other node")
 }
 

@@ -45,8 +45,8 @@ func TestLetterWaitsTenMinutesWhereASignalIsStale(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.err)
 		}
 	}
-	if len(in.letterQueue) != 1 || len(in.queue) != 0 {
-		t.Errorf("%d letters, %d signals", len(in.letterQueue), len(in.queue))
+	if in.letterQueue.Len() != 1 || in.queue.Len() != 0 {
+		t.Errorf("%d letters, %d signals", in.letterQueue.Len(), in.queue.Len())
 	}
 	now = now.Add(freshness + time.Second)
 	if _, err := in.sift(someNode, sealedLetter(t, alice, bob, 4, sent, MaxLetterLife)); !errors.Is(err, errStale) {
@@ -76,15 +76,15 @@ func TestLetterIsDeliveredOnceInItsWholeLife(t *testing.T) {
 		in.digests.Purge()
 		in.ids.Purge()
 	}
-	if len(in.letterQueue) != 1 {
-		t.Errorf("%d letters", len(in.letterQueue))
+	if in.letterQueue.Len() != 1 {
+		t.Errorf("%d letters", in.letterQueue.Len())
 	}
 }
 
 func TestLetterThatFindsNoRoomComesAgain(t *testing.T) {
 	alice, bob := newIdentity(t, "alice"), newIdentity(t, "bob")
 	in := newTestInbox(t, bob, func(c *Config) { c.senderRate = 100 })
-	in.letters = newLimiter(1000)
+	in.letters = newRates[bool](2, 1000)
 	for i := range letterQueue {
 		if _, err := in.sift(someNode, sealedLetter(t, alice, bob, byte(i), in.now(), time.Minute)); err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestLetterThatFindsNoRoomComesAgain(t *testing.T) {
 	if c, err := in.sift(someNode, late); c != dropQueue || err == nil {
 		t.Errorf("%v, %v", c, err)
 	}
-	<-in.letterQueue
+	next(t, in.letterQueue)
 	if _, err := in.sift(someNode, late); err != nil {
 		t.Errorf("with room again: %v", err)
 	}

@@ -237,15 +237,15 @@ func (n *Node) ReceiveLetter(ctx context.Context) (from identity.Peer, msg []byt
 
 var errNoIdentity = errors.New("dht: receive: this node has no identity to receive for")
 
-func (n *Node) receive(ctx context.Context, queue <-chan signal) (signal, error) {
-	select {
-	case s := <-queue:
+func (n *Node) receive(ctx context.Context, queue *quota.Queue[signal]) (signal, error) {
+	s, ok := queue.Take(ctx, n.life.Done())
+	switch {
+	case ok:
 		return s, nil
-	case <-n.life.Done():
+	case n.life.Ended():
 		return signal{}, errClosed
-	case <-ctx.Done():
-		return signal{}, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
 	}
+	return signal{}, n.explain(ctx, fmt.Errorf("dht: receive: %w", ctx.Err()))
 }
 
 // Close ends the node and waits for everything it began. Calls that wait return

@@ -1,6 +1,8 @@
 package dht
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -103,6 +105,19 @@ func (s signal) checkFresh(now time.Time) error {
 			errStale, off.Round(time.Second), freshness+s.life)
 	}
 	return nil
+}
+
+// claimed is the peer of whom the signal says to be: nothing is proven.
+func (s *signal) claimed() (p identity.Peer) {
+	ids := make([][sha256.Size]byte, identity.MaxChainLen)
+	for i, der := range s.chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil || i == len(ids) {
+			return identity.Peer{}
+		}
+		ids[i] = sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	}
+	return identity.Peer{Device: ids[0], Account: ids[1], CA: ids[2]}
 }
 
 func (s *signal) verify(now time.Time) error {

@@ -141,7 +141,7 @@ func TestOverADHT(t *testing.T) {
 func TestOverADHTBesideASwitchboard(t *testing.T) {
 	bootstrap, url := dhtNodes(t), board(t)
 	split := func(n *dht.Node) *signalling.Branch {
-		s := signalling.Split(n, nil, signalling.Kinds{To: 15}, signalling.Kinds{From: 16, To: 19})
+		s := signalling.Split(n, nil, nil, signalling.Kinds{To: 15}, signalling.Kinds{From: 16, To: 19})
 		t.Cleanup(func() { s.Close() })
 		return s.Branch(1)
 	}
@@ -151,7 +151,7 @@ func TestOverADHTBesideASwitchboard(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { line.Close() })
-		j := signalling.Join(nil, line, split(n))
+		j := signalling.Join(nil, nil, line, split(n))
 		t.Cleanup(func() { j.Close() })
 		return j
 	}

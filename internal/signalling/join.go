@@ -33,11 +33,12 @@ type Joined struct {
 	life  life.Group
 }
 
-// Join reads the lines, alone. A nil log drops what is logged. Close the Joined
+// Join reads the lines, alone. What the members of a trust store send has room of
+// its own; nil: there are none. A nil log drops what is logged. Close the Joined
 // before the lines.
-func Join(log *slog.Logger, lines ...Line) *Joined {
+func Join(trust *identity.Trust, log *slog.Logger, lines ...Line) *Joined {
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
-	j := &Joined{queue: newQueue(), lines: lines, heard: quota.NewLRU[identity.DeviceID, int](heardKept)}
+	j := &Joined{queue: newQueue(trust), lines: lines, heard: quota.NewLRU[identity.DeviceID, int](heardKept)}
 	j.life.Go(func(ctx context.Context) {
 		errs := make([]error, len(lines))
 		var readers sync.WaitGroup

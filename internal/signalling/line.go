@@ -10,6 +10,7 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 // Line is a way to send devices small messages, encrypted and signed.
@@ -22,7 +23,8 @@ type Line interface {
 }
 
 const (
-	// queueLen is how many messages may wait for a reader; more are dropped.
+	// queueLen is how many messages of members, and as many of strangers, may wait
+	// for a reader; more are dropped.
 	queueLen = 64
 	// firstPause follows a line's passing failure, doubled up to maxPause.
 	firstPause = 50 * time.Millisecond
@@ -62,23 +64,25 @@ func Read(ctx context.Context, l Line, log *slog.Logger, take func(from identity
 	}
 }
 
-// queue keeps what was received until its reader comes.
+// queue keeps what was received until its reader comes, with room of their own for
+// the members of a trust store.
 type queue struct {
-	inc  chan received
-	endc chan struct{} // closed when nothing more comes
-	why  error         // set before
+	waiting *quota.Queue[received]
+	trust   *identity.Trust
+	endc    chan struct{} // closed when nothing more comes
+	why     error         // set before
 }
 
-func newQueue() queue { return queue{inc: make(chan received, queueLen), endc: make(chan struct{})} }
+func newQueue(trust *identity.Trust) queue {
+	return queue{waiting: quota.NewQueue[received](queueLen, queueLen), trust: trust, endc: make(chan struct{})}
+}
 
 // put returns false where the queue is full.
 func (q *queue) put(from identity.Peer, msg []byte) bool {
-	select {
-	case q.inc <- received{from, msg}:
-		return true
-	default:
-		return false
+	if q.trust.Member(from) {
+		return q.waiting.Put(received{from, msg})
 	}
+	return q.waiting.PutStranger(received{from, msg})
 }
 
 func (q *queue) end(why error) {
@@ -89,17 +93,12 @@ func (q *queue) end(why error) {
 // Receive returns the next message. It blocks until there is one, ctx ends, or
 // nothing can come any more (net.ErrClosed), once what came before was taken.
 func (q *queue) Receive(ctx context.Context) (identity.Peer, []byte, error) {
-	select {
-	case r := <-q.inc:
+	r, ok := q.waiting.Take(ctx, q.endc)
+	switch {
+	case ok:
 		return r.from, r.msg, nil
-	default:
-	}
-	select {
-	case r := <-q.inc:
-		return r.from, r.msg, nil
-	case <-ctx.Done():
+	case ctx.Err() != nil:
 		return identity.Peer{}, nil, fmt.Errorf("signalling: receive: %w", context.Cause(ctx))
-	case <-q.endc:
-		return identity.Peer{}, nil, q.why
 	}
+	return identity.Peer{}, nil, q.why
 }

@@ -70,7 +70,7 @@ func peer(n byte) identity.Peer { return identity.Peer{Device: identity.DeviceID
 func TestBranchesGetTheirKinds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		line := newLine()
-		s := Split(line, nil, Kinds{1, 15}, Kinds{16, 19})
+		s := Split(line, nil, nil, Kinds{1, 15}, Kinds{16, 19})
 		for range queueLen + 10 {
 			line.inc <- received{peer(1), ofKind(t, 16)}
 		}
@@ -102,11 +102,44 @@ func TestBranchesGetTheirKinds(t *testing.T) {
 	})
 }
 
+// A hundred strangers fill the branch; a member's message has room, and goes first.
+//
+// case: S24
+func TestStrangersDoNotKeepMembersFromABranch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line, trust := newLine(), new(identity.Trust)
+		if err := trust.Set(peer(200).Device, identity.Allowed); err != nil {
+			t.Fatal(err)
+		}
+		s := Split(line, trust, nil, Kinds{16, 19})
+		defer s.Close()
+		j := Join(trust, nil, s.Branch(0))
+		defer j.Close()
+		for n := range byte(200) { // which fill both, one after the other
+			line.inc <- received{peer(n), ofKind(t, 16)}
+		}
+		synctest.Wait()
+		line.inc <- received{peer(200), ofKind(t, 17)}
+		synctest.Wait()
+		if from, _, err := j.Receive(t.Context()); err != nil || from.Device != peer(200).Device {
+			t.Errorf("%v comes first, %v", from.Device, err)
+		}
+		for range queueLen {
+			if _, _, err := j.Receive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := j.waiting.Len() + s.Branch(0).waiting.Len(); n != 0 {
+			t.Errorf("%d more of the strangers wait", n)
+		}
+	})
+}
+
 // A line's passing failure is waited out; its end is that of the branches.
 func TestALineThatFailsComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		line := newLine()
-		s := Split(line, nil, Kinds{16, 19})
+		s := Split(line, nil, nil, Kinds{16, 19})
 		defer s.Close()
 		for range 3 {
 			line.inc <- errors.New("out of order")
@@ -136,7 +169,7 @@ func TestALineThatFailsComesBack(t *testing.T) {
 func TestJoinedLinesAreTriedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two, three := newLine(), newLine(), newLine()
-		j := Join(nil, one, two, three)
+		j := Join(nil, nil, one, two, three)
 		defer j.Close()
 		one.send = func(context.Context) error { return errors.New("absent") }
 		two.send = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -171,7 +204,7 @@ func TestJoinedLinesAreTriedInTurn(t *testing.T) {
 func TestJoinedLinesEndWithTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := newLine(), newLine()
-		j := Join(nil, one, two)
+		j := Join(nil, nil, one, two)
 		defer j.Close()
 		one.inc <- fmt.Errorf("replaced: %w", net.ErrClosed)
 		synctest.Wait()

@@ -42,12 +42,13 @@ func (b *Branch) Send(ctx context.Context, to identity.DeviceID, msg []byte) err
 }
 
 // Split reads line, alone, and hands each message to the first branch with its
-// kind. A nil log drops what is logged. Close the Splitter before the line.
-func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
+// kind. What the members of a trust store send has room of its own; nil: there are
+// none. A nil log drops what is logged. Close the Splitter before the line.
+func Split(line Line, trust *identity.Trust, log *slog.Logger, kinds ...Kinds) *Splitter {
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	s := &Splitter{line: line}
 	for _, k := range kinds {
-		s.branches = append(s.branches, &Branch{queue: newQueue(), kinds: k, line: line})
+		s.branches = append(s.branches, &Branch{queue: newQueue(trust), kinds: k, line: line})
 	}
 	s.life.Go(func(ctx context.Context) {
 		err := Read(ctx, line, log, s.take)
@@ -61,8 +62,9 @@ func Split(line Line, log *slog.Logger, kinds ...Kinds) *Splitter {
 // Branch returns the one with the i-th kinds, counted from 0.
 func (s *Splitter) Branch(i int) *Branch { return s.branches[i] }
 
-// Dropped counts the messages that had no kind, one that no branch takes, or came while 64
-// waited for their reader. A stranger can make it grow.
+// Dropped counts the messages that had no kind, one that no branch takes, or came
+// while 64 like it, of members or of strangers, waited for their reader. A stranger
+// can make it grow.
 func (s *Splitter) Dropped() uint64 { return s.dropped.Load() }
 
 // take hands a message on. It does not block.
