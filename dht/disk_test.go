@@ -232,7 +232,7 @@ func victim(dir string) {
 		for _, id := range ids {
 			var b []byte
 			if b, err = encodeRecord(id, seq, time.Now(), time.Now().Add(time.Hour)); err == nil {
-				err = s.putOwn(context.Background(), recordKey(id.DeviceID()), b)
+				err = s.putOwn(recordKey(id.DeviceID()), b)
 			}
 		}
 		if d.flush(); err == nil && len(s.changed) == 0 {

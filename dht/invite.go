@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	kad "github.com/libp2p/go-libp2p-kad-dht"
 	recpb "github.com/libp2p/go-libp2p-record/pb"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
 	"peerlink/identity"
@@ -33,6 +33,8 @@ const (
 	inviteNamespace   = "invite"
 	inviteKeyPrefix   = "/" + inviteNamespace + "/"
 	inviteWaits       = 5 * time.Second // for one node's answer
+	inviteGrace       = time.Second     // for the other half's answers, once half the nodes have told what they hold
+	inviteSkew        = time.Minute     // between what a new invite says of its time, and a node's clock
 	maxInvites        = 8               // of one writer that a node keeps
 	maxInvitesNetwork = 64              // of one network
 	// MaxInviteNumber is the highest number of an invite.
@@ -114,7 +116,7 @@ func envelopeOf(value []byte) *recpb.Record {
 // until a time that is at most MaxInviteLife away. Nodes come and go: call it
 // again with the same time now and then. It blocks while the network is asked,
 // 10 s at most, and while it has not been joined. The error matches
-// ErrInviteTaken where nodes hold another device's, and otherwise
+// ErrInviteTaken where FindInvite would find another device, and otherwise
 // os.ErrDeadlineExceeded, net.ErrClosed or what the nodes said.
 func (n *Node) PublishInvite(ctx context.Context, number int, until time.Time) error {
 	if n.cfg.Identity == nil {
@@ -123,64 +125,47 @@ func (n *Node) PublishInvite(ctx context.Context, number int, until time.Time) e
 	if left := time.Until(until); number < 1 || number > MaxInviteNumber || left <= 0 || left > MaxInviteLife {
 		return fmt.Errorf("dht: invite %d for %v: want 1 to %d, and up to %v", number, left, MaxInviteNumber, MaxInviteLife)
 	}
-	value, err := encodeInvite(n.cfg.Identity, number, until.Add(-MaxInviteLife), until)
+	key := inviteKey(number)
+	value, err := encodeInvite(n.cfg.Identity, number, time.Now(), until)
 	if err != nil {
 		return fmt.Errorf("dht: invite: %w", err)
 	}
 	ctx, cancel := n.bound(ctx, lookupTimeout)
 	defer cancel()
-	if err := n.spread(ctx, inviteKey(number), value); err != nil {
+	if err := n.spread(ctx, key, value); err != nil {
 		return n.explain(ctx, fmt.Errorf("dht: publish invite %d: %w", number, err))
 	}
 	return nil
 }
 
 // spread puts an invite to the nodes nearest to its key, and to this one where it
-// serves. One that holds it will do, unless another one holds another's.
+// serves. It is good if those who look for the number would find this device.
 func (n *Node) spread(ctx context.Context, key string, value []byte) error {
-	if err := n.joiner.wait(ctx); err != nil {
-		return fmt.Errorf("no bootstrap node was reached: %w", err)
-	}
-	var held int
-	var others error
-	if n.serves() {
-		if err := n.records.putOwn(ctx, key, value); err != nil {
-			others = err
-		} else if stored, err := n.records.Get(ctx, storeKey([]byte(key))); err == nil && string(envelopeOf(stored).GetValue()) != string(value) {
-			return ErrInviteTaken
-		} else {
-			held++
-		}
-	}
-	near, err := n.closest(ctx, key)
-	if len(near) == 0 && held == 0 {
-		return errors.Join(errors.New("no node to keep the invite is known"), others, err)
-	}
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	taken := false
-	for _, p := range near[:min(len(near), bucketSize)] {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, inviteWaits)
-			defer cancel()
-			other, err := n.messenger.put(ctx, p, key, value)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				held++
-				return
+	var refused error
+	held, err := n.poll(ctx, key, inviteWaits, func(ctx context.Context, p peer.ID) ([]byte, error) {
+		if p == n.host.ID() {
+			if err := n.records.putOwn(key, value); err != nil {
+				return nil, err
 			}
-			others = err
-			inv, err := decodeInvite(other, key, time.Now())
-			taken = taken || err == nil && inv.device != n.cfg.Identity.DeviceID()
-		})
-	}
-	wg.Wait()
-	switch {
-	case taken:
+			return n.holds(ctx, p, key)
+		}
+		other, err := n.messenger.put(ctx, p, key, value)
+		if err == nil {
+			return value, nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		refused = err
+		return other, nil
+	})
+	switch device, ok := held.winner(); {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("none of %s keeps the invite: %w", asked(held.asked), refused)
+	case device != n.cfg.Identity.DeviceID():
 		return ErrInviteTaken
-	case held == 0:
-		return fmt.Errorf("none of %d nodes keeps the invite: %w", len(near), others)
 	}
 	return nil
 }
@@ -203,22 +188,83 @@ func (n *Node) FindInvite(ctx context.Context, number int) (identity.DeviceID, e
 }
 
 func (n *Node) findInvite(ctx context.Context, key string) (id identity.DeviceID, err error) {
-	if err := n.joiner.wait(ctx); err != nil {
-		return id, fmt.Errorf("no bootstrap node was reached: %w", err)
-	}
-	searching, cancel := context.WithCancel(ctx)
-	defer cancel()
-	values, err := n.kad.SearchValue(searching, key, kad.Quorum(0))
+	held, err := n.poll(ctx, key, inviteGrace, func(ctx context.Context, p peer.ID) ([]byte, error) { return n.holds(ctx, p, key) })
 	if err != nil {
 		return id, err
 	}
-	best := newest(values, func([]byte) {})
-	if best == nil {
-		if ctx.Err() != nil {
-			return id, ctx.Err()
-		}
+	id, ok := held.winner()
+	if !ok && ctx.Err() != nil {
+		return id, ctx.Err()
+	}
+	if !ok {
 		return id, ErrNoInvite
 	}
-	inv, err := decodeInvite(best, key, time.Now())
-	return inv.device, err
+	return id, nil
+}
+
+// holds returns what a node holds under a key; nil: nothing.
+func (n *Node) holds(ctx context.Context, p peer.ID, key string) ([]byte, error) {
+	if p == n.host.ID() {
+		b, err := n.records.Get(ctx, storeKey([]byte(key)))
+		return envelopeOf(b).GetValue(), err
+	}
+	rec, _, err := n.messenger.pm.GetValue(ctx, p, key)
+	return rec.GetValue(), err
+}
+
+// poll asks the nodes nearest to an invite's key, and this one where it serves,
+// what they hold under it. It waits for all, but after half of them have answered
+// only so much longer.
+func (n *Node) poll(ctx context.Context, key string, longer time.Duration, ask func(context.Context, peer.ID) ([]byte, error)) (ballot, error) {
+	if err := n.joiner.wait(ctx); err != nil {
+		return ballot{}, fmt.Errorf("no bootstrap node was reached: %w", err)
+	}
+	near, err := n.closest(ctx, key)
+	near = n.withSelf(near, key)
+	near = near[:min(len(near), bucketSize)]
+	if len(near) == 0 {
+		return ballot{}, errors.Join(errors.New("no node that keeps invites is known"), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, inviteWaits)
+	defer cancel()
+	type answer struct {
+		rank  int
+		value []byte
+	}
+	answers := make(chan answer, len(near))
+	for rank, p := range near {
+		if !n.life.Go(func(context.Context) {
+			value, err := ask(ctx, p)
+			if err != nil {
+				value = nil
+			}
+			answers <- answer{rank, value}
+		}) {
+			return ballot{}, errClosed
+		}
+	}
+	held := ballot{asked: len(near), votes: make(map[identity.DeviceID]vote)}
+	var enough <-chan time.Time
+	for i := range near {
+		select {
+		case a := <-answers:
+			if inv, err := decodeInvite(a.value, key, time.Now()); err == nil {
+				held.cast(inv.device, n.originAt(near[a.rank]), a.rank)
+			}
+		case <-enough:
+			return held, nil
+		}
+		if 2*(i+1) >= len(near) && enough == nil {
+			enough = time.After(longer)
+		}
+	}
+	return held, nil
+}
+
+// originAt is where a node is that was asked.
+func (n *Node) originAt(p peer.ID) origin {
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		return originOf(c)
+	}
+	return origin{peer: p}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	record "github.com/libp2p/go-libp2p-record"
+	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
@@ -148,27 +149,96 @@ func TestInviteIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhoPublishedFirstKeepsTheNumber(t *testing.T) {
+// case: S14
+func TestTheNumberStaysWithTheInviteThatIsThere(t *testing.T) {
 	alice, bob, now := newIdentity(t, "alice"), newIdentity(t, "bob"), time.Now()
 	first := mustInvite(t, alice, 7, now, now.Add(time.Minute))
-	later := mustInvite(t, bob, 7, now.Add(time.Second), now.Add(5*time.Minute))
+	again := mustInvite(t, alice, 7, now.Add(time.Second), now.Add(time.Minute))
+	longer := mustInvite(t, alice, 7, now.Add(time.Second), now.Add(2*time.Minute))
+	late := mustInvite(t, bob, 7, now.Add(time.Second), now.Add(5*time.Minute))
+	backdated := mustInvite(t, bob, 7, now.Add(-time.Minute), now.Add(time.Minute))
 	same := mustInvite(t, bob, 7, now, now.Add(time.Minute))
-	for _, c := range []struct {
-		values [][]byte
-		want   int
+	for i, c := range []struct {
+		fresh, held []byte
+		stays       bool
 	}{
-		{[][]byte{first, later}, 0},
-		{[][]byte{later, first}, 1},
-		{[][]byte{first, same}, 0},
-		{[][]byte{same, first}, 0},
-		{[][]byte{[]byte("x"), later}, 1},
+		{late, first, true},
+		{backdated, first, true},
+		{same, first, true},
+		{first, same, true},
+		{again, first, true},
+		{longer, first, false},
+		{first, first, false},
+		{late, []byte("x"), false},
+		{[]byte("x"), late, true},
 	} {
-		if got, err := inviteValidator.Select(inviteKey(7), c.values); err != nil || got != c.want {
-			t.Errorf("%d, %v; want %d", got, err, c.want)
+		if got, err := inviteValidator.Select(inviteKey(7), [][]byte{c.fresh, c.held}); err != nil || (got == 1) != c.stays {
+			t.Errorf("%d: %d, %v; want stays=%v", i, got, err, c.stays)
 		}
 	}
 	if _, err := inviteValidator.Select(inviteKey(7), [][]byte{nil}); err == nil {
 		t.Error("nothing was selected")
+	}
+}
+
+// The library asks Select, so it is asked here as a node is asked over the network.
+// case: S14
+func TestANodeKeepsTheInviteThatItSawFirst(t *testing.T) {
+	node := startNodes(t, 1)[0]
+	alice, eve := newIdentity(t, "alice"), newIdentity(t, "eve")
+	m, err := newMessenger(bareHost(t, node))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, now := testContext(t), time.Now()
+	put := func(id *identity.Identity, number int, published time.Duration) error {
+		_, err := m.put(ctx, node.host.ID(), inviteKey(number), mustInvite(t, id, number, now.Add(published), now.Add(5*time.Minute)))
+		return err
+	}
+	if err := put(alice, 7, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Duration{-4 * time.Minute, -30 * time.Second, -time.Millisecond, 0, time.Second} {
+		if err := put(eve, 7, at); err == nil {
+			t.Errorf("published %v from the first one: it was taken over", at)
+		}
+	}
+	for i, at := range []time.Duration{-2 * time.Minute, 2 * time.Minute} {
+		if err := put(eve, 20+i, at); err == nil {
+			t.Errorf("an invite of another time, by %v, was taken", at)
+		}
+	}
+	if err := put(eve, 30, -30*time.Second); err != nil {
+		t.Errorf("a clock that is 30 s off: %v", err)
+	}
+	if b, err := node.holds(ctx, node.host.ID(), inviteKey(7)); err != nil {
+		t.Error(err)
+	} else if inv, err := decodeInvite(b, inviteKey(7), now); err != nil || inv.device != alice.DeviceID() {
+		t.Errorf("%+v, %v", inv, err)
+	}
+}
+
+// One node of four lies about the number: who has it keeps it, and is found.
+// case: S14
+func TestALyingNodeCannotTakeANumberOver(t *testing.T) {
+	nodes := startNodes(t, 3)
+	eve := newIdentity(t, "eve")
+	startHostile(t, &hostile{get: func(key string) *recpb.Record {
+		if key != inviteKey(7) {
+			return nil
+		}
+		return record.MakePutRecord(key, mustInvite(t, eve, 7, time.Now().Add(-MaxInviteLife/2), time.Now().Add(MaxInviteLife/2)))
+	}}, nodes[0])
+	eventually(t, "the liar is in the table", func() bool { return nodes[0].Health().Table == 3 })
+	alice, bob := device(t, "alice", nodes[0]), device(t, "bob", nodes[1])
+	ctx, until := testContext(t), time.Now().Add(MaxInviteLife)
+	for range 3 {
+		if err := alice.PublishInvite(ctx, 7, until); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := bob.FindInvite(ctx, 7); err != nil || got != alice.id() {
+			t.Fatalf("%v, %v; want %v", got, err, alice.id())
+		}
 	}
 }
 
@@ -247,14 +317,20 @@ func TestAnInviteIsFoundByItsNumber(t *testing.T) {
 	}
 }
 
-// Whoever claims to have been first takes a number over; who had it hears of that
-// when it publishes again.
+// Where the nodes have forgotten the first invite, as after a restart, the device
+// hears of the next one when it publishes again.
 func TestAnInviterWhoseNumberWasTakenOverHearsOfIt(t *testing.T) {
 	node := start(t, Config{Mode: Server})
 	ready(t, node)
 	alice, eve := device(t, "alice", node), device(t, "eve", node)
 	ctx, until := testContext(t), time.Now().Add(MaxInviteLife)
 	if err := alice.PublishInvite(ctx, 7, until); err != nil {
+		t.Fatal(err)
+	}
+	if err := eve.PublishInvite(ctx, 7, until.Add(-time.Minute)); !errors.Is(err, ErrInviteTaken) {
+		t.Errorf("a number that is another's: %v", err)
+	}
+	if err := node.records.Delete(ctx, storeKey([]byte(inviteKey(7)))); err != nil {
 		t.Fatal(err)
 	}
 	if err := eve.PublishInvite(ctx, 7, until.Add(-time.Minute)); err != nil {

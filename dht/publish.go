@@ -87,7 +87,7 @@ func (p *publication) overtake(newer uint64, now time.Time) bool {
 func (n *Node) publish(ctx context.Context, key string, value []byte, nodes []peer.ID, held func(peer.ID)) (newer uint64) {
 	if n.serves() {
 		// The library's PutValue would ask the network first, for up to its time-out.
-		if err := n.records.putOwn(ctx, key, value); err != nil {
+		if err := n.records.putOwn(key, value); err != nil {
 			n.cfg.Logger.Warn("dht: this node does not store its own record", "err", err)
 		}
 	}

@@ -94,16 +94,23 @@ func (s *store) writing(key []byte, o origin) { s.writers.Add(storeKey(key), o) 
 // Put implements datastore.Write. A record stays on the account of who wrote it
 // first, so that nobody can be charged with a record but for bringing it.
 func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
+	writer, _ := s.writers.Get(key)
+	s.writers.Remove(key)
+	return s.put(key, value, writer)
+}
+
+func (s *store) put(key datastore.Key, value []byte, writer origin) error {
 	now := s.now()
 	env := envelopeOf(value)
-	r := stored{value: value, at: position(key), until: lifeOf(env, now), invite: isInvite(env)}
-	r.writer, _ = s.writers.Get(key)
-	s.writers.Remove(key)
+	r := stored{value: value, at: position(key), until: lifeOf(env, now), invite: isInvite(env), writer: writer}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, had := s.records[key]; had {
 		r.writer = old.writer
 	} else {
+		if r.invite && !isFresh(env, now) {
+			return fmt.Errorf("dht: the invite says another time than this node's clock, by more than %v", inviteSkew)
+		}
 		if len(s.records) >= maxRecords && !s.makeRoom(r, now) {
 			return errors.New("dht: the record store is full of records nearer to this node")
 		}
@@ -116,21 +123,22 @@ func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 	return nil
 }
 
-// putOwn stores this node's own record in the library's envelope, unless there is
-// a newer one.
-func (s *store) putOwn(ctx context.Context, key string, value []byte) error {
-	if old, err := s.Get(ctx, storeKey([]byte(key))); err == nil {
-		if i, err := validators().Select(key, [][]byte{envelopeOf(old).GetValue(), value}); err == nil && i == 0 {
-			return nil
-		}
-	}
+// putOwn stores this node's own record or invite in the library's envelope, unless
+// a better one is held.
+func (s *store) putOwn(key string, value []byte) error {
 	env := record.MakePutRecord(key, value)
 	env.TimeReceived = s.now().UTC().Format(time.RFC3339Nano)
 	b, err := proto.Marshal(env)
 	if err != nil {
 		return err
 	}
-	return s.Put(ctx, storeKey([]byte(key)), b)
+	name := storeKey([]byte(key))
+	if held, err := s.Get(context.Background(), name); err == nil {
+		if i, err := validators().Select(key, [][]byte{value, envelopeOf(held).GetValue()}); err == nil && i == 1 {
+			return nil
+		}
+	}
+	return s.put(name, b, origin{})
 }
 
 // ledgerOf is where a record is on account. The caller holds mu.
@@ -155,6 +163,13 @@ func lifeOf(env *recpb.Record, now time.Time) time.Time {
 		return rec.Expires
 	}
 	return until
+}
+
+// isFresh reports whether a new invite was published about now, by this node's
+// clock. What it says of its time decides nothing else.
+func isFresh(env *recpb.Record, now time.Time) bool {
+	inv, _, _, err := parseInvite(env.GetValue())
+	return err == nil && inv.published.Sub(now).Abs() <= inviteSkew
 }
 
 // touch notes that key changed. The caller holds mu.

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 type validator struct {
 	what  string // for errors
 	check func(key string, value []byte, now time.Time) error
-	// rank reads a value that check took, without its signature. The highest wins,
-	// among equals the first one.
-	rank func(value []byte) (int64, error)
+	// wins reports whether a value takes the place of one that is held, which may be
+	// none. Both were checked, so signatures are not read again.
+	wins func(value, held []byte) bool
 }
 
 // Validate implements the DHT's record validator.
@@ -25,12 +26,15 @@ func (v validator) Validate(key string, value []byte) error {
 	return nil
 }
 
-// Select implements the DHT's record validator.
+// Select implements the DHT's record validator. The library's value store
+// (records/value_store.go, Put) asks it with the new value first and the held one
+// last, so the last of equal values is the one that stays. A value that is held
+// already wins against itself: to bring it again is no error.
 func (v validator) Select(_ string, values [][]byte) (int, error) {
-	best, highest := -1, int64(0)
-	for i, value := range values {
-		if rank, err := v.rank(value); err == nil && (best < 0 || rank > highest) {
-			best, highest = i, rank
+	best, held := -1, []byte(nil)
+	for i := len(values) - 1; i >= 0; i-- {
+		if v.wins(values[i], held) {
+			best, held = i, values[i]
 		}
 	}
 	if best < 0 {
@@ -40,24 +44,28 @@ func (v validator) Select(_ string, values [][]byte) (int, error) {
 }
 
 var (
-	// recordValidator has the highest sequence number win.
+	// recordValidator has the highest sequence number win, which the device itself
+	// has signed.
 	recordValidator = validator{"record", func(key string, value []byte, now time.Time) error {
 		id, err := parseRecordKey(key)
 		if err == nil {
 			_, err = decodeRecord(value, id, now)
 		}
 		return err
-	}, func(value []byte) (int64, error) {
+	}, func(value, held []byte) bool {
 		rec, _, _, err := parseRecord(value)
-		return int64(rec.Seq), err
+		old, _, _, none := parseRecord(held)
+		return err == nil && (none != nil || rec.Seq > old.Seq || bytes.Equal(value, held))
 	}}
-	// inviteValidator has the first to publish keep a number.
+	// inviteValidator has an invite that is there stay: when another one says that it
+	// was published is only that one's word. Its own device may prolong it.
 	inviteValidator = validator{"invite", func(key string, value []byte, now time.Time) error {
 		_, err := decodeInvite(value, key, now)
 		return err
-	}, func(value []byte) (int64, error) {
-		inv, _, _, err := parseInvite(value)
-		return -inv.published.UnixMilli(), err
+	}, func(value, held []byte) bool {
+		inv, spki, _, err := parseInvite(value)
+		old, owner, _, none := parseInvite(held)
+		return err == nil && (none != nil || bytes.Equal(spki, owner) && inv.expires.After(old.expires) || bytes.Equal(value, held))
 	}}
 )
 

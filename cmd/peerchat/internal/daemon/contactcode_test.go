@@ -227,19 +227,25 @@ func TestOnlyAFewInvitesAreOpen(t *testing.T) {
 	}
 }
 
-// Eve's device stands under the number: it has not the words, so it gets a guess
-// and nothing else.
+// Eve's device cannot have the number. Under a number that bob takes for alice's it
+// has not the words, so it gets a guess and nothing else.
 func TestASquatterOnlyMakesItFail(t *testing.T) {
 	m := newMeeting(t)
 	alice, bob, eve := m.guest("alice"), m.guest("bob"), m.guest("eve")
 	in := alice.invites(t, control.Invite{})
-	if err := eve.PublishInvite(t.Context(), in.code.Number, time.Now().Add(codes.Life-time.Minute)); err != nil {
+	until := time.Now().Add(codes.Life - time.Minute)
+	if err := eve.PublishInvite(t.Context(), in.code.Number, until); !errors.Is(err, dht.ErrInviteTaken) {
+		t.Errorf("a number that is alice's: %v", err)
+	}
+	wrong := in.code
+	wrong.Number = codes.MaxNumber
+	if err := eve.PublishInvite(t.Context(), wrong.Number, until); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bob.accepts(t, in.code, "", ""); err == nil || !strings.Contains(err.Error(), "ask for a new one") {
+	if _, err := bob.accepts(t, wrong, "", ""); err == nil || !strings.Contains(err.Error(), "ask for a new one") {
 		t.Errorf("one who does not answer: %v", err)
 	}
-	l, err := eve.ConnectionManager().Listen(codes.Contact.URI(in.code.Number))
+	l, err := eve.ConnectionManager().Listen(codes.Contact.URI(wrong.Number))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,12 +259,12 @@ func TestASquatterOnlyMakesItFail(t *testing.T) {
 		}
 		defer conn.Close()
 		_, err = codes.Prove(t.Context(), conn, codes.Terms{
-			Role: codes.Inviter, Purpose: string(codes.Contact), Code: codes.Code{Number: in.code.Number, Words: "a guess"},
+			Role: codes.Inviter, Purpose: string(codes.Contact), Code: codes.Code{Number: wrong.Number, Words: "a guess"},
 			Me: eve.id(), Peer: bob.id(), Guard: codes.NewGuard(),
 		})
 		guessed <- err
 	}()
-	if met, err := bob.accepts(t, in.code, "", ""); err == nil || !strings.Contains(err.Error(), "another device pretends") {
+	if met, err := bob.accepts(t, wrong, "", ""); err == nil || !strings.Contains(err.Error(), "another device pretends") {
 		t.Errorf("%+v, %v", met, err)
 	}
 	if err := <-guessed; !errors.Is(err, codes.ErrWrong) {
