@@ -69,7 +69,7 @@ for local in "" "--local off"; do
 	say "peerchat listen (${local:-shared memory})"
 	said "peerchat listen --loopback --account"
 	[[ -z $local ]] || said "--local off"
-	peerchat listen "${flags[@]}" --account "$work/$tag-bob" --into "$work/$tag-received" --reply "hello from bob" \
+	peerchat listen "${flags[@]}" --account "$work/$tag-bob" --into "$work/$tag-received" --accept always --reply "hello from bob" \
 		>"$work/$tag-bob.log" 2>"$work/$tag-bob.err.log" &
 	bob_pid=$!
 	pids+=("$bob_pid")

@@ -48,9 +48,9 @@ func newConsent(policy string, s *session, out io.Writer) *consent {
 }
 
 // acceptPolicy checks --accept. Without it strangers are asked about where there
-// is a terminal to do so, taken where the user has named a folder for them, and
-// else refused.
-func acceptPolicy(flag string, terminal, folderNamed bool) (string, error) {
+// is a terminal to do so, and else refused: a folder that is named says where
+// files go, and not from whom.
+func acceptPolicy(flag string, terminal bool) (string, error) {
 	switch {
 	case flag == acceptAlways || flag == acceptContacts || flag == acceptAsk && terminal:
 		return flag, nil
@@ -60,10 +60,15 @@ func acceptPolicy(flag string, terminal, folderNamed bool) (string, error) {
 		return "", usageError{fmt.Errorf("--accept %q: want always, contacts or ask", flag)}
 	case terminal:
 		return acceptAsk, nil
-	case folderNamed:
-		return acceptAlways, nil
 	}
 	return acceptContacts, nil
+}
+
+// policies says in words whose files are taken.
+var policies = map[string]string{
+	acceptAlways:   "everybody",
+	acceptContacts: "contacts and own devices only (--accept always takes everybody's)",
+	acceptAsk:      "contacts and own devices; about others you are asked",
 }
 
 // errContactsOnly is what strangers are told who are not asked about.
@@ -74,9 +79,8 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 	if c.policy == acceptAlways {
 		return nil
 	}
-	name, known := c.contact(ctx, o.From.ID)
 	switch {
-	case known:
+	case o.From.Member:
 		return nil
 	case c.policy == acceptContacts:
 		return errContactsOnly
@@ -99,25 +103,26 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 		c.waiting--
 		c.mu.Unlock()
 	}()
-	if name == "" {
-		name = fmt.Sprintf("%s (%.8s)", printable(o.From.Name), o.From.ID)
-	}
-	return c.ask(ctx, name, o)
+	return c.ask(ctx, fmt.Sprintf("%s (%.8s)", printable(o.From.Name), o.From.ID), o)
 }
 
-// contact returns a contact's name; known if files may come from it unasked.
-func (c *consent) contact(ctx context.Context, device string) (name string, known bool) {
+// member reports whether files may come from a device unasked, and room is kept
+// for it: a device of a contact, or of one's own account. Where the daemon does
+// not tell, it is a stranger.
+func (c *consent) member(ctx context.Context, p identity.Peer) bool {
 	all, err := control.OpContacts.Ask(ctx, c.s.client, control.ContactChange{})
 	if err != nil {
-		return "", false
+		return false
 	}
 	for _, k := range all.Contacts {
-		is := func(d control.ContactDevice) bool { return d.Device.String() == device }
-		if k.Device.String() == device || slices.ContainsFunc(k.Devices, is) {
-			return printable(k.Name), k.Trust != identity.Banned.String()
+		is := func(d control.ContactDevice) bool { return d.Device == p.Device }
+		if k.Device == p.Device || slices.ContainsFunc(k.Devices, is) {
+			return k.Trust != identity.Banned.String()
 		}
 	}
-	return "", false
+	own, err := control.OpDevices.Ask(ctx, c.s.client, control.None{})
+	revoked := func(d control.OwnDevice) bool { return d.Device == p.Device && d.Revoked }
+	return err == nil && !p.Account.IsZero() && own.Account == p.Account.String() && !slices.ContainsFunc(own.Devices, revoked)
 }
 
 // ask puts the question on the terminal, one at a time.

@@ -199,7 +199,7 @@ func TestKilledAtAnyMomentGoesOn(t *testing.T) {
 	w := newWay(t)
 	var device string
 	receive := func() *killed {
-		bob := spawn(t, "receive", "--json", "--local", "off", "--tcp", "127.0.0.1:0", "--account", filepath.Join(dir, "bob"), into)
+		bob := spawn(t, "receive", "--json", "--accept", "always", "--local", "off", "--tcp", "127.0.0.1:0", "--account", filepath.Join(dir, "bob"), into)
 		ready := bob.step(t, "ready")
 		device = ready["device"].(string)
 		w.leads(ready)

@@ -19,7 +19,7 @@ func newListen(o *options) *cobra.Command {
 	var reply string
 	f := takeFlags{into: "."}
 	cmd := plain("listen", func(cmd *cobra.Command) error {
-		return o.taking(cmd, f, cmd.Flags().Changed("into"), func(s *session, t *taker) error {
+		return o.taking(cmd, f, func(s *session, t *taker) error {
 			h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: map[identity.DeviceID]bool{}}
 			return h.run(cmd)
 		})

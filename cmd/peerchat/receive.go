@@ -29,7 +29,7 @@ type takeFlags struct {
 }
 
 func (f *takeFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.accept, "accept", "", "whose files to take: always, contacts, or ask about others (default ask on a terminal, always into a folder that is named, else contacts)")
+	cmd.Flags().StringVar(&f.accept, "accept", "", "whose files to take: always, contacts, or ask about others (default ask on a terminal, else contacts)")
 	cmd.Flags().StringVar(&f.max, "max-size", "", "most to take at once, such as 10GiB (default what has room)")
 	cmd.Flags().BoolVar(&f.replace, "overwrite", false, "replace files of the same name; otherwise they get a number")
 }
@@ -50,7 +50,7 @@ func newReceive(o *options) *cobra.Command {
 			case clean:
 				return o.clean(cmd, f.into)
 			}
-			return o.taking(cmd, f, len(args) == 1, func(s *session, t *taker) error { return t.receive(s, once) })
+			return o.taking(cmd, f, func(s *session, t *taker) error { return t.receive(s, once) })
 		},
 	})
 	f.register(cmd)
@@ -59,13 +59,18 @@ func newReceive(o *options) *cobra.Command {
 	return cmd
 }
 
-// taking checks the flags and opens the folder and the way to the account for do.
-// named says that the user has given the folder.
-func (o *options) taking(cmd *cobra.Command, f takeFlags, named bool, do func(s *session, t *taker) error) error {
-	if err := f.check(cmd, o, named); err != nil {
+// taking checks the flags, says whose files are taken, and opens the folder and
+// the way to the account for do.
+func (o *options) taking(cmd *cobra.Command, f takeFlags, do func(s *session, t *taker) error) error {
+	if err := f.check(cmd, o); err != nil {
 		return err
 	}
 	return o.with(cmd, func(s *session) error {
+		if o.json {
+			printerOf(cmd).json(map[string]any{"step": "policy", "ok": true, "accept": f.policy})
+		} else {
+			fmt.Fprintf(cmd.ErrOrStderr(), "files are taken from %s\n", policies[f.policy])
+		}
 		t, err := o.newTaker(cmd, s, f)
 		if err != nil {
 			return err
@@ -115,11 +120,10 @@ type taker struct {
 	ended func(err error)
 }
 
-// check settles who may send, and how much, before anything is begun. named says
-// that the user has given the folder.
-func (f *takeFlags) check(cmd *cobra.Command, o *options, named bool) (err error) {
+// check settles who may send, and how much, before anything is begun.
+func (f *takeFlags) check(cmd *cobra.Command, o *options) (err error) {
 	terminal := isTerminal(cmd.InOrStdin()) && isTerminal(cmd.ErrOrStderr()) && !o.json
-	if f.policy, err = acceptPolicy(f.accept, terminal, named); err != nil || f.max == "" {
+	if f.policy, err = acceptPolicy(f.accept, terminal); err != nil || f.max == "" {
 		return err
 	}
 	most, err := humanize.ParseBytes(f.max)
@@ -175,7 +179,9 @@ func (t *taker) take(ctx context.Context, c net.Conn) {
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
 		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
 	}
-	done, err := t.rec.Serve(ctx, c, parcel.Peer{ID: peer.Device.String(), Name: peer.Name}, sh.event)
+	done, err := t.rec.Serve(ctx, c, parcel.Peer{
+		ID: peer.Device.String(), Name: peer.Name, Member: t.consent.member(ctx, peer),
+	}, sh.event)
 	sh.close()
 	t.tell(sh, peer, done, err)
 	if t.ended != nil && isOutcome(err) {

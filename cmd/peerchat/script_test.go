@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -128,8 +129,8 @@ func endDaemon(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // awaitLine is a command of the scripts: it waits until a file, which a process
-// in the background writes, has its first whole line, and sets a variable to
-// it, or to a field of the JSON object that it is.
+// in the background writes, has its first whole line, and sets a variable to it;
+// or, with a field, until a line is a JSON object that has the field.
 //
 //	awaitline FILE VARIABLE [FIELD]
 func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
@@ -139,17 +140,21 @@ func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		b, _ := os.ReadFile(ts.MkAbs(args[0]))
-		if first, _, whole := strings.Cut(string(b), "\n"); whole {
-			ts.Setenv(args[1], value(ts, first, args[2:]))
-			return
+		whole := b[:bytes.LastIndexByte(b, '\n')+1]
+		for line := range strings.Lines(string(whole)) {
+			if v := value(ts, strings.TrimSuffix(line, "\n"), args[2:]); v != "" {
+				ts.Setenv(args[1], v)
+				return
+			}
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("no line in %s", args[0])
+			ts.Fatalf("no such line in %s", args[0])
 		}
 		time.Sleep(5 * time.Millisecond) // another process writes it: there is nothing to wait on
 	}
 }
 
+// value is a line, or a field of the object that it is; "" without such a field.
 func value(ts *testscript.TestScript, line string, field []string) string {
 	if len(field) == 0 {
 		return line
@@ -162,6 +167,5 @@ func value(ts *testscript.TestScript, line string, field []string) string {
 	case []any:
 		return v[0].(string)
 	}
-	ts.Fatalf("no %s in %s", field[0], line)
 	return ""
 }

@@ -173,7 +173,7 @@ func TestALocalNetworkNeedsNoServers(t *testing.T) {
 	n := &network{lab: l}
 	a, b := n.host("a", public), n.host("b", public)
 	d := &peer{place: b, n: n, folder: t.TempDir()}
-	d.listen = b.start("listen", "--account", t.TempDir()+"/account", "--tcp", b.inside+":4100", "--into", d.folder)
+	d.listen = b.start("listen", "--account", t.TempDir()+"/account", "--tcp", b.inside+":4100", "--into", d.folder, "--accept", "always")
 	ready := d.listen.step(20*time.Second, "ready")
 	d.device = ready.json["device"].(string)
 	q := a.start("doctor", d.device+"@"+b.inside+":4100", "--account", t.TempDir()+"/account")

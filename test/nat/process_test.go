@@ -288,7 +288,7 @@ type peer struct {
 func (n *network) device(p *place, flags ...string) *peer {
 	n.t.Helper()
 	d := &peer{place: p, n: n, folder: n.t.TempDir(), sending: filepath.Join(n.t.TempDir(), "caller")}
-	d.listen = p.start(append([]string{"listen", "--account", filepath.Join(n.t.TempDir(), "account"), "--bootstrap", n.bootstrap, "--into", d.folder}, flags...)...)
+	d.listen = p.start(append([]string{"listen", "--account", filepath.Join(n.t.TempDir(), "account"), "--bootstrap", n.bootstrap, "--into", d.folder, "--accept", "always"}, flags...)...)
 	ready := d.listen.step(20*time.Second, "ready")
 	if ready.json["ok"] != true {
 		n.t.Fatalf("%s is not ready: %s\n%s", p.name, ready.raw, d.listen.said())

@@ -137,7 +137,7 @@ export class World {
 
   /** again starts “peerchat listen” as one that was killed: with its account and folder. */
   async again({ flags, into }, ...args) {
-    const p = this.start(peerchat, ["listen", "--into", into, ...args, ...flags]);
+    const p = this.start(peerchat, ["listen", "--into", into, "--accept", "always", ...args, ...flags]);
     [p.into, p.flags] = [into, flags];
     const ready = await p.said((l) => l.step === "ready", "that it is ready");
     assert.equal(ready.ok, true, ready.error);

@@ -15,6 +15,9 @@ var ErrRefused = errors.New("the receiver refused the files")
 type Peer struct {
 	ID   string // proven: what is continued, and consent, are tied to it
 	Name string // as the peer calls itself; not trusted
+	// Member says that the caller knows the peer: room is kept for it, apart from
+	// that of strangers.
+	Member bool
 }
 
 // EventKind says what an Event is about.
