@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"peerlink/internal/escape"
 )
 
 // Bounds of a certificate chain. Our own certificates are 300–450 bytes.
@@ -206,7 +209,8 @@ func checkCert(c, issuer *x509.Certificate, isCA bool, now time.Time) error {
 }
 
 // CheckName reports whether s may be a device's name: 1 to 64 bytes of
-// printable UTF-8, so that no name can hide or forge what a terminal shows.
+// visible UTF-8 with more than spaces and marks, so that no name can hide or forge
+// what a terminal shows.
 func CheckName(s string) error {
 	switch {
 	case s == "":
@@ -216,10 +220,15 @@ func CheckName(s string) error {
 	case !utf8.ValidString(s):
 		return fmt.Errorf("the name %q is not UTF-8", s)
 	}
+	var prev rune
 	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			return fmt.Errorf("the name %q has the unprintable character %U", s, r)
+		if !escape.Visible(prev, r) {
+			return fmt.Errorf("the name %+q has the unprintable or invisible character %U", s, r)
 		}
+		prev = r
+	}
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.In(r, unicode.Zs, unicode.M) }) {
+		return fmt.Errorf("the name %+q shows nothing", s)
 	}
 	return nil
 }

@@ -376,3 +376,24 @@ func BenchmarkVerifyChain(b *testing.B) {
 		}
 	}
 }
+
+// case: S21
+func TestNamesShowSomething(t *testing.T) {
+	for _, r := range []rune{0x34F, 0x115F, 0x1160, 0x17B4, 0x180E, 0x2065, 0x2800, 0x3164, 0xFE00, 0xFE0F, 0xFFA0, 0xFFF0, 0x13441, 0x16FE4, 0x1D159, 0xE0020, 0xE01EF} {
+		for _, name := range []string{string(r), "bob" + string(r), string(r) + "bob"} {
+			if err := CheckName(name); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%U", r)) {
+				t.Errorf("%+q: %v", name, err)
+			}
+		}
+	}
+	for _, name := range []string{" ", "  ", " \u0301"} {
+		if err := CheckName(name); err == nil {
+			t.Errorf("%+q is taken for a name", name)
+		}
+	}
+	for _, name := range []string{"bob", "Zoë’s phone", "\u2764\ufe0f", "\u845b\U000e0100\u57ce", "نور", "日本"} {
+		if err := CheckName(name); err != nil {
+			t.Errorf("%+q: %v", name, err)
+		}
+	}
+}

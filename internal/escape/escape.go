@@ -4,8 +4,8 @@
 //
 //	fmt.Println(escape.Line("gpj.\u202eexe\x1b[2J")) // gpj.\u202eexe\x1b[2J
 //
-// What stays is what unicode.IsPrint knows as letters, marks, numbers,
-// punctuation and symbols, and spaces. Among the rest, which is escaped, are
+// What stays is what Visible names: letters, marks, numbers, punctuation and
+// symbols that show something, and spaces. Among the rest, which is escaped, are
 // all control characters, all bidirectional controls, all invisible characters
 // (the joiner of composed emojis too) and each byte that is not UTF-8.
 //
@@ -64,6 +64,33 @@ func Mark(shown, size int) string {
 	return fmt.Sprintf("[cut: %d of %d bytes shown]", shown, size)
 }
 
+// blank are symbols and letters that show nothing though Unicode does not count them
+// among the ignorable code points: the empty Braille pattern, the null notehead, the
+// filler of Khitan and the two blanks of Egyptian hieroglyphs.
+var blank = &unicode.RangeTable{
+	R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}},
+	R32: []unicode.Range32{{Lo: 0x13441, Hi: 0x13442, Stride: 1}, {Lo: 0x16FE4, Hi: 0x16FE4, Stride: 1}, {Lo: 0x1D159, Hi: 0x1D159, Stride: 1}},
+}
+
+// Visible reports whether r shows something, or chooses a form of the character
+// before, which is prev (0: there is none). The space is visible. Code points of the
+// property Default_Ignorable_Code_Point are not (Unicode 15, chapter 5.21), but for
+// variation selectors where Unicode registers sequences with them: behind symbols
+// and the characters of keycaps, Han and Mongolian.
+func Visible(prev, r rune) bool {
+	switch {
+	case !unicode.IsPrint(r), unicode.In(r, blank, unicode.Other_Default_Ignorable_Code_Point):
+		return false // what else is ignorable is of category Cf, which IsPrint refuses
+	case !unicode.Is(unicode.Variation_Selector, r):
+		return true
+	case r >= 0xE0100:
+		return unicode.Is(unicode.Han, prev)
+	case r < 0xFE00:
+		return unicode.Is(unicode.Mongolian, prev)
+	}
+	return r >= 0xFE0E && (unicode.Is(unicode.S, prev) || strings.ContainsRune("#*0123456789\u203c\u2049", prev))
+}
+
 func escape(s string, breaks bool) string {
 	if clean(s) {
 		return s
@@ -71,28 +98,30 @@ func escape(s string, breaks bool) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	marks := maxMarks // none may stand at the beginning, where they would join what is before
+	var prev, r rune
 	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		invalid := r == utf8.RuneError && n <= 1
+		prev = r
+		var n int
+		r, n = utf8.DecodeRuneInString(s[i:])
 		i += n
 		switch {
 		case breaks && r == '\r' && strings.HasPrefix(s[i:], "\n"):
 		case breaks && r == '\n', r == '\t':
 			b.WriteRune(r)
 			marks = maxMarks
-		case invalid, r == utf8.RuneError:
+		case r == utf8.RuneError:
 			b.WriteString(`\ufffd`)
-			marks = 0
+			marks, r = 0, 0
 		case unicode.Is(unicode.Zs, r):
 			b.WriteByte(' ')
 			marks = 0
-		case unicode.Is(unicode.M, r) && marks < maxMarks:
+		case unicode.Is(unicode.M, r) && marks < maxMarks && Visible(prev, r):
 			b.WriteRune(r)
 			marks++
-		case unicode.Is(unicode.M, r), !unicode.IsPrint(r):
+		case unicode.Is(unicode.M, r), !Visible(prev, r):
 			q := strconv.QuoteRuneToASCII(r)
 			b.WriteString(q[1 : len(q)-1])
-			marks = 0
+			marks, r = 0, 0
 		default:
 			b.WriteRune(r)
 			marks = 0

@@ -38,6 +38,25 @@ func TestNothingButWordsStays(t *testing.T) {
 	}
 }
 
+// case: S21
+func TestInvisibleCharactersAreSeen(t *testing.T) {
+	for _, r := range []rune{
+		0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180E, 0x180F, 0x200B, 0x200D, 0x2060, 0x2064, 0x2065, 0x2800, 0x3164, 0xFE00, 0xFE0F,
+		0xFEFF, 0xFFA0, 0xFFF0, 0x13441, 0x13442, 0x16FE4, 0x1BCA0, 0x1D159, 0x1D173, 0xE0001, 0xE0020, 0xE01EF,
+	} {
+		for _, text := range []string{"a" + string(r), string(r), "a" + string(r) + "b"} {
+			if got := Line(text); strings.ContainsRune(got, r) || Visible('a', r) {
+				t.Errorf("U+%04X stays in %+q", r, got)
+			}
+		}
+	}
+	for _, text := range []string{"\u2764\ufe0f", "1\ufe0f\u20e3", "\u203c\ufe0f", "\u845b\U000e0100", "\u182d\u180b"} { // heart, keycap, exclamation marks, Han and Mongolian forms
+		if got := Line(text); got != text {
+			t.Errorf("a registered form: %+q became %+q", text, got)
+		}
+	}
+}
+
 func rep(s string, n int) string { return strings.Repeat(s, n) }
 
 // fault: H9
@@ -105,7 +124,7 @@ func FuzzCap(f *testing.F) {
 
 // fault: H9
 func FuzzEscape(f *testing.F) {
-	for _, s := range []string{"plain", "\x1b]8;;http://x\x1b\\y", "\u202e\u0301", "\xff\xfe\r\n", "é" + rep("\u0301", 40), "\u3000\ufffd"} {
+	for _, s := range []string{"plain", "\x1b]8;;http://x\x1b\\y", "\u202e\u0301", "\xff\xfe\r\n", "é" + rep("\u0301", 40), "\u3000\ufffd", "\u2800\ufe0f", "\u2764\ufe0f\ufe0f", "\xff\ufe0f"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -113,11 +132,12 @@ func FuzzEscape(f *testing.F) {
 			if !utf8.ValidString(got) || len(got) > 6*len(s) {
 				t.Fatalf("%s(%q) = %q", name, s, got)
 			}
-			marks := 0
+			marks, prev := 0, rune(0)
 			for _, r := range got {
-				if !unicode.IsPrint(r) && r != '\t' && (r != '\n' || name == "Line") || r == utf8.RuneError {
+				if !Visible(prev, r) && r != '\t' && (r != '\n' || name == "Line") || r == utf8.RuneError {
 					t.Fatalf("%s(%q) keeps %q", name, s, r)
 				}
+				prev = r
 				if marks++; !unicode.Is(unicode.M, r) {
 					marks = 0
 				}

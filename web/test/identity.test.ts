@@ -133,8 +133,9 @@ describe("this browser's identity", () => {
 });
 
 test("names", () => {
-  for (const good of ["a", "Zoë’s browser", "x".repeat(64), "日本"]) checkName(good);
-  for (const bad of ["", "x".repeat(65), "é".repeat(33), "a\nb", "a\u202eb", "a\u00a0b"]) expect(() => checkName(bad)).toThrow(IdentityError);
+  for (const good of ["a", "Zoë’s browser", "x".repeat(64), "日本", "\u2764\ufe0f", "\u845b\u{e0100}"]) checkName(good);
+  const invisible = [0x34f, 0x115f, 0x1160, 0x17b4, 0x180e, 0x2065, 0x2800, 0x3164, 0xfe00, 0xfe0f, 0xffa0, 0xfff0, 0x13441, 0x16fe4, 0x1d159, 0xe0020, 0xe01ef].map((c) => "a" + String.fromCodePoint(c)); // case: S21
+  for (const bad of ["", " ", " \u0301", "x".repeat(65), "é".repeat(33), "a\nb", "a\u202eb", "a\u00a0b", ...invisible]) expect(() => checkName(bad)).toThrow(IdentityError);
 });
 
 test("device ids", () => {

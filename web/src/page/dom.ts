@@ -1,6 +1,8 @@
 // The page is built of elements and text, never of HTML that is parsed: what a
 // peer says can be nothing but text.
 
+import { invisible } from "../peerlink/bytes";
+
 type Attributes = Record<string, string | number | boolean | ((e: never) => void)>;
 
 /** el makes an element. Attributes that are functions become listeners, false is left out. */
@@ -34,7 +36,11 @@ export function spoken(s: string): HTMLElement {
 
 /** visible writes characters that would hide or turn text as their codes. */
 export function visible(s: string): string {
-  return s.replace(/[\p{Cc}\p{Bidi_Control}\p{Zl}\p{Zp}\ufeff]/gu, (c) => (c === "\t" ? " " : `\\u{${c.codePointAt(0)!.toString(16)}}`));
+  return s.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, code).replace(invisible, (c) => (/[\u200c\u200d]/.test(c) ? c : code(c))); // a browser shows joined characters as one
+}
+
+function code(c: string): string {
+  return c === "\t" ? " " : `\\u{${c.codePointAt(0)!.toString(16)}}`;
 }
 
 /** say has a screen reader read a text out. */

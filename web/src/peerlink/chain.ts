@@ -2,7 +2,7 @@
 // Sizes and counts are checked before a byte is parsed, key types before a
 // signature is verified, and exactly the signatures that we define are.
 
-import { type Bytes, equal, text, utf8 } from "./bytes";
+import { type Bytes, equal, invisible, text, utf8 } from "./bytes";
 import { Der, Tag } from "./der";
 import { asError, IdentityError } from "./errors";
 import { type DeviceID, keyID, parseKey, type PublicKey, signatureAlgorithm, statement, verifyRaw } from "./keys";
@@ -70,11 +70,12 @@ export async function verify(peer: Peer, purpose: string, msg: Uint8Array, signa
   }
 }
 
-/** checkName throws unless s has 1 to 64 bytes of printable UTF-8. */
+/** checkName throws unless s has 1 to 64 bytes of visible UTF-8. */
 export function checkName(s: string): void {
   const size = utf8(s).length;
   if (size < 1 || size > maxNameLen) throw new IdentityError(`a name has 1 to ${maxNameLen} bytes, this one ${size}`);
-  if (!/^[\p{L}\p{M}\p{N}\p{P}\p{S} ]+$/u.test(s)) throw new IdentityError("the name has an unprintable character");
+  if (!/^[\p{L}\p{M}\p{N}\p{P}\p{S} ]+$/u.test(s) || s.search(invisible) >= 0) throw new IdentityError("the name has an unprintable or invisible character");
+  if (/^[\p{M} ]*$/u.test(s)) throw new IdentityError("the name shows nothing");
 }
 
 async function parse(b: Bytes): Promise<Certificate> {

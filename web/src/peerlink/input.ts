@@ -1,6 +1,6 @@
 // Exact numbers of bytes of a stream, and the names of files that come in one.
 
-import { type Bytes, concat, utf8 } from "./bytes";
+import { type Bytes, concat, invisible, utf8 } from "./bytes";
 import { LostError } from "./errors";
 
 /** Input reads exact numbers of bytes of a stream. One read at a time. */
@@ -58,6 +58,8 @@ const maxElement = 255;
 const maxPath = 4000;
 const devices = /^(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])$/;
 
+const unsafe = new RegExp(`[\\\\:*?"<>|]|[^\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ]|^ |[ .]$|${invisible.source}`, "gu");
+
 /**
  * cleanName makes an element of a foreign path into a name that is safe to show
  * and to save: what only some systems can have, and what is not printed, becomes
@@ -68,7 +70,7 @@ export function cleanName(name: string): string {
   if (utf8(name).length > maxElement) throw new Error(`it has more than ${maxElement} bytes`);
   if (!name.isWellFormed()) throw new Error("it is not UTF-8");
   if (/[/\0]/.test(name)) throw new Error("it has a slash or a NUL");
-  let out = name.normalize("NFC").replace(/[\\:*?"<>|]|[^\p{L}\p{M}\p{N}\p{P}\p{S} ]|^ |[ .]$/gu, percent).normalize("NFC");
+  let out = name.normalize("NFC").replace(unsafe, percent).normalize("NFC");
   const [stem] = out.split(".", 1);
   if (devices.test(stem!.toUpperCase().replace(/ +$/, ""))) out = `${stem}_${out.slice(stem!.length)}`;
   if (utf8(out).length > maxElement) throw new Error(`it has more than ${maxElement} bytes when escaped`);

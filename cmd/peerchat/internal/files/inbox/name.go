@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"peerlink/internal/escape"
 )
 
 // Bounds of a name: an element as most file systems have it, a whole path as
@@ -67,7 +68,7 @@ func cleanElement(s string) (string, error) {
 	case strings.ContainsAny(s, "/\x00"):
 		return bad("has a slash or a NUL")
 	}
-	s = norm.NFC.String(escape(norm.NFC.String(s))) // an accent joins the escape before it
+	s = norm.NFC.String(percent(norm.NFC.String(s))) // an accent joins the escape before it
 	if device(s) {
 		stem, ext, dot := strings.Cut(s, ".")
 		s = stem + "_"
@@ -84,12 +85,14 @@ func cleanElement(s string) (string, error) {
 	return s, nil
 }
 
-// escape replaces what some system, or a terminal, takes for something else.
-func escape(s string) string {
+// percent replaces what some system, or a terminal, takes for something else.
+func percent(s string) string {
 	var b strings.Builder
+	var prev rune
 	for i, r := range s {
 		edge := r == ' ' && i == 0 || (r == ' ' || r == '.') && i+1 == len(s)
-		if !edge && unicode.IsPrint(r) && !strings.ContainsRune(`\:*?"<>|`, r) {
+		shown := !edge && escape.Visible(prev, r) && !strings.ContainsRune(`\:*?"<>|`, r)
+		if prev = r; shown {
 			b.WriteRune(r)
 			continue
 		}

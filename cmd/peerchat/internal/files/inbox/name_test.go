@@ -39,6 +39,8 @@ func TestHostileNamesAreRefusedOrEscaped(t *testing.T) {
 		"...":                "..%2E",
 		" x ":                "%20x%20",
 		"bell\a":             "bell%07",
+		"a\u3164":            "a%E3%85%A4",
+		"1\ufe0f.txt":        "1\ufe0f.txt",
 		"\x1b[2Jx":           "%1B[2Jx",
 		"rtl\u202egpj.exe":   "rtl%E2%80%AEgpj.exe",
 		"e\u0301.txt":        "é.txt", // NFD becomes NFC
