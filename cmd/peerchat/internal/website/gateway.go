@@ -93,7 +93,7 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 			if r.Request.Context().Value(bareKey{}) != nil {
 				r.Header.Del("Set-Cookie")
 			}
-			return nil
+			return switched(r)
 		},
 		ErrorHandler: g.fail,
 	}
@@ -174,6 +174,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.life.Leave()
+	if !passable(w, r) {
+		return
+	}
 	host := HostOf(r.Host)
 	named := host == g.host() || slices.ContainsFunc(g.cfg.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
 	switch {
@@ -220,6 +223,7 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	device := g.cfg.Device.String()
 	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", device, device
 	p.Out.Trailer = nil
+	onlyWebSocket(p.Out)
 	if p.Out.Header.Get("Origin") != "" {
 		o, err := url.Parse(p.Out.Header.Get("Origin"))
 		if err == nil && strings.EqualFold(o.Host, p.In.Host) {

@@ -99,6 +99,13 @@ func onlyLoopback(_, addr string, _ syscall.RawConn) error {
 
 // ServeHTTP implements http.Handler.
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !passable(w, r) {
+		return
+	}
+	if strings.Trim(u.target.Path, "/") != "" && climbs(r.URL.EscapedPath()) {
+		problem(w, r, http.StatusBadRequest, "The address has a “..” or a backslash; this site takes none.")
+		return
+	}
 	_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended
 	u.proxy.ServeHTTP(w, r)
 }
@@ -113,6 +120,7 @@ func (u *upstream) rewrite(p *httputil.ProxyRequest) {
 	p.SetURL(u.target)
 	p.Out.Host = ""
 	p.Out.Trailer = nil
+	onlyWebSocket(p.Out)
 	// A Connection header may have named it, so that it was dropped.
 	p.Out.Header.Set(DeviceHeader, deviceOf(p.In).String())
 	if o, err := url.Parse(p.In.Header.Get("Origin")); err == nil && o.Host != "" && o.Host == p.In.Host {
@@ -124,7 +132,7 @@ func (u *upstream) rewrite(p *httputil.ProxyRequest) {
 // for the caller, too.
 func (u *upstream) redirects(r *http.Response) error {
 	relative(r.Header, u.target.Host)
-	return nil
+	return switched(r)
 }
 
 // relative drops scheme and host of a Location at host.
