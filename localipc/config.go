@@ -50,8 +50,8 @@ type Config struct {
 	Trust *identity.Trust
 	// Dir is the runtime folder, made with mode 0700 if it is missing. It must be
 	// this user's, and closed to others. "":
-	// $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder for
-	// temporary files.
+	// $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder for temporary
+	// files, or peerlink/run in the user's cache folder if another user has that one.
 	Dir string
 	// Services are names of up to 16 letters of what is offered besides plain
 	// streams, to be taken with AcceptUnix. None: nothing.

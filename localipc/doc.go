@@ -11,9 +11,9 @@
 //
 // # The folder
 //
-// Config.Dir, which is $XDG_RUNTIME_DIR/peerlink or peerlink-UID in the
-// folder for temporary files, belongs to its user and is closed to others
-// (0700). A device that listens has three files there, named after the first 32
+// Config.Dir, which is $XDG_RUNTIME_DIR/peerlink, or peerlink-UID in the folder
+// for temporary files, or peerlink/run in the user's cache folder where another user
+// has taken that one, belongs to its user and is closed to others (0700). A device that listens has three files there, named after the first 32
 // digits of its id:
 //
 //	NAME.lock   locked (flock) as long as the device listens: the only sign of life

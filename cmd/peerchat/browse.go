@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/cmd/peerchat/internal/localuser"
 	"peerlink/cmd/peerchat/internal/website"
 )
 
@@ -19,8 +20,21 @@ func newBrowse(o *options) *cobra.Command {
 	cmd := o.toContact("browse", counted(cobra.ExactArgs(1)), func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) })
 	cmd.Flags().StringVar(&b.addr, "addr", "127.0.0.1:0", "HOST:PORT to show it on; port 0: a free one")
 	cmd.Flags().StringSliceVar(&b.hosts, "host", nil, "names under which browsers of other machines may ask; to the device they are you")
+	cmd.Flags().BoolVar(&b.allUsers, "all-users", false, allUsersHelp)
 	cmd.Flags().DurationVar(&b.within, "within", 30*time.Second, "how long to try to reach the device before a page says why not")
 	return cmd
+}
+
+const allUsersHelp = "let other users of this machine ask, too; to the device they are you"
+
+// onlyOwn returns the check of connections to a listener on loopback; nil: everybody
+// who reaches the listener may ask.
+func onlyOwn(l net.Listener, everybody bool) func(net.Conn) error {
+	at, tcp := l.Addr().(*net.TCPAddr)
+	if everybody || !tcp || !at.IP.IsLoopback() {
+		return nil
+	}
+	return localuser.Check
 }
 
 // browser are the flags of the command.
@@ -29,7 +43,8 @@ type browser struct {
 	addr  string
 	hosts []string
 
-	within time.Duration
+	allUsers bool
+	within   time.Duration
 }
 
 // check refuses flags that cannot be meant.
@@ -77,6 +92,7 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 		Hosts:  b.hosts,
 		Within: b.within,
 		Logger: b.o.logger(cmd.ErrOrStderr()),
+		Check:  onlyOwn(l, b.allUsers || len(b.hosts) > 0),
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			c, err := s.connect(ctx, to, website.SiteURI(to.device, site))
 			if err != nil { // and not a nil *Conn in an interface

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"sync"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
 
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
@@ -22,6 +24,7 @@ func newForward(o *options) *cobra.Command {
 	cmd := o.toContact("forward", counted(cobra.ExactArgs(1)), f.run)
 	cmd.Flags().StringArrayVarP(&f.here, "here", "L", nil, "take here, make there: [BIND:]PORT:HOST:PORT")
 	cmd.Flags().StringArrayVarP(&f.there, "there", "R", nil, "take there, make here: [BIND:]PORT:HOST:PORT")
+	cmd.Flags().BoolVar(&f.allUsers, "all-users", false, allUsersHelp)
 	cmd.AddCommand(newForwardRule(o, "allow"), newForwardRule(o, "remove"),
 		plain("forward list", func(cmd *cobra.Command) error {
 			return changeForwards(cmd, o, control.ForwardChange{}, func(r control.ForwardRule) bool { return r.May != forward.DoPipe })
@@ -85,6 +88,7 @@ func forwardTable(out io.Writer, all []control.ForwardRule) error {
 type forwarder struct {
 	o           *options
 	here, there []string
+	allUsers    bool
 
 	s    *session
 	to   target
@@ -164,6 +168,7 @@ func (f *forwarder) fromHere(ctx context.Context, sp forward.Spec, start func(fu
 	start(func() error {
 		return forward.Relay(ctx, l, forward.RelayConfig{
 			Note: f.failed(sp.Target),
+			Take: f.ours(l),
 			Open: func(ctx context.Context) (net.Conn, error) {
 				c, err := f.s.connect(ctx, f.to, forward.URIDial)
 				if err != nil {
@@ -177,6 +182,22 @@ func (f *forwarder) fromHere(ctx context.Context, sp forward.Spec, start func(fu
 		})
 	})
 	return nil
+}
+
+// ours wants the connections of this user's programs.
+func (f *forwarder) ours(l net.Listener) func(context.Context, net.Conn) (func(), bool) {
+	check := onlyOwn(l, f.allUsers)
+	if check == nil {
+		return nil
+	}
+	said := rate.Sometimes{First: 1, Interval: time.Minute} // another user could fill the terminal
+	return func(_ context.Context, c net.Conn) (func(), bool) {
+		err := check(c)
+		if err != nil {
+			said.Do(func() { fmt.Fprintf(f.note, "a connection was refused: %v (--all-users takes them)\n", err) })
+		}
+		return nil, err == nil
+	}
 }
 
 // tell says that connections are taken.

@@ -19,12 +19,27 @@ import (
 const writeByOther = 0o022
 
 // Default returns $XDG_RUNTIME_DIR/peerlink, or else peerlink-UID in the folder
-// for temporary files.
+// for temporary files. Where that cannot be this user's, because it is another
+// user's already or the folder for temporary files is read-only, Default returns
+// peerlink/run in the user's cache folder, and makes the folders above it. So all
+// processes of a user agree on one folder.
 func Default() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "peerlink")
 	}
-	return filepath.Join(os.TempDir(), "peerlink-"+strconv.Itoa(os.Geteuid()))
+	dir := filepath.Join(os.TempDir(), "peerlink-"+strconv.Itoa(os.Geteuid()))
+	err := Check(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = unix.Access(os.TempDir(), unix.W_OK|unix.X_OK)
+	}
+	if err == nil {
+		return dir
+	}
+	cache, none := os.UserCacheDir()
+	if none != nil || os.MkdirAll(filepath.Join(cache, "peerlink"), 0o700) != nil {
+		return dir // whose error says what is wrong
+	}
+	return filepath.Join(cache, "peerlink", "run")
 }
 
 // Own makes the folder if it is missing, with mode 0700, and checks that it is

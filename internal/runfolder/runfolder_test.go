@@ -123,3 +123,54 @@ func TestTheKernelSaysWhoIsThere(t *testing.T) {
 		t.Errorf("a pipe within the process: %v", err)
 	}
 }
+
+// case: S20
+func TestATakenFolderIsNotWaitedFor(t *testing.T) {
+	home, tmp := t.TempDir(), t.TempDir()
+	for name, value := range map[string]string{"XDG_RUNTIME_DIR": "", "TMPDIR": tmp, "HOME": home, "XDG_CACHE_HOME": filepath.Join(home, "cache")} {
+		t.Setenv(name, value)
+	}
+	usual := Default()
+	if filepath.Dir(usual) != tmp {
+		t.Fatalf("%s is not in the folder for temporary files", usual)
+	}
+	if err := errors.Join(Own(usual), os.Remove(usual)); err != nil {
+		t.Fatal(err)
+	}
+	for name, take := range map[string]func() error{
+		"a folder that others can change": func() error { return errors.Join(os.Mkdir(usual, 0o700), os.Chmod(usual, 0o777)) },
+		"another user's": func() error {
+			if os.Geteuid() != 0 {
+				return os.WriteFile(usual, nil, 0o600)
+			}
+			return errors.Join(os.Mkdir(usual, 0o700), os.Chown(usual, 65534, 65534))
+		},
+		"a link":                func() error { return os.Symlink(home, usual) },
+		"nowhere to make it in": func() error { t.Setenv("TMPDIR", filepath.Join(tmp, "none")); return nil },
+	} {
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			dir := Default()
+			if err := Own(dir); err != nil || !strings.HasPrefix(dir, filepath.Join(home, "")) {
+				t.Errorf("%s: %s, %v", name, dir, err)
+			}
+		}
+		t.Setenv("TMPDIR", tmp)
+		if err := os.RemoveAll(usual); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if dir := Default(); dir != usual {
+		t.Errorf("%s, though %s is free again", dir, usual)
+	}
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("HOME", "")
+	if err := os.WriteFile(usual, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if dir := Default(); dir != usual {
+		t.Errorf("without a home: %s", dir)
+	}
+}

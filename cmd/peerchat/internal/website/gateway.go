@@ -41,6 +41,9 @@ type GatewayConfig struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Within bounds a Dial; zero: 30 s. Negative: no limit.
 	Within time.Duration
+	// Check tells why the program at the other end of a connection may not ask; it
+	// must not block. nil: all may.
+	Check func(net.Conn) error
 	// Hosts are names besides the device's own under which browsers may ask.
 	Hosts []string
 	// Logger gets what went wrong. nil: nothing is logged.
@@ -103,6 +106,7 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader / 2, // the other side must take it with what is added
 		BaseContext:       func(net.Listener) context.Context { return g.life.Context() },
+		ConnContext:       g.check,
 		ErrorLog:          log,
 	}
 	return g, nil
@@ -134,6 +138,19 @@ func (g *Gateway) dial(ctx context.Context) (net.Conn, error) {
 		ctx = within
 	}
 	return g.cfg.Dial(ctx)
+}
+
+// refusedKey is why a connection's program may not ask.
+type refusedKey struct{}
+
+// check looks once at each connection.
+func (g *Gateway) check(ctx context.Context, c net.Conn) context.Context {
+	if g.cfg.Check != nil {
+		if err := g.cfg.Check(c); err != nil {
+			return context.WithValue(ctx, refusedKey{}, err)
+		}
+	}
+	return ctx
 }
 
 // bareKey marks requests to an address of this machine instead of a name.
@@ -174,6 +191,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.life.Leave()
+	if err, refused := r.Context().Value(refusedKey{}).(error); refused {
+		part(w)
+		problem(w, r, http.StatusForbidden, "This gateway asks in the name of the user that started it, and answers no other one: "+err.Error()+".")
+		return
+	}
 	if !passable(w, r) {
 		return
 	}

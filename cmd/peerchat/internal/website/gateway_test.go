@@ -222,3 +222,23 @@ func TestClosingEndsACallUnderWay(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// case: S18
+func TestAProgramThatMayNotAskIsTold(t *testing.T) {
+	why := errors.New("another user")
+	g, err := NewGateway(GatewayConfig{
+		Device: bob, Check: func(net.Conn) error { return why },
+		Dial: func(context.Context) (net.Conn, error) { t.Error("the device was asked"); return nil, why },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNetwork()
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(n) }()
+	defer func() { _ = g.Close(); <-served }()
+	resp, body := ask(t, as(t, n, alice), http.MethodGet, "http://localhost/", "")
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, why.Error()) {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+}
