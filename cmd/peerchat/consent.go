@@ -115,6 +115,9 @@ func (c *consent) member(ctx context.Context, p identity.Peer) bool {
 		return false
 	}
 	for _, k := range all.Contacts {
+		if k.Moved != "" && k.Device == p.Device {
+			return false // it is in another account now
+		}
 		is := func(d control.ContactDevice) bool { return d.Device == p.Device }
 		if k.Device == p.Device || slices.ContainsFunc(k.Devices, is) {
 			return k.Trust != identity.Banned.String()

@@ -35,7 +35,7 @@ func newContacts(o *options) *cobra.Command {
 	sub("rename", 2, func(args []string) (control.ContactChange, error) {
 		return control.ContactChange{Do: "rename", Who: args[0], Name: args[1]}, contacts.CheckName(args[1])
 	})
-	for _, do := range []string{"remove", "ban", "allow", "forget"} {
+	for _, do := range []string{"remove", "ban", "allow", "forget", "moved"} {
 		sub(do, 1, func(args []string) (control.ContactChange, error) {
 			return control.ContactChange{Do: do, Who: args[0]}, nil
 		})
@@ -60,6 +60,11 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 	if len(all.Contacts) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "no contacts yet: peerchat contacts invite makes a code for somebody, peerchat contacts add takes a device id")
 		return nil
+	}
+	for _, c := range all.Contacts {
+		if c.Moved != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s's device comes under another account now (%.8s…), where it is not the contact's: if that is right, peerchat contacts moved %[1]s\n", printable(c.Name), c.Moved)
+		}
 	}
 	return contactTable(cmd.OutOrStdout(), all.Contacts)
 }

@@ -116,7 +116,7 @@ func (s *server) run(cmd *cobra.Command, _ []string) error {
 		if i := slices.IndexFunc(from, func(d identity.DeviceID) bool { return s.o.among([]identity.DeviceID{d}, p) }); i >= 0 {
 			return from[i], ok // whichever of the contact's devices asks
 		}
-		return p.Device, ok
+		return p.Device, ok && !slices.Contains(from, p.Device) // or it has left its contact's account
 	}
 	s.cfg.Logger = s.o.logger(cmd.ErrOrStderr())
 	return s.serve(cmd)

@@ -275,17 +275,18 @@ func (o *options) devices(names []string) ([]identity.DeviceID, error) {
 }
 
 // among reports whether a proven device is one of some, or of a contact's whose
-// first device is: a contact is all devices of its account.
+// first device is: a contact is all devices of its account, and no others.
 func (o *options) among(ids []identity.DeviceID, p identity.Peer) bool {
-	if slices.Contains(ids, p.Device) {
-		return true
-	}
 	book, err := contacts.Open(o.contactsFile())
 	if err != nil {
 		return false
 	}
-	c, ok := book.OfAccount(p.Account)
-	return ok && slices.Contains(ids, c.Device)
+	c, ok := book.OfPeer(p)
+	if ok && slices.Contains(ids, c.Device) {
+		return true
+	}
+	home, known := book.AtHome(p)
+	return slices.Contains(ids, p.Device) && (home || !known)
 }
 
 func (o *options) contactsFile() string { return filepath.Join(o.account, daemon.ContactsFile) }

@@ -16,7 +16,8 @@
 // the contact names from then on: other devices of that account are the contact's,
 // too, once they have proven it or the account has listed them. Of two contacts
 // with devices of one account the first one named the account, the other its one
-// device.
+// device. A device that comes under another account later is not the contact's
+// there, until Follow says that it is.
 //
 // # Limits
 //
@@ -30,10 +31,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"peerlink/cmd/peerchat/internal/strictfile"
 	"peerlink/identity"
+	"peerlink/internal/quota"
 	"peerlink/internal/strictjson"
 )
 
@@ -67,6 +72,9 @@ type Contact struct {
 	// Account is whose devices are the contact's; zero: it is not known yet, or
 	// another contact names it.
 	Account identity.AccountID `json:"account,omitzero"`
+	// Home is under which account Device proved itself, where another contact names
+	// that; zero otherwise.
+	Home identity.AccountID `json:"home,omitzero"`
 	// Number is that of the account's device list; 0: it has shown none.
 	Number uint64 `json:"list,omitempty"`
 	// Devices are those of the account that are known; none: Device alone. They
@@ -86,7 +94,11 @@ type Device struct {
 // Book is a file of contacts. Its methods may be called concurrently; those
 // that change it block until the disk has it.
 type Book struct {
-	list *strictfile.List[Contact] // by name; their Devices are never changed in place
+	list   *strictfile.List[Contact] // by name; their Devices are never changed in place
+	writes *quota.Rates[identity.DeviceID]
+
+	mu    sync.Mutex
+	moved map[identity.DeviceID]identity.AccountID // what first devices of contacts showed last, where it is not the contact's account
 }
 
 // Open reads the book in a file; without the file the book is empty.
@@ -98,7 +110,10 @@ func Open(path string) (*Book, error) {
 	if err := l.Load(); err != nil {
 		return nil, fmt.Errorf("%w (restore it from a copy, or move it away to begin anew)", err)
 	}
-	return &Book{l}, nil
+	return &Book{
+		list: l, moved: map[identity.DeviceID]identity.AccountID{},
+		writes: quota.NewRates[identity.DeviceID](MaxContacts, rate.Every(writesEvery), writesAtOnce),
+	}, nil
 }
 
 // file is what stands on disk.

@@ -9,8 +9,14 @@ import (
 	"peerlink/identity"
 )
 
-// seenEvery is how far what the disk has of a device's Seen may lag behind.
-const seenEvery = 10 * time.Minute
+const (
+	// seenEvery is how far what the disk has of a device's Seen may lag behind.
+	seenEvery = 10 * time.Minute
+	// What links show of one contact is written at most this often at once, and then
+	// once in so long: its devices cause it. In between it is known here alone.
+	writesAtOnce = 16
+	writesEvery  = time.Minute
+)
 
 // check reports what cannot be in a file, besides what with refuses.
 func (c Contact) check() error {
@@ -19,6 +25,8 @@ func (c Contact) check() error {
 		return fmt.Errorf("contact %q: %d devices, at most %d are kept", c.Name, len(c.Devices), identity.MaxDevices)
 	case c.Account.IsZero() && (len(c.Devices) > 0 || c.Number > 0):
 		return fmt.Errorf("contact %q: devices of no account", c.Name)
+	case !c.Account.IsZero() && !c.Home.IsZero():
+		return fmt.Errorf("contact %q: two accounts", c.Name)
 	case c.Number > identity.MaxRevocationNumber:
 		return fmt.Errorf("contact %q: the list number %d is too high", c.Name, c.Number)
 	}
@@ -72,13 +80,36 @@ func (c Contact) LastSeen() (last time.Time) {
 	return last
 }
 
-// owner returns the contact that a device belongs to. A contact added with this
-// device wins over one whose account has it.
+// Lives returns the account under which devices are the contact's; zero: none has
+// been proven yet.
+func (c Contact) Lives() identity.AccountID {
+	if c.Account.IsZero() {
+		return c.Home
+	}
+	return c.Account
+}
+
+// Is reports whether a device that a handshake has proven is the contact's: one of
+// its account, or the device that it was added with, under the account where that
+// was first.
+func (c Contact) Is(p identity.Peer) bool {
+	if !c.Account.IsZero() {
+		return c.Account == p.Account
+	}
+	return c.Device == p.Device && (c.Home.IsZero() || c.Home == p.Account)
+}
+
+// owner returns the contact that a device is known as one of. A contact added with
+// this device wins over one whose account has it.
 func owner(es []Contact, id identity.DeviceID) (Contact, bool) {
-	if c, ok := first(es, func(c Contact) bool { return c.Device == id }); ok {
+	if c, ok := addedWith(es, id); ok {
 		return c, true
 	}
 	return first(es, func(c Contact) bool { return c.place(id) >= 0 })
+}
+
+func addedWith(es []Contact, id identity.DeviceID) (Contact, bool) {
+	return first(es, func(c Contact) bool { return c.Device == id })
 }
 
 // first returns the first contact that is as wanted; false: none is.
@@ -90,28 +121,34 @@ func first(es []Contact, wanted func(Contact) bool) (Contact, bool) {
 	return es[i], true
 }
 
-// Of returns the contact that has a device; false: none has.
+// Of returns the contact that a device is known as one of; false: none is. It says
+// nothing about a device that has proven itself: see OfPeer.
 func (b *Book) Of(id identity.DeviceID) (Contact, bool) {
 	return owner(b.list.All(), id)
 }
 
-// OfPeer returns the contact of a device that a handshake has proven: who was
-// added with it, or names its account. What was once known of it does not count.
-func (b *Book) OfPeer(p identity.Peer) (Contact, bool) {
-	all := b.list.All()
-	if c, ok := first(all, func(c Contact) bool { return c.Device == p.Device }); ok {
+// OfPeer returns the contact of a device that a handshake has proven (Contact.Is).
+// What was once known of it does not count, and a contact that was added with the
+// device goes before one that names its account.
+func (b *Book) OfPeer(p identity.Peer) (Contact, bool) { return ofPeer(b.list.All(), p) }
+
+func ofPeer(es []Contact, p identity.Peer) (Contact, bool) {
+	if c, ok := addedWith(es, p.Device); ok && c.Is(p) {
 		return c, true
 	}
-	return ofAccount(all, p.Account)
+	return ofAccount(es, p.Account)
+}
+
+// AtHome reports whether a contact that was added with p's device still has it: the
+// device comes under the contact's account, or none has been proven yet. known is
+// false if no contact was added with it.
+func (b *Book) AtHome(p identity.Peer) (home, known bool) {
+	c, known := addedWith(b.list.All(), p.Device)
+	return known && c.Is(p), known
 }
 
 func ofAccount(es []Contact, id identity.AccountID) (Contact, bool) {
 	return first(es, func(c Contact) bool { return !id.IsZero() && c.Account == id })
-}
-
-// OfAccount returns the contact that names an account; false: none does.
-func (b *Book) OfAccount(id identity.AccountID) (Contact, bool) {
-	return ofAccount(b.list.All(), id)
 }
 
 // Find returns the contact of a name, or of a device's 64 hex digits. The error
@@ -133,17 +170,65 @@ func (b *Book) NameOf(id identity.DeviceID) string {
 
 // Met takes note of a link to a device that has proven itself. If it is a
 // contact's, the contact's account is known from then on, and the device as one of
-// it. A device that has come into another account takes the contact, which was
-// added with it, along. It does nothing for others. An error is of the disk, or
-// says which bound was met.
+// it. A contact that was added with the device, but under another account, stays as
+// it is. It does nothing for others. An error is of the disk, or says which bound was
+// met.
 func (b *Book) Met(p identity.Peer, now time.Time) error {
 	now = now.UTC().Truncate(time.Second)
 	return b.list.Change(func(es []Contact) ([]Contact, bool, error) {
-		es, keep := met(es, p, now) // not kept: nothing but that it was seen
-		if !keep {
+		es, c, worth := met(es, p, now)
+		if worth < proven && (worth == seen || !b.writes.Allow(c.Device, now)) {
 			return es, false, nil
 		}
 		return bounded(es)
+	})
+}
+
+// Shown takes note of the account under which a device comes, for MovedTo, and
+// reports whether that is news. It writes nothing.
+func (b *Book) Shown(p identity.Peer) (news bool) {
+	home, known := b.AtHome(p)
+	if !known || p.Account.IsZero() {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.moved[p.Device]
+	if home {
+		delete(b.moved, p.Device)
+		return !was.IsZero()
+	}
+	b.moved[p.Device] = p.Account
+	return was != p.Account
+}
+
+// MovedTo returns the account under which the device that a contact was added with
+// came last (Shown), if that is not the contact's; zero: it is, or the device did not
+// come since the book was opened.
+func (b *Book) MovedTo(id identity.DeviceID) identity.AccountID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.moved[id]
+}
+
+// Follow has a contact, named by its name or id, move with the device that it was
+// added with into another account; the zero account is the one that the device proves
+// next. The contact's other devices are not its any more.
+func (b *Book) Follow(who string, to identity.AccountID) error {
+	return b.change(func(es []Contact) ([]Contact, error) {
+		i, err := at(es, who)
+		if err != nil {
+			return nil, err
+		}
+		c := es[i]
+		c.Account, c.Home, c.Number, c.Devices = to, identity.AccountID{}, 0, nil
+		if other, taken := ofAccount(es, to); taken && other.Device != c.Device {
+			c.Account, c.Home = identity.AccountID{}, to
+		}
+		b.mu.Lock()
+		delete(b.moved, c.Device)
+		b.mu.Unlock()
+		return replaced(es, c), nil
 	})
 }
 
@@ -155,40 +240,53 @@ func bounded(es []Contact) ([]Contact, bool, error) {
 	return es, true, nil
 }
 
-// met returns the entries after a link to a device, and whether that is worth a
-// write.
-func met(es []Contact, p identity.Peer, now time.Time) (out []Contact, keep bool) {
-	c, ok := owner(es, p.Device)
+// What a link has shown of a contact, by what a write of it is worth.
+const (
+	seen   = iota // nothing but that there was one
+	told          // a device more or less, or another name of it
+	proven        // the contact's account
+)
+
+// met returns the entries after a link to a device, the contact that it was about,
+// and what is new.
+func met(es []Contact, p identity.Peer, now time.Time) (out []Contact, c Contact, worth int) {
+	if p.Account.IsZero() {
+		return es, c, seen
+	}
+	if c, left := first(es, func(c Contact) bool { return c.place(p.Device) >= 0 && !c.Is(p) }); left {
+		c.Devices = slices.DeleteFunc(slices.Clone(c.Devices), func(d Device) bool { return d.Device == p.Device })
+		es, _, also := met(replaced(es, c), p, now)
+		return es, c, max(also, told)
+	}
+	c, ok := ofPeer(es, p)
 	if !ok {
-		c, ok = ofAccount(es, p.Account)
+		return es, c, seen
 	}
-	if !ok || p.Account.IsZero() {
-		return es, false
-	}
-	before := c
-	if c.Account != p.Account {
-		if c.Device != p.Device { // it has left the contact's account
-			c.Devices = slices.DeleteFunc(slices.Clone(c.Devices), func(d Device) bool { return d.Device == p.Device })
-			return replaced(es, c), true
+	if c.Account.IsZero() {
+		if other, taken := ofAccount(es, p.Account); taken && other.Device != c.Device {
+			if c.Home == p.Account {
+				return es, c, seen
+			}
+			c.Home = p.Account
+			return replaced(es, c), c, proven
 		}
-		c.Account, c.Number, c.Devices = p.Account, 0, nil
-		if _, taken := ofAccount(es, p.Account); taken {
-			c.Account = identity.AccountID{}
-			return replaced(es, c), !before.Account.IsZero()
-		}
+		c.Account, c.Home, worth = p.Account, identity.AccountID{}, proven
 	}
+	here := Device{p.Device, p.Name, now}
 	i := c.place(p.Device)
-	if i < 0 {
-		if len(c.Devices) >= identity.MaxDevices {
-			return es, false
+	switch {
+	case i >= 0:
+		if was := c.Devices[i]; was.Name != p.Name || now.Sub(was.Seen) >= seenEvery {
+			worth = told
 		}
-		c.Devices = append(slices.Clone(c.Devices), Device{p.Device, p.Name, now})
-		return replaced(es, c), true
+		c.Devices = slices.Clone(c.Devices)
+		c.Devices[i] = here
+	case len(c.Devices) >= identity.MaxDevices:
+		return es, c, seen
+	default:
+		c.Devices, worth = append(slices.Clone(c.Devices), here), max(worth, told)
 	}
-	was := c.Devices[i]
-	c.Devices = slices.Clone(c.Devices)
-	c.Devices[i] = Device{p.Device, p.Name, now}
-	return replaced(es, c), was.Name != p.Name || now.Sub(was.Seen) >= seenEvery
+	return replaced(es, c), c, worth
 }
 
 // replaced returns the entries with another version of one.

@@ -98,9 +98,6 @@ func TestAContactLearnsItsAccountAndItsDevices(t *testing.T) {
 		if c, ok := b.OfPeer(bob.peer(device(9), "new")); !ok || c.Name != "bob" {
 			t.Error("a device that proves the account is nobody's")
 		}
-		if c, ok := b.OfAccount(bob.account); !ok || c.Name != "bob" {
-			t.Error("the account is nobody's")
-		}
 		if id, err := b.Resolve("bob"); err != nil || id != device(0) {
 			t.Errorf("bob's conversation moved to %v, %v", id, err)
 		}
@@ -151,9 +148,12 @@ func TestNobodyBecomesAContactsDeviceWithoutItsAccount(t *testing.T) {
 	}
 }
 
-// A device that comes into another account keeps its contact, where it is the one
-// that was added; as another device of a contact's it just leaves.
-func TestADeviceThatChangesItsAccount(t *testing.T) {
+// A device that comes under another account is not its contact's there: neither its
+// name nor what is granted by that goes along, until its owner says so. As another
+// device of a contact's it just leaves.
+//
+// case: S1
+func TestAContactDoesNotMoveSilently(t *testing.T) {
 	b, bob, work := newBook(t, "bob", "work"), newSomeone(t), newSomeone(t)
 	met1(t, b, bob.peer(device(0), "laptop"), aDay)
 	met1(t, b, bob.peer(device(5), "phone"), aDay)
@@ -161,16 +161,98 @@ func TestADeviceThatChangesItsAccount(t *testing.T) {
 	if c, _ := b.Find("bob"); len(c.Devices) != 1 {
 		t.Errorf("the phone stayed: %+v", c)
 	}
+	stays := func(b *Book) {
+		t.Helper()
+		met1(t, b, work.peer(device(0), "laptop"), aDay)
+		if c, _ := b.Find("bob"); c.Account != bob.account || c.Is(work.peer(device(0), "")) {
+			t.Errorf("it moved: %+v", c)
+		}
+		if c, ok := b.OfPeer(work.peer(device(0), "laptop")); ok {
+			t.Errorf("it is %q's", c.Name)
+		}
+		if c, ok := b.OfPeer(bob.peer(device(0), "laptop")); !ok || c.Name != "bob" {
+			t.Error("bob's laptop is nobody's")
+		}
+	}
+	stays(b)
+	if !b.Shown(work.peer(device(0), "laptop")) || b.Shown(work.peer(device(0), "laptop")) || b.MovedTo(device(0)) != work.account {
+		t.Error("nobody sees it")
+	}
+	again, err := Open(b.list.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays(again)
+	if !b.Shown(bob.peer(device(0), "laptop")) || !b.MovedTo(device(0)).IsZero() {
+		t.Error("it has come back, and nobody sees it")
+	}
+	if err := b.Follow("bob", work.account); err != nil {
+		t.Fatal(err)
+	}
 	met1(t, b, work.peer(device(0), "laptop"), aDay)
 	if c, _ := b.Find("bob"); c.Account != work.account || len(c.Devices) != 1 {
 		t.Errorf("%+v", c)
 	}
 	met1(t, b, work.peer(device(1), "desk"), aDay) // a second contact of that account
-	if c, _ := b.Find("work"); !c.Account.IsZero() || len(ids(c)) != 1 || ids(c)[0] != device(1) {
+	if c, _ := b.Find("work"); !c.Account.IsZero() || c.Home != work.account || len(ids(c)) != 1 || ids(c)[0] != device(1) {
 		t.Errorf("two contacts name one account: %+v", c)
 	}
-	if _, err := Open(b.list.Path); err != nil {
-		t.Error(err)
+	if again, err = Open(b.list.Path); err != nil {
+		t.Fatal(err)
+	}
+	met1(t, again, bob.peer(device(1), "desk"), aDay)
+	if c, ok := again.OfPeer(bob.peer(device(1), "desk")); ok {
+		t.Errorf("a contact whose account another one names moved: %+v", c)
+	}
+	if _, err := again.Remove("bob"); err != nil {
+		t.Fatal(err)
+	}
+	met1(t, again, work.peer(device(1), "desk"), aDay)
+	if c, _ := again.Find("work"); c.Account != work.account || !c.Home.IsZero() {
+		t.Errorf("the account that nobody names any more: %+v", c)
+	}
+	if err := again.Follow("work", identity.AccountID{}); err != nil {
+		t.Fatal(err)
+	}
+	met1(t, again, bob.peer(device(1), "desk"), aDay)
+	if c, _ := again.Find("work"); c.Account != bob.account {
+		t.Errorf("moved to the account that is proven next: %+v", c)
+	}
+}
+
+// A contact's devices cause what is written of them, and must not keep the disk busy.
+//
+// case: S23
+func TestWhatLinksShowIsSeldomWritten(t *testing.T) {
+	b, bob := newBook(t, "bob", "carol"), newSomeone(t)
+	onDisk := func() string {
+		text, err := os.ReadFile(b.list.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	writes, text := 0, onDisk()
+	note := func() {
+		if now := onDisk(); now != text {
+			writes, text = writes+1, now
+		}
+	}
+	at := aDay
+	for i := range 300 {
+		at = at.Add(time.Second)
+		met1(t, b, bob.peer(device(0), fmt.Sprint("name ", i)), at)
+		note()
+	}
+	if most := 1 + writesAtOnce + 300/60 + 1; writes < 2 || writes > most {
+		t.Errorf("%d writes, want 2 to %d", writes, most)
+	}
+	if c, _ := b.Find("bob"); c.Devices[0].Name != "name 299" {
+		t.Errorf("the newest is not known: %+v", c)
+	}
+	met1(t, b, newSomeone(t).peer(device(1), "carol's"), at)
+	if note(); !strings.Contains(text, "carol's") || !strings.Contains(text, "name 299") {
+		t.Error("another contact's account waits for bob")
 	}
 }
 

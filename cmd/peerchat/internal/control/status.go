@@ -45,6 +45,9 @@ type Contact struct {
 	LastSeen time.Time         `json:"last_seen,omitzero"`
 	// Account is the contact's, where it is known: 64 hex digits.
 	Account string `json:"account,omitempty"`
+	// Moved is the account under which the contact's device came last, if that is not
+	// the contact's: what is granted to the contact is not for it there.
+	Moved string `json:"moved,omitempty"`
 	// Devices are the contact's that are known, where its account is.
 	Devices []ContactDevice `json:"devices,omitempty"`
 }
@@ -55,7 +58,7 @@ type Contacts struct {
 }
 
 // ContactChange is a change of the contacts: "add", "rename", "remove", "ban",
-// "allow" or "forget" (a decision).
+// "allow" or "forget" (a decision), or "moved" (into another account).
 type ContactChange struct {
 	Do string `json:"do"`
 	// Who is a name or a device id.

@@ -300,11 +300,14 @@ var errTaken = errors.New("it is already taken by another device, and takes one 
 // mayOpen tells whether a device may have one of the channels that a command
 // wants.
 func (d *Daemon) mayOpen(what control.Listen, peer identity.Peer) bool {
+	d.contacts.shown(peer) // before its command asks whose it is
 	if len(what.From) == 0 && what.Pipe == "" {
 		return true
 	}
 	contact, known := d.contacts.OfPeer(peer)
-	is := func(id identity.DeviceID) bool { return id == peer.Device || known && id == contact.Device }
+	is := func(id identity.DeviceID) bool {
+		return known && id == contact.Device || id == peer.Device && d.contacts.atHome(peer)
+	}
 	return slices.ContainsFunc(what.From, is) || slices.ContainsFunc(d.rules.List(), func(r forward.Rule) bool {
 		return what.Pipe != "" && r.CoversPipe(what.Pipe) && is(r.Device)
 	})

@@ -153,13 +153,14 @@ func (b *book) free(name string) error {
 // it suggests to be called is a stranger's word: it must be a contact's name, and
 // no other contact's.
 func (d *Daemon) meet(peer identity.Peer, wanted, suggested string) (control.Met, error) {
-	switch d.acc.Trusted(peer.Device) {
-	case identity.Banned:
+	if d.acc.Trusted(peer.Device) == identity.Banned {
 		return control.Met{}, fmt.Errorf("device %s is banned here: %w", peer.Device.Short(), identity.ErrBanned)
-	case identity.Undecided:
-		if err := d.acc.SetTrust(peer.Device, identity.Allowed); err != nil {
-			return control.Met{}, err
-		}
+	}
+	if err := d.contacts.displaced(peer); err != nil { // it may be another person's now
+		return control.Met{}, err
+	}
+	if err := d.acc.AllowPeer(peer); err != nil {
+		return control.Met{}, err
 	}
 	now := time.Now()
 	if known, ok := d.contacts.OfPeer(peer); ok {

@@ -89,6 +89,9 @@ func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.Devic
 		Name: e.Name, Device: e.Device, Added: e.Added, LastSeen: e.LastSeen(),
 		Trust: d.contacts.trust(e).String(), Online: len(linked) > 0,
 	}
+	if to := d.contacts.MovedTo(e.Device); !to.IsZero() {
+		out.Moved = to.String()
+	}
 	if e.Account.IsZero() {
 		return out
 	}
@@ -130,24 +133,106 @@ func (b *book) change(ch control.ContactChange) error {
 		return b.decide(ch.Who, identity.Allowed)
 	case "forget":
 		return b.decide(ch.Who, identity.Undecided)
+	case "moved":
+		return b.follow(ch.Who)
 	}
 	return fmt.Errorf("contacts cannot be %.40q", ch.Do)
 }
 
 // decide bans or allows a contact, all its devices, or a device by its id; links
-// to who is banned close at once.
+// to who is banned close at once. What is allowed to a contact is for the account that
+// it has proven.
 func (b *book) decide(who string, what identity.Decision) error {
 	id, err := b.Resolve(who)
 	if err != nil {
 		return err
 	}
 	c, err := b.Find(who)
-	if err == nil && !c.Account.IsZero() && c.Account != b.acc.Identity().AccountID() && !strings.EqualFold(who, id.String()) {
+	home := c.Lives()
+	if !c.Account.IsZero() && c.Account != b.acc.Identity().AccountID() && !strings.EqualFold(who, id.String()) {
 		if err := b.acc.SetTrust(c.Account, what); err != nil {
 			return err
 		}
 	}
-	return b.acc.SetTrust(id, what)
+	if what != identity.Allowed || home.IsZero() {
+		return b.acc.SetTrust(id, what)
+	}
+	if to := b.MovedTo(id); !to.IsZero() {
+		return errors.Join(b.acc.AllowPeer(identity.Peer{Device: id, Account: home}), movedFrom(c, identity.Peer{Device: id, Account: to}))
+	}
+	return b.acc.AllowPeer(identity.Peer{Device: id, Account: home})
+}
+
+// follow has a contact move to the account under which its device came last or, where
+// that was refused, comes next. What was allowed to the contact is for the new account
+// then, and for the old one no more.
+func (b *book) follow(who string) error {
+	c, err := b.Find(who)
+	if err != nil {
+		return err
+	}
+	to, was := b.MovedTo(c.Device), b.trust(c)
+	switch {
+	case was == identity.Banned:
+		return fmt.Errorf("%q is banned: allow it first, if it may come back", c.Name)
+	case to.IsZero() && b.acc.TakesStrangers():
+		return fmt.Errorf("the device of %q did not come under another account since the daemon began: have it call first", c.Name)
+	}
+	if was == identity.Allowed {
+		if err := b.allowMoved(c, to); err != nil {
+			return err
+		}
+	}
+	return b.Follow(who, to)
+}
+
+// allowMoved allows a contact in its new account; zero: in the one that its device
+// proves next.
+func (b *book) allowMoved(c contacts.Contact, to identity.AccountID) error {
+	own := b.acc.Identity().AccountID()
+	if !c.Account.IsZero() && c.Account != own && b.acc.Trusted(c.Account) == identity.Allowed {
+		if err := b.acc.SetTrust(c.Account, identity.Undecided); err != nil {
+			return err
+		}
+	}
+	if to.IsZero() {
+		return b.acc.SetTrust(c.Device, identity.Allowed)
+	}
+	return errors.Join(b.acc.SetTrust(to, identity.Allowed), b.acc.AllowPeer(identity.Peer{Device: c.Device, Account: to}))
+}
+
+// atHome reports whether what is granted to a device by its id (a rule, a flag) is for
+// one that has proven itself: see identity.Trust.AtHome.
+func (b *book) atHome(p identity.Peer) bool {
+	if home, known := b.AtHome(p); known {
+		return home
+	}
+	return b.acc.Trust().AtHome(p)
+}
+
+// shown takes note of the account under which a device comes.
+func (b *book) shown(p identity.Peer) {
+	if b.Shown(p) {
+		b.changed.Ring()
+	}
+}
+
+// displaced returns why a device that has proven itself is not taken for the contact
+// that was added with it: it comes under another account. It matches
+// identity.ErrNotTrusted.
+func (b *book) displaced(p identity.Peer) error {
+	home, known := b.AtHome(p)
+	if home || !known {
+		return nil
+	}
+	b.shown(p)
+	c, _ := b.Of(p.Device)
+	return movedFrom(c, p)
+}
+
+// movedFrom is an error that says that a device has left a contact's account.
+func movedFrom(c contacts.Contact, p identity.Peer) error {
+	return fmt.Errorf("this device of %q is in another account now, so it may be another person's: %w", c.Name, &identity.MovedError{Device: p.Device, Home: c.Lives(), Account: p.Account})
 }
 
 // trust returns what was decided about a contact.

@@ -85,6 +85,9 @@ func (v *devices) event(e peerlink.Event) {
 		return
 	}
 	v.met(e.Peer, e.At)
+	if e.Kind == peerlink.LinkUp {
+		v.book.shown(e.Peer)
+	}
 	if e.Kind != peerlink.LinkUp || len(v.say(e.Peer)) == 0 {
 		return
 	}
@@ -111,7 +114,7 @@ func (v *devices) met(p identity.Peer, at time.Time) {
 		}
 		return
 	}
-	if v.book.revoked(p.Account, p.Device) {
+	if v.acc.Trust().Check(p) != nil {
 		return // it may have a link that is just being cut
 	}
 	if err := v.book.Met(p, at); err != nil {

@@ -49,6 +49,7 @@ func (d *Daemon) openForwards() (err error) {
 			c, ok := d.contacts.OfPeer(p)
 			return c.Device, ok
 		},
+		AtHome: d.contacts.atHome,
 	})
 	d.onClose(d.forwards.Close)
 	d.life.Go(func(context.Context) {

@@ -44,15 +44,31 @@ func (d *Daemon) connectAny(ctx context.Context, first identity.DeviceID, uri st
 	case err != nil:
 		return nil, err
 	case len(order) == 1:
-		return d.dial(ctx, order[0], uri, opts)
+		return d.dialOf(ctx, c, order[0], uri, opts)
 	}
-	n := nearest{d: d, name: c.Name, uri: uri, opts: opts}
+	n := nearest{d: d, of: c, uri: uri, opts: opts}
 	return n.connect(ctx, order)
 }
 
 // dial opens a channel to one device and keeps the story of how it was reached.
 func (d *Daemon) dial(ctx context.Context, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
 	return d.acc.ConnectionManager().ConnectDevice(d.reporting(ctx, to), to, uri, opts)
+}
+
+// dialOf is dial for a contact's device. One that has come into another account is not
+// the contact's there, and is not told anything.
+func (d *Daemon) dialOf(ctx context.Context, c contacts.Contact, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
+	sock, err := d.dial(ctx, to, uri, opts)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := peerlink.PeerOf(sock)
+	if now, ok := d.contacts.OfPeer(p); ok && now.Device == c.Device {
+		return sock, nil
+	}
+	unwanted(sock)
+	d.contacts.shown(p)
+	return nil, movedFrom(c, p)
 }
 
 // order returns the contact's devices as they are to be tried.
@@ -108,7 +124,7 @@ func (b *book) revoked(acc identity.AccountID, id identity.DeviceID) bool {
 // nearest is one call to whichever of a contact's devices takes it.
 type nearest struct {
 	d    *Daemon
-	name string
+	of   contacts.Contact
 	uri  string
 	opts peerlink.ConnectOptions
 	errs []error
@@ -192,7 +208,7 @@ func (n *nearest) reach(ctx context.Context, id identity.DeviceID, done chan<- r
 
 // ask asks a device for the channel; nil: it did not give it.
 func (n *nearest) ask(ctx context.Context, id identity.DeviceID) *channel.Socket {
-	sock, err := n.d.dial(ctx, id, n.uri, n.opts)
+	sock, err := n.d.dialOf(ctx, n.of, id, n.uri, n.opts)
 	if err != nil {
 		n.errs = append(n.errs, err)
 		return nil
@@ -202,7 +218,7 @@ func (n *nearest) ask(ctx context.Context, id identity.DeviceID) *channel.Socket
 
 func (n *nearest) failed() error {
 	if len(n.errs) == 0 {
-		return fmt.Errorf("no device of %q: %w", n.name, peerlink.ErrNotConnected)
+		return fmt.Errorf("no device of %q: %w", n.of.Name, peerlink.ErrNotConnected)
 	}
-	return fmt.Errorf("no device of %q took %q: %w", n.name, n.uri, errors.Join(n.errs...))
+	return fmt.Errorf("no device of %q took %q: %w", n.of.Name, n.uri, errors.Join(n.errs...))
 }

@@ -53,7 +53,8 @@ func (d *Daemon) claimed() []string {
 
 // link describes a link, with what is remembered of how it came about.
 func (d *Daemon) link(c peerlink.Connection) control.Link {
-	l := control.Link{Connection: c, Contact: d.contacts.NameOf(c.Peer.Device), Local: addrText(c.LocalAddr), Remote: addrText(c.RemoteAddr)}
+	of, _ := d.contacts.OfPeer(c.Peer)
+	l := control.Link{Connection: c, Contact: of.Name, Local: addrText(c.LocalAddr), Remote: addrText(c.RemoteAddr)}
 	if l.Channels == nil {
 		l.Channels = []peerlink.ChannelInfo{}
 	}

@@ -35,9 +35,12 @@ func (n talkNet) Events(ctx context.Context) iter.Seq[peerlink.Event] {
 	}
 }
 
-// Listen is the manager's, but for who is said to be there.
+// Listen is the manager's, but for who is said to be there. A device that has left its
+// contact's account is declined, as the conversation is the contact's.
 func (n talkNet) Listen(pattern string) (net.Listener, error) {
-	l, err := n.manager().Listen(pattern)
+	l, err := n.manager().ListenFunc(pattern, func(_ context.Context, p identity.Peer, _ string) error {
+		return n.d.contacts.displaced(p)
+	})
 	if err != nil {
 		return nil, err
 	}

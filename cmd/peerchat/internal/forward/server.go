@@ -25,7 +25,7 @@ const (
 	maxInAll = 512
 )
 
-// Config is what a Server is made of. All but Contact and Logger are required.
+// Config is what a Server is made of. All but Contact, AtHome and Logger are required.
 type Config struct {
 	Rules *Rules
 	// Open opens a channel to a device there is a link with.
@@ -37,6 +37,10 @@ type Config struct {
 	// false: a rule is for the one device that it names. It may be called at any
 	// time and must not call the server.
 	Contact func(peer identity.Peer) (device identity.DeviceID, ok bool)
+	// AtHome tells whether a rule for a device is for one that has proven itself: it
+	// may have come into another account. nil: always. It may be called at any time
+	// and must not call the server.
+	AtHome func(peer identity.Peer) bool
 	// Logger gets what was allowed and refused. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -188,7 +192,7 @@ type refusal struct{ error }
 // allows tells whether somebody may do something, by a rule for the device or for
 // the person whose it is.
 func (s *Server) allows(peer identity.Peer, do string, a Address) bool {
-	if s.cfg.Rules.Allows(peer.Device, do, a) {
+	if s.cfg.Rules.Allows(peer.Device, do, a) && (s.cfg.AtHome == nil || s.cfg.AtHome(peer)) {
 		return true
 	}
 	if s.cfg.Contact == nil {
