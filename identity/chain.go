@@ -102,7 +102,11 @@ func verifyChain(der [][]byte, now time.Time) (Peer, error) {
 	}
 	for i, c := range certs {
 		issuer := certs[min(i+1, len(certs)-1)]
-		if err := checkCert(c, issuer, i > 0, now); err != nil {
+		err := checkCert(c, issuer, i > 0, now)
+		if err == nil {
+			err = checkUse(c, i)
+		}
+		if err != nil {
 			return Peer{}, err
 		}
 	}
@@ -114,6 +118,9 @@ func verifyChain(der [][]byte, now time.Time) (Peer, error) {
 	}
 	if len(certs) == MaxChainLen {
 		p.CA = AccountID(keyID(certs[2].RawSubjectPublicKeyInfo))
+	}
+	if p.CA == p.Account {
+		return Peer{}, fmt.Errorf("account %s is its own authority", p.Account)
 	}
 	for _, c := range certs {
 		p.chain = append(p.chain, bytes.Clone(c.Raw))
@@ -139,10 +146,44 @@ func parseCert(b []byte) (*x509.Certificate, error) {
 	if len(c.Extensions) > maxExtensions {
 		return nil, fmt.Errorf("%d extensions, at most %d are taken", len(c.Extensions), maxExtensions)
 	}
-	if len(c.UnhandledCriticalExtensions) > 0 {
-		return nil, fmt.Errorf("unknown critical extension %v", c.UnhandledCriticalExtensions[0])
+	for _, e := range c.Extensions {
+		if e.Critical && !slices.Contains(applied, e.Id.String()) {
+			return nil, fmt.Errorf("unknown critical extension %v", e.Id)
+		}
 	}
 	return c, nil
+}
+
+// The extensions that are applied here. Parsing knows more, name constraints among
+// them, which would have to be applied to what is below.
+const (
+	oidKeyUsage    = "2.5.29.15"
+	oidConstraints = "2.5.29.19"
+	oidExtKeyUsage = "2.5.29.37"
+)
+
+var applied = []string{oidKeyUsage, oidConstraints, oidExtKeyUsage}
+
+// checkUse applies what a certificate says of its use, if others must not ignore that.
+// below is how many certificates are below it.
+func checkUse(c *x509.Certificate, below int) error {
+	for _, e := range c.Extensions {
+		if !e.Critical {
+			continue
+		}
+		may := func(u x509.ExtKeyUsage) bool {
+			return slices.Contains(c.ExtKeyUsage, u) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+		}
+		switch oid := e.Id.String(); {
+		case oid == oidConstraints && c.IsCA && c.MaxPathLen >= 0 && below-1 > c.MaxPathLen:
+			return fmt.Errorf("certificate of %.80q: at most %d authorities may be below it", c.Subject.CommonName, c.MaxPathLen)
+		case oid == oidKeyUsage && below == 0 && c.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+			return fmt.Errorf("device certificate: its key may not sign")
+		case oid == oidExtKeyUsage && !(may(x509.ExtKeyUsageClientAuth) && may(x509.ExtKeyUsageServerAuth)):
+			return fmt.Errorf("certificate of %.80q: not for both ends of TLS", c.Subject.CommonName)
+		}
+	}
+	return nil
 }
 
 // arrange puts the device first and each issuer after what it signed, by the

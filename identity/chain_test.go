@@ -114,9 +114,10 @@ type badChain struct {
 }
 
 // fault: D3, D4
+// case: S22
 func TestBadChainsAreRefused(t *testing.T) {
 	f := newFamily(t)
-	for _, tt := range slices.Concat(badSizes(t, f), badTimes(t, f), badRoles(t, f), badSignatures(t, f), badNames(t, f)) {
+	for _, tt := range slices.Concat(badSizes(t, f), badTimes(t, f), badRoles(t, f), badSignatures(t, f), badNames(t, f), badUses(t, f)) {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := VerifyChain(tt.chain, certNow)
 			if !errors.Is(err, ErrChain) || !strings.Contains(err.Error(), tt.want) {
@@ -171,6 +172,101 @@ func badSizes(t testing.TB, f family) []badChain {
 		{"unknown critical extension", leaf(newEd25519(t), func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}), "unknown critical extension 1.2.3"},
+	}
+}
+
+// critical makes what say says in one extension critical.
+func critical(t testing.TB, oid string, say func(*x509.Certificate)) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		say(c)
+		made, err := x509.ParseCertificate(makeCert(t, "x", newEd25519(t), nil, say).der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(made.Extensions, func(e pkix.Extension) bool { return e.Id.String() == oid })
+		made.Extensions[i].Critical = true
+		c.ExtraExtensions = append(c.ExtraExtensions, made.Extensions[i])
+	}
+}
+
+// under is a chain in which each of device, account and authority may be edited.
+func under(t testing.TB, device, account, ca func(*x509.Certificate)) [][]byte {
+	or := func(edit func(*x509.Certificate)) func(*x509.Certificate) {
+		if edit == nil {
+			return func(*x509.Certificate) {}
+		}
+		return edit
+	}
+	top := makeCert(t, "ca", newEd25519(t), nil, authority, or(ca))
+	mid := makeCert(t, "account", newEd25519(t), top, authority, or(account))
+	return ders(makeCert(t, "device", newEd25519(t), mid, or(device)), mid, top)
+}
+
+// uses makes the uses of a key critical.
+func uses(t testing.TB, usage ...x509.ExtKeyUsage) func(*x509.Certificate) {
+	return critical(t, oidExtKeyUsage, func(c *x509.Certificate) { c.ExtKeyUsage = usage })
+}
+
+func badUses(t testing.TB, f family) []badChain {
+	named := func(c *x509.Certificate) {
+		c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"example.com"}
+	}
+	path0 := func(c *x509.Certificate) { c.MaxPathLenZero = true }
+	encrypts := func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }
+	policy, _ := x509.OIDFromInts([]uint64{1, 2, 3})
+	sans := critical(t, "2.5.29.17", func(c *x509.Certificate) { c.DNSNames = []string{"example.com"} })
+	policies := critical(t, "2.5.29.32", func(c *x509.Certificate) { c.Policies = []x509.OID{policy} })
+	again := makeCert(t, "ca", f.account.key, nil, authority)
+	twice := makeCert(t, "account", f.account.key, again, authority)
+	self := makeCert(t, "account", f.account.key, nil, authority)
+	out := []badChain{
+		{"the authority may have no authority below", under(t, nil, nil, path0), "at most 0"},
+		{"the device's key may not sign", under(t, encrypts, nil, nil), "may not sign"},
+		{"the account twice, by two certificates", ders(makeCert(t, "d", newEd25519(t), twice), twice, again), "its own authority"},
+		{"the account twice, the same certificate", ders(makeCert(t, "d", newEd25519(t), self), self, self), "its own authority"},
+		{"for servers alone", under(t, uses(t, x509.ExtKeyUsageServerAuth), nil, nil), "both ends"},
+		{"for signing code", under(t, uses(t, x509.ExtKeyUsageCodeSigning), nil, nil), "both ends"},
+		{"the account is for mail", under(t, nil, uses(t, x509.ExtKeyUsageEmailProtection), nil), "both ends"},
+	}
+	for what, edit := range map[string]func(*x509.Certificate){"alternative names": sans, "policies": policies} {
+		out = append(
+			out, badChain{"critical on the device: " + what, under(t, edit, nil, nil), "unknown critical extension 2.5.29."},
+			badChain{"critical on the account: " + what, under(t, nil, edit, nil), "unknown critical extension 2.5.29."},
+			badChain{"critical on the authority: " + what, under(t, nil, nil, edit), "unknown critical extension 2.5.29."},
+		)
+	}
+	return append(
+		out, badChain{"name constraints of the account", under(t, nil, named, nil), "unknown critical extension 2.5.29.30"},
+		badChain{"name constraints of the authority", under(t, nil, nil, named), "unknown critical extension 2.5.29.30"},
+	)
+}
+
+// What others make of the same standards is taken: what may be ignored, and what is
+// as we apply it.
+//
+// case: S22
+func TestChainsWithMoreInThemAreTaken(t *testing.T) {
+	policy, _ := x509.OIDFromInts([]uint64{1, 2, 3})
+	both := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	signs := func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign }
+	for name, edits := range map[string][3]func(*x509.Certificate){
+		"nothing more":                    {},
+		"alternative names, not critical": {func(c *x509.Certificate) { c.DNSNames = []string{"example.com"} }},
+		"name constraints, not critical":  {nil, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.com"} }},
+		"policies, not critical":          {nil, nil, func(c *x509.Certificate) { c.Policies = []x509.OID{policy} }},
+		"uses, not critical":              {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }},
+		"both ends of TLS":                {uses(t, both...), uses(t, both...), uses(t, both...)},
+		"any use":                         {uses(t, x509.ExtKeyUsageAny), uses(t, x509.ExtKeyUsageAny)},
+		"more key uses":                   {signs, signs, signs},
+		"path lengths": {
+			nil, func(c *x509.Certificate) { c.MaxPathLenZero = true }, func(c *x509.Certificate) { c.MaxPathLen = 1 },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := VerifyChain(under(t, edits[0], edits[1], edits[2]), certNow); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
