@@ -33,7 +33,8 @@ const (
 	patience = 50 * time.Millisecond
 	// maxNegotiations bounds the negotiations that run at once, counted apart for
 	// the ones begun here and the ones begun elsewhere; streams that wait for Accept count
-	// with the latter. maxPerPeer bounds the ones begun by one device.
+	// with the latter. maxPerPeer bounds the ones begun by one device. Both are for
+	// members of Config.Trust; strangers have half of the one, and 8, apart.
 	maxNegotiations = 128
 	maxPerPeer      = 64
 )

@@ -121,7 +121,11 @@ func TestManyDialsToOneDeviceAllSucceed(t *testing.T) {
 		x := newExchange()
 		ctx := limit(t, 60*time.Second)
 		patient := func(c *Config) { c.Timeout = time.Minute } // 50 at once are a lot for a busy machine
-		a, b := x.newDevice(t, "a", engines(names...), patient), x.newDevice(t, "b", engines(names...), patient)
+		trust := new(identity.Trust)
+		a, b := x.newDevice(t, "a", engines(names...), patient), x.newDevice(t, "b", engines(names...), patient, func(c *Config) { c.Trust = trust })
+		if err := trust.Set(a.id.DeviceID(), identity.Allowed); err != nil { // a stranger has a few
+			t.Fatal(err)
+		}
 		const dials = 50
 		var wg sync.WaitGroup
 		for range dials {

@@ -54,7 +54,8 @@ const (
 	// turns in pieces of one TLS record's size.
 	sentMessage = 16 << 10
 	// maxCalls bounds the calls that run at once, in each direction, and maxPerPeer
-	// how many of them come from one device.
+	// how many of them come from one device. Strangers have half as many, apart from
+	// the members of Config.Trust.
 	maxCalls   = 256
 	maxPerPeer = 4
 	// streamLabel names the stream's data channel.

@@ -23,6 +23,7 @@ type Visit[S Signal] struct {
 	Again <-chan struct{}
 
 	b      *Board[S]
+	room   *room[S]
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	began  time.Time
@@ -38,11 +39,12 @@ type Visit[S Signal] struct {
 
 // offered takes an offer. One that is being served is answered once more.
 func (b *Board[S]) offered(from identity.Peer, s S) error {
-	v, err := b.admit(from, s.Head().ID)
+	room := b.room(from)
+	v, err := b.admit(room, from, s.Head().ID)
 	busy, refused := errors.AsType[no](err)
 	switch {
 	case refused:
-		b.refuse(from.Device, s.Head().ID, busy)
+		b.refuse(room, from.Device, s.Head().ID, busy)
 		return nil
 	case err != nil:
 		return err
@@ -61,7 +63,7 @@ func (b *Board[S]) offered(from identity.Peer, s S) error {
 func goesFirst(a, b identity.DeviceID) bool { return string(a[:]) < string(b[:]) }
 
 // admit takes a place and registers an offer. A repeated one gives nil.
-func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
+func (b *Board[S]) admit(room *room[S], from identity.Peer, id ID) (*Visit[S], error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if v := b.incoming[id]; v != nil && v.From.Device == from.Device {
@@ -76,20 +78,20 @@ func (b *Board[S]) admit(from identity.Peer, id ID) (*Visit[S], error) {
 		return nil, errors.New("an offer of this device itself")
 	case len(crossed) > 0 && goesFirst(b.cfg.Self, from.Device):
 		return nil, errors.New("the device called while it was being called, and gives way")
-	case b.seen.Contains(id):
+	case b.rooms[0].seen.Contains(id), b.rooms[1].seen.Contains(id):
 		return nil, errors.New("an offer that was served before")
 	}
-	b.seen.Add(id, struct{}{}) // a caller that was told busy does not take an answer any longer
+	room.seen.Add(id, struct{}{}) // a caller that was told busy does not take an answer any longer
 	if b.taking.Ended() {
 		return nil, no{CodeBusy, "busy: about to close"}
 	}
-	switch err := b.places.Take(from.Device); {
+	switch err := room.take(from.Device); {
 	case errors.Is(err, quota.ErrKey):
 		return nil, no{CodeBusy, "busy: too many calls from this device"}
 	case err != nil:
 		return nil, no{CodeBusy, "busy: too many calls"}
 	}
-	v := &Visit[S]{ID: id, From: from, b: b, began: time.Now(), againc: make(chan struct{}, 1), donec: make(chan struct{})}
+	v := &Visit[S]{ID: id, From: from, b: b, room: room, began: time.Now(), againc: make(chan struct{}, 1), donec: make(chan struct{})}
 	v.Again = v.againc
 	v.ctx, v.cancel = context.WithCancelCause(b.taking.Context())
 	b.incoming[id] = v
@@ -143,7 +145,7 @@ func (b *Board[S]) leave(v *Visit[S], came *accepted) {
 	v.cancel(nil)
 	if came != nil {
 		v.came = true
-		b.acceptc <- *came
+		v.room.arrive(*came)
 		if b.taking.Ended() {
 			b.drain()
 		}
@@ -173,7 +175,10 @@ func (v *Visit[S]) waitFor(ctx context.Context) error {
 func (v *Visit[S]) Attach(s Side[S]) {
 	v.b.mu.Lock()
 	v.side = s
-	early := v.b.aside.take(v.From.Device, v.ID, time.Now())
+	var early []S
+	for _, r := range v.b.rooms {
+		early = append(early, r.aside.take(v.From.Device, v.ID, time.Now())...)
+	}
 	v.b.mu.Unlock()
 	for _, e := range early {
 		s.More(e)
@@ -183,7 +188,7 @@ func (v *Visit[S]) Attach(s Side[S]) {
 // Refuse tells the caller why it is refused, where there is room to. It does not
 // block.
 func (v *Visit[S]) Refuse(code Code, reason string) {
-	v.b.refuse(v.From.Device, v.ID, no{code, reason})
+	v.b.refuse(v.room, v.From.Device, v.ID, no{code, reason})
 }
 
 // Failure is the error of a visit that came to nothing; stage says how far it came,
@@ -252,17 +257,17 @@ func (b *Board[S]) ask(ctx context.Context, f decision, peer identity.Peer) (err
 }
 
 // refuse tells a caller no, if not too many are being told.
-func (b *Board[S]) refuse(to identity.DeviceID, id ID, why no) {
+func (b *Board[S]) refuse(room *room[S], to identity.DeviceID, id ID, why no) {
 	select {
-	case b.refusec <- struct{}{}:
+	case room.refusec <- struct{}{}:
 	default:
 		return
 	}
 	if !b.Go(func(ctx context.Context) {
-		defer func() { <-b.refusec }()
+		defer func() { <-room.refusec }()
 		b.tell(ctx, to, id, why)
 	}) {
-		<-b.refusec
+		<-room.refusec
 	}
 }
 

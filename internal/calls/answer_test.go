@@ -76,7 +76,7 @@ func TestSignalsThatMakeNoSenseAreIgnored(t *testing.T) {
 // fault: J3
 func TestCallsAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		b := w.device(t, func(c *Config) { c.Most, c.Each = 3, 2 })
+		b := w.device(t, func(c *Config) { c.Most, c.Each = 6, 2 })
 		a, c, d := w.device(t), w.device(t), w.device(t)
 		dial := func(from *device, want string) {
 			t.Helper()
@@ -214,7 +214,7 @@ func TestOnlyTheCallerWithdraws(t *testing.T) {
 // Refusals that the signaller does not take are bounded.
 func TestRefusalsBeingSentAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		b := w.device(t, func(c *Config) { c.Most, c.Each = 1, 1 })
+		b := w.device(t, func(c *Config) { c.Most, c.Each = 2, 1 })
 		var sent atomic.Int32
 		b.box.Alter = func(identity.DeviceID, []byte) ([]byte, error) { sent.Add(1); time.Sleep(time.Minute); return nil, nil }
 		for range 100 {
@@ -299,7 +299,7 @@ func TestAsideIsBounded(t *testing.T) {
 }
 
 func TestSeenForgetsTheOldest(t *testing.T) {
-	s := New[*note](Config{}, nil).seen
+	s := New[*note](Config{}, nil).rooms[0].seen
 	first := NewID()
 	s.Add(first, struct{}{})
 	for range seenKept - 1 {

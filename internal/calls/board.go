@@ -18,9 +18,14 @@ import (
 	"peerlink/internal/signalling"
 )
 
-// maxRefusals bounds the refusals being sent: to refuse costs as much as to call,
-// and further callers run into their time-out.
-const maxRefusals = 16
+const (
+	// maxRefusals bounds the refusals being sent, to members and to strangers: to
+	// refuse costs as much as to call, and further callers run into their time-out.
+	maxRefusals = 16
+	// strangersEach bounds the incoming calls of one stranger: two for each of the
+	// four links that it may have. All strangers have half of Config.Most.
+	strangersEach = 8
+)
 
 // Config is what a Board is made of. All fields but Trust are required.
 type Config struct {
@@ -35,6 +40,8 @@ type Config struct {
 	Timeout time.Duration
 	// Most bounds the calls at once, in each direction; streams that wait for
 	// Accept count. Each bounds how many of the incoming ones are one device's.
+	// Both are for members of Trust: strangers have room apart, for half of Most,
+	// and at most 8 of one device.
 	Most, Each int
 	// OneOfTwo drops the call of the larger id where two devices call each other at
 	// once. The Dial that made it waits until the other call is through, then calls
@@ -66,31 +73,57 @@ type Board[S Signal] struct {
 	carrier Carrier[S]
 	places  *quota.Quota[identity.DeviceID] // of incoming calls
 
-	acceptc chan accepted // never blocks: each sender holds one of places
-	deafc   chan struct{} // closed when the signaller has ended
-	refusec chan struct{} // places of refusals being sent
+	arrived *quota.Queue[accepted] // has room for all: each holds one of places
+	open    context.Context        // ends, with the reason, when Accept has nothing to wait for
+	deafen  context.CancelCauseFunc
 	decide  atomic.Pointer[decision]
 	ignored atomic.Uint64
 
 	mu       sync.Mutex
 	outgoing map[ID]*Call[S]
 	incoming map[ID]*Visit[S]
-	seen     *lru.Cache[ID, struct{}] // the last offers, also of calls that have ended
-	aside    aside[S]
+	rooms    [2]*room[S] // of strangers and of members
+}
+
+// room is what members or strangers share among themselves alone.
+type room[S Signal] struct {
+	take    func(identity.DeviceID) error // a place of an incoming call
+	arrive  func(accepted) bool           // to wait for Accept
+	refusec chan struct{}                 // places of refusals being sent
+
+	// Under Board.mu:
+	seen  *lru.Cache[ID, struct{}] // the last offers, also of calls that have ended
+	aside aside[S]
+}
+
+func newRoom[S Signal](take func(identity.DeviceID) error, arrive func(accepted) bool) *room[S] {
+	return &room[S]{take: take, arrive: arrive, refusec: make(chan struct{}, maxRefusals), seen: quota.NewLRU[ID, struct{}](seenKept)}
+}
+
+// room returns a peer's. A peer that is not proven is a stranger. b.mu must not be
+// held, as the trust store is asked.
+func (b *Board[S]) room(of identity.Peer) *room[S] {
+	if !Unproven(of) && b.cfg.Trust.Member(of) {
+		return b.rooms[1]
+	}
+	return b.rooms[0]
 }
 
 // New returns a Board without calls. Close it when done.
 func New[S Signal](cfg Config, c Carrier[S]) *Board[S] {
-	return &Board[S]{
-		cfg: cfg, carrier: c,
-		places:   quota.New[identity.DeviceID](cfg.Each, cfg.Most),
-		acceptc:  make(chan accepted, cfg.Most),
-		deafc:    make(chan struct{}),
-		refusec:  make(chan struct{}, maxRefusals),
+	member, stranger := quota.Limits{Each: cfg.Each, All: cfg.Most}, quota.Limits{Each: min(cfg.Each, strangersEach), All: cfg.Most / 2}
+	places := quota.NewPools[identity.DeviceID](member, stranger)
+	all := member.All + stranger.All // in either lane, as a stranger may become a member meanwhile
+	b := &Board[S]{
+		cfg: cfg, carrier: c, places: places,
+		arrived:  quota.NewQueue[accepted](all, all),
 		outgoing: make(map[ID]*Call[S]),
 		incoming: make(map[ID]*Visit[S]),
-		seen:     quota.NewLRU[ID, struct{}](seenKept),
 	}
+	b.rooms[0] = newRoom[S](places.TakeStranger, b.arrived.PutStranger)
+	b.rooms[1] = newRoom[S](places.Take, b.arrived.Put)
+	b.open, b.deafen = context.WithCancelCause(b.taking.Context())
+	return b
 }
 
 // Listen begins to read a signaller, as its only reader, until
@@ -98,7 +131,7 @@ func New[S Signal](cfg Config, c Carrier[S]) *Board[S] {
 // come by Handle. It does not block.
 func (b *Board[S]) Listen(from signalling.Line) {
 	b.Go(func(ctx context.Context) {
-		defer close(b.deafc)
+		defer b.deafen(fmt.Errorf("%s: the signaller has ended: %w", b.cfg.Name, net.ErrClosed))
 		err := signalling.Read(ctx, from, b.cfg.Log, func(from identity.Peer, msg []byte) { _ = b.Handle(from, msg) })
 		if ctx.Err() == nil {
 			b.cfg.Log.Warn(b.cfg.Name+": the signaller has ended, this device cannot be called", "err", err)
@@ -119,23 +152,21 @@ func (b *Board[S]) Decide(f func(ctx context.Context, peer identity.Peer) error)
 	b.decide.Store((*decision)(&f))
 }
 
-// Accept returns the next stream that another device has made. It blocks until
-// there is one, ctx ends, or the Board or its signaller is closed (net.ErrClosed).
+// Accept returns the next stream that another device has made, a member's before a
+// stranger's. It blocks until there is one, ctx ends, or the Board or its signaller is closed (net.ErrClosed).
 func (b *Board[S]) Accept(ctx context.Context) (net.Conn, identity.Peer, error) {
 	if b.taking.Ended() {
 		return nil, identity.Peer{}, b.cfg.Closed
 	}
-	select {
-	case a := <-b.acceptc:
+	a, ok := b.arrived.Take(ctx, b.open.Done())
+	switch {
+	case ok:
 		b.places.Release(a.peer.Device)
 		return a.conn, a.peer, nil
-	case <-ctx.Done():
-		return nil, identity.Peer{}, fmt.Errorf("%s: accept: %w", b.cfg.Name, context.Cause(ctx))
-	case <-b.taking.Done():
-		return nil, identity.Peer{}, b.cfg.Closed
-	case <-b.deafc:
-		return nil, identity.Peer{}, fmt.Errorf("%s: the signaller has ended: %w", b.cfg.Name, net.ErrClosed)
+	case b.open.Err() != nil:
+		return nil, identity.Peer{}, context.Cause(b.open)
 	}
+	return nil, identity.Peer{}, fmt.Errorf("%s: accept: %w", b.cfg.Name, context.Cause(ctx))
 }
 
 // StopAccepting ends the calls of other devices and closes the streams that were
@@ -161,15 +192,11 @@ func (b *Board[S]) Close() {
 	b.drain()
 }
 
+// drain closes what waits for Accept, which has ended.
 func (b *Board[S]) drain() {
-	for {
-		select {
-		case a := <-b.acceptc:
-			b.places.Release(a.peer.Device)
-			a.conn.Close()
-		default:
-			return
-		}
+	for a, ok := b.arrived.Take(b.open, nil); ok; a, ok = b.arrived.Take(b.open, nil) {
+		b.places.Release(a.peer.Device)
+		a.conn.Close()
 	}
 }
 
@@ -277,7 +304,7 @@ func Unproven(from identity.Peer) bool { return from.Account.IsZero() }
 // more passes a peer's further candidates on, or keeps them for an offer that
 // they have overtaken.
 func (b *Board[S]) more(from identity.Peer, s S) error {
-	id := s.Head().ID
+	id, room := s.Head().ID, b.room(from)
 	b.mu.Lock()
 	c, v := b.outgoing[id], b.incoming[id]
 	var side Side[S]
@@ -288,7 +315,7 @@ func (b *Board[S]) more(from identity.Peer, s S) error {
 		side = v.side
 	}
 	if keep := side == nil && c == nil && (v == nil || v.From.Device == from.Device); keep {
-		b.aside.put(from.Device, s, time.Now())
+		room.aside.put(from.Device, s, time.Now())
 		b.mu.Unlock()
 		return nil
 	}

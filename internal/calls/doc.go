@@ -20,11 +20,13 @@
 //
 // Config bounds the calls at once, in all and of one device. 16 refusals are sent
 // at once; a caller beyond them is not told. The last 4 096 offers are remembered
-// against repetition. Nothing that arrives makes the reading of signals wait.
+// against repetition. Members of the trust store have all this for themselves, and
+// strangers have as much, with half of the places. Nothing that arrives makes the
+// reading of signals wait.
 //
 // # Locks
 //
 // One mutex guards all state of a Board and of its calls. It is held over no
 // callback and no I/O; only the locks of the quota and of the life are taken under
-// it.
+// it. The trust store is asked before.
 package calls

@@ -160,7 +160,7 @@ func (w *world) deviceOf(t *testing.T, id *identity.Identity, change ...func(*Co
 	t.Helper()
 	d := &device{id: id, log: &heard{}, fake: &fake{box: w.Join(id), ends: &w.ends}}
 	cfg := Config{
-		Name: "fake", Self: id.DeviceID(), Timeout: 30 * time.Second, Most: 8, Each: 4, Closed: fmt.Errorf("fake closed: %w", net.ErrClosed),
+		Name: "fake", Self: id.DeviceID(), Timeout: 30 * time.Second, Most: 16, Each: 4, Closed: fmt.Errorf("fake closed: %w", net.ErrClosed),
 		Log: slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {
@@ -244,8 +244,8 @@ func connect(t *testing.T, a, b *device) {
 // idle reports whether a device has no call and no place taken.
 func (d *device) idle() bool {
 	out, in := d.Running()
-	taken, _ := d.places.Used()
-	return out+in+taken == 0
+	members, strangers := d.places.Used()
+	return out+in+members+strangers == 0
 }
 
 // refused returns the reason of an error that is a refusal.
