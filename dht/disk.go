@@ -207,7 +207,8 @@ func (s *store) restore(key datastore.Key, value []byte) bool {
 		return false
 	}
 	rec, _, _, err := parseRecord(env.GetValue())
-	if _, kerr := parseRecordKey(string(env.GetKey())); err != nil || kerr != nil || checkLife("record", rec.Published, rec.Expires, maxRecordLife, s.now()) != nil {
+	id, kerr := parseRecordKey(string(env.GetKey()))
+	if err != nil || kerr != nil || checkLife("record", rec.Published, rec.Expires, maxRecordLife, s.now()) != nil {
 		return false
 	}
 	s.mu.Lock()
@@ -215,7 +216,11 @@ func (s *store) restore(key datastore.Key, value []byte) bool {
 	if len(s.records) >= maxRecords {
 		return false
 	}
-	s.records[key] = stored{value: append([]byte(nil), value...), at: position(key), until: rec.Expires}
+	s.records[key] = &stored{
+		value: append([]byte(nil), value...), at: position(key), until: rec.Expires,
+		writer: fromDisk, charge: s.written.add(fromDisk, 1), in: absent, device: id,
+	}
+	s.used[absent]++
 	return true
 }
 
@@ -225,7 +230,10 @@ func (s *store) takeChanges() map[datastore.Key][]byte {
 	defer s.mu.Unlock()
 	changes := make(map[datastore.Key][]byte, len(s.changed))
 	for key := range s.changed {
-		changes[key] = s.records[key].value
+		changes[key] = nil
+		if r := s.records[key]; r != nil {
+			changes[key] = r.value
+		}
 	}
 	clear(s.changed)
 	return changes
@@ -236,6 +244,6 @@ func (s *store) keepChanges(changes map[datastore.Key][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key := range changes {
-		s.touch(key)
+		s.changed[key] = true
 	}
 }

@@ -376,7 +376,7 @@ func TestFolderOfTooManyRecordsShrinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range maxRecords {
-		s.records[dsKey(fmt.Sprint("/peerlink/", i))] = stored{}
+		s.records[dsKey(fmt.Sprint("/peerlink/", i))] = new(stored)
 	}
 	if err := d.write(dsKey(recordKey(bobKey)), make([]byte, maxFileLen)); err != nil {
 		t.Fatal(err)

@@ -237,5 +237,5 @@ func (h *hub) size() (listeners, stored int) {
 func (h *hub) listening(p peer.ID) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.listens.peers[p]
+	return *h.listens.of(origin{peer: p}).peer
 }

@@ -108,7 +108,7 @@ func (n *Node) open() (err error) {
 		n.memory.host = n.host
 	}
 	n.records.place(n.host.ID())
-	if n.kad, err = newKad(n.cfg, n.host, n.records, &guard{drops: n.drops, values: n.records, now: time.Now, peers: newRates[peer.ID](maxPushPeers, recordRate)}); err != nil {
+	if n.kad, err = newKad(n.cfg, n.host, n.records, &guard{drops: n.drops, values: n.records, now: time.Now, rates: requestRates(recordRate)}); err != nil {
 		_ = n.host.Close()
 	}
 	return err
@@ -160,7 +160,7 @@ func (n *Node) start() error {
 }
 
 func (n *Node) serve() {
-	n.service = newService(n.host, n.hub, n.drops, n.cfg.Logger, &n.life)
+	n.service = newService(n.host, n.hub, n.records, n.drops, n.cfg.Logger, &n.life)
 	n.service.auto, n.service.public = n.auto, n.cfg.public
 	if id := n.cfg.Identity; id != nil {
 		n.service.card = &card{me: id, life: n.cfg.recordLife, now: n.cfg.now}
@@ -170,7 +170,7 @@ func (n *Node) serve() {
 		}
 	}
 	n.host.SetStreamHandler(pushProtocol, n.service.handle)
-	n.life.Go(func(ctx context.Context) { n.service.sweeper(ctx, n.records) })
+	n.life.Go(n.service.sweeper)
 }
 
 // serves reports whether this node serves everybody now.

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -65,35 +66,74 @@ func requestRates(perSecond int) originRates {
 
 // allow counts one more of an origin, unless that is too often.
 func (r originRates) allow(o origin, now time.Time) bool {
-	return r.peers.Allow(o.peer, now) && (!o.network.IsValid() || r.networks.Allow(o.network, now))
+	return r.peers.Allow(o.peer, now) && r.allowNetwork(o, now)
+}
+
+func (r originRates) allowNetwork(o origin, now time.Time) bool {
+	return !o.network.IsValid() || r.networks.Allow(o.network, now)
 }
 
 // ledger counts what peers and networks have taken of something. The zero origin
 // is this node itself and is not counted. It has no lock of its own.
 type ledger struct {
 	perPeer, perNetwork int
-	peers               map[peer.ID]int
-	networks            map[netip.Prefix]int
+	peers               map[peer.ID]*int
+	networks            map[netip.Prefix]*int // the zero one, which has no bound, too
 }
 
 func newLedger(perPeer, perNetwork int) ledger {
-	return ledger{perPeer: perPeer, perNetwork: perNetwork, peers: make(map[peer.ID]int), networks: make(map[netip.Prefix]int)}
+	return ledger{perPeer: perPeer, perNetwork: perNetwork, peers: make(map[peer.ID]*int), networks: make(map[netip.Prefix]*int)}
+}
+
+// account is how much an origin's network, and its peer, have taken by now. What
+// there is too much of is taken from the origin with the most, so that a flood
+// displaces itself, and a newcomer, which has been counted, is turned away where it
+// would be the one.
+type account struct{ network, peer *int }
+
+// of is an origin's account, for reading.
+func (l *ledger) of(o origin) account {
+	a := account{l.networks[o.network], l.peers[o.peer]}
+	if a.peer == nil || o == (origin{}) {
+		a.peer = new(int)
+	}
+	if a.network == nil || o == (origin{}) {
+		a.network = new(int)
+	}
+	return a
+}
+
+func (a account) compare(b account) int {
+	return cmp.Or(cmp.Compare(*a.network, *b.network), cmp.Compare(*a.peer, *b.peer))
 }
 
 // take counts n more for o, unless that were too many.
 func (l *ledger) take(o origin, n int) bool {
-	if o == (origin{}) {
-		return true
-	}
-	known := o.network.IsValid()
-	if l.peers[o.peer]+n > l.perPeer || known && l.networks[o.network]+n > l.perNetwork {
+	if o != (origin{}) && *l.of(o).peer+n > l.perPeer {
 		return false
 	}
-	l.peers[o.peer] += n
-	if known {
-		l.networks[o.network] += n
+	l.add(o, n)
+	if l.crowded(o) {
+		l.give(o, n)
+		return false
 	}
 	return true
+}
+
+// crowded reports whether an origin's network has more than a network may have.
+func (l *ledger) crowded(o origin) bool {
+	return o.network.IsValid() && *l.of(o).network > l.perNetwork
+}
+
+// add counts n more for o, whatever that comes to.
+func (l *ledger) add(o origin, n int) account {
+	a := l.of(o)
+	if o != (origin{}) {
+		*a.network += n
+		*a.peer += n
+		l.networks[o.network], l.peers[o.peer] = a.network, a.peer
+	}
+	return a
 }
 
 // give takes n back. What comes to nothing is forgotten.
@@ -101,10 +141,11 @@ func (l *ledger) give(o origin, n int) {
 	if o == (origin{}) {
 		return
 	}
-	if l.peers[o.peer] -= n; l.peers[o.peer] <= 0 {
+	a := l.add(o, -n)
+	if *a.peer <= 0 {
 		delete(l.peers, o.peer)
 	}
-	if l.networks[o.network] -= n; l.networks[o.network] <= 0 {
+	if *a.network <= 0 {
 		delete(l.networks, o.network)
 	}
 }

@@ -56,3 +56,6 @@ func TestLedgerHoldsPeersAndNetworksApart(t *testing.T) {
 
 // empty reports whether nothing is counted.
 func (l *ledger) empty() bool { return len(l.peers)+len(l.networks) == 0 }
+
+// count is how much a peer has taken.
+func (l *ledger) count(p peer.ID) int { return *l.of(origin{peer: p}).peer }

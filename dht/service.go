@@ -39,14 +39,15 @@ const (
 // service is the node's side of the push protocol: it reads what peers ask for
 // and works the hub.
 type service struct {
-	host  host.Host
-	hub   *hub
-	log   *slog.Logger
-	drops *drops
-	now   func() time.Time
-	card  *card              // this node's own device; nil: none
-	only  *identity.DeviceID // a client that listens serves nobody but its own device; nil: everybody
-	auto  *auto              // then, while others cannot reach it; nil: always
+	host   host.Host
+	hub    *hub
+	values *store
+	log    *slog.Logger
+	drops  *drops
+	now    func() time.Time
+	card   *card              // this node's own device; nil: none
+	only   *identity.DeviceID // a client that listens serves nobody but its own device; nil: everybody
+	auto   *auto              // then, while others cannot reach it; nil: always
 
 	public  func(netip.Addr) bool // which addresses it comes back to
 	probing chan struct{}         // one for each that it does
@@ -57,9 +58,9 @@ type service struct {
 	life     *life.Group           // every running handler
 }
 
-func newService(h host.Host, hb *hub, d *drops, log *slog.Logger, l *life.Group) *service {
+func newService(h host.Host, hb *hub, values *store, d *drops, log *slog.Logger, l *life.Group) *service {
 	return &service{
-		host: h, hub: hb, log: log, drops: d, now: time.Now, life: l,
+		host: h, hub: hb, values: values, log: log, drops: d, now: time.Now, life: l,
 		requests: requestRates(peerRate),
 		public:   isPublic,
 		probing:  make(chan struct{}, maxProbes),
@@ -216,12 +217,19 @@ func (s *service) admit(st network.Stream, r io.Reader, from origin, b []byte) (
 	if err != nil {
 		return nil, refuse(st, err.Error())
 	}
+	s.values.enter(device)
 	clock := binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMilli()))
 	if _, err := st.Write(appendFrame(nil, kindListening, clock)); err != nil {
-		s.hub.leave(l)
+		s.leave(l)
 		return nil, err
 	}
 	return l, nil
+}
+
+// leave ends what admit has begun.
+func (s *service) leave(l *listener) {
+	s.hub.leave(l)
+	s.values.leave(l.key)
 }
 
 func checkProof(proof, statement []byte, device identity.DeviceID, now time.Time) error {
@@ -243,7 +251,7 @@ func checkProof(proof, statement []byte, device identity.DeviceID, now time.Time
 func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 	s.host.ConnManager().Protect(l.from.peer, listenerTag)
 	defer func() {
-		s.hub.leave(l)
+		s.leave(l)
 		if s.hub.listening(l.from.peer) == 0 {
 			s.host.ConnManager().Unprotect(l.from.peer, listenerTag)
 		}
@@ -278,9 +286,9 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 	}
 }
 
-func (s *service) sweeper(ctx context.Context, values *store) {
+func (s *service) sweeper(ctx context.Context) {
 	for pause.For(ctx, sweepEvery) == nil {
 		s.hub.sweep(s.now())
-		values.sweep(s.now())
+		s.values.sweep(s.now())
 	}
 }

@@ -190,7 +190,7 @@ func TestPeerThatPutsTooOftenIsRefused(t *testing.T) {
 
 // fault: D7
 func TestStreamsThatSayNothingAreBounded(t *testing.T) {
-	s := newService(nil, testHub(), new(drops), nil, new(life.Group))
+	s := newService(nil, testHub(), newStore(), new(drops), nil, new(life.Group))
 	for range maxPeerHandshake {
 		if s.busy.Take("eve") != nil {
 			t.Fatal("refused too early")

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"peerlink/identity"
 	"peerlink/internal/quota"
 )
 
@@ -24,14 +25,17 @@ const (
 	maxRecords           = 4096 // of 8 KiB at most: 32 MiB
 	maxRecordsPerWriter  = 64   // a device writes one, and corrects others that it looked up
 	maxRecordsPerNetwork = 1024
+	maxInvitesKept       = 1024 // of 1 KiB at most, beside the records
 	maxWriters           = 4096 // writers of puts that are on their way into the store
 )
 
 // store keeps other devices' records in memory. The Kademlia library neither
-// bounds nor removes what it stores, so this does: when it is full it drops what
-// is over first, and else whatever lies farthest from the node, for that is what
-// the node is least needed for; flooding a node out of a record it is responsible
-// for takes keys found by search, not just many keys.
+// bounds nor removes what it stores, so this does. A device that listens at this
+// node has proven that it is there: such devices and the others each have half of
+// the room, and as much of the other half as is free. Where a half is full, what is
+// over goes first, and then a record of the network, and in it of the writer, with
+// most records, so that a flood displaces itself. Among equals the record goes
+// that lies farthest from the node, for which the node is least needed.
 // Its methods may be called concurrently.
 type store struct {
 	datastore.NullDatastore // for Query, Sync and Close, which nothing that we switched on calls
@@ -41,26 +45,69 @@ type store struct {
 	writers *lru.Cache[datastore.Key, origin] // who is putting a key, told by guard
 
 	mu      sync.Mutex
-	records map[datastore.Key]stored
-	written ledger                 // records by who wrote them first
-	invited ledger                 // invites alike, which have a smaller quota
-	changed map[datastore.Key]bool // since they were last taken to disk; nil: there is none
+	records map[datastore.Key]*stored
+	used    [rooms]int                // records
+	here    map[identity.DeviceID]int // listening streams at this node
+	written ledger                    // records by who wrote them first
+	invited ledger                    // invites alike, which have a smaller quota
+	changed map[datastore.Key]bool    // records, since they were last taken to disk; nil: there is none
 }
 
 type stored struct {
 	value  []byte
 	at     kbucket.ID // where it is in the key space
 	until  time.Time
-	writer origin // zero: this node, or read from disk
-	invite bool
+	writer origin // zero: this node
+	charge account
+	in     room
+	device identity.DeviceID // of a record; zero: of an invite
 }
+
+// room is a part of a store. Present and absent share maxRecords.
+type room int
+
+const (
+	present room = iota
+	absent
+	invites
+	rooms
+)
+
+// fromDisk stands for the forgotten writers of the records that were read from disk.
+var fromDisk = origin{peer: "disk"}
 
 func newStore() *store {
 	return &store{
 		now: time.Now, writers: quota.NewLRU[datastore.Key, origin](maxWriters),
-		records: make(map[datastore.Key]stored), written: newLedger(maxRecordsPerWriter, maxRecordsPerNetwork),
-		invited: newLedger(maxInvites, maxInvitesNetwork),
+		records: make(map[datastore.Key]*stored), here: make(map[identity.DeviceID]int),
+		written: newLedger(maxRecordsPerWriter, maxRecordsPerNetwork), invited: newLedger(maxInvites, maxInvitesNetwork),
 	}
+}
+
+// enter notes one more stream on which a device listens that has proven itself, and
+// leave that it has ended.
+func (s *store) enter(id identity.DeviceID) { s.listens(id, 1) }
+func (s *store) leave(id identity.DeviceID) { s.listens(id, -1) }
+
+func (s *store) listens(id identity.DeviceID, more int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.here[id] += more; s.here[id] <= 0 {
+		delete(s.here, id)
+	}
+	if r := s.records[storeKey([]byte(recordKey(id)))]; r != nil {
+		s.used[r.in]--
+		r.in = s.roomOf(id)
+		s.used[r.in]++
+	}
+}
+
+// roomOf is where the record of a device has its place. The caller holds mu.
+func (s *store) roomOf(id identity.DeviceID) room {
+	if s.here[id] > 0 {
+		return present
+	}
+	return absent
 }
 
 func (s *store) place(self peer.ID) { s.self = kbucket.ConvertPeerID(self) }
@@ -92,7 +139,8 @@ func (s *store) GetSize(ctx context.Context, key datastore.Key) (int, error) {
 func (s *store) writing(key []byte, o origin) { s.writers.Add(storeKey(key), o) }
 
 // Put implements datastore.Write. A record stays on the account of who wrote it
-// first, so that nobody can be charged with a record but for bringing it.
+// first, so that nobody can be charged with a record but for bringing it, unless a
+// writer of fewer records brings it: it must not go with another's flood.
 func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 	writer, _ := s.writers.Get(key)
 	s.writers.Remove(key)
@@ -102,24 +150,39 @@ func (s *store) Put(_ context.Context, key datastore.Key, value []byte) error {
 func (s *store) put(key datastore.Key, value []byte, writer origin) error {
 	now := s.now()
 	env := envelopeOf(value)
-	r := stored{value: value, at: position(key), until: lifeOf(env, now), invite: isInvite(env), writer: writer}
+	r := &stored{value: value, at: position(key), until: lifeOf(env, now), writer: writer, in: invites}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, had := s.records[key]; had {
-		r.writer = old.writer
-	} else {
-		if r.invite && !isFresh(env, now) {
-			return fmt.Errorf("dht: the invite says another time than this node's clock, by more than %v", inviteSkew)
-		}
-		if len(s.records) >= maxRecords && !s.makeRoom(r, now) {
-			return errors.New("dht: the record store is full of records nearer to this node")
-		}
-		if l := s.ledgerOf(r); !l.take(r.writer, 1) {
-			return fmt.Errorf("dht: the writer or its network has %d or %d records here already", l.perPeer, l.perNetwork)
-		}
+	if !isInvite(env) {
+		r.device, _ = parseRecordKey(string(env.GetKey())) // zero with an error
+		r.in = s.roomOf(r.device)
 	}
+	old, had := s.records[key]
+	l := s.ledgerOf(r)
+	switch {
+	case had:
+	case r.in == invites && !isFresh(env, now):
+		return fmt.Errorf("dht: the invite says another time than this node's clock, by more than %v", inviteSkew)
+	case writer != (origin{}) && *l.of(writer).peer >= l.perPeer:
+		return fmt.Errorf("dht: the writer has %d records here already", l.perPeer)
+	}
+	r.charge = l.add(writer, 1)
+	switch {
+	case had && *r.charge.peer < min(*old.charge.peer, l.perPeer+1) && !l.crowded(writer):
+		l.give(old.writer, 1)
+	case had:
+		l.give(writer, 1)
+		r.writer, r.charge = old.writer, old.charge
+	case !s.makeRoom(r, now):
+		l.give(writer, 1)
+		return errors.New("dht: the store, or what of it is for the writer's network, is full of records of writers with fewer, or nearer to this node")
+	}
+	if had {
+		s.used[old.in]--
+	}
+	s.used[r.in]++
 	s.records[key] = r
-	s.touch(key)
+	s.touch(key, r)
 	return nil
 }
 
@@ -142,8 +205,8 @@ func (s *store) putOwn(key string, value []byte) error {
 }
 
 // ledgerOf is where a record is on account. The caller holds mu.
-func (s *store) ledgerOf(r stored) *ledger {
-	if r.invite {
+func (s *store) ledgerOf(r *stored) *ledger {
+	if r.in == invites {
 		return &s.invited
 	}
 	return &s.written
@@ -172,9 +235,10 @@ func isFresh(env *recpb.Record, now time.Time) bool {
 	return err == nil && inv.published.Sub(now).Abs() <= inviteSkew
 }
 
-// touch notes that key changed. The caller holds mu.
-func (s *store) touch(key datastore.Key) {
-	if s.changed != nil {
+// touch notes that a record changed; invites, which live for minutes, are not kept
+// on disk. The caller holds mu.
+func (s *store) touch(key datastore.Key, r *stored) {
+	if s.changed != nil && r.in != invites {
 		s.changed[key] = true
 	}
 }
@@ -183,27 +247,61 @@ func (s *store) touch(key datastore.Key) {
 func (s *store) drop(key datastore.Key) {
 	if r, had := s.records[key]; had {
 		s.ledgerOf(r).give(r.writer, 1)
+		s.used[r.in]--
 		delete(s.records, key)
-		s.touch(key)
+		s.touch(key, r)
 	}
 }
 
-// makeRoom deletes what is over, or the record farthest away unless r is farther
-// still. The caller holds mu.
-func (s *store) makeRoom(r stored, now time.Time) bool {
-	far, farKey := r, datastore.Key{}
-	for k, o := range s.records {
-		if now.After(o.until) {
-			s.drop(k)
-		} else if s.nearer(far.at, o.at) {
-			far, farKey = o, k
-		}
-	}
-	if len(s.records) < maxRecords {
+// makeRoom makes room for r, which its writer is charged with already, and reports
+// whether there is some. The caller holds mu.
+func (s *store) makeRoom(r *stored, now time.Time) bool {
+	crowded := s.ledgerOf(r).crowded(r.writer) // then only its own network makes room
+	full := s.fullRoom(r.in)
+	if !crowded && full == rooms {
 		return true
 	}
-	s.drop(farKey)
-	return farKey != datastore.Key{}
+	var worst *stored
+	var key datastore.Key
+	if crowded || full == r.in {
+		worst = r
+	}
+	for k, o := range s.records {
+		if crowded && (o.charge.network != r.charge.network || (o.in == invites) != (r.in == invites)) || !crowded && o.in != full {
+			continue
+		}
+		if now.After(o.until) {
+			s.drop(k)
+			return true
+		}
+		if worst == nil || s.goesBefore(o, worst) {
+			worst, key = o, k
+		}
+	}
+	s.drop(key)
+	return worst != r
+}
+
+// goesBefore reports whether a, which is held, has to make room before b. Of the
+// invites the one that was seen first stays.
+func (s *store) goesBefore(a, b *stored) bool {
+	c := a.charge.compare(b.charge)
+	return c > 0 || c == 0 && a.in != invites && s.nearer(b.at, a.at)
+}
+
+// fullRoom is the room that is too full for one more record in another room or the
+// same; rooms: none is. The caller holds mu.
+func (s *store) fullRoom(in room) room {
+	switch used := s.used[present] + s.used[absent]; {
+	case in == invites && s.used[invites] >= maxInvitesKept:
+		return invites
+	case in == invites || used < maxRecords:
+		return rooms
+	}
+	if s.used[present] > maxRecords/2 || in == present && s.used[present] == maxRecords/2 {
+		return present
+	}
+	return absent
 }
 
 // nearer reports whether a is nearer to the node than b, by XOR.

@@ -14,7 +14,11 @@ import (
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	kbucket "github.com/libp2p/go-libp2p-kbucket"
+	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"peerlink/identity"
 )
 
 // dsKey names a DHT key as the library does.
@@ -100,8 +104,11 @@ func TestStoreHoldsWritersToTheirQuota(t *testing.T) {
 	if err := put(alice, 10_000); err != nil {
 		t.Errorf("another network: %v", err)
 	}
-	if err := put(alice, 1); err != nil || s.written.peers["alice"] != 1 {
-		t.Errorf("charged with eve's record: %d, %v", s.written.peers["alice"], err)
+	if err := put(alice, 1); err != nil || s.written.count("alice") != 2 {
+		t.Errorf("a record that a writer of fewer brings is on account of %v, %v", s.written.peers, err)
+	}
+	if err := put(eve, 10_000); err != nil || s.written.count("alice") != 2 {
+		t.Errorf("a record that a writer of more brings is on account of %v, %v", s.written.peers, err)
 	}
 	s.sweep(time.Now().Add(2 * maxRecordLife))
 	if len(s.records) != 0 || !s.written.empty() {
@@ -155,5 +162,182 @@ func TestFullStoreKeepsWhatIsNearest(t *testing.T) {
 			t.Error(err)
 		}
 		break
+	}
+}
+
+// flood puts so many records of made-up keys, 64 of each writer.
+func flood(s *store, network string, records int) {
+	o := origin{}
+	if network != "" {
+		o.network = networkOf(netip.MustParseAddr(network))
+	}
+	for i := range records {
+		o.peer = peer.ID(fmt.Sprint("eve", network, i/maxRecordsPerWriter))
+		key := fmt.Sprint("/peerlink/", network, "/", i)
+		s.writing([]byte(key), o)
+		_ = s.Put(context.Background(), dsKey(key), []byte{1})
+	}
+}
+
+// putRecord has a writer put the record of a device, as Kademlia would store it.
+func putRecord(t *testing.T, s *store, id *identity.Identity, seq uint64, o origin) error {
+	t.Helper()
+	key, env := enveloped(t, id, seq, time.Now())
+	s.writing([]byte(key), o)
+	return s.Put(t.Context(), dsKey(key), env)
+}
+
+func (s *store) holds(id *identity.Identity) bool {
+	has, _ := s.Has(context.Background(), dsKey(recordKey(id.DeviceID())))
+	return has
+}
+
+// Of forty devices half listen at the node. All records are those that were there
+// before a flood of many libp2p ids, from addresses of one network, of many, and from this
+// machine, of which no network is known.
+// case: S26
+func TestAFloodDisplacesItself(t *testing.T) {
+	for name, networks := range map[string][]string{
+		"this machine":  {""},
+		"one network":   {"192.0.2.1"},
+		"many networks": {"192.0.2.1", "198.51.100.1", "203.0.113.1", "192.0.3.1", "198.51.101.1", "2001:db8::1", "2001:db8:1::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore()
+			s.place("me")
+			var honest []*identity.Identity
+			for i := range 40 {
+				id := newIdentity(t, fmt.Sprint("honest", i))
+				if i%2 == 0 {
+					s.enter(id.DeviceID())
+				}
+				if err := putRecord(t, s, id, 1, origin{peer: peer.ID(id.Name())}); err != nil {
+					t.Fatal(err)
+				}
+				honest = append(honest, id)
+			}
+			for _, n := range networks {
+				flood(s, n, (maxRecords+1000)/len(networks)) // 80 writers
+			}
+			for i, id := range honest {
+				if !s.holds(id) {
+					t.Errorf("the record of device %d is gone", i)
+				}
+				if err := putRecord(t, s, id, 2, origin{peer: peer.ID(id.Name())}); err != nil {
+					t.Errorf("device %d cannot publish anew: %v", i, err)
+				}
+			}
+			late := newIdentity(t, "late")
+			if err := putRecord(t, s, late, 1, origin{peer: "late"}); err != nil || !s.holds(late) {
+				t.Errorf("a device that comes while the store is full: %v", err)
+			}
+			if n := len(s.records); n > maxRecords {
+				t.Errorf("%d records", n)
+			}
+			s.sweep(time.Now().Add(2 * maxRecordLife))
+			for i := range honest {
+				if i%2 == 0 {
+					s.leave(honest[i].DeviceID())
+				}
+			}
+			if len(s.records)+len(s.here) != 0 || !s.written.empty() {
+				t.Errorf("left: %d records, %d devices, %v", len(s.records), len(s.here), s.written)
+			}
+		})
+	}
+}
+
+// case: S26
+func TestARecordHasItsDevicesRoomWhileTheDeviceListens(t *testing.T) {
+	node := startNodes(t, 1)[0]
+	bob := device(t, "bob", node)
+	used := func() [rooms]int {
+		node.records.mu.Lock()
+		defer node.records.mu.Unlock()
+		return node.records.used
+	}
+	eventually(t, "the record is a present device's", func() bool { return used() == [rooms]int{present: 1} })
+	if err := bob.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the record is an absent device's", func() bool { return used() == [rooms]int{absent: 1} })
+}
+
+// A flood of devices that do prove themselves takes its half, and no more.
+// case: S26
+func TestPresentAndAbsentDevicesHaveHalfOfTheStoreEach(t *testing.T) {
+	s := newStore()
+	s.place("me")
+	put := func(i int, here bool) {
+		id := identity.DeviceID{0: 1, 1: byte(i >> 8), 2: byte(i)}
+		if here {
+			s.enter(id)
+		}
+		value, err := proto.Marshal(record.MakePutRecord(recordKey(id), nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.put(storeKey([]byte(recordKey(id))), value, origin{peer: peer.ID(fmt.Sprint(i))})
+	}
+	count := func() (n [rooms]int) {
+		for _, r := range s.records {
+			n[r.in]++
+		}
+		if n != s.used {
+			t.Errorf("%v records in the rooms, counted %v", n, s.used)
+		}
+		return n
+	}
+	for i := range maxRecords + 100 {
+		put(i, false)
+	}
+	if n := count(); n != [rooms]int{absent: maxRecords} {
+		t.Errorf("while no device listens: %v", n)
+	}
+	for i := range maxRecords/2 + 100 {
+		put(2*maxRecords+i, true)
+	}
+	if n := count(); n != [rooms]int{present: maxRecords / 2, absent: maxRecords / 2} {
+		t.Errorf("while many listen: %v", n)
+	}
+}
+
+// A flood that was read from disk after a restart makes room for devices that are there.
+// case: S26
+func TestWhatAFloodLeftOnDiskMakesRoom(t *testing.T) {
+	s := newStore()
+	s.place("me")
+	old := newIdentity(t, "old")
+	key, env := enveloped(t, old, 1, time.Now())
+	if !s.restore(dsKey(key), env) {
+		t.Fatal("not restored")
+	}
+	for i := range maxRecords - 1 {
+		s.records[dsKey(fmt.Sprint("/peerlink/", i))] = &stored{in: absent, at: kbucket.ConvertKey(fmt.Sprint(i)), until: time.Now().Add(time.Hour), writer: fromDisk, charge: s.written.add(fromDisk, 1)}
+		s.used[absent]++
+	}
+	if err := putRecord(t, s, old, 2, origin{peer: "old"}); err != nil || s.written.count("old") != 1 {
+		t.Errorf("a device's record stays on the disk's account: %v, %v", s.written.peers, err)
+	}
+	for i := range 100 {
+		if err := putRecord(t, s, newIdentity(t, "new"), 1, origin{peer: peer.ID(fmt.Sprint("new", i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.written.count("disk"); n != maxRecords-101 || !s.holds(old) {
+		t.Errorf("%d are left of the disk's, want %d", n, maxRecords-101)
+	}
+}
+
+func BenchmarkPutInAFullStore(b *testing.B) {
+	s := newStore()
+	s.place("me")
+	flood(s, "", maxRecords)
+	i := 0
+	for b.Loop() {
+		key := fmt.Sprint("/peerlink/more/", i)
+		i++
+		s.writing([]byte(key), origin{peer: peer.ID(key)})
+		_ = s.Put(context.Background(), dsKey(key), []byte{1})
 	}
 }
