@@ -88,7 +88,7 @@ type Config struct {
 	// MaxListeners is how many streams of listening devices a Server holds. 0: 2048.
 	MaxListeners int
 	// MaxStored is how many bytes of signals a Server keeps for absent
-	// devices. 0: 16 MiB.
+	// devices, with 512 more for each signal. 0: 16 MiB.
 	MaxStored int
 
 	// Tests set what follows; zero is the constant of the name.

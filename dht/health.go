@@ -30,7 +30,7 @@ type Health struct {
 	// LastSent tells how the last signal fared whose nodes have all answered.
 	LastSent Delivery `json:"last_sent"`
 	// Listeners is how many streams of devices this node pushes to, Stored how
-	// many bytes of signals it keeps for absent ones.
+	// many bytes of signals it keeps for absent ones, with 512 more for each.
 	Listeners int `json:"listeners"`
 	Stored    int `json:"stored"`
 }

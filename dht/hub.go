@@ -19,10 +19,11 @@ const (
 	maxSealedPerKey    = 32
 	maxBytesPerKey     = 256 << 10
 	maxBytesPerPutter  = 1 << 20
-	maxListenersPerKey = 4  // one device, a few restarts that were not noticed yet
-	maxListensPerPeer  = 16 // keys and streams of one libp2p peer
-	listenerQueueLen   = 64 // ≥ maxSealedPerKey: a new listener takes all that waits
-	networkShare       = 4  // one network may take a quarter of a node's room, or what one peer may
+	maxListenersPerKey = 4   // one device, a few restarts that were not noticed yet
+	maxListensPerPeer  = 16  // keys and streams of one libp2p peer
+	listenerQueueLen   = 64  // ≥ maxSealedPerKey: a new listener takes all that waits
+	networkShare       = 4   // one network may take a quarter of a node's room, or what one peer may
+	parcelCost         = 512 // what a signal costs beside its bytes: without, tiny ones would be free
 	sweepEvery         = 15 * time.Second
 )
 
@@ -52,16 +53,20 @@ type parcel struct {
 	sum    digest
 	sealed []byte
 	from   origin
+	charge account
 	until  time.Time
 }
+
+func (m parcel) size() int { return len(m.sealed) + parcelCost }
 
 // listener is one stream of a listening device. Its owner takes signals from
 // queue until it leaves or is evicted.
 type listener struct {
-	key   identity.DeviceID
-	from  origin
-	queue chan []byte
-	evict chan struct{} // closed when a newer stream took its place
+	key    identity.DeviceID
+	from   origin
+	charge account
+	queue  chan []byte
+	evict  chan string // gives the reason when another stream took its place
 }
 
 var errListeners = errors.New("too many listeners")
@@ -87,49 +92,80 @@ func (h *hub) box(key identity.DeviceID) *box {
 
 // listen registers a device that has proven itself; what waits for it is in the
 // queue already. The oldest of too many streams of one device is evicted, as it
-// is most likely dead and only the device itself can have opened the new one.
+// is most likely dead and only the device itself can have opened the new one. A hub
+// that is full evicts the oldest stream of the peer with most of them, in the
+// network with most, if that is more than the newcomer has.
 func (h *hub) listen(now time.Time, key identity.DeviceID, from origin) (*listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.listeners >= h.maxListeners || !h.listens.take(from, 1) {
+	if !h.listens.take(from, 1) {
 		h.drops.add(dropListener)
 		return nil, errListeners
 	}
 	b := h.box(key)
 	if len(b.listeners) >= maxListenersPerKey {
-		old := b.listeners[0]
-		close(old.evict)
-		h.remove(b, old)
+		h.evict(b.listeners[0], "a newer stream of the device took this one's place")
+	}
+	l := &listener{key: key, from: from, charge: h.listens.of(from), queue: make(chan []byte, listenerQueueLen), evict: make(chan string, 1)}
+	if h.listeners >= h.maxListeners && !h.makePlace(l) {
+		h.listens.give(from, 1)
+		h.tidy(key, b)
+		h.drops.add(dropListener)
+		return nil, errListeners
 	}
 	h.expire(b, now)
-	l := &listener{key: key, from: from, queue: make(chan []byte, listenerQueueLen), evict: make(chan struct{})}
 	for _, m := range b.waiting {
 		l.queue <- m.sealed // never blocks: the queue is new and longer than any box
 	}
 	b.listeners = append(b.listeners, l)
+	h.boxes[key] = b // a box that was emptied on the way is deleted
 	h.listeners++
 	return l, nil
+}
+
+// makePlace evicts one stream of those who have most and reports whether there was
+// one with more than l's. The caller holds mu.
+func (h *hub) makePlace(l *listener) bool {
+	worst := l
+	for _, b := range h.boxes {
+		for _, o := range b.listeners { // oldest first
+			if o.charge.compare(worst.charge) > 0 {
+				worst = o
+			}
+		}
+	}
+	if worst == l {
+		return false
+	}
+	h.evict(worst, "this node is full, and others have fewer streams here")
+	return true
+}
+
+// evict ends a registration and tells its owner why. The caller holds mu.
+func (h *hub) evict(l *listener, reason string) {
+	l.evict <- reason // has room: a listener is evicted once
+	h.end(l)
 }
 
 // leave ends a registration. It may be called after an eviction.
 func (h *hub) leave(l *listener) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if b := h.boxes[l.key]; b != nil {
-		h.remove(b, l)
-		h.tidy(l.key, b)
-	}
+	h.end(l)
 }
 
-// remove takes l out of b, once. The caller holds mu.
-func (h *hub) remove(b *box, l *listener) {
-	i := slices.Index(b.listeners, l)
-	if i < 0 {
+// end takes l out of its box, once. The caller holds mu.
+func (h *hub) end(l *listener) {
+	b := h.boxes[l.key]
+	if b == nil {
 		return
 	}
-	b.listeners = slices.Delete(b.listeners, i, i+1)
-	h.listeners--
-	h.listens.give(l.from, 1)
+	if i := slices.Index(b.listeners, l); i >= 0 {
+		b.listeners = slices.Delete(b.listeners, i, i+1)
+		h.listeners--
+		h.listens.give(l.from, 1)
+	}
+	h.tidy(l.key, b)
 }
 
 // tidy deletes a box with nothing in it. The caller holds mu.
@@ -168,11 +204,16 @@ func (h *hub) put(now time.Time, from origin, key identity.DeviceID, sealed []by
 }
 
 // keep stores m within all quotas. In a full box the putter who takes the most
-// room loses its oldest, so that a flood displaces itself first. The
-// caller holds mu.
+// room loses its oldest, and in a full hub the putter who takes the most of it, so
+// that a flood displaces itself first. The caller holds mu.
 func (h *hub) keep(b *box, m parcel) bool {
-	n := len(m.sealed)
-	if n > maxBytesPerKey || h.stored+n > h.maxStored || !h.kept.take(m.from, n) {
+	n := m.size()
+	if n > maxBytesPerKey || !h.kept.take(m.from, n) {
+		return false
+	}
+	m.charge = h.kept.of(m.from)
+	if !h.makeRoom(m) {
+		h.kept.give(m.from, n)
 		return false
 	}
 	for len(b.waiting) >= maxSealedPerKey || b.bytes+n > maxBytesPerKey {
@@ -184,12 +225,41 @@ func (h *hub) keep(b *box, m parcel) bool {
 	return true
 }
 
+// makeRoom discards what the putter with most has, as long as that is more than m's
+// putter has with m, and reports whether there is room for m then. Boxes that it
+// empties are deleted by the next sweep. The caller holds mu.
+func (h *hub) makeRoom(m parcel) bool {
+	for h.stored+m.size() > h.maxStored {
+		worst := m
+		for _, b := range h.boxes {
+			for _, o := range b.waiting {
+				if o.charge.compare(worst.charge) > 0 {
+					worst = o
+				}
+			}
+		}
+		if worst.charge == m.charge {
+			return false
+		}
+		for _, b := range h.boxes {
+			for i := 0; i < len(b.waiting) && h.stored+m.size() > h.maxStored; {
+				if b.waiting[i].from != worst.from {
+					i++
+				} else {
+					h.discard(b, i)
+				}
+			}
+		}
+	}
+	return true
+}
+
 // oldestOfLargest is the index of the oldest parcel of the putter whose parcels
 // take the most bytes. The box has some.
 func (b *box) oldestOfLargest() int {
 	sizes := make(map[peer.ID]int)
 	for _, m := range b.waiting {
-		sizes[m.from.peer] += len(m.sealed)
+		sizes[m.from.peer] += m.size()
 	}
 	best := 0
 	for i, m := range b.waiting {
@@ -203,7 +273,7 @@ func (b *box) oldestOfLargest() int {
 // discard deletes parcel i of b. The caller holds mu.
 func (h *hub) discard(b *box, i int) {
 	m := b.waiting[i]
-	n := len(m.sealed)
+	n := m.size()
 	b.waiting = slices.Delete(b.waiting, i, i+1)
 	b.bytes -= n
 	h.stored -= n

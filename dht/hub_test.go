@@ -2,6 +2,9 @@ package dht
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +24,12 @@ func from(p peer.ID) origin { return origin{peer: p} }
 
 func mustListen(t *testing.T, h *hub, key identity.DeviceID, p peer.ID) *listener {
 	t.Helper()
-	l, err := h.listen(t0, key, from(p))
+	return mustListenFrom(t, h, key, from(p))
+}
+
+func mustListenFrom(t *testing.T, h *hub, key identity.DeviceID, o origin) *listener {
+	t.Helper()
+	l, err := h.listen(t0, key, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +184,67 @@ func TestFloodDisplacesItselfFirst(t *testing.T) {
 	l := mustListen(t, h, bobKey, "bob")
 	if got := string(<-l.queue); got != "from alice" {
 		t.Errorf("first is %q", got)
+	}
+}
+
+// inNetworks gives each of so many putters or listeners one of as many networks as
+// it takes to fill a hub, 16 peers each.
+func inNetworks(i int) origin {
+	return origin{peer: peer.ID(fmt.Sprint("eve", i/16)), network: networkOf(netip.AddrFrom4([4]byte{10, byte(i % 8), byte(i % 8), 1}))}
+}
+
+// case: S26
+func TestAFullHubTakesFromTheOneWithMost(t *testing.T) {
+	h := newHub(64, 1<<20, new(drops))
+	for i := range 1000 {
+		h.put(t0, inNetworks(i), identity.DeviceID{1, byte(i), byte(i >> 8)}, make([]byte, 4<<10), MaxLetterLife)
+		_, _ = h.listen(t0, identity.DeviceID{2, byte(i), byte(i >> 8)}, inNetworks(i))
+	}
+	if h.listeners != 64 || h.stored < 1<<20-8<<10 {
+		t.Fatalf("%d listeners, %d bytes", h.listeners, h.stored)
+	}
+	alice := origin{peer: "alice", network: networkOf(netip.MustParseAddr("192.0.2.1"))}
+	var mine []*listener
+	for i := range 4 {
+		if _, stored := h.put(t0, alice, identity.DeviceID{3, byte(i)}, make([]byte, 4<<10), MaxLetterLife); !stored {
+			t.Errorf("letter %d was not kept", i)
+		}
+		mine = append(mine, mustListenFrom(t, h, identity.DeviceID{3, byte(i)}, alice))
+	}
+	for i := range 1000 { // the flood goes on
+		h.put(t0, inNetworks(i), identity.DeviceID{4, byte(i), byte(i >> 8)}, make([]byte, 4<<10), MaxLetterLife)
+		_, _ = h.listen(t0, identity.DeviceID{5, byte(i), byte(i >> 8)}, inNetworks(i))
+	}
+	for i, l := range mine {
+		select {
+		case reason := <-l.evict:
+			t.Errorf("listener %d was evicted: %s", i, reason)
+		default:
+		}
+		if len(l.queue) != 1 {
+			t.Errorf("listener %d has %d letters", i, len(l.queue))
+		}
+	}
+	if h.listeners != 64 || h.stored > 1<<20 {
+		t.Errorf("%d listeners, %d bytes", h.listeners, h.stored)
+	}
+	for _, b := range maps.Clone(h.boxes) {
+		for _, l := range slices.Clone(b.listeners) {
+			h.leave(l)
+		}
+	}
+	h.sweep(t0.Add(time.Hour))
+	empty(t, h)
+}
+
+// Signals of a byte cost a node what it keeps beside the byte, too.
+func TestTinySignalsAreNotFree(t *testing.T) {
+	h := testHub()
+	for i := range 10_000 {
+		h.put(t0, from("eve"), identity.DeviceID{1, byte(i), byte(i >> 8)}, []byte{1}, signalLife)
+	}
+	if n := len(h.boxes); n > maxBytesPerPutter/parcelCost {
+		t.Errorf("%d signals are kept", n)
 	}
 }
 

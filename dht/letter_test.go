@@ -199,7 +199,7 @@ func TestOneNetworkTakesAQuarterOfANode(t *testing.T) {
 			t.Fatalf("listener %d: %v", i, err)
 		}
 	}
-	if h.stored > room/networkShare || h.stored < room/networkShare-maxSealedLen {
+	if h.stored > room/networkShare || h.stored < room/networkShare-maxSealedLen-parcelCost {
 		t.Errorf("%d bytes are kept for one network", h.stored)
 	}
 	if h.listeners != 4096/networkShare {

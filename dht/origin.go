@@ -3,6 +3,7 @@ package dht
 import (
 	"cmp"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -148,4 +149,39 @@ func (l *ledger) give(o origin, n int) {
 	if *a.network <= 0 {
 		delete(l.networks, o.network)
 	}
+}
+
+// places are for what goes on at once: so many in all, and of them as the ledger
+// says. Its methods may be called concurrently; none blocks.
+type places struct {
+	all int
+
+	mu    sync.Mutex
+	taken ledger
+	used  int
+}
+
+func newPlaces(perPeer, perNetwork, all int) *places {
+	return &places{all: all, taken: newLedger(perPeer, perNetwork)}
+}
+
+// take gives one more place to an origin, or fails with one of quota's errors.
+func (p *places) take(o origin) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.used >= p.all:
+		return quota.ErrAll
+	case !p.taken.take(o, 1):
+		return quota.ErrKey
+	}
+	p.used++
+	return nil
+}
+
+func (p *places) release(o origin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used--
+	p.taken.give(o, 1)
 }

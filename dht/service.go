@@ -15,13 +15,11 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
 	"peerlink/internal/life"
 	"peerlink/internal/pause"
-	"peerlink/internal/quota"
 )
 
 // Bounds of the push service.
@@ -32,7 +30,8 @@ const (
 	peerRate         = 20               // requests a second from one peer: puts and listens
 	networkRate      = 10               // times that for all peers of one network
 	maxHandshakes    = 1024             // streams at once that have not said what they want or are being answered
-	maxPeerHandshake = 64               // of them, from one peer
+	maxPeerHandshake = 64               // of them, from one peer,
+	maxNetHandshake  = 128              // and from one network
 	listenerTag      = "peerlink-listener"
 )
 
@@ -54,8 +53,8 @@ type service struct {
 	probes  originRates
 
 	requests originRates
-	busy     *quota.Quota[peer.ID] // streams in their handshake
-	life     *life.Group           // every running handler
+	busy     *places     // streams in their handshake
+	life     *life.Group // every running handler
 }
 
 func newService(h host.Host, hb *hub, values *store, d *drops, log *slog.Logger, l *life.Group) *service {
@@ -65,7 +64,7 @@ func newService(h host.Host, hb *hub, values *store, d *drops, log *slog.Logger,
 		public:   isPublic,
 		probing:  make(chan struct{}, maxProbes),
 		probes:   newOriginRates(rate.Every(probeEvery), rate.Every(probeEvery), probeBurst),
-		busy:     quota.New[peer.ID](maxPeerHandshake, maxHandshakes),
+		busy:     newPlaces(maxPeerHandshake, maxNetHandshake, maxHandshakes),
 	}
 }
 
@@ -88,11 +87,11 @@ func (s *service) handle(st network.Stream) {
 }
 
 func (s *service) serve(st network.Stream, from origin) error {
-	if err := s.busy.Take(from.peer); err != nil {
+	if err := s.busy.take(from); err != nil {
 		s.drops.add(dropRate)
 		return err
 	}
-	release := sync.OnceFunc(func() { s.busy.Release(from.peer) })
+	release := sync.OnceFunc(func() { s.busy.release(from) })
 	defer release()
 	if !s.requests.allow(from, s.now()) {
 		s.drops.add(dropSourceRate)
@@ -272,8 +271,8 @@ func (s *service) forward(st network.Stream, r io.Reader, l *listener) error {
 			return nil
 		case <-s.life.Done():
 			return nil
-		case <-l.evict:
-			return refuse(st, "a newer stream of the device took this one's place")
+		case reason := <-l.evict:
+			return refuse(st, reason)
 		case sealed := <-l.queue:
 			frame = appendFrame(frame[:0], kindSignal, sealed)
 			if err := st.SetWriteDeadline(s.now().Add(writeTimeout)); err != nil {

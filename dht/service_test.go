@@ -192,25 +192,49 @@ func TestPeerThatPutsTooOftenIsRefused(t *testing.T) {
 func TestStreamsThatSayNothingAreBounded(t *testing.T) {
 	s := newService(nil, testHub(), newStore(), new(drops), nil, new(life.Group))
 	for range maxPeerHandshake {
-		if s.busy.Take("eve") != nil {
+		if s.busy.take(from("eve")) != nil {
 			t.Fatal("refused too early")
 		}
 	}
-	if s.busy.Take("eve") == nil || s.busy.Take("alice") != nil {
+	if s.busy.take(from("eve")) == nil || s.busy.take(from("alice")) != nil {
 		t.Error("one peer takes the places of others")
 	}
-	s.busy.Release("alice")
+	s.busy.release(from("alice"))
 	for i := range maxHandshakes - maxPeerHandshake {
-		if s.busy.Take(peer.ID(rune(1000+i))) != nil {
+		if s.busy.take(from(peer.ID(rune(1000+i)))) != nil {
 			t.Fatal("refused too early")
 		}
 	}
-	if s.busy.Take("bob") == nil {
+	if s.busy.take(from("bob")) == nil {
 		t.Error("more than in all")
 	}
-	s.busy.Release("eve")
-	if s.busy.Take("bob") != nil {
+	s.busy.release(from("eve"))
+	if s.busy.take(from("bob")) != nil {
 		t.Error("a free place was refused")
+	}
+}
+
+// Keys of libp2p are free, and so are streams: a network has a bound of its own.
+func TestOneNetworkLeavesHandshakesToOthers(t *testing.T) {
+	s := newService(nil, testHub(), newStore(), new(drops), nil, new(life.Group))
+	var taken []origin
+	for i := range maxHandshakes {
+		if o := (origin{peer: idOf(i), network: networkOf(someAddr)}); s.busy.take(o) == nil {
+			taken = append(taken, o)
+		}
+	}
+	if len(taken) != maxNetHandshake {
+		t.Errorf("one network has %d places", len(taken))
+	}
+	if err := s.busy.take(from("alice")); err != nil {
+		t.Error(err)
+	}
+	s.busy.release(from("alice"))
+	for _, o := range taken {
+		s.busy.release(o)
+	}
+	if s.busy.used != 0 || !s.busy.taken.empty() {
+		t.Errorf("left: %d, %v", s.busy.used, s.busy.taken)
 	}
 }
 
