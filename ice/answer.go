@@ -86,7 +86,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 			t.refresh(n, m)
 		case <-n.ctx.Done():
 			if n.win() { // nothing else does
-				return nil, identity.Peer{}, v.Failure("the caller reached no candidate and was not reached", n.tale())
+				return nil, identity.Peer{}, v.Failure("the caller reached no candidate and was not reached", t.tale(n))
 			}
 			d := <-n.deliveredc
 			return d.admitted(ctx, v)

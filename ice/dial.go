@@ -115,7 +115,7 @@ func (c *call) run() (net.Conn, identity.Peer, error) {
 			}
 			relayed = c.n.pause(c.relayPatience())
 		case <-c.n.ctx.Done():
-			return nil, identity.Peer{}, c.Failure(c.stage, c.n.tale(), nil)
+			return nil, identity.Peer{}, c.Failure(c.stage, c.t.tale(c.n), nil)
 		}
 	}
 }

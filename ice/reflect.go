@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"peerlink/internal/pause"
@@ -120,6 +121,18 @@ func (t *Transport) said(engine, source string, err error) {
 		return
 	}
 	t.silent[engine+" "+source] = err.Error()
+}
+
+// tale is what a negotiation has tried, and why there is no relay.
+func (t *Transport) tale(n *negotiation) string {
+	t.mu.Lock()
+	why := t.silent[engineUDP+" "+relaySource]
+	t.mu.Unlock()
+	tried := n.tale()
+	if why == "" {
+		return tried
+	}
+	return strings.TrimPrefix(tried+"; no relay: "+strings.ReplaceAll(why, "\n", ", "), "; ")
 }
 
 // resolve returns the server's address in a family ("tcp4", "udp6", …).

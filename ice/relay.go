@@ -347,8 +347,9 @@ func (r *relays) allocateAt(ctx context.Context, s server, network string) (*rel
 	n := &relay{p: r, server: name, over: make(chan struct{})}
 	reading, failed := context.WithCancel(context.Background())
 	n.conn = watchedConn{conn, failed}
+	through := packets(n.conn, network)
 	if n.client, err = turn.NewClient(&turn.ClientConfig{
-		TURNServerAddr: nominalServer, Conn: packets(n.conn, network), Username: username, Password: password,
+		TURNServerAddr: nominalServer, Conn: through, Username: username, Password: password,
 		LoggerFactory: silentPion(), Net: r.e.net,
 	}); err != nil {
 		_ = conn.Close()
@@ -364,7 +365,7 @@ func (r *relays) allocateAt(ctx context.Context, s server, network string) (*rel
 	packet, err := n.client.Allocate()
 	if err != nil {
 		n.abort()
-		return fail("allocate", err)
+		return fail("allocate", through.why(err))
 	}
 	n.packet = &relayConn{PacketConn: packet, peers: make(map[netip.Addr]permission)}
 	if err := n.open(packet.LocalAddr()); err != nil {

@@ -3,7 +3,6 @@ package ice
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -17,47 +16,8 @@ import (
 
 	"peerlink/identity"
 	"peerlink/internal/calls"
-	turnserver "peerlink/internal/relay"
 	"peerlink/internal/route"
 )
-
-// relayServer is a STUN and TURN server on loopback.
-func relayServer(t testing.TB, relays bool) *turnserver.Server {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := turnserver.Listen(turnserver.Config{Listen: "127.0.0.1:0", Key: key, Relay: relays, Private: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	keys.Store(s, key.Public())
-	return s
-}
-
-// keys holds the servers' keys.
-var keys sync.Map
-
-func publicKey(s *turnserver.Server) ed25519.PublicKey {
-	k, _ := keys.Load(s)
-	return k.(ed25519.PublicKey)
-}
-
-// through has a device use a server, over "udp" or "tcp".
-func through(t testing.TB, s *turnserver.Server, transport string) func(*Config) {
-	return func(c *Config) {
-		me := c.Identity
-		c.Servers = append(c.Servers, Server{
-			URL: "turn:" + s.Addr().String() + "?transport=" + transport,
-			Credentials: func(ctx context.Context) (string, string, error) {
-				p, err := turnserver.Fetch(ctx, s.Addr().String(), publicKey(s), me)
-				return p.Username, p.Password, err
-			},
-		})
-	}
-}
 
 // apart is two devices between which packets are lost, as between two
 // symmetric NATs, unless a relay carries them.
@@ -170,7 +130,7 @@ func TestALocalCallAsksForNoRelay(t *testing.T) {
 		t.Errorf("path %q", pathOf(ca))
 	}
 	waitFor(t, func() bool { return a.idle() && b.idle() })
-	if n := s.Allocations(); n > 0 && time.Since(start) < headStart {
+	if n := s.AllocationCount(); n > 0 && time.Since(start) < headStart {
 		t.Errorf("%d allocations", n)
 	}
 }
@@ -189,7 +149,7 @@ func endWithRelay(t *testing.T) (noticed time.Duration) {
 	a, b := newApart(t, both, both)
 	ca, cb := connect(t, a, b)
 	gone := first
-	if second.Allocations() > 0 {
+	if second.AllocationCount() > 0 {
 		gone = second
 	}
 	start := time.Now()

@@ -3,9 +3,11 @@ package ice
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/turn/v3"
@@ -18,11 +20,11 @@ const nominalServer = "192.0.2.1:3478"
 
 // packets makes of a connection to a TURN server what the client reads and
 // writes: over TCP messages are cut out of the stream (RFC 8656, section 3.1).
-func packets(conn net.Conn, network string) net.PacketConn {
+func packets(conn net.Conn, network string) *sieve {
 	if network == "tcp" {
-		return &sieve{turn.NewSTUNConn(conn)}
+		return &sieve{PacketConn: turn.NewSTUNConn(conn)}
 	}
-	return &sieve{&connectedUDP{conn}}
+	return &sieve{PacketConn: &connectedUDP{conn}}
 }
 
 // minAllocation is the shortest life of an allocation that is taken: the client
@@ -31,17 +33,49 @@ const minAllocation = 30 // seconds
 
 // sieve keeps from the TURN client what it does not bear: garbage, which ends
 // its reader without a word, and allocations that live no time, which it would
-// refresh without a pause.
-type sieve struct{ net.PacketConn }
+// refresh without a pause. It remembers why the server refused an allocation: the
+// client has words for that alone.
+type sieve struct {
+	net.PacketConn
+	refused atomic.Int32 // the last code; 0: none
+}
 
 // ReadFrom implements net.PacketConn.
 func (s *sieve) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		n, from, err := s.PacketConn.ReadFrom(b)
-		if err != nil || mayRead(b[:n]) {
-			return n, from, err
+		if err == nil && !mayRead(b[:n]) {
+			continue
 		}
+		if code := refusal(b[:n]); err == nil && code != 0 {
+			s.refused.Store(code)
+		}
+		return n, from, err
 	}
+}
+
+// why says more about an allocation that failed, where the server told a reason
+// that a person can do something about (RFC 8656, section 19).
+func (s *sieve) why(err error) error {
+	switch s.refused.Load() {
+	case allocationQuota:
+		err = fmt.Errorf("this device or its network has as many places there as it may have: close other connections, or use another relay: %w", err)
+	case insufficientCapacity:
+		err = fmt.Errorf("the relay is full: try again later, or use another one: %w", err)
+	}
+	return err
+}
+
+// refusal returns the code of a server's no to an allocation; 0: it is none.
+func refusal(b []byte) int32 {
+	class, _, ok := parseSTUN(b)
+	if !ok || class != allocateFailure {
+		return 0
+	}
+	if code := stunAttribute(b, errorCodeAttr); len(code) >= 4 {
+		return int32(code[2]&7)*100 + int32(code[3])
+	}
+	return 0
 }
 
 // The part of TURN that the sieve looks at (RFC 8656, sections 12.4 and 17, and RFC 5766 for the channels).
@@ -50,7 +84,12 @@ const (
 	firstChannel    = 0x40 // of the first byte
 	lastChannel     = 0x7f
 	allocateSuccess = 0x0103
+	allocateFailure = 0x0113
 	lifetimeAttr    = 0x000d
+	errorCodeAttr   = 0x0009
+
+	allocationQuota      = 486
+	insufficientCapacity = 508
 )
 
 func mayRead(b []byte) bool {

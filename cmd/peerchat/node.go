@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,23 +14,9 @@ import (
 
 	"github.com/adrg/xdg"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"peerlink/dht"
-	"peerlink/internal/relay"
 )
-
-// reflector are the flags of the STUN and TURN server beside a node.
-type reflector struct {
-	listen  string
-	relay   bool
-	address string
-	private bool
-	at      netip.Addr // address, once it was checked
-}
-
-// noReflector is what switches the server off.
-const noReflector = "off"
 
 // newNode is the command that runs a bootstrap node.
 func newNode(o *options) *cobra.Command {
@@ -61,7 +44,7 @@ func newNode(o *options) *cobra.Command {
 				return err
 			}
 			defer n.Close()
-			s, err := r.start(listen, data, o.logger(cmd.ErrOrStderr()))
+			s, err := r.start(cmd.Context(), listen, data, o.logger(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -86,7 +69,7 @@ func newNode(o *options) *cobra.Command {
 	cmd.Flags().BoolVar(&cfg.LAN, "lan", true, "be found on the local network by mDNS (never if --listen has loopback addresses only)")
 	cmd.Flags().IntVar(&cfg.MaxListeners, "max-listeners", 2048, "listening streams of devices at once, about 8 a device in the whole network")
 	cmd.Flags().StringVar(&keyFile, "network-key-file", "", "file with the 64 hex digits of a private network's key, mode 0600 (default: the network is open)")
-	r.register(cmd.Flags())
+	r.register(cmd.Flags(), o)
 	signals.register(cmd.Flags())
 	return cmd
 }
@@ -111,30 +94,6 @@ func checkListens(all []string) error {
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil
-}
-
-func (r *reflector) register(f *pflag.FlagSet) {
-	f.StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
-	f.BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
-	f.StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
-	f.BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses too, for networks that have no others")
-}
-
-// check finds out what cannot be a place for the server.
-func (r *reflector) check() error {
-	if r.listen != "" && r.listen != noReflector {
-		if _, _, err := net.SplitHostPort(r.listen); err != nil {
-			return fmt.Errorf("--stun %.200q: want HOST:PORT, :PORT or %s", r.listen, noReflector)
-		}
-	}
-	if r.address != "" {
-		ip, err := netip.ParseAddr(r.address)
-		if err != nil {
-			return fmt.Errorf("--relay-address %.200q: want an IP address", r.address)
-		}
-		r.at = ip
-	}
-	return nil
 }
 
 // printNode tells where a node is found.
@@ -181,35 +140,6 @@ func readNetworkKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("--network-key-file: %s does not hold 64 hex digits", path)
 	}
 	return key, nil
-}
-
-// start runs the server; nil where there is to be none. The default port may be
-// taken by another node's, then there is none either.
-func (r *reflector) start(nodeListens []string, data string, log *slog.Logger) (*relay.Server, error) {
-	at := r.listen
-	switch {
-	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
-		return nil, nil
-	case at == "":
-		at = ":3478"
-	}
-	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Logger: log}
-	cfg.Address = r.at
-	// The DHT has just made or checked it.
-	seed, err := os.ReadFile(filepath.Join(data, "node.key"))
-	if err != nil {
-		return nil, err
-	}
-	if len(seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("the node's key in %s has %d bytes, want %d", data, len(seed), ed25519.SeedSize)
-	}
-	cfg.Key = ed25519.NewKeyFromSeed(seed)
-	s, err := relay.Listen(cfg)
-	if err != nil && r.listen == "" && !r.relay {
-		log.Warn("no STUN server", "err", err)
-		return nil, nil
-	}
-	return s, err
 }
 
 // onlyLoopback tells whether a node can be reached from this machine alone.

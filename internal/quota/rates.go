@@ -35,7 +35,11 @@ func NewLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 
 // Allow reports whether a key may do it once more at a certain time, and counts
 // it if so.
-func (r *Rates[K]) Allow(key K, now time.Time) bool {
+func (r *Rates[K]) Allow(key K, now time.Time) bool { return r.AllowN(key, now, 1) }
+
+// AllowN is Allow for n times at once, such as the bytes of a packet: all of them
+// or none.
+func (r *Rates[K]) AllowN(key K, now time.Time, n int) bool {
 	l, ok := r.keys.Get(key)
 	if !ok {
 		l = rate.NewLimiter(r.rate, r.burst)
@@ -43,5 +47,5 @@ func (r *Rates[K]) Allow(key K, now time.Time) bool {
 			l = old
 		}
 	}
-	return l.AllowN(now, 1)
+	return l.AllowN(now, n)
 }

@@ -16,17 +16,24 @@
 //
 //	[1, username str, password str, expires ms]
 //
-// in msgpack, at most 1 KiB, and closes. The user name is the expiry in seconds
+// in msgpack, at most 1 KiB, and closes; or, where there are no credentials,
+//
+//	[0, reason]
+//
+// with the reasons 1: there is no room for the device now, 2: the node relays for
+// its members only, 3: the device or its network has asked too often. A node that
+// does not relay closes without an answer. The user name is the expiry in seconds
 // and the device id; the password is made from it with a secret of the process,
 // so the node keeps no list, and a restart makes old ones worthless: devices
 // fetch new ones when they need a relay.
 //
 // # Limits
 //
-// A relay costs its owner traffic, so it is off unless Config.Relay is set, to
-// devices alone, and at most 8 allocations a device and 512 in all. What a relay
-// carries is encrypted between the devices; it sees addresses and amounts.
-// Relayed addresses are IPv4. Peers at loopback, private, link-local and
-// multicast addresses are refused unless Config.Private is set: a relay would
-// otherwise be a way into its own network.
+// A relay costs its owner traffic, so it is off unless Config.Relay is set. Devices
+// cost nothing, so strangers are counted by their networks, too; members, which
+// have proven to be such, have room and a rate of their own (places.go has the
+// numbers). What a relay carries is encrypted between the devices; it sees
+// addresses and amounts. Relayed addresses are IPv4. Peers at loopback, private,
+// link-local, multicast and the machine's own addresses are refused unless
+// Config.Private is set: a relay would otherwise be a way into its own network.
 package relay

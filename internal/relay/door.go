@@ -11,14 +11,19 @@ import (
 
 	"peerlink/internal/life"
 	"peerlink/internal/pause"
+	"peerlink/internal/proving"
 	"peerlink/internal/quota"
 )
 
 const (
 	// maxConns bounds the TCP connections, of all and of one IPv4 address or
-	// IPv6 /64.
-	maxConns      = 1024
-	maxConnsOfOne = 32
+	// IPv6 /64: twice as many as there may be allocations, so that allocations
+	// alone do not fill the door. A newcomer takes the place of the oldest that has
+	// no allocation, once that is graceLimit old (proving.Gate).
+	maxConns      = 2 * maxAllocations
+	maxConnsOfOne = 2 * maxOfHost
+	// graceLimit is enough for a handshake and an allocation on a slow line.
+	graceLimit = 2 * time.Second
 	// firstByteLimit bounds what is needed to tell TLS from TURN, and a handshake.
 	firstByteLimit = 5 * time.Second
 	// idleLimit ends a connection on which nothing arrives: a client that wants it asks
@@ -36,8 +41,11 @@ type door struct {
 	tls *tls.Config
 
 	turnc chan net.Conn
-	conns *quota.Quota[netip.Prefix]
+	gate  proving.Gate
 	life  life.Group // of the port and of what came in by it
+
+	mu       sync.Mutex
+	visitors map[string]*visitor // by the name of their address
 }
 
 func newDoor(s *Server, ln net.Listener) (*door, error) {
@@ -46,7 +54,10 @@ func newDoor(s *Server, ln net.Listener) (*door, error) {
 		return nil, err
 	}
 	d := &door{
-		s: s, ln: ln, turnc: make(chan net.Conn), conns: quota.New[netip.Prefix](maxConnsOfOne, maxConns),
+		s: s, ln: ln, turnc: make(chan net.Conn), visitors: make(map[string]*visitor),
+		gate: proving.Gate{Places: maxConns, PerSource: maxConnsOfOne, Grace: s.cfg.grace, Source: func(c net.Conn) (netip.Prefix, bool) {
+			return quota.Host(c.RemoteAddr().String()), true
+		}},
 		tls: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
 			NextProtos: []string{alpnPass, alpnTURN}, SessionTicketsDisabled: true,
@@ -92,19 +103,56 @@ func (d *door) run(ctx context.Context) {
 
 // enter lets a connection in, or closes it where there is no room.
 func (d *door) enter(ctx context.Context, c net.Conn) {
-	from := quota.Host(c.RemoteAddr().String())
-	if !from.IsValid() || d.conns.Take(from) != nil {
+	place := d.gate.Admit(c, time.Now())
+	for place.Wait > 0 && pause.Until(ctx, place.Wait, place.Freed) == nil {
+		place = d.gate.Admit(c, time.Now())
+	}
+	if place.In == nil {
 		_ = c.Close()
 		return
 	}
+	if place.Out != nil {
+		_ = place.Out.Conn.Close()
+	}
+	name := addrName(c.RemoteAddr())
+	v := &visitor{Conn: c, place: place.In}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	v := &visitor{Conn: c, leave: sync.OnceFunc(func() {
+	v.leave = sync.OnceFunc(func() {
 		stop()
-		d.conns.Release(from)
-	})}
+		d.mu.Lock()
+		if d.visitors[name] == v {
+			delete(d.visitors, name)
+		}
+		d.mu.Unlock()
+		place.In.Leave()
+	})
+	d.mu.Lock()
+	d.visitors[name] = v
+	d.mu.Unlock()
 	if !d.life.Go(func(context.Context) { d.receive(v) }) {
 		_ = v.Close()
 	}
+}
+
+// keep makes the connection of a client that gets an allocation safe from
+// newcomers. It returns false if the connection has just lost its place.
+func (d *door) keep(client string) bool {
+	v := d.visitor(client)
+	return v == nil || v.place.Keep() // a client over UDP has none
+}
+
+// end ends the connection of a client with its allocation, if it has one: its
+// place is not safe any more.
+func (d *door) end(client string) {
+	if v := d.visitor(client); v != nil {
+		_ = v.Close()
+	}
+}
+
+func (d *door) visitor(client string) *visitor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.visitors[client]
 }
 
 func (d *door) receive(v *visitor) {
@@ -123,7 +171,7 @@ func (d *door) receive(v *visitor) {
 	ctx, cancel := context.WithTimeout(context.Background(), firstByteLimit)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		d.s.log.Debug("relay: handshake", "from", v.RemoteAddr(), "err", err)
+		d.s.debug("relay: handshake", "from", v.RemoteAddr(), "err", err)
 		_ = v.Close()
 		return
 	}
@@ -138,15 +186,15 @@ func (d *door) receive(v *visitor) {
 // answer hands out credentials, or nothing.
 func (d *door) answer(conn *tls.Conn, cs tls.ConnectionState) {
 	defer conn.Close()
-	b, err := d.passFor(cs)
+	b, err := d.passFor(cs, quota.Host(conn.RemoteAddr().String()).Addr())
 	if err != nil {
-		d.s.log.Debug("relay: no credentials", "to", conn.RemoteAddr(), "err", err)
+		d.s.debug("relay: no credentials", "to", conn.RemoteAddr(), "err", err)
 		return
 	}
 	_, _ = conn.Write(b) // a device that has gone asks again
 }
 
-func (d *door) passFor(cs tls.ConnectionState) ([]byte, error) {
+func (d *door) passFor(cs tls.ConnectionState, from netip.Addr) ([]byte, error) {
 	if !d.s.cfg.Relay {
 		return nil, errors.New("relaying is off")
 	}
@@ -154,7 +202,7 @@ func (d *door) passFor(cs tls.ConnectionState) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.s.issue(peer.Device, time.Now())
+	return d.s.pass(peer, from, time.Now())
 }
 
 // pass gives a connection to the TURN server, which reads it until it fails.
@@ -171,6 +219,7 @@ func (d *door) pass(c net.Conn) {
 type visitor struct {
 	net.Conn
 	first []byte
+	place *proving.Place
 	leave func()
 }
 

@@ -4,23 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"strconv"
-	"strings"
 	"time"
-
-	"github.com/pion/turn/v3"
-	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/identity"
 	"peerlink/internal/packed"
@@ -33,7 +22,7 @@ const (
 )
 
 const (
-	passLife    = 12 * time.Hour
+	passVersion = 1
 	maxPass     = 1 << 10
 	maxUsername = 128
 	fetchLimit  = 5 * time.Second
@@ -48,6 +37,24 @@ type Pass struct {
 // ErrNoRelay is matched by Fetch's error when there is a node, but it does not
 // relay for this device.
 var ErrNoRelay = errors.New("the node does not relay for this device")
+
+// ErrFull is matched by Fetch's error when the node has no room for this device
+// now, and may have some later.
+var ErrFull = errors.New("the relay is full: try again later, or use another one")
+
+// Why a node gives no credentials.
+const (
+	reasonFull    = 1 // no place is free for the device, its network or in all
+	reasonMembers = 2 // it relays for its members only
+	reasonBusy    = 3 // the device, or its network, has asked too often
+)
+
+// reasons are the errors of the reasons.
+var reasons = map[uint64]error{
+	reasonFull:    ErrFull,
+	reasonMembers: fmt.Errorf("%w: it relays only for devices that its owner has named", ErrNoRelay),
+	reasonBusy:    fmt.Errorf("%w (too many devices of this network have asked it)", ErrFull),
+}
 
 // Fetch asks the node at addr (HOST:PORT) for credentials. It blocks until they
 // are here, 5 s at most. The node must hold the private key of node, and learns
@@ -104,7 +111,11 @@ func decodePass(b []byte) (Pass, error) {
 		return Pass{}, fmt.Errorf("an answer of more than %d bytes", maxPass)
 	}
 	f := packed.NewFields(b, 4)
-	if version := f.Uint(255); version != 1 {
+	switch version := f.Uint(255); {
+	case f.Err() != nil || version == passVersion:
+	case version == 0:
+		return Pass{}, refused(f)
+	default:
 		f.Fail(fmt.Errorf("an answer of version %d", version))
 	}
 	p := Pass{Username: f.String(maxUsername), Password: f.String(maxUsername)}
@@ -118,59 +129,14 @@ func decodePass(b []byte) (Pass, error) {
 	return p, nil
 }
 
-func (s *Server) issue(device identity.DeviceID, now time.Time) ([]byte, error) {
-	expires := now.Add(passLife)
-	name := strconv.FormatInt(expires.Unix(), 10) + ":" + device.String()
-	return msgpack.Marshal([]any{uint8(1), name, s.password(name), uint64(expires.UnixMilli())})
-}
-
-func (s *Server) password(username string) string {
-	mac := hmac.New(sha256.New, s.secret[:])
-	mac.Write([]byte(username))
-	return base64.RawStdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// authorize returns the key of a user name that this server has issued.
-func (s *Server) authorize(username, realm string, from net.Addr) ([]byte, bool) {
-	until, device, ok := strings.Cut(username, ":")
-	seconds, err := strconv.ParseInt(until, 10, 64)
-	now := time.Now()
-	if !ok || err != nil || len(username) > maxUsername || now.Unix() > seconds {
-		return nil, false
+// refused reads why there are no credentials.
+func refused(f *packed.Fields) error {
+	why, known := reasons[f.Uint(255)]
+	switch {
+	case f.Err() != nil:
+		return f.Err()
+	case !known: // a later version's
+		return ErrNoRelay
 	}
-	// The password is not checked yet, so a stranger can use up a device's
-	// quota, but needs the device's id and the expiry, to the second, for that.
-	if !s.used.admit(device, from.Network()+from.String(), now) {
-		s.log.Debug("too many addresses of one device", "device", device)
-		return nil, false
-	}
-	return turn.GenerateAuthKey(username, realm, s.password(username)), true
-}
-
-// certificate makes the node's key one that TLS can show.
-func certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
-	now := time.Now()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(20, 0, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
-}
-
-// deviceOf returns the device that a handshake has proven: the first
-// certificate's key signed it, so that must be the device's.
-func deviceOf(cs tls.ConnectionState) (identity.Peer, error) {
-	var chain [][]byte
-	for _, c := range cs.PeerCertificates {
-		chain = append(chain, c.Raw)
-	}
-	peer, err := identity.VerifyChain(chain, time.Now())
-	if err != nil {
-		return identity.Peer{}, err
-	}
-	if peer.Device != identity.DeviceID(sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo)) {
-		return identity.Peer{}, errors.New("the first certificate is not the device's")
-	}
-	return peer, nil
+	return why
 }

@@ -195,35 +195,57 @@ func TestAllocationsAreBounded(t *testing.T) {
 	if got != 3 {
 		t.Errorf("%d allocations in all, want 3", got)
 	}
-	var q addresses
-	now := time.Now()
-	for i := range 3 * maxPerDevice {
-		if ok := q.admit("a", fmt.Sprint(i), now); ok != (i < maxPerDevice) {
-			t.Errorf("address %d: %v", i, ok)
-		}
-	}
-	if !q.admit("a", "1", now) || !q.admit("a", "new", now.Add(bindingLife+time.Second)) {
-		t.Error("a known address, or one after the others have gone, is refused")
-	}
-	for i := range 2 * maxQuotas {
-		q.admit(fmt.Sprint(i), "x", now)
-	}
-	if len(q.of) > maxQuotas {
-		t.Errorf("%d devices are counted", len(q.of))
-	}
 }
 
 // A relay is no way into its own network.
 // fault: E8
 func TestPeersThatAreNobodysBusinessAreRefused(t *testing.T) {
 	f := start(t, func(c *Config) { c.Private = false })
+	f.own[netip.MustParseAddr("203.0.113.9")] = true
 	for ip, want := range map[string]bool{
 		"198.51.100.7": true, "127.0.0.1": false, "10.0.0.1": false, "192.168.1.1": false, "169.254.169.254": false, "224.0.0.1": false,
-		"0.0.0.0": false, "255.255.255.255": false, "::ffff:127.0.0.1": false, "fd00::1": false, "::1": false, "2001:db8::1": true,
+		"0.0.0.0": false, "255.255.255.255": false, "fd00::1": false, "::1": false, "2001:db8::1": true, "100.64.0.1": false,
+		"100.128.0.1": true, "0.1.2.3": false, "240.0.0.1": false, "203.0.113.9": false, "203.0.113.8": true,
 	} {
-		if got := f.permit(nil, net.ParseIP(ip)); got != want {
+		if got := f.isPublic(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s: %v", ip, got)
 		}
+	}
+	private := start(t, nil)
+	for ip, want := range map[string]bool{"127.0.0.1": true, "10.0.0.1": true, "100.64.0.1": true, "224.0.0.1": false, "169.254.169.254": false} {
+		if got := private.isPublic(netip.MustParseAddr(ip)); got != want {
+			t.Errorf("%s with Config.Private: %v", ip, got)
+		}
+	}
+}
+
+// Two relayed devices meet at the relay's own address, where nothing else of the
+// machine is reached.
+// case: S25
+// fault: E8
+func TestOfItsOwnPortsARelayReachesTheRelayedOnes(t *testing.T) {
+	f := start(t, func(c *Config) { c.Private, c.Address = false, netip.MustParseAddr("203.0.113.9") })
+	p, err := f.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := client(t, f.Addr().String(), p.Username, p.Password)
+	a, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	relayed := addrPort(a.LocalAddr())
+	if !f.isPublic(relayed.Addr()) || f.isOwn(relayed) {
+		t.Errorf("%s is refused", relayed)
+	}
+	for _, at := range []string{"203.0.113.9:" + fmt.Sprint(f.Addr().Port()), "127.0.0.1:22"} {
+		if !f.isOwn(netip.MustParseAddrPort(at)) {
+			t.Errorf("%s is reached", at)
+		}
+	}
+	if other := netip.MustParseAddrPort("198.51.100.7:22"); f.isOwn(other) {
+		t.Errorf("%s is refused", other)
 	}
 }
 
@@ -318,12 +340,18 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 
 // fault: A1, A2
 func FuzzPass(f *testing.F) {
-	s := &Server{}
-	b, err := s.issue(identity.DeviceID{1}, time.Unix(1, 0))
+	b, err := newIssuer(Config{}, newPlaces(1, false)).pass(identity.Peer{Device: identity.DeviceID{1}}, netip.Addr{}, time.Unix(1, 0))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	for reason := range uint8(5) {
+		no, err := refusal(reason)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(no)
+	}
 	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := decodePass(b)

@@ -40,7 +40,7 @@ func (q *process) ended() (noticed time.Duration, why string) {
 // seconds, and the device is reached again.
 // fault: F2
 func TestAnInterfaceThatComesBackWithAnotherAddress(t *testing.T) {
-	n := newNetwork(t, "--relay")
+	n := newNetwork(t, relaying...)
 	a, b := n.device(n.host("a", coneDrop)), n.device(n.host("b", coneDrop))
 	chat := a.converse(b)
 	host, gateway := n.ns(b.name), strings.TrimSuffix(b.inside, "2")+"1"
@@ -144,7 +144,7 @@ func (d *peer) only(t *testing.T, engine string) {
 // finds the device at its new port.
 // fault: F2
 func TestANATThatForgetsItsMappings(t *testing.T) {
-	n := newNetwork(t, "--relay")
+	n := newNetwork(t, relaying...)
 	a, b := n.device(n.host("a", coneDrop)), n.device(n.host("b", coneDrop))
 	chat := a.converse(b)
 	// Another public address for the router is the same to the mappings as

@@ -67,7 +67,7 @@ func (o outcome) by() string {
 // 64 MiB both ways.
 // fault: F1
 func TestEachPairOfNATsConnectsByTheExpectedWay(t *testing.T) {
-	n := newNetwork(t, "--relay")
+	n := newNetwork(t, relaying...)
 	var rows []string
 	for a := range kinds {
 		for b := a; b < kinds; b++ {
@@ -94,7 +94,7 @@ func TestEachPairOfNATsConnectsByTheExpectedWay(t *testing.T) {
 // pair is punched through all the same, as the questions are repeated before a
 // relay is taken.
 func TestLostQuestionsDoNotLeadToARelay(t *testing.T) {
-	n := newNetwork(t, "--relay")
+	n := newNetwork(t, relaying...)
 	behind := n.host("a", coneReject)
 	a, b := n.device(behind), n.device(n.host("b", coneReject))
 	behind.nft("table ip lost { chain c { type filter hook forward priority -10; " +

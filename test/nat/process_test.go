@@ -231,6 +231,9 @@ type network struct {
 	places    []*place
 }
 
+// relaying are a node's flags for a relay that is as fast as it can be.
+var relaying = []string{"--relay", "--relay-rate", "none", "--relay-rate-all", "none"}
+
 // newNetwork starts three nodes; the first reflects and, with "--relay" among
 // the flags, relays too.
 func newNetwork(t testing.TB, flags ...string) *network {

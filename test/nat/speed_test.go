@@ -42,7 +42,7 @@ func (l *lab) slowHost(name string, k kind, w wire) *place {
 // From ConnectDevice to the first byte of the device takes six round trips
 // through two NATs, and ten through a relay.
 func TestConnectingTakesFewRoundTrips(t *testing.T) {
-	n := newNetwork(t, "--relay")
+	n := newNetwork(t, relaying...)
 	for _, c := range []struct {
 		kind   kind
 		way    string

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+
+	"peerlink/internal/relay"
+)
+
+// reflector are the flags of the STUN and TURN server beside a node.
+type reflector struct {
+	listen  string
+	relay   bool
+	address string
+	private bool
+	rate    string
+	rateAll string
+	guests  guests
+	at      netip.Addr // address, once it was checked
+	rates   [2]int64   // rate and rateAll, then
+}
+
+// noReflector is what switches the server off.
+const noReflector = "off"
+
+func (r *reflector) register(f *pflag.FlagSet, o *options) {
+	r.guests.o = o
+	f.StringVar(&r.listen, "stun", "", "HOST:PORT for STUN and TURN, UDP and TCP; \"off\" for none (default :3478, none if --listen has loopback addresses only)")
+	f.BoolVar(&r.relay, "relay", false, "relay for devices that cannot reach each other: costs traffic")
+	f.StringVar(&r.address, "relay-address", "", "public IPv4 address of relayed ports (default: the address of --stun, or the interface's)")
+	f.BoolVar(&r.private, "relay-private", false, "relay to loopback and private addresses and this machine's own, too, for networks that have no others")
+	f.StringSliceVar(&r.guests.words, "relay-for", []string{everybody}, "devices that are relayed: \"all\"; \"contacts\", which are the contacts of --account, its own devices and what it allows; ids of devices and accounts; files such as ./friends with an id a line. Devices that are named have room of their own beside \"all\"")
+	f.StringVar(&r.rate, "relay-rate", "8MiB", "bytes a second that are relayed for one device that --relay-for names, or for all others at one IPv4 address or IPv6 /64; \"none\" for no limit")
+	f.StringVar(&r.rateAll, "relay-rate-all", "64MiB", "bytes a second that are relayed in all; others than --relay-for names get half of it; \"none\" for no limit")
+}
+
+// check finds out what cannot be a place for the server.
+func (r *reflector) check() error {
+	if r.listen != "" && r.listen != noReflector {
+		if _, _, err := net.SplitHostPort(r.listen); err != nil {
+			return fmt.Errorf("--stun %.200q: want HOST:PORT, :PORT or %s", r.listen, noReflector)
+		}
+	}
+	if r.address != "" {
+		ip, err := netip.ParseAddr(r.address)
+		if err != nil {
+			return fmt.Errorf("--relay-address %.200q: want an IP address", r.address)
+		}
+		r.at = ip
+	}
+	for i, flag := range []struct{ name, value string }{{"--relay-rate", r.rate}, {"--relay-rate-all", r.rateAll}} {
+		n, err := rateOf(flag.value)
+		if err != nil {
+			return fmt.Errorf("%s %.200q: %w", flag.name, flag.value, err)
+		}
+		r.rates[i] = n
+	}
+	return r.guests.check()
+}
+
+// rateOf reads a number of bytes a second.
+func rateOf(s string) (int64, error) {
+	if s == "none" {
+		return -1, nil
+	}
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n < 1<<10 || n > 1<<40 {
+		return 0, errors.New("want the bytes of a second, from 1KB to 1TB such as 500KB or 8MiB, or none for no limit")
+	}
+	return int64(n), nil
+}
+
+// start runs the server; nil where there is to be none. The default port may be
+// taken by another node's, then there is none either.
+func (r *reflector) start(ctx context.Context, nodeListens []string, data string, log *slog.Logger) (*relay.Server, error) {
+	at := r.listen
+	switch {
+	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
+		return nil, nil
+	case at == "":
+		at = ":3478"
+	}
+	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Address: r.at, Logger: log, Rate: r.rates[0], RateAll: r.rates[1]}
+	if r.relay {
+		member, err := r.guests.members(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Member, cfg.MembersOnly = member, !r.guests.all
+	}
+	// The DHT has just made or checked it.
+	seed, err := os.ReadFile(filepath.Join(data, "node.key"))
+	if err != nil {
+		return nil, err
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("the node's key in %s has %d bytes, want %d", data, len(seed), ed25519.SeedSize)
+	}
+	cfg.Key = ed25519.NewKeyFromSeed(seed)
+	s, err := relay.Listen(cfg)
+	if err != nil && r.listen == "" && !r.relay {
+		log.Warn("no STUN server", "err", err)
+		return nil, nil
+	}
+	return s, err
+}
