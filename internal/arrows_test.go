@@ -37,7 +37,7 @@ var arrows = map[string]string{
 	"peerlink/internal/route":        `^peerlink/`,
 	"peerlink/internal/ring":         `^peerlink/`,
 	"peerlink/internal/proving":      `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock|localipc|shm)`,
-	"peerlink/internal/relay":        `libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
+	"peerlink/internal/relay":        `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|tlssock)`,
 	"peerlink/internal/packed":       `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/trace":        `pion|libp2p|quic-go|^peerlink/`,
 	"peerlink/internal/calls":        `pion|libp2p|quic-go|^peerlink/(ice|dht|webrtc|account|multiplex|channel|tlssock)`,
@@ -65,6 +65,7 @@ var arrows = map[string]string{
 	program + "forward":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "localuser":    `pion|libp2p|quic-go|^peerlink`,
 	program + "strictfile":   `^peerlink/(account|channel|cmd|dht|ice|identity|localipc|metrics|multiplex|shm|tlssock|webrtc)`,
+	program + "turnserver":   `libp2p|quic-go|^peerlink$|^peerlink/(account|channel|dht|ice|multiplex|tlssock|webrtc)`,
 	program + "website":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock)|/internal/(chat|daemon|control)$`,
 }
 
@@ -88,7 +89,7 @@ func TestRoomsKeepTheirArrows(t *testing.T) {
 
 // families are the rooms that may import a third party's packages themselves.
 var families = map[string]string{
-	`pion/`:                                 `^peerlink/(ice|webrtc|internal/relay)$`,
+	`pion/`:                                 `^peerlink/(ice|webrtc|cmd/peerchat/internal/turnserver)$`,
 	`libp2p/|multiformats/|ipfs/`:           `^peerlink/dht$`,
 	`quic-go/`:                              `^peerlink/ice$`,
 	`spf13/|vbauerster/|lmittmann/|dustin/`: `^peerlink/cmd/`,

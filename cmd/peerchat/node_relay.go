@@ -14,7 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
-	"peerlink/internal/relay"
+	"peerlink/cmd/peerchat/internal/turnserver"
 )
 
 // reflector are the flags of the STUN and TURN server beside a node.
@@ -82,7 +82,7 @@ func rateOf(s string) (int64, error) {
 
 // start runs the server; nil where there is to be none. The default port may be
 // taken by another node's, then there is none either.
-func (r *reflector) start(ctx context.Context, nodeListens []string, data string, log *slog.Logger) (*relay.Server, error) {
+func (r *reflector) start(ctx context.Context, nodeListens []string, data string, log *slog.Logger) (*turnserver.Server, error) {
 	at := r.listen
 	switch {
 	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
@@ -90,7 +90,7 @@ func (r *reflector) start(ctx context.Context, nodeListens []string, data string
 	case at == "":
 		at = ":3478"
 	}
-	cfg := relay.Config{Listen: at, Relay: r.relay, Private: r.private, Address: r.at, Logger: log, Rate: r.rates[0], RateAll: r.rates[1]}
+	cfg := turnserver.Config{Listen: at, Relay: r.relay, Private: r.private, Address: r.at, Logger: log, Rate: r.rates[0], RateAll: r.rates[1]}
 	if r.relay {
 		member, err := r.guests.members(ctx, log)
 		if err != nil {
@@ -107,7 +107,7 @@ func (r *reflector) start(ctx context.Context, nodeListens []string, data string
 		return nil, fmt.Errorf("the node's key in %s has %d bytes, want %d", data, len(seed), ed25519.SeedSize)
 	}
 	cfg.Key = ed25519.NewKeyFromSeed(seed)
-	s, err := relay.Listen(cfg)
+	s, err := turnserver.Listen(cfg)
 	if err != nil && r.listen == "" && !r.relay {
 		log.Warn("no STUN server", "err", err)
 		return nil, nil

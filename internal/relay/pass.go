@@ -15,17 +15,15 @@ import (
 	"peerlink/internal/packed"
 )
 
-// The application protocols within TLS.
 const (
-	alpnPass = "peerlink-pass/1"
-	alpnTURN = "stun.turn" // RFC 7443
-)
+	// Protocol is the application protocol (ALPN) of a request within TLS.
+	Protocol = "peerlink-pass/1"
+	// MaxUsername bounds a user name and a password, in bytes.
+	MaxUsername = 128
 
-const (
-	passVersion = 1
-	maxPass     = 1 << 10
-	maxUsername = 128
-	fetchLimit  = 5 * time.Second
+	version    = 1
+	maxPass    = 1 << 10
+	fetchLimit = 5 * time.Second
 )
 
 // Pass is what a device needs for a relay.
@@ -42,19 +40,30 @@ var ErrNoRelay = errors.New("the node does not relay for this device")
 // now, and may have some later.
 var ErrFull = errors.New("the relay is full: try again later, or use another one")
 
-// Why a node gives no credentials.
+// Reason is why a node gives no credentials. The zero value is none.
+type Reason uint8
+
+// The reasons.
 const (
-	reasonFull    = 1 // no place is free for the device, its network or in all
-	reasonMembers = 2 // it relays for its members only
-	reasonBusy    = 3 // the device, or its network, has asked too often
+	Full        Reason = iota + 1 // no place is free for the device, its network or in all
+	MembersOnly                   // the node relays for other devices
+	Busy                          // the device, or its network, has asked too often
 )
 
-// reasons are the errors of the reasons.
-var reasons = map[uint64]error{
-	reasonFull:    ErrFull,
-	reasonMembers: fmt.Errorf("%w: it relays only for devices that its owner has named", ErrNoRelay),
-	reasonBusy:    fmt.Errorf("%w (too many devices of this network have asked it)", ErrFull),
+// reasons are the errors that Fetch makes of them.
+var reasons = map[Reason]error{
+	Full:        ErrFull,
+	MembersOnly: fmt.Errorf("%w: it relays only for devices that its owner has named", ErrNoRelay),
+	Busy:        fmt.Errorf("%w (too many devices of this network have asked it)", ErrFull),
 }
+
+// Encode is a node's answer with credentials.
+func (p Pass) Encode() ([]byte, error) {
+	return packed.Pack(uint8(version), p.Username, p.Password, uint64(p.Expires.UnixMilli()))
+}
+
+// Encode is a node's answer without credentials.
+func (r Reason) Encode() ([]byte, error) { return packed.Pack(uint8(0), uint8(r)) }
 
 // Fetch asks the node at addr (HOST:PORT) for credentials. It blocks until they
 // are here, 5 s at most. The node must hold the private key of node, and learns
@@ -78,7 +87,7 @@ func fetch(ctx context.Context, addr string, node ed25519.PublicKey, me *identit
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnPass}, Certificates: []tls.Certificate{me.Certificate()},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{Protocol}, Certificates: []tls.Certificate{me.Certificate()},
 		// There is no authority to ask: the key itself is known.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
@@ -86,7 +95,7 @@ func fetch(ctx context.Context, addr string, node ed25519.PublicKey, me *identit
 			switch {
 			case !ok || !bytes.Equal(key, node):
 				return errors.New("another node than the multiaddress names is there")
-			case cs.NegotiatedProtocol != alpnPass:
+			case cs.NegotiatedProtocol != Protocol:
 				return ErrNoRelay
 			}
 			return nil
@@ -111,14 +120,14 @@ func decodePass(b []byte) (Pass, error) {
 		return Pass{}, fmt.Errorf("an answer of more than %d bytes", maxPass)
 	}
 	f := packed.NewFields(b, 4)
-	switch version := f.Uint(255); {
-	case f.Err() != nil || version == passVersion:
-	case version == 0:
+	switch v := f.Uint(255); {
+	case f.Err() != nil || v == version:
+	case v == 0:
 		return Pass{}, refused(f)
 	default:
-		f.Fail(fmt.Errorf("an answer of version %d", version))
+		f.Fail(fmt.Errorf("an answer of version %d", v))
 	}
-	p := Pass{Username: f.String(maxUsername), Password: f.String(maxUsername)}
+	p := Pass{Username: f.String(MaxUsername), Password: f.String(MaxUsername)}
 	p.Expires = time.UnixMilli(int64(f.Uint(1 << 53)))
 	if p.Username == "" || p.Password == "" {
 		f.Fail(errors.New("empty credentials"))
@@ -131,7 +140,7 @@ func decodePass(b []byte) (Pass, error) {
 
 // refused reads why there are no credentials.
 func refused(f *packed.Fields) error {
-	why, known := reasons[f.Uint(255)]
+	why, known := reasons[Reason(f.Uint(255))]
 	switch {
 	case f.Err() != nil:
 		return f.Err()

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"os"
 
+	"peerlink/cmd/peerchat/internal/turnserver"
 	"peerlink/identity"
 	"peerlink/internal/relay"
 )
@@ -18,7 +19,7 @@ func serveRelay(ctx context.Context, me *identity.Identity) error {
 	if err != nil {
 		return err
 	}
-	s, err := relay.Listen(relay.Config{Listen: "127.0.0.1:0", Key: key, Relay: true, Private: true})
+	s, err := turnserver.Listen(turnserver.Config{Listen: "127.0.0.1:0", Key: key, Relay: true, Private: true})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"cmp"
@@ -84,7 +84,7 @@ func Listen(cfg Config) (*Server, error) {
 	cfg.most, cfg.grace = cmp.Or(cfg.most, maxAllocations), cmp.Or(cfg.grace, graceLimit)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if len(cfg.Key) != ed25519.PrivateKeySize {
-		return nil, errors.New("relay: Config.Key is missing")
+		return nil, errors.New("turnserver: Config.Key is missing")
 	}
 	members := cfg.Member != nil
 	s := &Server{
@@ -95,7 +95,7 @@ func Listen(cfg Config) (*Server, error) {
 	s.ports.s = s
 	if err := s.listen(); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("relay: listen on %s: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("turnserver: listen on %s: %w", cfg.Listen, err)
 	}
 	return s, nil
 }

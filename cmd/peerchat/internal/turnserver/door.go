@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"peerlink/internal/pause"
 	"peerlink/internal/proving"
 	"peerlink/internal/quota"
+	"peerlink/internal/relay"
 )
 
 const (
@@ -32,6 +33,8 @@ const (
 	// tlsRecord is the first byte of TLS; the ones of STUN and TURN are below 0x80
 	// and never this one (RFC 7983).
 	tlsRecord = 0x16
+	// alpnTURN is the application protocol of TURN within TLS (RFC 7443).
+	alpnTURN = "stun.turn"
 )
 
 // door is the TCP port. What turns out to be TURN leaves it by Accept.
@@ -60,7 +63,7 @@ func newDoor(s *Server, ln net.Listener) (*door, error) {
 		}},
 		tls: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
-			NextProtos: []string{alpnPass, alpnTURN}, SessionTicketsDisabled: true,
+			NextProtos: []string{relay.Protocol, alpnTURN}, SessionTicketsDisabled: true,
 		},
 	}
 	d.life.Go(d.run)
@@ -171,12 +174,12 @@ func (d *door) receive(v *visitor) {
 	ctx, cancel := context.WithTimeout(context.Background(), firstByteLimit)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		d.s.debug("relay: handshake", "from", v.RemoteAddr(), "err", err)
+		d.s.debug("turnserver: handshake", "from", v.RemoteAddr(), "err", err)
 		_ = v.Close()
 		return
 	}
 	cs := conn.ConnectionState()
-	if cs.NegotiatedProtocol == alpnPass {
+	if cs.NegotiatedProtocol == relay.Protocol {
 		d.answer(conn, cs)
 		return
 	}
@@ -188,7 +191,7 @@ func (d *door) answer(conn *tls.Conn, cs tls.ConnectionState) {
 	defer conn.Close()
 	b, err := d.passFor(cs, quota.Host(conn.RemoteAddr().String()).Addr())
 	if err != nil {
-		d.s.debug("relay: no credentials", "to", conn.RemoteAddr(), "err", err)
+		d.s.debug("turnserver: no credentials", "to", conn.RemoteAddr(), "err", err)
 		return
 	}
 	_, _ = conn.Write(b) // a device that has gone asks again
@@ -202,7 +205,11 @@ func (d *door) passFor(cs tls.ConnectionState, from netip.Addr) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	return d.s.pass(peer, from, time.Now())
+	p, no := d.s.pass(peer, from, time.Now())
+	if no != 0 {
+		return no.Encode()
+	}
+	return p.Encode()
 }
 
 // pass gives a connection to the TURN server, which reads it until it fails.

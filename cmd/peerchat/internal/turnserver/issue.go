@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"crypto/ed25519"
@@ -21,8 +21,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"peerlink/identity"
-	"peerlink/internal/packed"
 	"peerlink/internal/quota"
+	"peerlink/internal/relay"
 )
 
 const (
@@ -60,9 +60,9 @@ func newIssuer(cfg Config, p *places) *issuer {
 	return i
 }
 
-// pass returns the answer to a device that has proven itself: credentials, or why
-// there are none.
-func (i *issuer) pass(peer identity.Peer, from netip.Addr, now time.Time) ([]byte, error) {
+// pass returns the credentials of a device that has proven itself, or why there are
+// none.
+func (i *issuer) pass(peer identity.Peer, from netip.Addr, now time.Time) (relay.Pass, relay.Reason) {
 	device := peer.Device.String()
 	member := i.member != nil && i.member(peer)
 	if member {
@@ -71,18 +71,16 @@ func (i *issuer) pass(peer identity.Peer, from netip.Addr, now time.Time) ([]byt
 	h := newHolder(device, member, from)
 	switch {
 	case !member && i.only:
-		return refusal(reasonMembers)
+		return relay.Pass{}, relay.MembersOnly
 	case i.places.room(h) != nil:
-		return refusal(reasonFull)
+		return relay.Pass{}, relay.Full
 	case !i.sources.Allow(h.source(), now), !member && !i.nets.Allow(h.net, now):
-		return refusal(reasonBusy)
+		return relay.Pass{}, relay.Busy
 	}
 	expires := now.Add(passLife)
 	name := strconv.FormatInt(expires.Unix(), 10) + ":" + device
-	return packed.Pack(uint8(passVersion), name, i.password(name), uint64(expires.UnixMilli()))
+	return relay.Pass{Username: name, Password: i.password(name), Expires: expires}, 0
 }
-
-func refusal(reason uint8) ([]byte, error) { return packed.Pack(uint8(0), reason) }
 
 func (i *issuer) password(username string) string {
 	mac := hmac.New(sha256.New, i.secret[:])
@@ -96,7 +94,7 @@ func (i *issuer) password(username string) string {
 func (i *issuer) authorize(r *turn.RequestAttributes) (user string, key []byte, ok bool) {
 	until, device, ok := strings.Cut(r.Username, ":")
 	seconds, err := strconv.ParseInt(until, 10, 64)
-	if !ok || err != nil || len(r.Username) > maxUsername || time.Now().Unix() > seconds || i.only && !i.isMember(device) {
+	if !ok || err != nil || len(r.Username) > relay.MaxUsername || time.Now().Unix() > seconds || i.only && !i.isMember(device) {
 		return "", nil, false
 	}
 	return device + " " + addrName(r.SrcAddr), turn.GenerateAuthKey(r.Username, r.Realm, i.password(r.Username)), true

@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/pion/turn/v3"
 
 	"peerlink/identity"
+	"peerlink/internal/relay"
 )
 
 // newIdentity is a device of an account of its own.
@@ -41,7 +42,7 @@ func (a *allocation) end() {
 }
 
 // allocate gets an allocation from an address of this machine.
-func (f *fixture) allocate(t *testing.T, from string, p Pass) (*allocation, error) {
+func (f *fixture) allocate(t *testing.T, from string, p relay.Pass) (*allocation, error) {
 	t.Helper()
 	socket, err := net.ListenPacket("udp4", from+":0")
 	if err != nil {
@@ -58,15 +59,11 @@ func (f *fixture) allocate(t *testing.T, from string, p Pass) (*allocation, erro
 }
 
 // passOf gives a device credentials that it has asked for from some network.
-func (f *fixture) passOf(t *testing.T, me *identity.Identity, from netip.Addr) Pass {
+func (f *fixture) passOf(t *testing.T, me *identity.Identity, from netip.Addr) relay.Pass {
 	t.Helper()
-	b, err := f.pass(me.Peer(), from, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := decodePass(b)
-	if err != nil {
-		t.Fatal(err)
+	p, no := f.pass(me.Peer(), from, time.Now())
+	if no != 0 {
+		t.Fatalf("no credentials: reason %d", no)
 	}
 	return p
 }
@@ -75,7 +72,7 @@ func (f *fixture) passOf(t *testing.T, me *identity.Identity, from netip.Addr) P
 func (f *fixture) reach(t *testing.T, me *identity.Identity) (time.Duration, *allocation) {
 	t.Helper()
 	begun := time.Now()
-	p, err := Fetch(t.Context(), f.Addr().String(), f.key, me)
+	p, err := relay.Fetch(t.Context(), f.Addr().String(), f.key, me)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,9 +122,9 @@ func flood(t *testing.T, n int) {
 	passes, taken := 0, []*allocation{}
 	for i := range n {
 		me := newIdentity(t)
-		if _, err := Fetch(t.Context(), f.Addr().String(), f.key, me); err == nil {
+		if _, err := relay.Fetch(t.Context(), f.Addr().String(), f.key, me); err == nil {
 			passes++
-		} else if !errors.Is(err, ErrFull) {
+		} else if !errors.Is(err, relay.ErrFull) {
 			t.Fatalf("the relay's no: %v", err)
 		}
 		// Each has got credentials elsewhere, too.
@@ -226,7 +223,7 @@ func TestStrangersAreRefusedWhereARelayIsForMembers(t *testing.T) {
 		c.MembersOnly = true
 		c.Member = func(p identity.Peer) bool { return still.Load() && p.Device == member.DeviceID() }
 	})
-	if _, err := f.fetch(t); !errors.Is(err, ErrNoRelay) || !strings.Contains(err.Error(), "its owner has named") {
+	if _, err := f.fetch(t); !errors.Is(err, relay.ErrNoRelay) || !strings.Contains(err.Error(), "its owner has named") {
 		t.Errorf("a stranger: %v", err)
 	}
 	_, a := f.reach(t, member)
@@ -246,7 +243,7 @@ func TestAFullRelaySaysSo(t *testing.T) {
 	other := f.passOf(t, newIdentity(t), netip.MustParseAddr("20.0.0.1"))
 	_, a := f.reach(t, f.me)
 	defer a.end()
-	if _, err := Fetch(t.Context(), f.Addr().String(), f.key, newIdentity(t)); !errors.Is(err, ErrFull) {
+	if _, err := relay.Fetch(t.Context(), f.Addr().String(), f.key, newIdentity(t)); !errors.Is(err, relay.ErrFull) {
 		t.Errorf("credentials: %v", err)
 	}
 	if _, err := f.allocate(t, "127.0.0.1", other); err == nil || !strings.Contains(err.Error(), "508") {

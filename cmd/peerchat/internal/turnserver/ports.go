@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"errors"
@@ -46,7 +46,7 @@ type port struct {
 	peers map[netip.Addr]struct{}
 }
 
-var errFull = errors.New("relay: no allocations left")
+var errFull = errors.New("turnserver: no allocations left")
 
 // Validate implements turn.RelayAddressGenerator.
 func (p *ports) Validate() error { return nil }

@@ -1,4 +1,4 @@
-package relay
+package turnserver
 
 import (
 	"crypto/ed25519"
@@ -18,9 +18,11 @@ import (
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
+	turn5 "github.com/pion/turn/v5"
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/relay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,8 +55,8 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	return &fixture{s, public, me}
 }
 
-func (f *fixture) fetch(t *testing.T) (Pass, error) {
-	return Fetch(t.Context(), f.Addr().String(), f.key, f.me)
+func (f *fixture) fetch(t *testing.T) (relay.Pass, error) {
+	return relay.Fetch(t.Context(), f.Addr().String(), f.key, f.me)
 }
 
 // client is a TURN client of pion's, over UDP.
@@ -82,40 +84,87 @@ func clientOn(t *testing.T, conn net.PacketConn, at, username, password string) 
 	return c
 }
 
+// pionClient is what a TURN client of pion's can do: v3 is that of package ice, v5
+// that of package webrtc.
+type pionClient interface {
+	Listen() error
+	Allocate() (net.PacketConn, error)
+	Close()
+}
+
 func TestADeviceGetsAPassAndIsRelayed(t *testing.T) {
-	f := start(t, nil)
-	p, err := f.fetch(t)
-	if err != nil {
-		t.Fatal(err)
+	log := logging.NewDefaultLoggerFactory()
+	log.DefaultLogLevel = logging.LogLevelDisabled
+	for name, newClient := range map[string]func(at string, conn net.PacketConn, p relay.Pass) (pionClient, error){
+		"ice's": func(at string, conn net.PacketConn, p relay.Pass) (pionClient, error) {
+			return turn.NewClient(&turn.ClientConfig{TURNServerAddr: at, Conn: conn, Username: p.Username, Password: p.Password, LoggerFactory: log})
+		},
+		"webrtc's": func(at string, conn net.PacketConn, p relay.Pass) (pionClient, error) {
+			return turn5.NewClient(&turn5.ClientConfig{TURNServerAddr: at, Conn: conn, Username: p.Username, Password: p.Password, LoggerFactory: log})
+		},
+	} {
+		for _, network := range []string{"udp4", "tcp4"} {
+			t.Run(name+" over "+network, func(t *testing.T) {
+				f := start(t, nil)
+				p, err := f.fetch(t)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !strings.HasSuffix(p.Username, ":"+f.me.DeviceID().String()) || time.Until(p.Expires) < passLife-time.Minute {
+					t.Errorf("pass %q until %v", p.Username, p.Expires)
+				}
+				var conn net.PacketConn
+				if network == "tcp4" {
+					stream, err := net.Dial(network, f.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					conn = turn.NewSTUNConn(stream)
+				} else if conn, err = net.ListenPacket(network, "127.0.0.1:0"); err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				c, err := newClient(f.Addr().String(), conn, p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if err := c.Listen(); err != nil {
+					t.Fatal(err)
+				}
+				relayed, err := c.Allocate()
+				if err != nil {
+					t.Fatal(err)
+				}
+				talk(t, relayed)
+				if n := f.Allocations(); n != 1 {
+					t.Errorf("%d allocations", n)
+				}
+				relayed.Close()
+				given(t, "the allocation has ended", func() bool { return f.Allocations() == 0 })
+			})
+		}
 	}
-	if !strings.HasSuffix(p.Username, ":"+f.me.DeviceID().String()) || time.Until(p.Expires) < passLife-time.Minute {
-		t.Errorf("pass %q until %v", p.Username, p.Expires)
-	}
-	c, _ := client(t, f.Addr().String(), p.Username, p.Password)
-	relayed, err := c.Allocate()
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+// talk sends a packet there and back through an allocation.
+func talk(t *testing.T, relayed net.PacketConn) {
+	t.Helper()
 	peer, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer peer.Close()
-	if _, err := relayed.WriteTo([]byte("hello"), peer.LocalAddr()); err != nil {
-		t.Fatal(err)
-	}
 	b := make([]byte, 16)
-	peer.SetReadDeadline(time.Now().Add(10 * time.Second))
-	n, from, err := peer.ReadFrom(b)
-	if err != nil || string(b[:n]) != "hello" || from.String() != relayed.LocalAddr().String() {
-		t.Fatalf("%q from %v, %v", b[:n], from, err)
-	}
-	if n := f.Allocations(); n != 1 {
-		t.Errorf("%d allocations", n)
-	}
-	relayed.Close()
-	for f.Allocations() != 0 {
-		time.Sleep(time.Millisecond) // bounded by the test's time-out
+	for _, way := range []struct{ from, to net.PacketConn }{{relayed, peer}, {peer, relayed}} {
+		if _, err := way.from.WriteTo([]byte("hello"), way.to.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		way.to.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, from, err := way.to.ReadFrom(b)
+		if err != nil || string(b[:n]) != "hello" || from.String() != way.from.LocalAddr().String() {
+			t.Fatalf("%q from %v, %v", b[:n], from, err)
+		}
 	}
 }
 
@@ -125,11 +174,11 @@ func TestADeviceGetsAPassAndIsRelayed(t *testing.T) {
 func TestNoPassFromTheWrongNodeOrAgainstItsWill(t *testing.T) {
 	f := start(t, nil)
 	other, _, _ := ed25519.GenerateKey(rand.Reader)
-	if _, err := Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
+	if _, err := relay.Fetch(t.Context(), f.Addr().String(), other, f.me); err == nil || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("wrong key: %v", err)
 	}
 	off := start(t, func(c *Config) { c.Relay = false })
-	if _, err := off.fetch(t); !errors.Is(err, ErrNoRelay) {
+	if _, err := off.fetch(t); !errors.Is(err, relay.ErrNoRelay) {
 		t.Errorf("no relay: %v", err)
 	}
 }
@@ -145,7 +194,7 @@ func TestACertificateAloneGetsNoPass(t *testing.T) {
 	mixed := mallory.Certificate()
 	mixed.Certificate = append([][]byte{mixed.Certificate[0]}, f.me.Certificate().Certificate...)
 	for name, cert := range map[string][]tls.Certificate{"none": nil, "mixed": {mixed}} {
-		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnPass}, Certificates: cert})
+		conn, err := tls.Dial("tcp", f.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{relay.Protocol}, Certificates: cert})
 		if err != nil {
 			continue
 		}
@@ -336,27 +385,4 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v, %v; want %q", s, err, want)
 		}
 	}
-}
-
-// fault: A1, A2
-func FuzzPass(f *testing.F) {
-	b, err := newIssuer(Config{}, newPlaces(1, false)).pass(identity.Peer{Device: identity.DeviceID{1}}, netip.Addr{}, time.Unix(1, 0))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	for reason := range uint8(5) {
-		no, err := refusal(reason)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(no)
-	}
-	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := decodePass(b)
-		if err == nil && (p.Username == "" || len(p.Username) > maxUsername || len(p.Password) > maxUsername) {
-			t.Errorf("pass %+v", p)
-		}
-	})
 }
