@@ -104,15 +104,15 @@ func (h *host) message(ctx context.Context, m control.Message) error {
 		h.p.print(fmt.Sprintf("%s: %s", h.name(ctx, m.Peer), printable(m.Text)))
 	}
 	if h.reply != "" {
-		h.say(ctx, m.Peer, h.reply)
+		h.say(ctx, control.OpReply, m.Peer, h.reply)
 	}
 	_, _ = control.OpSeen.Ask(ctx, h.s.client, control.Seen{Peer: m.Peer, Seq: m.Seq}) // else it counts as unread
 	return nil
 }
 
 // say sends a message; what cannot be sent is told.
-func (h *host) say(ctx context.Context, to identity.DeviceID, text string) {
-	_, err := control.OpSay.Ask(ctx, h.s.client, control.Say{To: to, Text: text})
+func (h *host) say(ctx context.Context, op control.Op[control.Say, control.Message], to identity.DeviceID, text string) {
+	_, err := op.Ask(ctx, h.s.client, control.Say{To: to, Text: text})
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case h.o.json:
@@ -145,7 +145,7 @@ func (h *host) typed(ctx context.Context, in io.Reader) {
 		all := slices.Collect(maps.Keys(h.heard))
 		h.mu.Unlock()
 		for _, to := range all {
-			h.say(ctx, to, s)
+			h.say(ctx, control.OpSay, to, s)
 		}
 		return nil
 	})

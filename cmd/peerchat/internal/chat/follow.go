@@ -17,7 +17,7 @@ func (s *Service) Follow(ctx context.Context, begin func() error, tell func(Mess
 	f := &follower{s: s, tell: tell}
 	events := s.Events(ctx)
 	var err error
-	if f.last, f.unsettled, err = s.store.ends(); err == nil {
+	if f.last, f.unsettled, err = s.cfg.Store.ends(); err == nil {
 		err = begin()
 	}
 	for err == nil {
@@ -64,7 +64,7 @@ func (f *follower) pass(m Message) error {
 // resume tells what has happened since the reader was cut off.
 func (f *follower) resume() (err error) {
 	from := f.unsettled - 1
-	if _, f.unsettled, err = f.s.store.ends(); err != nil {
+	if _, f.unsettled, err = f.s.cfg.Store.ends(); err != nil {
 		return err
 	}
 	return f.read(min(from, f.last))
@@ -73,7 +73,7 @@ func (f *follower) resume() (err error) {
 // read tells of the messages on the disk above a Seq.
 func (f *follower) read(above int64) error {
 	for {
-		ms, err := f.s.store.after(above, page)
+		ms, err := f.s.cfg.Store.after(above, page)
 		if err != nil || len(ms) == 0 {
 			return err
 		}

@@ -16,7 +16,7 @@ func TestASlowReaderIsToldOfEachMessage(t *testing.T) {
 	add := func(text string, mine bool) Message {
 		t.Helper()
 		n++
-		m, _, err := st.add(Message{Peer: bob, ID: [idLen]byte{n}, Mine: mine, Text: text})
+		m, _, err := st.add(Message{Peer: bob, ID: [idLen]byte{n}, Mine: mine, Text: text}, member)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestAReaderIsToldInTheOrderOfTheStore(t *testing.T) {
 	s := service(t, st, newPerson(t, "alice"))
 	var ms []Message
 	for i := range 3 {
-		m, _, err := st.add(Message{Peer: newPerson(t, "bob").device(), ID: [idLen]byte{1}, Text: fmt.Sprint(i)})
+		m, _, err := st.add(Message{Peer: newPerson(t, "bob").device(), ID: [idLen]byte{1}, Text: fmt.Sprint(i)}, member)
 		if err != nil {
 			t.Fatal(err)
 		}

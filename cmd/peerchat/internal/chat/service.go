@@ -11,11 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -30,8 +33,15 @@ const (
 	// atOnce is how many messages are under way on a channel before the first
 	// receipt.
 	atOnce = 64
-	// maxServed is how many devices may send at once.
-	maxServed = 256
+	// membersEach and strangersEach are over how many channels one device, or one
+	// contact, may send at once; one will do. membersAll and strangersAll are how many
+	// there are in all: each may hold a message that has not come whole, of maxFrame
+	// at most, which makes 150 MiB.
+	membersEach, membersAll     = 16, 256
+	strangersEach, strangersAll = 2, 128
+	// strangersRate is how many messages of strangers are stored in a second: each is
+	// a write of its own to the disk, which contacts wait for. More are slowed down.
+	strangersRate = 32
 	// maxEvents is how many events wait for one reader.
 	maxEvents = 1024
 )
@@ -48,17 +58,22 @@ type Net interface {
 type Config struct {
 	Store *Store
 	Net   Net
+	// Member reports whether room of its own is kept for a peer. It must not block,
+	// and is called concurrently, and with nothing but a device's id, too. nil: all
+	// peers are strangers.
+	Member func(peer identity.Peer) bool
 	// Logger gets what nobody is told. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
 // Service exchanges messages. Its methods may be called concurrently.
 type Service struct {
-	store *Store
-	net   Net
-	log   *slog.Logger
-	l     net.Listener
-	life  life.Group
+	cfg  Config
+	l    net.Listener
+	life life.Group
+	// places are for channels of those that send.
+	places *quota.Quota[identity.DeviceID]
+	rate   *rate.Limiter // of strangers' messages
 
 	mu      sync.Mutex
 	senders map[identity.DeviceID]chan struct{} // wakes the one who sends to a device
@@ -70,15 +85,21 @@ type Service struct {
 // what it was given.
 func New(cfg Config) (*Service, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	if cfg.Member == nil {
+		cfg.Member = func(identity.Peer) bool { return false }
+	}
+	cfg.Store.known = func(id identity.DeviceID) bool { return cfg.Member(identity.Peer{Device: id}) }
 	l, err := cfg.Net.Listen(URI)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		store: cfg.Store, net: cfg.Net, log: cfg.Logger, l: l,
+		cfg: cfg, l: l,
+		places:  quota.NewPools[identity.DeviceID](quota.Limits{Each: membersEach, All: membersAll}, quota.Limits{Each: strangersEach, All: strangersAll}),
+		rate:    rate.NewLimiter(strangersRate, 2*strangersRate),
 		senders: map[identity.DeviceID]chan struct{}{}, readers: map[chan Message]struct{}{},
 	}
-	to, err := s.store.waitingFor()
+	to, err := s.cfg.Store.waitingFor()
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -107,14 +128,25 @@ func (s *Service) Close() error {
 }
 
 // Send stores a message for a device and returns it; it is delivered as soon as
-// the device can be reached. The error matches ErrFull.
+// the device can be reached. What was said with a device to which somebody writes is
+// kept, member or not. The error matches ErrFull.
 func (s *Service) Send(to identity.DeviceID, text string) (Message, error) {
+	return s.send(to, text, member)
+}
+
+// Reply is Send for what a program says by itself to each that writes: a stranger's
+// message and the reply make no room for each other.
+func (s *Service) Reply(to identity.DeviceID, text string) (Message, error) {
+	return s.send(to, text, stranger)
+}
+
+func (s *Service) send(to identity.DeviceID, text string, by standing) (Message, error) {
 	if err := CheckText(text); err != nil {
 		return Message{}, err
 	}
 	m := Message{Peer: to, Mine: true, Text: text, At: time.Now()}
 	_, _ = rand.Read(m.ID[:]) // never fails
-	m, _, err := s.store.add(m)
+	m, _, err := s.cfg.Store.add(m, by)
 	if err != nil {
 		return Message{}, err
 	}
@@ -162,7 +194,7 @@ func (s *Service) tell(m Message) {
 
 // watch wakes who sends to a device that has just made a link.
 func (s *Service) watch(ctx context.Context) {
-	for e := range s.net.Events(ctx) {
+	for e := range s.cfg.Net.Events(ctx) {
 		if e.Kind != peerlink.LinkUp {
 			continue
 		}
@@ -201,7 +233,7 @@ func (s *Service) sendTo(ctx context.Context, to identity.DeviceID, wake chan st
 			pauses.Reset()
 			continue
 		}
-		s.log.Debug("chat: messages wait", "to", to, "err", err)
+		s.cfg.Logger.Debug("chat: messages wait", "to", to, "err", err)
 		select {
 		case <-time.After(pauses.NextBackOff()):
 		case <-wake:
@@ -226,13 +258,13 @@ func (s *Service) leave(to identity.DeviceID, wake chan struct{}) bool {
 
 // deliver sends all that waits for a device, over one channel.
 func (s *Service) deliver(to identity.DeviceID) error {
-	batch, err := s.store.waiting(to, atOnce)
+	batch, err := s.cfg.Store.waiting(to, atOnce)
 	if err != nil || len(batch) == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(s.life.Context(), connectWithin)
 	defer cancel()
-	conn, err := s.net.ConnectDevice(ctx, to, URI, peerlink.ConnectOptions{})
+	conn, err := s.cfg.Net.ConnectDevice(ctx, to, URI, peerlink.ConnectOptions{})
 	if err != nil {
 		return err
 	}
@@ -240,11 +272,12 @@ func (s *Service) deliver(to identity.DeviceID) error {
 	stop := context.AfterFunc(s.life.Context(), func() { _ = conn.Close() })
 	defer stop()
 	ms := peerlink.NewMessages(conn)
+	ms.Limit = maxFrame
 	for len(batch) > 0 {
 		if err := s.exchange(conn, ms, batch); err != nil {
 			return err
 		}
-		if batch, err = s.store.waiting(to, atOnce); err != nil {
+		if batch, err = s.cfg.Store.waiting(to, atOnce); err != nil {
 			return err
 		}
 	}
@@ -292,7 +325,7 @@ func (s *Service) receipts(ms *peerlink.Messages, batch []Message) error {
 		if m.Mark = Delivered; why != "" {
 			m.Mark, m.Reason = Failed, why
 		}
-		if err := s.store.mark(m.Seq, m.Mark, m.Reason); err != nil {
+		if err := s.cfg.Store.mark(m.Seq, m.Mark, m.Reason); err != nil {
 			return err
 		}
 		s.tell(m)
@@ -301,40 +334,52 @@ func (s *Service) receipts(ms *peerlink.Messages, batch []Message) error {
 }
 
 // accept takes messages of others.
-func (s *Service) accept(ctx context.Context) {
-	places := make(chan struct{}, maxServed)
+func (s *Service) accept(context.Context) {
 	for {
 		conn, err := s.l.Accept()
 		if err != nil {
 			return
 		}
 		peer, ok := peerlink.PeerOf(conn)
-		select {
-		case places <- struct{}{}:
-		default:
-			ok = false
+		by, give := stranger, s.places.TakeStranger
+		if ok && s.cfg.Member(peer) {
+			by, give = member, s.places.Take
 		}
-		if !ok {
-			_ = conn.Close()
+		if !ok || give(peer.Device) != nil {
+			_ = conn.Close() // without a receipt all comes again
 			continue
 		}
-		s.life.Go(func(context.Context) {
-			defer func() { <-places }()
+		if !s.life.Go(func(ctx context.Context) {
+			defer s.places.Release(peer.Device)
 			defer conn.Close()
-			stop := context.AfterFunc(s.life.Context(), func() { _ = conn.Close() })
+			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer stop()
-			err := s.take(conn, peer.Device)
-			s.log.Debug("chat: a device's messages have ended", "from", peer, "err", err)
-		})
+			err := s.take(ctx, conn, peer.Device, by)
+			level := slog.LevelDebug
+			if errors.Is(err, ErrFull) {
+				level = slog.LevelWarn
+			}
+			s.cfg.Logger.Log(ctx, level, "chat: a device's messages have ended", "from", peer, "err", err)
+		}) {
+			s.places.Release(peer.Device)
+			_ = conn.Close()
+			return
+		}
 	}
 }
 
 // take stores a device's messages and says so, until there are no more; the
-// error, which is io.EOF after a clean end, says why.
-func (s *Service) take(conn net.Conn, from identity.DeviceID) error {
+// error, which is io.EOF after a clean end, says why. A message for which there is no
+// receipt comes again.
+func (s *Service) take(ctx context.Context, conn net.Conn, from identity.DeviceID, by standing) error {
 	ms := peerlink.NewMessages(conn)
+	ms.Limit = maxFrame
+	idle := lastPause
+	if by == stranger {
+		idle = receiptWithin
+	}
 	for {
-		_ = conn.SetReadDeadline(time.Now().Add(lastPause))
+		_ = conn.SetReadDeadline(time.Now().Add(idle))
 		b, err := ms.Receive()
 		if err != nil {
 			return err
@@ -347,13 +392,16 @@ func (s *Service) take(conn net.Conn, from identity.DeviceID) error {
 		if y := m.At.Year(); y < 1970 || y > 9999 { // a clock that was never set
 			m.At = time.Now()
 		}
+		if by == stranger {
+			if err := s.rate.Wait(ctx); err != nil {
+				return err
+			}
+		}
 		r := receipt{Ack: hexOf(m.ID)}
 		if err := CheckText(m.Text); err != nil {
 			r = receipt{No: hexOf(m.ID), Why: err.Error()}
-		} else if stored, added, err := s.store.add(m); errors.Is(err, ErrFull) {
-			r = receipt{No: hexOf(m.ID), Why: "the receiver has no room for another conversation"}
-		} else if err != nil {
-			return err // without a receipt it comes again
+		} else if stored, added, err := s.cfg.Store.add(m, by); err != nil {
+			return err
 		} else if added {
 			s.tell(stored)
 		}

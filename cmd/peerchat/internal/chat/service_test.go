@@ -79,13 +79,13 @@ func TestMessagesToADeviceThatIsAwayAreDelivered(t *testing.T) {
 func TestLostReceiptDoesNotDoubleAMessage(t *testing.T) {
 	alice, bob := newPerson(t, "alice"), newPerson(t, "bob")
 	as, bs := store(t), store(t)
-	m, _, err := as.add(Message{Peer: bob.device(), ID: [idLen]byte{7}, Mine: true, Text: "once"})
+	m, _, err := as.add(Message{Peer: bob.device(), ID: [idLen]byte{7}, Mine: true, Text: "once"}, member)
 	if err != nil {
 		t.Fatal(err)
 	}
 	was := m
 	was.Peer, was.Mine, was.Seq = alice.device(), false, 0
-	if _, added, err := bs.add(was); err != nil || !added { // what a daemon did that was killed
+	if _, added, err := bs.add(was, stranger); err != nil || !added { // what a daemon did that was killed
 		t.Fatal(added, err)
 	}
 	service(t, bs, bob)

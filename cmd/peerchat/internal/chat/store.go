@@ -21,18 +21,14 @@ const (
 	// MaxText is the length of a message's text in bytes.
 	MaxText = 64 << 10
 	// MaxWaiting is how many messages to one device may wait.
-	MaxWaiting       = 1000
-	maxMessages      = 50_000   // of one conversation
-	maxBytes         = 64 << 20 // of one conversation's texts
-	maxTotal         = 1 << 30  // of all texts: strangers must not fill a disk
-	maxConversations = 4096     // as many as there may be contacts
-	idLen            = 16
-	schemaVersion    = 1
+	MaxWaiting    = 1000
+	idLen         = 16
+	schemaVersion = 1
 )
 
 var (
 	// ErrFull is matched when too many messages wait, or there are too many
-	// conversations.
+	// conversations. It is not for good: messages are delivered, and Delete makes room.
 	ErrFull = errors.New("no room")
 	// ErrNewer is matched when the database is of a newer release.
 	ErrNewer = errors.New("it is of a newer release of peerchat")
@@ -80,8 +76,12 @@ type Conversation struct {
 // Store is the database. Its methods may be called concurrently and block for
 // the disk.
 type Store struct {
-	db   *sql.DB
-	note string
+	db     *sql.DB
+	note   string
+	shares [2]share // of each standing
+	// known reports whether a device is a member, whatever its conversation was
+	// when its last message came; nil: none is. New sets it before its first message.
+	known func(identity.DeviceID) bool
 }
 
 const schema = `
@@ -105,6 +105,14 @@ CREATE TABLE conversations (
 	seen  INTEGER NOT NULL DEFAULT 0
 );
 PRAGMA user_version = 1;
+`
+
+// standings adds to the conversations whose they are. A release without it reads and
+// writes a database that has it. Conversations from before it in which this device
+// has said nothing are strangers', until a message comes from a contact.
+const standings = `
+ALTER TABLE conversations ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0;
+UPDATE conversations SET stranger = NOT EXISTS (SELECT 1 FROM messages m WHERE m.peer = conversations.peer AND m.mine = 1);
 `
 
 // Open opens the database in a file, or makes it, for this user alone. One that
@@ -148,12 +156,12 @@ func open(path string) (*Store, error) {
 		return nil, fmt.Errorf("chat history: %w", err)
 	}
 	_ = f.Close()
-	db, err := sql.Open("sqlite", "file:"+escapePath(path)+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+escapePath(path)+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=journal_size_limit(4194304)&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("chat history: %w", err)
 	}
 	db.SetMaxOpenConns(1) // one writer, and no busy errors within the process
-	s := &Store{db: db}
+	s := &Store{db: db, shares: shares()}
 	if err := s.prepare(); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("chat history: %s: %w", path, err)
@@ -182,14 +190,31 @@ func (s *Store) prepare() error {
 		if sound != "ok" {
 			return fmt.Errorf("%w: %.100s", errUnsound, sound)
 		}
-		return nil
+		return s.migrate("SELECT count(*) FROM pragma_table_info('conversations') WHERE name = 'stranger'", standings)
 	}
+	return s.migrate("SELECT 0", schema+standings)
+}
+
+// migrate executes statements as one, unless a query says that they were before.
+func (s *Store) migrate(done, statements string) error {
+	return s.within(func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(context.Background(), done).Scan(&n); err != nil || n > 0 {
+			return err
+		}
+		_, err := tx.ExecContext(context.Background(), statements)
+		return err
+	})
+}
+
+// within has do read and write all or nothing.
+func (s *Store) within(do func(tx *sql.Tx) error) error {
 	tx, err := s.db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(context.Background(), schema); err != nil {
+	if err := do(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -215,81 +240,46 @@ func CheckText(text string) error {
 }
 
 // add stores a message, unless its id is there already: then added is false and
-// the message is the one that is there. What is too much of the conversation goes.
-func (s *Store) add(m Message) (stored Message, added bool, err error) {
-	tx, err := s.db.BeginTx(context.Background(), nil)
-	if err != nil {
-		return m, false, err
-	}
-	defer func() { _ = tx.Rollback() }()
-	if m.Mine {
-		var waiting int
-		if err := tx.QueryRowContext(context.Background(), "SELECT count(*) FROM messages WHERE peer = ? AND mine = 1 AND mark < 2", m.Peer[:]).Scan(&waiting); err != nil {
-			return m, false, err
-		}
-		if waiting >= MaxWaiting {
-			return m, false, fmt.Errorf("%w: %d messages to device %s wait already", ErrFull, waiting, m.Peer.Short())
-		}
-	}
-	if err := room(tx, m.Peer); err != nil {
-		return m, false, err
-	}
+// the message is the one that is there. by is whose the conversation is if the
+// message begins one; a member's message makes it a member's. What is too much of the
+// conversation, and of its share, goes.
+func (s *Store) add(m Message, by standing) (stored Message, added bool, err error) {
 	m.At = m.At.Truncate(time.Millisecond)
-	r, err := tx.ExecContext(context.Background(), "INSERT OR IGNORE INTO messages (peer, id, mine, text, at, mark) VALUES (?, ?, ?, ?, ?, ?)",
-		m.Peer[:], m.ID[:], m.Mine, m.Text, m.At.UnixMilli(), m.Mark)
-	if err != nil {
-		return m, false, err
-	}
-	if n, err := r.RowsAffected(); err != nil || n == 0 {
-		return m, false, err
-	}
-	if m.Seq, err = r.LastInsertId(); err != nil {
-		return m, false, err
-	}
-	if _, err := tx.ExecContext(context.Background(), "UPDATE conversations SET n = n + 1, bytes = bytes + ? WHERE peer = ?", len(m.Text), m.Peer[:]); err != nil {
-		return m, false, err
-	}
-	if err := prune(tx, m.Peer); err != nil {
-		return m, false, err
-	}
-	return m, true, tx.Commit()
-}
-
-// room makes sure that there is a conversation.
-func room(tx *sql.Tx, peer identity.DeviceID) error {
-	var n, bytes int64
-	if err := tx.QueryRowContext(context.Background(), "SELECT count(*), coalesce(sum(bytes), 0) FROM conversations WHERE peer <> ?", peer[:]).Scan(&n, &bytes); err != nil {
-		return err
-	}
-	if n >= maxConversations || bytes >= maxTotal {
-		return fmt.Errorf("%w: there are %d conversations with %d MiB already", ErrFull, n, bytes>>20)
-	}
-	_, err := tx.ExecContext(context.Background(), "INSERT OR IGNORE INTO conversations (peer, n, bytes) VALUES (?, 0, 0)", peer[:])
-	return err
-}
-
-// prune drops the oldest messages of a conversation that has too many, a
-// hundredth at a time. What waits to be sent stays.
-func prune(tx *sql.Tx, peer identity.DeviceID) error {
-	for {
-		var n, bytes int64
-		if err := tx.QueryRowContext(context.Background(), "SELECT n, bytes FROM conversations WHERE peer = ?", peer[:]).Scan(&n, &bytes); err != nil {
-			return err
+	err = s.within(func(tx *sql.Tx) error {
+		if m.Mine {
+			var waiting int
+			if err := tx.QueryRowContext(context.Background(), "SELECT count(*) FROM messages WHERE peer = ? AND mine = 1 AND mark < 2", m.Peer[:]).Scan(&waiting); err != nil {
+				return err
+			}
+			if waiting >= MaxWaiting {
+				return fmt.Errorf("%w: %d messages to device %s wait already", ErrFull, waiting, m.Peer.Short())
+			}
 		}
-		if n <= maxMessages && bytes <= maxBytes {
-			return nil
-		}
-		r, err := tx.ExecContext(context.Background(), "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE peer = ? AND NOT (mine = 1 AND mark < 2) ORDER BY seq LIMIT ?)", peer[:], n/100+1)
+		by, err := s.begin(tx, m.Peer, by)
 		if err != nil {
 			return err
 		}
-		if gone, err := r.RowsAffected(); err != nil || gone == 0 {
+		r, err := tx.ExecContext(context.Background(), "INSERT OR IGNORE INTO messages (peer, id, mine, text, at, mark) VALUES (?, ?, ?, ?, ?, ?)",
+			m.Peer[:], m.ID[:], m.Mine, m.Text, m.At.UnixMilli(), m.Mark)
+		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(context.Background(), "UPDATE conversations SET (n, bytes) = (SELECT count(*), coalesce(sum(length(CAST(text AS BLOB))), 0) FROM messages WHERE peer = ?) WHERE peer = ?", peer[:], peer[:]); err != nil {
+		if n, err := r.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-	}
+		added = true
+		if m.Seq, err = r.LastInsertId(); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(context.Background(), "UPDATE conversations SET n = n + 1, bytes = bytes + ? WHERE peer = ?", len(m.Text), m.Peer[:]); err != nil {
+			return err
+		}
+		if err := s.prune(tx, m.Peer, by); err != nil {
+			return err
+		}
+		return s.thin(tx, by)
+	})
+	return m, added && err == nil, err
 }
 
 // mark changes what became of a message of this device.
@@ -341,13 +331,14 @@ func (s *Store) waiting(peer identity.DeviceID, n int) ([]Message, error) {
 
 // waitingFor returns the devices to which messages wait.
 func (s *Store) waitingFor() ([]identity.DeviceID, error) {
-	read := func(r *sql.Rows) (id identity.DeviceID, err error) {
-		var b []byte
-		err = r.Scan(&b)
-		copy(id[:], b)
-		return id, err
-	}
-	return rows(s, read, "SELECT DISTINCT peer FROM messages WHERE mine = 1 AND mark < 2")
+	return rows(s, readPeer, "SELECT DISTINCT peer FROM messages WHERE mine = 1 AND mark < 2")
+}
+
+func readPeer(r *sql.Rows) (id identity.DeviceID, err error) {
+	var b []byte
+	err = r.Scan(&b)
+	copy(id[:], b)
+	return id, err
 }
 
 // History returns the n newest messages with a device whose Seq is below

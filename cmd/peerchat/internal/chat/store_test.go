@@ -16,7 +16,7 @@ func dev(n byte) identity.DeviceID { return identity.DeviceID{1, n} }
 
 func put(t *testing.T, s *Store, peer identity.DeviceID, n byte, mine bool) Message {
 	t.Helper()
-	m, added, err := s.add(Message{Peer: peer, ID: [idLen]byte{n, 1}, Mine: mine, Text: fmt.Sprint("text ", n), At: time.UnixMilli(1000 + int64(n))})
+	m, added, err := s.add(Message{Peer: peer, ID: [idLen]byte{n, 1}, Mine: mine, Text: fmt.Sprint("text ", n), At: time.UnixMilli(1000 + int64(n))}, member)
 	if err != nil || !added {
 		t.Fatalf("message %d: %v, %v", n, added, err)
 	}
@@ -59,7 +59,7 @@ func TestAMessageIsStoredOnce(t *testing.T) {
 	s := store(t)
 	m := put(t, s, dev(1), 1, false)
 	for range 3 {
-		if _, added, err := s.add(m); added || err != nil {
+		if _, added, err := s.add(m, stranger); added || err != nil {
 			t.Fatalf("%v, %v", added, err)
 		}
 	}
@@ -75,7 +75,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := room(tx, dev(1)); err != nil {
+	if _, err := s.begin(tx, dev(1), member); err != nil {
 		t.Fatal(err)
 	}
 	peer := dev(1)
@@ -87,14 +87,14 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = s.add(Message{Peer: peer, ID: [idLen]byte{1}, Mine: true, Text: "one more"})
+	_, _, err = s.add(Message{Peer: peer, ID: [idLen]byte{1}, Mine: true, Text: "one more"}, member)
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("%v", err)
 	}
 	if err := s.mark(1, Delivered, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, added, err := s.add(Message{Peer: peer, ID: [idLen]byte{1}, Mine: true, Text: "one more"}); !added || err != nil {
+	if _, added, err := s.add(Message{Peer: peer, ID: [idLen]byte{1}, Mine: true, Text: "one more"}, member); !added || err != nil {
 		t.Fatalf("%v, %v", added, err)
 	}
 }
@@ -103,15 +103,17 @@ func TestTheOldestGoBeforeADiskIsFull(t *testing.T) {
 	s := store(t)
 	waits := put(t, s, dev(1), 1, true)
 	large := strings.Repeat("x", MaxText)
-	for i := range maxBytes/MaxText + 20 {
+	s.shares[member].bytes = 2 << 20
+	most := s.shares[member].bytes
+	for i := range most/MaxText + 20 {
 		m := Message{Peer: dev(1), Text: large}
 		copy(m.ID[:], fmt.Sprintf("%016d", i))
-		if _, _, err := s.add(m); err != nil {
+		if _, _, err := s.add(m, member); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var bytes int64
-	if err := s.db.QueryRow("SELECT sum(length(text)) FROM messages").Scan(&bytes); err != nil || bytes > maxBytes || bytes < maxBytes/2 {
+	if err := s.db.QueryRow("SELECT sum(length(text)) FROM messages").Scan(&bytes); err != nil || bytes > most || bytes < most/2 {
 		t.Errorf("%d bytes are kept, %v", bytes, err)
 	}
 	if left, err := s.waiting(dev(1), 10); err != nil || len(left) != 1 || left[0].Seq != waits.Seq {

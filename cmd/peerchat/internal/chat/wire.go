@@ -18,8 +18,8 @@ import (
 const URI = "message://1"
 
 const (
-	// maxFrame bounds a message on the wire: a text of control characters is six
-	// times as long in JSON.
+	// maxFrame bounds a message on the wire, before it is read: a text of control
+	// characters is six times as long in JSON.
 	maxFrame  = 6*MaxText + 1024
 	maxReason = 255
 )
@@ -47,9 +47,6 @@ func encode(m Message) ([]byte, error) {
 // decode reads a letter of a stranger. Unknown keys are left alone: a newer
 // release may say more.
 func decode(b []byte) (m Message, err error) {
-	if len(b) > maxFrame {
-		return m, fmt.Errorf("%w: %d bytes", errProtocol, len(b))
-	}
 	var l letter
 	if err := one(b, &l); err != nil {
 		return m, err
@@ -71,9 +68,6 @@ func parseID(s string) (id [idLen]byte, err error) {
 
 // decodeReceipt returns the id, and why it was refused; "" for an ack.
 func decodeReceipt(b []byte) (id [idLen]byte, why string, err error) {
-	if len(b) > 2*maxFrame {
-		return id, "", fmt.Errorf("%w: %d bytes", errProtocol, len(b))
-	}
 	var r receipt
 	if err := one(b, &r); err != nil {
 		return id, "", err

@@ -32,6 +32,13 @@ type History struct {
 	N      int               `json:"n"` // at most 40
 }
 
+// Forget deletes what was said with a device, and what waits for it, or with all
+// strangers: devices for which no room is kept, and to which nothing was said by hand.
+type Forget struct {
+	Peer      identity.DeviceID `json:"peer,omitzero"`
+	Strangers bool              `json:"strangers,omitempty"`
+}
+
 // Seen notes that the messages with a device up to Seq were seen.
 type Seen struct {
 	Peer identity.DeviceID `json:"peer"`

@@ -16,6 +16,8 @@ const (
 	OpContacts Op[ContactChange, Contacts]     = "contacts"
 	OpForwards Op[ForwardChange, ForwardRules] = "forwards"
 	OpSay      Op[Say, Message]                = "say"     // the message is on disk, and will be delivered
+	OpReply    Op[Say, Message]                = "reply"   // as OpSay, but a program says it by itself to all that write
+	OpForget   Op[Forget, int64]               = "forget"  // how many messages were deleted
 	OpHistory  Op[History, []Message]          = "history" // the oldest first
 	OpSeen     Op[Seen, None]                  = "seen"
 	OpTalks    Op[None, []Talk]                = "talks" // the latest first

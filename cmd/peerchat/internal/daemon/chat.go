@@ -33,7 +33,7 @@ func (d *Daemon) openChat() error {
 		d.log.Error("chat: " + note)
 		d.problems = append(d.problems, note)
 	}
-	s, err := chat.New(chat.Config{Store: st, Net: talkNet{d}, Logger: d.log})
+	s, err := chat.New(chat.Config{Store: st, Net: talkNet{d}, Member: d.member, Logger: d.log})
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
@@ -45,6 +45,8 @@ func (d *Daemon) openChat() error {
 // handlers add what commands can ask of the chat.
 func (t *talk) handlers(h control.Handlers) {
 	control.OpSay.On(h, t.say)
+	control.OpReply.On(h, t.reply)
+	control.OpForget.On(h, t.forget)
 	control.OpHistory.On(h, t.history)
 	control.OpSeen.On(h, t.seen)
 	control.OpTalks.On(h, t.talks)
@@ -64,6 +66,18 @@ func message(m chat.Message) control.Message {
 func (t *talk) say(_ context.Context, in control.Say) (control.Message, error) {
 	m, err := t.service.Send(in.To, in.Text)
 	return message(m), err
+}
+
+func (t *talk) reply(_ context.Context, in control.Say) (control.Message, error) {
+	m, err := t.service.Reply(in.To, in.Text)
+	return message(m), err
+}
+
+func (t *talk) forget(_ context.Context, in control.Forget) (int64, error) {
+	if in.Strangers {
+		return t.store.DeleteStrangers()
+	}
+	return t.store.Delete(in.Peer)
 }
 
 func (t *talk) history(_ context.Context, in control.History) (out []control.Message, err error) {

@@ -47,6 +47,13 @@ func (n talkNet) Listen(pattern string) (net.Listener, error) {
 	return talkListener{l, n.d.contacts}, nil
 }
 
+// member reports whether room of its own is kept for a peer, as Trust.Member does,
+// also of a contact's conversation by the device of which that is known.
+func (d *Daemon) member(p identity.Peer) bool {
+	_, known := d.contacts.OfPeer(p)
+	return known || d.acc.Trust().Member(p)
+}
+
 // talker returns a proven device as the one by which its contact's conversation is
 // known.
 func (b *book) talker(p identity.Peer) identity.Peer {
