@@ -37,7 +37,8 @@
 //
 // # Limits
 //
-// A server joins 128 connections of one device and 512 in all, a Relay 128. More
+// A server joins 128 connections of one device and 512 in all, a Relay 128. Devices
+// without a rule have places of their own, in which they are told so: 4 and 128. More
 // wait: those that a server takes until it has a place, those of a channel by being
 // tried again after the server has reset it with channel.CodeResource. 1024 rules; 10 s for a request, and for reaching a target.
 package forward

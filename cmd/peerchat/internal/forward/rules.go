@@ -149,11 +149,6 @@ func (r *Rules) List() []Rule {
 	return slices.Clone(r.list.All())
 }
 
-// Allows tells whether a device may do something at an address.
-func (r *Rules) Allows(device identity.DeviceID, do string, a Address) bool {
-	return slices.ContainsFunc(r.list.All(), func(x Rule) bool { return x.Device == device && x.Do == do && x.covers(a) })
-}
-
 // Allow adds a rule; one that is there already is no error.
 func (r *Rules) Allow(rule Rule) error {
 	rule, err := rule.check()

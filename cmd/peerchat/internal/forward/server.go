@@ -19,10 +19,12 @@ import (
 )
 
 const (
-	// maxOfDevice is how many connections, listeners and requests one device has.
-	maxOfDevice = 128
-	// maxInAll is that of all devices.
-	maxInAll = 512
+	// maxOfDevice is how many connections, listeners and requests one device has that
+	// a rule is for, and maxInAll is that of all of these.
+	maxOfDevice, maxInAll = 128, 512
+	// strangersOfDevice and strangersInAll are those of all others: they are told that
+	// they may not, and have no other use for a place.
+	strangersOfDevice, strangersInAll = 4, 128
 )
 
 // Config is what a Server is made of. All but Contact, AtHome and Logger are required.
@@ -68,7 +70,8 @@ type ongoing struct {
 // NewServer makes a server; Close it.
 func NewServer(cfg Config) *Server {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	return &Server{cfg: cfg, places: quota.New[identity.DeviceID](maxOfDevice, maxInAll), busy: map[*ongoing]struct{}{}}
+	return &Server{cfg: cfg, places: quota.NewPools[identity.DeviceID](
+		quota.Limits{Each: maxOfDevice, All: maxInAll}, quota.Limits{Each: strangersOfDevice, All: strangersInAll}), busy: map[*ongoing]struct{}{}}
 }
 
 // Serve answers the channels of a listener, which it closes, until that or the
@@ -97,7 +100,11 @@ func (s *Server) Serve(l net.Listener) error {
 			cut(c)
 			continue
 		}
-		if s.places.Take(peer.Device) != nil {
+		give := s.places.TakeStranger
+		if s.may(peer, func(Rule) bool { return true }) {
+			give = s.places.Take
+		}
+		if give(peer.Device) != nil {
 			s.cfg.Logger.Debug("forward: put off, too many at once", "device", peer.Device)
 			cutWith(c, codeBusy)
 			continue
@@ -189,17 +196,24 @@ func (s *Server) use(c net.Conn, peer identity.Peer, uri string, q request) erro
 // refusal is an error that the device is told.
 type refusal struct{ error }
 
-// allows tells whether somebody may do something, by a rule for the device or for
-// the person whose it is.
+// allows tells whether a peer may do something.
 func (s *Server) allows(peer identity.Peer, do string, a Address) bool {
-	if s.cfg.Rules.Allows(peer.Device, do, a) && (s.cfg.AtHome == nil || s.cfg.AtHome(peer)) {
+	return s.may(peer, func(r Rule) bool { return r.Do == do && r.covers(a) })
+}
+
+// may tells whether a rule that fits is for a device, or for the person whose it is.
+func (s *Server) may(peer identity.Peer, fits func(Rule) bool) bool {
+	has := func(d identity.DeviceID) bool {
+		return slices.ContainsFunc(s.cfg.Rules.list.All(), func(r Rule) bool { return r.Device == d && fits(r) })
+	}
+	if has(peer.Device) && (s.cfg.AtHome == nil || s.cfg.AtHome(peer)) {
 		return true
 	}
 	if s.cfg.Contact == nil {
 		return false
 	}
 	device, ok := s.cfg.Contact(peer)
-	return ok && s.cfg.Rules.Allows(device, do, a)
+	return ok && has(device)
 }
 
 // begin notes the use of a rule, which ends with ctx: when the server ends, or

@@ -236,6 +236,46 @@ func TestConnectionsOfADeviceAreBounded(t *testing.T) {
 	}
 }
 
+// Devices that may do nothing take all the places that they can have. One that may is
+// served meanwhile, and those that have no place are put off.
+//
+// case: S12
+func TestStrangersTakeNoPlacesOfThoseThatMay(t *testing.T) {
+	w := newWorld(t)
+	l := target(t, "tcp", "127.0.0.1:0", func(c net.Conn) { _, _ = io.Copy(c, c) })
+	w.allow(DoDial, l.Addr().String())
+	var held []net.Conn
+	var last net.Conn
+	for i := range 100 {
+		for range strangersOfDevice + 1 {
+			last = w.open(identity.DeviceID{9, byte(i)}, URIDial)
+			held = append(held, last)
+		}
+	}
+	if _, err := last.Read(make([]byte, 1)); !isCut(err) {
+		t.Errorf("a stranger without a place: %v", err)
+	}
+	if members, strangers := w.server.places.Used(); members != 0 || strangers != strangersInAll {
+		t.Errorf("%d and %d places are taken, want 0 and %d", members, strangers, strangersInAll)
+	}
+	c, err := w.dial(alice, l.Addr().String())
+	if err != nil {
+		t.Fatalf("a device that may, meanwhile: %v", err)
+	}
+	held = append(held, c)
+	for _, c := range held {
+		_ = c.Close()
+	}
+	for deadline := time.Now().Add(within); ; {
+		_, err := w.dial(bob, l.Addr().String())
+		if said := (*ServerError)(nil); errors.As(err, &said) {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("afterwards a stranger hears %v, want why not", err)
+		}
+	}
+}
+
 // fault: H8
 func TestADeviceListensHereOnlyAsAllowed(t *testing.T) {
 	w := newWorld(t)
