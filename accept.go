@@ -14,48 +14,78 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 	"peerlink/internal/route"
 	"peerlink/multiplex"
 )
 
 const (
-	// maxArrivals is how many accepted streams may be on the way to become
-	// links; further ones wait in their carriers, and each carrier has a bound.
-	maxArrivals = 256
-	// maxArrivalsPerDevice is how many of them may be of one device, so that
-	// it cannot keep all others waiting.
-	maxArrivalsPerDevice = 16
+	// maxTurned is how many callers at once are told that there is no place for their
+	// streams.
+	maxTurned = 64
 	// helloWait is how long a peer's hello may take: three round trips of the
 	// worst link we care for (600 ms).
 	helloWait = 2 * time.Second
+)
+
+var (
+	// memberArrivals is how many accepted streams of members may be on the way to
+	// become links. Further ones are told that there is no room.
+	memberArrivals = quota.Limits{Each: 16, All: 256}
+	// strangerArrivals is the same of strangers. One may be told so often at once that
+	// it has all its links.
+	strangerArrivals = quota.Limits{Each: 2 * strangerLinks, All: 512}
 )
 
 // acceptLoop takes streams from a carrier until it is closed.
 func (m *ConnectionManager) acceptLoop(ctx context.Context, l Listener, asked bool) {
 	pauses := pause.Backoff(5*time.Millisecond, time.Second) // as net/http waits
 	for {
-		select {
-		case m.arrivals <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		conn, peer, err := l.Accept(ctx)
 		if err != nil {
-			<-m.arrivals
 			if ctx.Err() != nil || !m.acceptAgain(ctx, l, pauses.NextBackOff(), err) {
 				return
 			}
 			continue
 		}
 		pauses.Reset()
-		if !m.life.Go(func(ctx context.Context) {
-			defer func() { <-m.arrivals }()
+		a := m.asker(peer)
+		if m.arrive(a) != nil {
+			m.about(a, "too many streams at once", "carrier", l.Name())
+			m.turnAway(conn)
+		} else if !m.life.Go(func(ctx context.Context) {
+			defer m.arriving.Release(a.device)
 			m.welcome(ctx, l.Name(), conn, peer, asked)
 		}) {
-			<-m.arrivals
+			m.arriving.Release(a.device)
 			_ = conn.Close()
 		}
 	}
+}
+
+// arrive gives a stream of a device a place on its way to become a link.
+func (m *ConnectionManager) arrive(a asker) error {
+	if a.member {
+		return m.arriving.Take(a.device)
+	}
+	return m.arriving.TakeStranger(a.device)
+}
+
+// turnAway tells a caller that there is no place for its stream. Where too many have to
+// be told, the stream is closed without a word.
+func (m *ConnectionManager) turnAway(conn net.Conn) {
+	select {
+	case m.turned <- struct{}{}:
+		if m.life.Go(func(context.Context) {
+			m.refuse(conn, busy{ErrCapacity})
+			<-m.turned
+		}) {
+			return
+		}
+		<-m.turned
+	default:
+	}
+	_ = conn.Close()
 }
 
 // acceptAgain waits before the next Accept of a carrier that failed, for want of
@@ -75,21 +105,15 @@ func (m *ConnectionManager) acceptAgain(ctx context.Context, l Listener, wait ti
 func (m *ConnectionManager) welcome(ctx context.Context, carrier string, conn net.Conn, peer identity.Peer, asked bool) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
 	defer cancel()
-	if m.arriving.Take(peer.Device) != nil {
-		_ = conn.Close()
-		m.about(peer.Device, "too many streams of one device at once", "carrier", carrier)
-		return
-	}
-	defer m.arriving.Release(peer.Device)
 	if !asked {
 		if err := m.decide(ctx, peer); err != nil {
-			m.about(peer.Device, "refused a device", "carrier", carrier, "reason", err)
+			m.about(m.asker(peer), "refused a device", "carrier", carrier, "reason", err)
 			m.refuse(conn, err)
 			return
 		}
 	}
 	if err := m.raise(ctx, &link{peer: peer, carrier: carrier, direction: Inbound}, conn); err != nil {
-		m.about(peer.Device, "inbound link did not come up", "carrier", carrier, "err", err)
+		m.about(m.asker(peer), "inbound link did not come up", "carrier", carrier, "err", err)
 	}
 }
 
@@ -132,6 +156,10 @@ func (m *ConnectionManager) raise(ctx context.Context, l *link, conn net.Conn) e
 	l.path, l.local, l.remote = pathOf(l.carrier, conn), conn.LocalAddr(), conn.RemoteAddr()
 	l.asking = make(chan struct{}, maxAsked)
 	cfg := m.cfg.Link
+	// What this side called, or the program adopted, is no stranger's wish.
+	if l.stranger = l.direction == Inbound && !l.deliberate && !m.asker(l.peer).member; l.stranger {
+		cfg.Budget = m.strangers
+	}
 	cfg.LocalAddr, cfg.RemoteAddr = &Addr{m.cfg.Identity.Peer()}, &Addr{l.peer}
 	if l.direction == Outbound {
 		l.mux = multiplex.Client(conn, cfg)
@@ -286,7 +314,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link) {
 		r, err := l.mux.Accept(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				m.about(l.peer.Device, "link ended", "carrier", l.carrier, "err", err)
+				m.about(m.asker(l.peer), "link ended", "carrier", l.carrier, "err", err)
 			}
 			return
 		}
@@ -303,12 +331,13 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		m.decline(r, errShuttingDown)
 		return
 	}
+	a := m.look(l)
 	key := uniqueKey{l.peer.Device, r.Name()}
 	ping := func() { _, _ = l.mux.Ping(ctx) } // on an error the link ends, and r with it
 	if m.uniques.request(ctx, key, ping, func() (*channel.Socket, error) { return m.accept(l, r) }) {
 		return
 	}
-	sock, err := m.answer(ctx, l, r)
+	sock, err := m.answer(ctx, l, r, a)
 	m.uniques.decided(key)
 	if err != nil || sock == nil {
 		return
@@ -318,7 +347,7 @@ func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Req
 		return
 	}
 	why := channel.CodeNotAccepted
-	if !m.workers.notify(ctx, "OnConnectionReady", l.peer.Device, func() {
+	if !m.workers.notify(ctx, "OnConnectionReady", a, func() {
 		why = channel.CodeInternal
 		m.cfg.OnConnectionReady(l.peer, sock)
 	}) {
@@ -331,7 +360,7 @@ var errShuttingDown = errors.New("shutting down")
 
 // answer decides on a request. It returns the channel if OnConnectionReady is to
 // have it; an error was told to the peer, or came from it.
-func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request) (*channel.Socket, error) {
+func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Request, a asker) (*channel.Socket, error) {
 	c, decide := m.router.claimant(r.Name()), decision(m.cfg.OnChannelRequest)
 	if c != nil {
 		decide = c.decide
@@ -339,7 +368,7 @@ func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Re
 	var err error
 	switch {
 	case decide != nil:
-		err = m.workers.ask(ctx, "OnChannelRequest", l.peer.Device, func(ctx context.Context) error { return decide(ctx, l.peer, r.Name()) })
+		err = m.workers.ask(ctx, "OnChannelRequest", a, func(ctx context.Context) error { return decide(ctx, l.peer, r.Name()) })
 	case c == nil:
 		err = fmt.Errorf("%w on %s", errNoListener, r.Name())
 	}
@@ -352,7 +381,7 @@ func (m *ConnectionManager) answer(ctx context.Context, l *link, r *multiplex.Re
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.DecisionTimeout)
 	defer cancel()
-	err = c.offer(ctx, func() (*channel.Socket, error) { return m.accept(l, r) })
+	err = c.offer(ctx, a, func() (*channel.Socket, error) { return m.accept(l, r) })
 	if errors.Is(err, errBacklog) || errors.Is(err, errGone) {
 		m.decline(r, err)
 	}
@@ -405,7 +434,7 @@ func told(err error) (code channel.Code, text string) {
 		code = channel.CodeIdle
 	case errors.Is(err, errNoListener), errors.Is(err, errGone):
 		code = channel.CodeNoListener
-	case errors.Is(err, errBacklog), errors.Is(err, ErrCapacity):
+	case errors.Is(err, errBacklog), errors.Is(err, ErrCapacity), errors.Is(err, errGaveWay):
 		code = channel.CodeResource
 	case errors.Is(err, errInternal):
 		code = channel.CodeInternal

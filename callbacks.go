@@ -6,19 +6,19 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
-const (
-	// maxCallbacks is how many callbacks of the application run at once.
-	maxCallbacks = 4096
-	// maxCallbacksPerDevice is how many of them may be about one device: what
-	// its openers ask at once.
-	maxCallbacksPerDevice = 256
+var (
+	// memberCallbacks is how many callbacks of the application run at once about
+	// members. One device has what its openers ask at once.
+	memberCallbacks = quota.Limits{Each: 256, All: 4096}
+	// strangerCallbacks is the same about strangers: half as much.
+	strangerCallbacks = quota.Limits{Each: 128, All: 2048}
 )
 
 // workers run the callbacks of the application, and bound how many run at once. A
@@ -28,60 +28,7 @@ type workers struct {
 	life     *life.Group              // the manager's
 	timeout  time.Duration            // of a decision
 	panicked func(name string, p any) // is told of each callback that panicked
-
-	all chan struct{}
-
-	mu      sync.Mutex // taken alone
-	devices map[identity.DeviceID]*places
-}
-
-// places are the places of one device; they exist while they are used.
-type places struct {
-	c     chan struct{}
-	users int
-}
-
-// enter waits for a place, until ctx ends. leave must be called once.
-func (w *workers) enter(ctx context.Context, device identity.DeviceID) (leave func(), err error) {
-	p := w.use(device)
-	if err = take(ctx, p.c); err == nil {
-		if err = take(ctx, w.all); err == nil {
-			return func() { <-w.all; <-p.c; w.unuse(device, p) }, nil
-		}
-		<-p.c
-	}
-	w.unuse(device, p)
-	return nil, err
-}
-
-// take waits for a place in c, until ctx ends.
-func take(ctx context.Context, c chan<- struct{}) error {
-	select {
-	case c <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (w *workers) use(device identity.DeviceID) *places {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p := w.devices[device]
-	if p == nil {
-		p = &places{c: make(chan struct{}, maxCallbacksPerDevice)}
-		w.devices[device] = p
-	}
-	p.users++
-	return p
-}
-
-func (w *workers) unuse(device identity.DeviceID, p *places) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p.users--; p.users == 0 {
-		delete(w.devices, device)
-	}
+	*rooms
 }
 
 // guard runs a callback and survives its panic.
@@ -97,8 +44,8 @@ func (w *workers) guard(name string, f func()) (ok bool) {
 
 // notify runs a notice to the application in its turn. It reports whether the
 // callback has returned without a panic.
-func (w *workers) notify(ctx context.Context, name string, device identity.DeviceID, f func()) bool {
-	leave, err := w.enter(ctx, device)
+func (w *workers) notify(ctx context.Context, name string, about asker, f func()) bool {
+	leave, err := w.enter(ctx, about)
 	if err != nil {
 		return false
 	}
@@ -108,9 +55,9 @@ func (w *workers) notify(ctx context.Context, name string, device identity.Devic
 
 // ask runs a decision of the application. A panic is a no, and so is a decision
 // that takes longer than DecisionTimeout.
-func (w *workers) ask(ctx context.Context, name string, device identity.DeviceID, f func(context.Context) error) error {
+func (w *workers) ask(ctx context.Context, name string, about asker, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, os.ErrDeadlineExceeded)
-	leave, err := w.enter(ctx, device)
+	leave, err := w.enter(ctx, about)
 	if err != nil {
 		cancel()
 		return fmt.Errorf("too many decisions wait: %w", err)
@@ -161,18 +108,21 @@ func (m *ConnectionManager) decide(ctx context.Context, peer identity.Peer) (err
 	if err := m.cfg.Trust.Check(peer); err != nil {
 		return err
 	}
+	a := m.asker(peer)
+	m.refresh()
 	m.lock()
-	full, closing := m.links.room(peer.Device) != nil, m.leaving
+	_, full := m.links.room(a, time.Now())
+	closing := m.leaving
 	m.mu.Unlock()
 	switch {
 	case closing:
 		return busy{errShuttingDown}
-	case full:
+	case full != nil:
 		return busy{ErrCapacity}
 	case m.cfg.OnICERequest == nil:
 		return nil
 	}
-	return m.workers.ask(ctx, "OnICERequest", peer.Device, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
+	return m.workers.ask(ctx, "OnICERequest", a, func(ctx context.Context) error { return m.cfg.OnICERequest(ctx, peer) })
 }
 
 // panicked counts a callback that panicked, and logs where.

@@ -110,16 +110,21 @@ type Config struct {
 	// matches ErrNotAccepted. If it panics, that channel is reset.
 	//
 	// Callbacks run on goroutines of their own, at most 256 at a time for one
-	// device and 4 096 in all; requests beyond that wait, DecisionTimeout at
-	// most. So a callback that blocks stops its own device's requests in the
-	// end, and no other's.
+	// member and 4 096 for all, half as many for one stranger and for all of those;
+	// requests beyond that wait, DecisionTimeout at most. So a callback that
+	// blocks stops its own device's requests in the end, and no other's.
 	OnConnectionReady func(peer identity.Peer, sock *channel.Socket)
 	// OnNewDevice is called for each device when a first link to it comes up.
 	OnNewDevice func(peer identity.Peer)
 	// Capacity is how many links there may be, counted from their making on: 4 096.
+	// Where all are taken, the link of a device that Trust has no room of its own for
+	// (a stranger; Trust.Member) gives way: one without channels to any other link, and
+	// another one, while strangers have more than half, to those of members and of this
+	// side's calls.
 	Capacity int
 	// PerDevice is how many of them may be with one device, so that one peer
-	// cannot take all: 64.
+	// cannot take all: 64. A stranger makes 4 at most; beyond that its own oldest link
+	// without channels gives way.
 	PerDevice int
 	// HeadStart is how long a cheaper carrier is alone before the next one
 	// starts: 50 ms, some round trips of a local network. Negative: none.
@@ -143,7 +148,8 @@ type Config struct {
 	Network NetworkWatch
 	// Link are the bounds and times of each link's multiplexed socket. Unless
 	// it has a Budget, all links of the manager share one of 256 MiB for
-	// unread bytes: the full buffers of 16 links.
+	// unread bytes: the full buffers of 16 links. The links that strangers have
+	// made share half of it.
 	Link multiplex.Config
 	// Logger gets what no caller is told. nil: nothing is logged.
 	Logger *slog.Logger

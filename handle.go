@@ -84,7 +84,7 @@ func (k *Link) Close() error { return k.m.closeLinks(new(ShutdownError), k.l) }
 
 // Capacity returns how many links there may be (Config.Capacity), and how many
 // places are taken: by links, and by links that this side is making. Without a free
-// one the error of a further link matches ErrCapacity.
+// one, and a link that gives way, the error of a further link matches ErrCapacity.
 func (m *ConnectionManager) Capacity() (most, taken int) {
 	m.lock()
 	defer m.mu.Unlock()

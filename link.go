@@ -116,6 +116,7 @@ type link struct {
 	asking     chan struct{}
 
 	// Guarded by ConnectionManager.mu:
+	stranger    bool      // made by a device that is no member: gives way
 	retired     bool      // gives no more channels: it is about to be closed
 	suspect     bool      // did not answer in time after the network changed
 	probing     bool      // a beacon of probe is under way
@@ -151,7 +152,8 @@ var errCrossed = errors.New("both sides connected at once, and the other link is
 type links struct {
 	self                identity.DeviceID
 	capacity, perDevice int
-	last                uint64 // of the ids that were given
+	last                uint64    // of the ids that were given
+	looked              time.Time // when all were looked at last, see refresh
 	byID                map[LinkID]*link
 	byDevice            map[identity.DeviceID][]*link
 }
@@ -167,17 +169,6 @@ func (ls *links) preferred(a, b *link) bool {
 		return (a.direction == Outbound) == smaller(ls.self, a.peer.Device)
 	}
 	return a.up.Before(b.up)
-}
-
-// room returns why there is no place for a further link to a device.
-func (ls *links) room(device identity.DeviceID) error {
-	switch {
-	case len(ls.byID) >= ls.capacity:
-		return fmt.Errorf("%w: %d exist", ErrCapacity, len(ls.byID))
-	case len(ls.byDevice[device]) >= ls.perDevice:
-		return fmt.Errorf("%w: %d exist with this device", ErrCapacity, ls.perDevice)
-	}
-	return nil
 }
 
 // overtaken reports whether the peer made a link at the same time as this side
@@ -276,14 +267,18 @@ func (l *link) event(kind EventKind, err error) Event {
 // It fails when the manager is full or closed, the peer is not trusted, or a link
 // that both sides prefer came up before.
 func (m *ConnectionManager) register(l *link) error {
+	m.look(l)
+	m.refresh()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.admitLocked(l); err != nil {
+	out, err := m.admitLocked(l)
+	if err != nil {
 		return err
 	}
+	m.giveWayLocked(out)
 	if len(m.links.byDevice[l.peer.Device]) == 0 && m.cfg.OnNewDevice != nil {
 		m.life.Go(func(ctx context.Context) {
-			m.workers.notify(ctx, "OnNewDevice", l.peer.Device, func() { m.cfg.OnNewDevice(l.peer) })
+			m.workers.notify(ctx, "OnNewDevice", asker{l.peer.Device, !l.stranger}, func() { m.cfg.OnNewDevice(l.peer) })
 		})
 	}
 	old := m.links.best(l.peer.Device, nil)
@@ -302,25 +297,24 @@ func (m *ConnectionManager) register(l *link) error {
 	return nil
 }
 
-// admitLocked returns why a link may not be made known. m.mu is held.
-func (m *ConnectionManager) admitLocked(l *link) error {
+// admitLocked returns why a link may not be made known, or the link that has to give
+// way to it, or nil. m.mu is held.
+func (m *ConnectionManager) admitLocked(l *link) (out *link, err error) {
 	switch {
 	case m.leaving:
-		return errClosed
+		return nil, errClosed
 	case l.of != nil && l.of.won:
-		return errLost // before it is known, so that no channel is opened on it
+		return nil, errLost // before it is known, so that no channel is opened on it
 	}
-	if err := m.links.room(l.peer.Device); err != nil {
-		return err
+	out, err = m.links.room(asker{l.peer.Device, !l.stranger}, time.Now())
+	switch {
+	case err != nil:
+		return nil, err
+	case m.links.overtaken(l):
+		return nil, errCrossed
 	}
 	// Asked under the lock, so that no change can fall between check and watch.
-	if err := m.cfg.Trust.Admit(l.peer); err != nil {
-		return err
-	}
-	if m.links.overtaken(l) {
-		return errCrossed
-	}
-	return nil
+	return out, m.cfg.Trust.Admit(l.peer)
 }
 
 // unregister forgets a link that has ended.

@@ -56,16 +56,16 @@ func TestLinksHaveRoomForSoManyAndForSoManyOfADevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ls := newLinks(1)
 		for range 2 {
-			if err := ls.room(identity.DeviceID{2}); err != nil {
+			if _, err := ls.room(asker{identity.DeviceID{2}, true}, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			ls.add(newLink(t, 2, Outbound))
 		}
-		if err := ls.room(identity.DeviceID{2}); !errors.Is(err, ErrCapacity) {
+		if _, err := ls.room(asker{identity.DeviceID{2}, true}, time.Now()); !errors.Is(err, ErrCapacity) {
 			t.Error("a third link to one device:", err)
 		}
 		ls.add(newLink(t, 3, Inbound))
-		if err := ls.room(identity.DeviceID{4}); !errors.Is(err, ErrCapacity) {
+		if _, err := ls.room(asker{identity.DeviceID{4}, true}, time.Now()); !errors.Is(err, ErrCapacity) {
 			t.Error("a fourth link:", err)
 		}
 	})

@@ -13,18 +13,23 @@ import (
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/quota"
 	"peerlink/multiplex"
 )
 
-// backlog is how many accepted channels may wait for a listener's Accept, as
-// many as most systems give listen(2). Further requests stay undecided until
-// there is room, DecisionTimeout at most; a link has at most 256 such requests.
-const backlog = 128
+var (
+	// memberBacklog is how many accepted channels of members may wait for a listener's
+	// Accept, as many as most systems give listen(2). Further requests stay undecided
+	// until there is room, DecisionTimeout at most; a link has at most 256 such requests.
+	memberBacklog = quota.Limits{Each: 128, All: 128}
+	// strangerBacklog is the same of strangers, so that they keep no member waiting.
+	strangerBacklog = quota.Limits{Each: 64, All: 128}
+)
 
 // Listen claims channels by their URI: an exact one ("chat://bob") or all that
 // begin alike ("file://*", "*"). Where several patterns fit, an exact one wins,
-// then the longest. The listener accepts what it claims, 128 channels ahead of
-// its Accept; PeerOf returns the device at a connection's far end. Channels that it
+// then the longest. The listener accepts what it claims, 128 channels of members and as
+// many of strangers (identity.Trust.Member; 64 of one) ahead of its Accept; PeerOf returns the device at a connection's far end. Channels that it
 // has accepted, and the program has not before Close, are reset: their peers' errors match
 // ErrNotAccepted. A pattern can be claimed once, also before Start: if it has a
 // listener, the error matches ErrClaimed. Close gives it up. The listener is a
@@ -87,7 +92,7 @@ func (r *router) listen(pattern string, decide decision) (*listener, error) {
 	case r.patterns == nil:
 		r.patterns = make(map[string]*listener)
 	}
-	l := &listener{of: r, pattern: pattern, decide: decide, conns: make(chan *channel.Socket, backlog), room: make(chan struct{}, backlog)}
+	l := &listener{of: r, pattern: pattern, decide: decide, conns: make(chan waiting, memberBacklog.All+strangerBacklog.All), rooms: newRooms(memberBacklog, strangerBacklog)}
 	r.patterns[pattern] = l
 	return l, nil
 }
@@ -137,11 +142,17 @@ type listener struct {
 	of      *router
 	pattern string
 	decide  decision // nil: all are accepted
-	conns   chan *channel.Socket
-	room    chan struct{} // holds a place for each channel in conns, or about to be
+	conns   chan waiting
+	rooms   *rooms // have a place for each channel in conns, or about to be
 
 	mu   sync.Mutex // taken before life's own
 	life life.Group // once it has ended, nothing more is put into conns
+}
+
+// waiting is a channel that waits for Accept, in its place.
+type waiting struct {
+	*channel.Socket
+	leave func()
 }
 
 // Accept implements net.Listener.
@@ -159,8 +170,8 @@ func (l *listener) AcceptChannel(ctx context.Context) (*channel.Socket, error) {
 	if !l.life.Ended() {
 		select {
 		case c := <-l.conns:
-			<-l.room
-			return c, nil
+			c.leave()
+			return c.Socket, nil
 		case <-l.life.Done():
 		case <-ctx.Done():
 			err = context.Cause(ctx)
@@ -180,6 +191,7 @@ func (l *listener) Close() error {
 		select {
 		case c := <-l.conns:
 			_ = c.Reset(channel.CodeNotAccepted)
+			c.leave()
 		default:
 			return nil
 		}
@@ -204,12 +216,15 @@ var (
 
 // offer waits for room, accepts the request and queues the channel, or returns
 // why not. ctx ends with the link or when the time for a decision is over.
-func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, error)) error {
-	select {
-	case l.room <- struct{}{}:
-	case <-l.life.Done():
-		return errGone
-	case <-ctx.Done():
+func (l *listener) offer(ctx context.Context, a asker, accept func() (*channel.Socket, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.life.Context(), cancel)()
+	leave, err := l.rooms.enter(ctx, a)
+	if err != nil {
+		if l.life.Ended() {
+			return errGone
+		}
 		return errBacklog
 	}
 	c, err := (*channel.Socket)(nil), errGone
@@ -217,17 +232,18 @@ func (l *listener) offer(ctx context.Context, accept func() (*channel.Socket, er
 		c, err = accept()
 	}
 	if err != nil {
-		<-l.room
+		leave()
 		return err
 	}
 	l.mu.Lock()
 	over := l.life.Ended()
 	if !over {
-		l.conns <- c // has room: its place is reserved
+		l.conns <- waiting{c, leave} // has room: its place is reserved
 	}
 	l.mu.Unlock()
 	if over {
 		_ = c.Reset(channel.CodeNotAccepted) // as Close does with channels that wait
+		leave()
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func TestRouterClaimsAPatternOnceAndNoneAfterClose(t *testing.T) {
 	if _, err := second.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Error("accept on a closed listener:", err)
 	}
-	if err := second.offer(context.Background(), nil); !errors.Is(err, errGone) {
+	if err := second.offer(context.Background(), asker{}, nil); !errors.Is(err, errGone) {
 		t.Error("a closed listener takes a channel:", err)
 	}
 	if _, err := r.listen("chat://*", nil); !errors.Is(err, net.ErrClosed) {
@@ -85,11 +85,11 @@ func TestListenerThatClosesLeavesNoChannelOpen(t *testing.T) {
 			return c, err
 		}
 		for range 2 {
-			if err := l.offer(t.Context(), accept); err != nil {
+			if err := l.offer(t.Context(), asker{}, accept); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := l.offer(t.Context(), accept); !errors.Is(err, errGone) || len(got) != 2 {
+		if err := l.offer(t.Context(), asker{}, accept); !errors.Is(err, errGone) || len(got) != 2 {
 			t.Errorf("after Close: %v, %d channels are accepted", err, len(got))
 		}
 		for i, c := range got {

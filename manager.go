@@ -33,6 +33,9 @@
 // One negotiation per device at a time, for all callers; Config.Capacity links in
 // all and Config.PerDevice with one device; 65 534 channels a link; 256
 // undecided channel requests a link; 256 callbacks at once about one device.
+// A device that is no member (identity.Trust.Member) is a stranger. It makes 4 links
+// at most, strangers keep half of the links when members want more, their links share
+// half of the budget for unread bytes, and 128 callbacks run about one of them.
 // Callbacks run on goroutines of their own, never under a lock and never on a
 // reader. Close gives each link a second for what was written, its carriers the
 // time that they need, and callbacks two seconds.
@@ -47,11 +50,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/channel"
 	"peerlink/identity"
 	"peerlink/internal/life"
 	"peerlink/internal/pause"
 	"peerlink/internal/quota"
+	"peerlink/multiplex"
 )
 
 const (
@@ -77,9 +83,11 @@ type ConnectionManager struct {
 	done chan struct{} // closed when Close is over
 	err  error         // Close's, then
 
-	arrivals  chan struct{}                   // holds a place for each stream that is on the way to become a link
-	arriving  *quota.Quota[identity.DeviceID] // the same, by device
+	arriving  *quota.Quota[identity.DeviceID] // holds a place for each stream that is on the way to become a link
+	turned    chan struct{}                   // holds a place for each stream that found none, until its caller was told
+	strangers *multiplex.Budget               // the half of Config.Link.Budget for links that strangers have made
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
+	aloud     *rate.Limiter                   // how much is logged about strangers
 	transport *transports
 	workers   workers // run the application's callbacks
 	router    router  // has the patterns of Listen
@@ -118,16 +126,18 @@ func Open(cfg Config) (*ConnectionManager, error) {
 	m := &ConnectionManager{
 		cfg:      cfg.withDefaults(),
 		done:     make(chan struct{}),
-		arrivals: make(chan struct{}, maxArrivals),
-		arriving: quota.New[identity.DeviceID](maxArrivalsPerDevice, quota.NoLimit),
+		arriving: quota.NewPools[identity.DeviceID](memberArrivals, strangerArrivals),
+		turned:   make(chan struct{}, maxTurned),
 		said:     quota.NewRates[identity.DeviceID](maxSaid, 1, sayBurst),
+		aloud:    rate.NewLimiter(strangersSay, strangersBurst),
 		talks:    talks{byDevice: make(map[identity.DeviceID][]*negotiation), greeting: make(map[identity.DeviceID]int)},
 		totals:   totals{carriers: make(map[string]*Totals)},
 	}
 	m.workers = workers{
 		life: &m.life, timeout: m.cfg.DecisionTimeout, panicked: m.panicked,
-		all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places),
+		rooms: newRooms(memberCallbacks, strangerCallbacks),
 	}
+	m.strangers = m.cfg.Link.Budget.Half()
 	m.links = links{
 		self: m.cfg.Identity.DeviceID(), capacity: m.cfg.Capacity, perDevice: m.cfg.PerDevice,
 		byID: make(map[LinkID]*link), byDevice: make(map[identity.DeviceID][]*link),
@@ -224,20 +234,32 @@ const (
 	// sayBurst is how many lines about one device are logged at once, and then
 	// one in a second: a hostile one must not fill the disk.
 	sayBurst = 10
+	// strangersSay is how many lines in a second are logged about all strangers,
+	// which have as many keys as they like; strangersBurst are logged at once.
+	strangersSay, strangersBurst = 10, 100
 )
 
-// about logs what a device has caused, unless there was too much about it.
-func (m *ConnectionManager) about(device identity.DeviceID, msg string, args ...any) {
-	if m.said.Allow(device, time.Now()) {
-		m.cfg.Logger.Info(msg, append([]any{"peer", device}, args...)...)
+// asker returns a device as one that wants a place. Room of its own is kept for a
+// member.
+func (m *ConnectionManager) asker(peer identity.Peer) asker {
+	return asker{peer.Device, m.cfg.Trust.Member(peer)}
+}
+
+// about logs what a device has caused, unless there was too much about it, or about
+// strangers.
+func (m *ConnectionManager) about(a asker, msg string, args ...any) {
+	if now := time.Now(); m.said.Allow(a.device, now) && (a.member || m.aloud.AllowN(now, 1)) {
+		m.cfg.Logger.Info(msg, append([]any{"peer", a.device}, args...)...)
 	}
 }
 
-// watchTrust closes the links of devices that the trust store no longer allows.
+// watchTrust closes the links of devices that the trust store no longer allows, and
+// notes which are members.
 func (m *ConnectionManager) watchTrust(ctx context.Context) {
 	for {
 		changed := m.cfg.Trust.Changed()
 		for _, l := range m.allLinks() {
+			m.look(l)
 			if err := m.cfg.Trust.Admit(l.peer); err != nil {
 				m.cfg.Logger.Info("closing link", "peer", l.peer.Device, "err", err)
 				m.life.Go(func(context.Context) { _ = l.mux.CloseWith(channel.CodeRefused, "not trusted any more") })

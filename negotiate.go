@@ -226,7 +226,7 @@ func (m *ConnectionManager) join(ctx context.Context, peer identity.DeviceID, di
 		return nil, nil, nil, ErrNotConnected
 	}
 	if n = m.talks.joinable(peer, opts); n == nil {
-		if n := len(m.links.byID); n+m.talks.n >= m.cfg.Capacity {
+		if n := len(m.links.byID); !m.links.yields(m.talks.n) {
 			return nil, nil, nil, fmt.Errorf("%w: %d exist, and %d are being made", ErrCapacity, n, m.talks.n)
 		}
 		n = m.beginLocked(ctx, peer, dialers, opts)

@@ -15,16 +15,16 @@ import (
 func newWorkers() *workers {
 	return &workers{
 		life: new(life.Group), timeout: time.Minute, panicked: func(string, any) {},
-		all: make(chan struct{}, maxCallbacks), devices: make(map[identity.DeviceID]*places),
+		rooms: newRooms(memberCallbacks, strangerCallbacks),
 	}
 }
 
 // A device that has all its places waits for one of them; others do not.
 func TestWorkersBoundTheCallbacksAboutADevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, bob, carol := newWorkers(), identity.DeviceID{2}, identity.DeviceID{3}
+		w, bob, carol := newWorkers(), asker{device: identity.DeviceID{2}}, asker{device: identity.DeviceID{3}}
 		var leave func()
-		for range maxCallbacksPerDevice {
+		for range strangerCallbacks.Each {
 			var err error
 			if leave, err = w.enter(t.Context(), bob); err != nil {
 				t.Fatal(err)
@@ -46,8 +46,8 @@ func TestWorkersBoundTheCallbacksAboutADevice(t *testing.T) {
 		if _, err := w.enter(t.Context(), bob); err != nil {
 			t.Error(err)
 		}
-		if len(w.all) != maxCallbacksPerDevice {
-			t.Errorf("%d places are taken in all", len(w.all))
+		if len(w.strangers.all) != strangerCallbacks.Each {
+			t.Errorf("%d places are taken in all", len(w.strangers.all))
 		}
 	})
 }
@@ -56,7 +56,7 @@ func TestWorkersBoundTheCallbacksAboutADevice(t *testing.T) {
 // is no.
 func TestDecisionThatIsNotMadeIsANo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, bob, no := newWorkers(), identity.DeviceID{2}, errors.New("no")
+		w, bob, no := newWorkers(), asker{device: identity.DeviceID{2}}, errors.New("no")
 		var panics []string
 		w.panicked = func(name string, p any) { panics = append(panics, name) }
 		release := make(chan struct{})
@@ -72,8 +72,8 @@ func TestDecisionThatIsNotMadeIsANo(t *testing.T) {
 				t.Errorf("got %v after %v, want %v", err, time.Since(began), want)
 			}
 		}
-		if len(w.all) != 1 || len(panics) != 1 {
-			t.Errorf("%d places are taken, want that of the callback that runs; panics: %q", len(w.all), panics)
+		if len(w.strangers.all) != 1 || len(panics) != 1 {
+			t.Errorf("%d places are taken, want that of the callback that runs; panics: %q", len(w.strangers.all), panics)
 		}
 		if w.notify(t.Context(), "OnNewDevice", bob, func() { panic("oh") }) || !w.notify(t.Context(), "OnNewDevice", bob, func() {}) {
 			t.Error("a notice that panicked counts as given, or one that did not does not")

@@ -35,7 +35,7 @@ const (
 	// A link with so few unread bytes is not asked to give any back.
 	linkFloor = 256 << 10
 	// A link with so few channels may have one more.
-	floorChannels = 16
+	floorChannels = 8
 )
 
 // Budget bounds the unread bytes of all links that share it, and so what they
@@ -44,7 +44,7 @@ const (
 // cannot be promised so little reaches it, the channel of that link that has held
 // most for longest is reset with CodeResource. Each link may hold 256 KiB all
 // the same. Besides, channels may take half as much as may wait unread, 1 KiB each: a
-// request is declined on a link that has 16 channels, and more than are left for
+// request is declined on a link that has 8 channels, and more than are left for
 // others. Its methods may be called concurrently.
 type Budget struct {
 	limit  int64
