@@ -45,6 +45,7 @@
 //
 // # Limits
 //
-// 256 connections at once; 5 s for the greeting and the request; a request has
+// 640 requests and channels at once; more wait for 10 s, 64 at most, but for stop and
+// status, which need no place. 5 s for the greeting and the request; a request has
 // at most 1 MiB, an answer 16 MiB, and no more is allocated than has arrived.
 package control

@@ -17,9 +17,15 @@ import (
 )
 
 const (
-	// maxConns is how many connections a server holds: each open channel of a
-	// command is one, and each costs two file descriptors at most.
-	maxConns = 256
+	// maxPlaces is how many requests are answered at once. Each open channel of a
+	// command is one: 384 may be other devices', which the daemon counts, so at least
+	// 256 are commands' own. Each costs two file descriptors at most.
+	maxPlaces = 640
+	// maxWaiting is how many requests wait for a place, for takeTimeout at most.
+	maxWaiting = 64
+	// maxAsking is how many connections have not asked yet, or ask what needs no
+	// place (urgent).
+	maxAsking = 64
 	// takeTimeout is how long an announced channel waits to be taken.
 	takeTimeout = 10 * time.Second
 	// acceptPause is how long a server waits when the system has no more file
@@ -45,10 +51,11 @@ type Config struct {
 
 // Server answers commands. Its methods may be called concurrently.
 type Server struct {
-	cfg    Config
-	l      net.Listener
-	life   life.Group
-	places chan struct{}
+	cfg  Config
+	l    net.Listener
+	life life.Group
+
+	asks, waits, places chan struct{} // each has one for each connection that is there
 
 	mu    sync.Mutex
 	conns map[net.Conn]*Call // nil: it has not asked yet
@@ -60,7 +67,10 @@ type Server struct {
 // has opened, or any other. It returns at once; Close ends it.
 func Serve(l net.Listener, cfg Config) *Server {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	s := &Server{cfg: cfg, l: l, places: make(chan struct{}, maxConns), conns: map[net.Conn]*Call{}}
+	s := &Server{
+		cfg: cfg, l: l, conns: map[net.Conn]*Call{},
+		asks: make(chan struct{}, maxAsking), waits: make(chan struct{}, maxWaiting), places: make(chan struct{}, maxPlaces),
+	}
 	s.life.Go(s.accept)
 	return s
 }
@@ -141,13 +151,13 @@ func (s *Server) carries(c *Call, ch *Conn) bool {
 func (s *Server) accept(ctx context.Context) {
 	for {
 		select {
-		case s.places <- struct{}{}:
+		case s.asks <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
 		conn, err := s.l.Accept()
 		if err != nil {
-			<-s.places
+			<-s.asks
 			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return
 			}
@@ -156,8 +166,11 @@ func (s *Server) accept(ctx context.Context) {
 			continue
 		}
 		if !s.life.Go(func(ctx context.Context) {
-			defer func() { <-s.places }()
-			s.serve(ctx, conn)
+			asked := sync.OnceFunc(func() { <-s.asks })
+			defer asked()
+			if !s.answer(ctx, conn, asked) {
+				_ = conn.Close()
+			}
 		}) {
 			_ = conn.Close()
 			return
@@ -165,15 +178,9 @@ func (s *Server) accept(ctx context.Context) {
 	}
 }
 
-// serve answers one connection.
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
-	if !s.answer(ctx, conn) {
-		_ = conn.Close()
-	}
-}
-
-// answer answers what a connection asks, and tells whether it was detached.
-func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
+// answer answers what a connection asks, and tells whether it was detached. It calls
+// asked once the connection is none of those that ask any more.
+func (s *Server) answer(ctx context.Context, conn net.Conn, asked func()) (detached bool) {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
@@ -208,7 +215,7 @@ func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.watch(cancel)
-	err = h(ctx, c)
+	err = s.handle(ctx, c, h, asked)
 	switch {
 	case c.carried: // it has its own last words
 	case s.life.Ended():
@@ -222,6 +229,37 @@ func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 	_ = conn.Close() // and so the watch ends
 	c.unwatch()
 	return false
+}
+
+// urgent reports whether a request needs no place: how a daemon fares is told, and it
+// is ended, however much there is to do.
+func urgent(op string) bool { return op == string(OpStop) || op == string(OpStatus) }
+
+// errFull is why a request is not answered that has waited for a place.
+var errFull = fmt.Errorf("the daemon carries %d channels and requests, which are the most: end some of them, and try again", maxPlaces)
+
+// handle has a request answered when there is a place for it.
+func (s *Server) handle(ctx context.Context, c *Call, h Handler, asked func()) error {
+	if urgent(c.op) {
+		return h(ctx, c)
+	}
+	select {
+	case s.waits <- struct{}{}:
+	default:
+		return errFull
+	}
+	asked()
+	within, cancel := context.WithTimeoutCause(ctx, takeTimeout, errFull)
+	defer cancel()
+	select {
+	case s.places <- struct{}{}:
+		<-s.waits
+	case <-within.Done():
+		<-s.waits
+		return context.Cause(within)
+	}
+	defer func() { <-s.places }()
+	return h(ctx, c)
 }
 
 // refuse says why there is no answer, or no further one.

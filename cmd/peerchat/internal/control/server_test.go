@@ -282,6 +282,65 @@ func TestSilentConnectionEndsInTime(t *testing.T) {
 	})
 }
 
+// Requests take all the places that there are, and more of them wait. The daemon tells
+// how it fares, and can be stopped, nevertheless; when the requests have ended there is
+// room again.
+//
+// case: S12
+func TestAFullDaemonCanBeStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, c := Inside()
+		full := make(chan struct{})
+		h := Handlers{"echo": echo, string(OpStatus): echo, string(OpStop): echo, "wait": func(ctx context.Context, c *Call) error {
+			select {
+			case <-full:
+				return c.Answer(nil)
+			case <-ctx.Done():
+				return nil
+			}
+		}}
+		s := Serve(l, Config{Handlers: h})
+		ended := make(chan error, maxPlaces+maxWaiting)
+		for range maxPlaces + maxWaiting {
+			go func() { ended <- c.call(t.Context(), "wait", nil, nil) }()
+		}
+		synctest.Wait()
+		if err := c.call(t.Context(), "echo", nil, nil); err == nil || err.Error() != errFull.Error() {
+			t.Errorf("one more request: %v", err)
+		}
+		began := time.Now()
+		for range 2 * maxAsking {
+			for _, op := range []string{string(OpStatus), string(OpStop)} {
+				if err := c.call(t.Context(), op, nil, nil); err != nil {
+					t.Errorf("%s: %v", op, err)
+				}
+			}
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("they had to wait for %v", time.Since(began))
+		}
+		time.Sleep(takeTimeout) // of the bubble: for which requests wait
+		for range maxWaiting {
+			if err := <-ended; err == nil || err.Error() != errFull.Error() {
+				t.Errorf("a request that has waited: %v", err)
+			}
+		}
+		close(full)
+		for range maxPlaces {
+			if err := <-ended; err != nil {
+				t.Errorf("a request that had a place: %v", err)
+			}
+		}
+		if err := c.call(t.Context(), "echo", nil, nil); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+		_ = s.Close()
+		if n := len(s.asks) + len(s.waits) + len(s.places); n > 0 {
+			t.Errorf("%d places are left taken", n)
+		}
+	})
+}
+
 // fault: G1
 func TestCallEndsWithItsCommand(t *testing.T) {
 	folder := home(t)
