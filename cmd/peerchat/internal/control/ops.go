@@ -139,6 +139,9 @@ type Listen struct {
 	One bool `json:"one,omitempty"`
 }
 
+// Open reports whether all devices may have one.
+func (l Listen) Open() bool { return len(l.From) == 0 && l.Pipe == "" }
+
 // Offer is a channel that waits to be taken, or a device that was declined.
 type Offer struct {
 	Word    string         `json:"word,omitempty"`

@@ -22,11 +22,13 @@ const (
 	// bufferLen of one direction of a channel: four of the frames that a TLS
 	// carrier's link has.
 	bufferLen = 64 << 10
-	// maxOffers is how many channels of one pattern wait to be taken; the
-	// manager's listener holds 128 more.
-	maxOffers = 64
-	// takeTimeout is how long one waits.
+	// takeTimeout is how long a channel waits to be taken.
 	takeTimeout = 10 * time.Second
+	// membersEach and strangersEach are how many channels one device has that
+	// commands listen for, taken or not, and membersAll and strangersAll how many
+	// there are in all: a command that is asked has bounds of its own, below these.
+	membersEach, membersAll     = 128, 256
+	strangersEach, strangersAll = 32, 128
 	// maxNotices is how many declined devices wait to be told of: a command that is
 	// busy misses the others.
 	maxNotices = 8
@@ -155,23 +157,32 @@ type offers struct {
 }
 
 type offer struct {
-	sock   *channel.Socket
-	places chan struct{} // of the command that listens; this one has one of them
-	timer  *time.Timer
+	sock  *channel.Socket
+	by    peerlink.ChannelListener // that of the command that listens
+	free  func()                   // gives the channel's place back
+	timer *time.Timer
 }
 
+// refuse resets a channel, and gives its place back.
+func (of *offer) refuse() {
+	unwanted(of.sock)
+	of.free()
+}
+
+// unwanted resets a channel that no command took.
+func unwanted(sock *channel.Socket) { _ = sock.Reset(channel.CodeNotAccepted) }
+
 // add keeps a channel for a while and returns the word for it.
-func (o *offers) add(sock *channel.Socket, places chan struct{}) (string, error) {
+func (o *offers) add(of *offer) (string, error) {
 	token := rand.Text()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.waiting == nil {
 		return "", net.ErrClosed
 	}
-	of := &offer{sock: sock, places: places}
 	of.timer = time.AfterFunc(takeTimeout, func() {
 		if of := o.take(token); of != nil {
-			unwanted(of.sock)
+			of.refuse()
 		}
 	})
 	o.waiting[token] = of
@@ -185,33 +196,29 @@ func (o *offers) take(token string) *offer {
 	if of != nil {
 		of.timer.Stop()
 		delete(o.waiting, token)
-		<-of.places
 	}
 	return of
 }
 
-// drop refuses the channels of one command, or, for nil, all from now on.
-func (o *offers) drop(places chan struct{}) {
+// drop refuses the channels of one command's listener, or, for nil, all from now on.
+func (o *offers) drop(by peerlink.ChannelListener) {
 	o.mu.Lock()
 	var dropped []*offer
 	for token, of := range o.waiting {
-		if places == nil || of.places == places {
+		if by == nil || of.by == by {
 			of.timer.Stop()
 			delete(o.waiting, token)
 			dropped = append(dropped, of)
 		}
 	}
-	if places == nil {
+	if by == nil {
 		o.waiting = nil
 	}
 	o.mu.Unlock()
 	for _, of := range dropped {
-		unwanted(of.sock)
+		of.refuse()
 	}
 }
-
-// unwanted resets a channel that no command took.
-func unwanted(sock *channel.Socket) { _ = sock.Reset(channel.CodeNotAccepted) }
 
 // listen claims a pattern for a command, as long as the command is there.
 func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
@@ -263,26 +270,31 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 			}
 		}
 	})
-	return d.announce(ctx, l, answer)
+	return d.announce(ctx, what, l, answer)
 }
 
-// announce offers what a listener accepts to the command that has claimed it.
-func (d *Daemon) announce(ctx context.Context, l peerlink.ChannelListener, answer func(control.Offer) error) error {
-	places := make(chan struct{}, maxOffers)
-	defer d.offers.drop(places)
+// announce offers what a listener accepts to the command that has claimed it. Which
+// channels have no place is found out at once, so that none waits behind them.
+func (d *Daemon) announce(ctx context.Context, what control.Listen, l peerlink.ChannelListener, answer func(control.Offer) error) error {
+	defer d.offers.drop(l)
 	for {
-		select {
-		case places <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		sock, err := l.AcceptChannel(ctx)
 		if err != nil {
 			return nil // the command has gone, or the daemon ends
 		}
-		word, err := d.offers.add(sock, places)
+		peer, _ := peerlink.PeerOf(sock)
+		give := d.places.TakeStranger
+		if d.member(peer) || !what.Open() && d.mayOpen(what, peer) {
+			give = d.places.Take
+		}
+		if give(peer.Device) != nil {
+			_ = sock.Reset(channel.CodeResource)
+			continue
+		}
+		of := &offer{sock: sock, by: l, free: func() { d.places.Release(peer.Device) }}
+		word, err := d.offers.add(of)
 		if err != nil {
-			unwanted(sock)
+			of.refuse()
 			return nil
 		}
 		if err := answer(control.Offer{Word: word}); err != nil {
@@ -301,7 +313,7 @@ var errTaken = errors.New("it is already taken by another device, and takes one 
 // wants.
 func (d *Daemon) mayOpen(what control.Listen, peer identity.Peer) bool {
 	d.contacts.shown(peer) // before its command asks whose it is
-	if len(what.From) == 0 && what.Pipe == "" {
+	if what.Open() {
 		return true
 	}
 	contact, known := d.contacts.OfPeer(peer)
@@ -354,5 +366,6 @@ func (d *Daemon) take(_ context.Context, c *control.Call) error {
 	if of == nil {
 		return fmt.Errorf("the channel: %w: it was not taken in %v, or its peer has gone", control.ErrNotFound, takeTimeout)
 	}
+	defer of.free()
 	return d.hand(c, of.sock)
 }

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"peerlink"
+	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
@@ -79,6 +83,104 @@ func TestADeviceThatMayNotIsDeclined(t *testing.T) {
 		}
 		if err := receive(t, accepted); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// stranger is a device with a link to a house, and nothing else.
+func stranger(t *testing.T, to *house) *peerlink.ConnectionManager {
+	t.Helper()
+	id, err := identity.Generate("stranger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := peerlink.New(peerlink.Config{Identity: id, Network: peerlink.IgnoreNetwork})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	x, y := net.Pipe()
+	linked := make(chan error, 1)
+	go func() {
+		_, err := to.acc.ConnectionManager().AddConn(context.Background(), y, id.Peer(), peerlink.Inbound)
+		linked <- err
+	}()
+	_, err = m.AddConn(t.Context(), x, to.acc.Identity().Peer(), peerlink.Outbound)
+	if err := errors.Join(err, receive(t, linked)); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A command listens for all, and takes nothing for a while: 100 devices that are
+// nobody's open more channels than there are places for strangers. The channel of a
+// contact has its place, and is carried; then strangers' places are free again.
+//
+// case: S12
+func TestStrangersChannelsTakeNoPlacesOfContacts(t *testing.T) {
+	local := street(t)
+	alice, bob := open(t, t.TempDir()+"/alice", local), open(t, t.TempDir()+"/bob", local)
+	alice.add(t, "bob", bob.id())
+	l, err := alice.client.Listen(t.Context(), "test://*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var held []net.Conn
+	dial := func(m *peerlink.ConnectionManager, to identity.DeviceID) net.Conn {
+		c, err := m.ConnectDevice(t.Context(), to, "test://x", peerlink.ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+		return c
+	}
+	for range 100 {
+		m := stranger(t, alice)
+		for range 2 {
+			dial(m, alice.id())
+		}
+	}
+	reset := (*channel.ResetError)(nil)
+	if _, err := held[len(held)-1].Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != channel.CodeResource {
+		t.Errorf("a stranger without a place: %v", err)
+	}
+	c := dial(bob.acc.ConnectionManager(), alice.id())
+	if _, err := c.Write([]byte("from a contact")); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan error, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				heard <- err
+				return
+			}
+			if p, _ := peerlink.PeerOf(c); p.Device == bob.id() {
+				text := make([]byte, len("from a contact"))
+				_, err := io.ReadFull(c, text)
+				heard <- errors.Join(err, c.Close())
+				return
+			}
+			defer c.Close()
+		}
+	}()
+	if err := receive(t, heard); err != nil {
+		t.Errorf("a contact's channel: %v", err)
+	}
+	_ = l.Close()
+	for _, c := range held {
+		_ = c.Close()
+	}
+	for deadline := time.Now().Add(within); ; {
+		if members, strangers := alice.d.places.Used(); members+strangers == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d and %d places are still taken", members, strangers)
+		}
+		if _, err := control.OpStatus.Ask(t.Context(), alice.client, control.None{}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

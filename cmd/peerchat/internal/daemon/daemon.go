@@ -18,6 +18,7 @@ import (
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/quota"
 )
 
 // maxStories is how many devices' connects are remembered: as many as a person
@@ -43,6 +44,7 @@ type Daemon struct {
 	devices  *devices
 	stories  *lru.Cache[identity.DeviceID, *story]
 	offers   offers
+	places   *quota.Quota[identity.DeviceID] // of channels that commands listen for
 	talk     *talk
 	problems []string // found at the start
 
@@ -81,6 +83,7 @@ func New(cfg Config) (*Daemon, error) {
 		Manager: d.acc.ConnectionManager(), Rendezvous: rendezvous{d.acc}, Me: d.acc.Identity().DeviceID(), Listen: func(pattern string) (net.Listener, error) { return d.claim(pattern, nil) }, Logger: d.log,
 	}
 	d.offers.waiting = map[string]*offer{}
+	d.places = quota.NewPools[identity.DeviceID](quota.Limits{Each: membersEach, All: membersAll}, quota.Limits{Each: strangersEach, All: strangersAll})
 	var err error
 	if d.stories, err = lru.New[identity.DeviceID, *story](maxStories); err != nil {
 		return nil, err
