@@ -106,12 +106,18 @@ func newListener(cfg Config, socks []net.Listener) *Listener {
 func newGate() *proving.Gate {
 	return &proving.Gate{
 		Places: maxPending, PerSource: maxPendingPerSource, Grace: grace,
-		Rate: quota.NewRates[netip.Prefix](maxSources, rate.Every(sourceEvery), sourceBurst),
+		Rate: sourceRates().Within(sourceRates(), func(p netip.Prefix) netip.Prefix {
+			return quota.NetworkOf(p.Addr(), 16, 32) // of a provider, or a large customer
+		}),
 		Source: func(c net.Conn) (netip.Prefix, bool) {
 			from := prefixOf(c.RemoteAddr())
 			return from, !from.Addr().IsLoopback() // which does not tell the machine's users apart
 		},
 	}
+}
+
+func sourceRates() *quota.Rates[netip.Prefix] {
+	return quota.NewRates[netip.Prefix](maxSources, rate.Every(sourceEvery), sourceBurst)
 }
 
 // prefixOf returns the source that addr belongs to, an IPv4 /24 or an IPv6 /64,

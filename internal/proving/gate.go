@@ -21,7 +21,8 @@ import (
 // one is free, or until the oldest connection of the source that holds most of
 // them has had its grace, and then takes that place. So a connection that stalls
 // loses to one that comes, a rush of honest callers is served in turn, and one
-// source cannot push out another.
+// source cannot push out another. More sources than that, whose connections all
+// stall, let Places newcomers in each Grace: the others wait before the gate.
 type Gate struct {
 	// Places is how many connections have one at a time; PerSource is how many of
 	// them one limited source may have.

@@ -3,10 +3,12 @@ package proving
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"peerlink/identity"
+	"peerlink/internal/pause"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -213,4 +216,100 @@ func TestAProofThatComesTooLateIsNone(t *testing.T) {
 			t.Errorf("%v, want io.EOF", err)
 		}
 	})
+}
+
+// flood has silent connections come from addresses in turn, so many a second. stop
+// ends that, and returns how many were closed by then.
+func (w *world) flood(perSecond int, address func(i int) string) (stop func() int32) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var closed atomic.Int32
+	var flooding sync.WaitGroup
+	flooding.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			ours, theirs := net.Pipe()
+			if !w.come(ctx, stranger{ours, from(address(i)).addr}) {
+				return
+			}
+			go func() {
+				_, _ = theirs.Read(make([]byte, 1))
+				closed.Add(1)
+			}()
+			_ = pause.For(ctx, time.Second/time.Duration(perSecond))
+		}
+	})
+	return func() int32 {
+		cancel()
+		flooding.Wait()
+		return closed.Load()
+	}
+}
+
+// come is the source's next connection; false if ctx ends before it is taken.
+func (w *world) come(ctx context.Context, conn net.Conn) bool {
+	select {
+	case w.in <- conn:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// contact makes a connection from an address, proves it, and returns how long that took.
+func (w *world) contact(t *testing.T, address string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go func() {
+		if w.come(ctx, stranger{ours, from(address).addr}) {
+			_, _ = theirs.Write([]byte("a"))
+		}
+	}()
+	conn, err := w.Accept(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	return time.Since(began)
+}
+
+// One address has a share of the places and a rate: a contact does not notice its
+// flood. Many addresses, each within its share, fill the places: a contact waits until
+// the oldest of them has had its grace, as long as fewer come than that frees.
+//
+// case: S11
+func TestAContactGetsThroughAFloodOfSilentConnections(t *testing.T) {
+	for name, tt := range map[string]struct {
+		perSecond int
+		address   func(i int) string
+		most      time.Duration
+	}{
+		"of one address":     {300, func(int) string { return "192.0.2.1" }, 0},
+		"of one network":     {300, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 0},
+		"of four networks":   {300, func(i int) string { return fmt.Sprintf("192.0.%d.1", i%4) }, grace},
+		"of 10 000 networks": {places / 5, func(i int) string { return fmt.Sprintf("2001:db8:%x::1", i%10_000) }, grace},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(newGate(), true)
+				defer w.Close()
+				stop := w.flood(tt.perSecond, tt.address)
+				time.Sleep(12 * time.Second)
+				for range 5 {
+					if d := w.contact(t, "198.51.100.7"); d > tt.most {
+						t.Errorf("a contact got through in %v, want %v at most", d, tt.most)
+					}
+					time.Sleep(time.Second)
+				}
+				if n := w.Held(); n > places {
+					t.Errorf("%d places are taken", n)
+				}
+				if stop() == 0 {
+					t.Error("no silent connection has lost its place")
+				}
+			})
+		})
+	}
 }

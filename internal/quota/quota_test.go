@@ -141,6 +141,43 @@ func TestRatesAreOfEachKey(t *testing.T) {
 	allowed("b", true, true, true, false)
 }
 
+// Three thousand networks of one owner have their own rates while they are remembered,
+// and one for all of them beyond that; others are not among them.
+//
+// case: S11
+func TestAFloodOfKeysGetsNoFreshRates(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	const keys, burst = 100, 4
+	rates := func() *Rates[netip.Prefix] { return NewRates[netip.Prefix](keys, rate.Every(time.Second), burst) }
+	r := rates().Within(rates(), func(p netip.Prefix) netip.Prefix { return NetworkOf(p.Addr(), 16, 32) })
+	network := func(hi, lo int) netip.Prefix {
+		a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, byte(hi), byte(lo >> 8), byte(lo)})
+		return NetworkOf(a, 24, 64)
+	}
+	in := 0
+	for range 2 {
+		for i := range 3000 {
+			for range burst {
+				if r.Allow(network(0xb8, i), now) {
+					in++
+				}
+			}
+		}
+	}
+	if want := keys*burst + burst; in != want {
+		t.Errorf("%d let in, want %d", in, want)
+	}
+	if !r.Allow(network(0xb9, 1), now) {
+		t.Error("another network pays for the flood")
+	}
+	now = now.Add(burst * time.Second) // the bursts are whole again, and may be forgotten
+	for i := range keys {
+		if !r.Allow(network(0xb9, i), now) {
+			t.Errorf("network %d has no rate of its own after the flood", i)
+		}
+	}
+}
+
 func TestNetworksAreWhatOneStrangerControls(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.0.2.7:80":             "192.0.2.7/32",
