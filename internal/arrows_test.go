@@ -64,6 +64,7 @@ var arrows = map[string]string{
 	program + "files/parcel": `pion|libp2p|quic-go|^peerlink/(ice|dht|account|multiplex|channel|identity|tlssock)`,
 	program + "forward":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|tlssock)|/internal/(chat|daemon|control)$`,
 	program + "localuser":    `pion|libp2p|quic-go|^peerlink`,
+	program + "journal":      `pion|libp2p|quic-go|^peerlink/`,
 	program + "strictfile":   `^peerlink/(account|channel|cmd|dht|ice|identity|localipc|metrics|multiplex|shm|tlssock|webrtc)`,
 	program + "turnserver":   `libp2p|quic-go|^peerlink$|^peerlink/(account|channel|dht|ice|multiplex|tlssock|webrtc)`,
 	program + "website":      `pion|libp2p|quic-go|^peerlink$|^peerlink/(account|dht|ice|multiplex|channel|tlssock)|/internal/(chat|daemon|control)$`,

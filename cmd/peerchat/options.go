@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"peerlink/account"
+	"peerlink/cmd/peerchat/internal/journal"
 	"peerlink/identity"
 )
 
@@ -58,7 +59,7 @@ func (o *options) logger(w io.Writer) *slog.Logger {
 	if !o.verbose {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: slog.LevelDebug, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(w)}))
+	return slog.New(journal.NewHandler(tint.NewTextHandler(w, &tint.Options{Level: slog.LevelDebug, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(w)})))
 }
 
 // bootstrapNodes returns the nodes of the flag or the environment; nil leaves

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -19,13 +18,13 @@ import (
 	"peerlink/account"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/daemon"
+	"peerlink/cmd/peerchat/internal/journal"
 )
 
 const (
 	// logFile, in the account's folder, takes what a daemon in the background
-	// says; it begins anew when it has maxLog bytes at a start.
+	// says (package journal).
 	logFile = "daemon.log"
-	maxLog  = 4 << 20
 	// otherWait is how long a daemon that finds the account taken waits for the
 	// other one's word, or its end: two that start together need some of it.
 	otherWait = 5 * time.Second
@@ -226,12 +225,7 @@ func (r *runner) wait(ctx context.Context, d *daemon.Daemon) error {
 // logToFile has the log, and a crash, go into the account's folder. It replaces
 // r.log.
 func (r *runner) logToFile(dir string) (done func(), err error) {
-	path := filepath.Join(dir, logFile)
-	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if st, err := os.Lstat(path); err == nil && st.Size() > maxLog {
-		flags |= os.O_TRUNC
-	}
-	f, err := os.OpenFile(path, flags, 0o600)
+	f, err := journal.Open(filepath.Join(dir, logFile))
 	if err != nil {
 		return nil, fmt.Errorf("the daemon's log: %w", err)
 	}
@@ -239,9 +233,12 @@ func (r *runner) logToFile(dir string) (done func(), err error) {
 	if r.o.verbose {
 		level = slog.LevelDebug
 	}
-	r.log = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: level}))
-	_ = debug.SetCrashOutput(f, debug.CrashOptions{})
-	return func() { _ = f.Close() }, nil
+	h := journal.NewHandler(slog.NewTextHandler(f, &slog.HandlerOptions{Level: level}))
+	r.log = slog.New(h)
+	return func() {
+		h.Flush()
+		_ = f.Close()
+	}, nil
 }
 
 // serveMetrics serves Prometheus, if there is an address for it.
