@@ -10,11 +10,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink"
 	"peerlink/account"
 	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/contacts"
 	"peerlink/identity"
 	"peerlink/internal/life"
+	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 // devicesURI is under which devices tell each other signed lists: which devices
@@ -28,11 +33,36 @@ const (
 	// maxListLen is the length of a list in bytes: the longest, of 1 024
 	// revocations, has 33 992.
 	maxListLen = 40 << 10
-	// maxTelling is how many channels with lists there may be in each direction.
+	// maxTelling is how many channels with lists there may be in each direction with
+	// contacts and the account's own devices; strangers have half as many beside them.
 	maxTelling = 64
+	// maxOfMember is how many of them may be with one device: the two ends may begin at
+	// once, and again before the first have ended. A stranger has one.
+	maxOfMember = 4
 	// tellTimeout is how long an exchange may take, once there is a link.
 	tellTimeout = 10 * time.Second
+	// The pauses before a device is asked again that was not told, or that said too much
+	// at once: they double.
+	firstAgain = time.Second
+	lastAgain  = time.Minute
+	// listEvery is how often a new list of one account is taken, after the first
+	// maxLists, which is what one telling may have: each is a write, and has all links
+	// checked.
+	listEvery = time.Minute
 )
+
+// errTooSoon is why new lists of an account are put off.
+var errTooSoon = errors.New("too many new lists of this account in a minute: it is asked again")
+
+// exchanges bounds the channels of one direction.
+func exchanges() *quota.Quota[identity.DeviceID] {
+	return quota.NewPools[identity.DeviceID](quota.Limits{Each: maxOfMember, All: maxTelling}, quota.Limits{Each: 1, All: maxTelling / 2})
+}
+
+// newLists bounds how often new lists of each account are taken.
+func newLists() *quota.Rates[identity.AccountID] {
+	return quota.NewRates[identity.AccountID](contacts.MaxContacts, rate.Every(listEvery), maxLists)
+}
 
 // devices keeps an account's devices and its contacts up to date about each
 // other: it notes whose devices make links, and exchanges lists.
@@ -42,11 +72,13 @@ type devices struct {
 	book    *book
 	log     *slog.Logger
 	life    *life.Group
-	places  chan struct{} // of channels of others
-	telling chan struct{} // of own ones
+	places  *quota.Quota[identity.DeviceID] // of channels of others
+	telling *quota.Quota[identity.DeviceID] // of own ones
+	lists   *quota.Rates[identity.AccountID]
 
-	mu   sync.Mutex
-	seen map[identity.DeviceID]time.Time // of the account's own devices
+	mu    sync.Mutex
+	seen  map[identity.DeviceID]time.Time // of the account's own devices
+	later map[identity.DeviceID]struct{}  // those that are asked again
 }
 
 // openDevices begins to listen to others' lists, and to tell them, until the
@@ -60,8 +92,9 @@ func (d *Daemon) openDevices() error {
 	d.onClose(l.Close)
 	v := &devices{
 		acc: d.acc, m: m, book: d.contacts, log: d.log, life: &d.life,
-		places: make(chan struct{}, maxTelling), telling: make(chan struct{}, maxTelling),
-		seen: map[identity.DeviceID]time.Time{},
+		places: exchanges(), telling: exchanges(),
+		lists: newLists(),
+		seen:  map[identity.DeviceID]time.Time{}, later: map[identity.DeviceID]struct{}{},
 	}
 	d.devices = v
 	events := m.Events(d.life.Context()) // from now on, not from when the goroutine runs
@@ -88,20 +121,9 @@ func (v *devices) event(e peerlink.Event) {
 	if e.Kind == peerlink.LinkUp {
 		v.book.shown(e.Peer)
 	}
-	if e.Kind != peerlink.LinkUp || len(v.say(e.Peer)) == 0 {
-		return
+	if e.Kind == peerlink.LinkUp && len(v.say(e.Peer)) > 0 {
+		v.life.Go(func(ctx context.Context) { v.tell(ctx, e.Peer) })
 	}
-	select {
-	case v.telling <- struct{}{}:
-	case <-v.life.Done():
-		return
-	}
-	v.life.Go(func(ctx context.Context) {
-		defer func() { <-v.telling }()
-		if err := v.tell(ctx, e.Peer.Device); err != nil {
-			v.log.Debug("devices: not told", "peer", e.Peer, "err", err)
-		}
-	})
 }
 
 // met notes a link to a device, begun or ended.
@@ -156,13 +178,67 @@ func (v *devices) friend(p identity.Peer) bool {
 	return is
 }
 
-// tell exchanges lists with a device to which there is a link.
-func (v *devices) tell(ctx context.Context, to identity.DeviceID) error {
-	sock, err := v.m.ConnectDevice(ctx, to, devicesURI, peerlink.ConnectOptions{Mode: peerlink.OnlyIfConnected})
+// take gives a place for a channel with a device: it is known whose it is.
+func (v *devices) take(places *quota.Quota[identity.DeviceID], p identity.Peer) error {
+	if v.acc.Trust().Member(p) {
+		return places.Take(p.Device)
+	}
+	return places.TakeStranger(p.Device)
+}
+
+// tell exchanges lists with a device to which there is a link, and has a member that
+// did not hear asked again. It reports whether the device was told.
+func (v *devices) tell(ctx context.Context, to identity.Peer) bool {
+	err := v.tellOnce(ctx, to)
+	if err == nil || errors.Is(err, errTooSoon) {
+		return true
+	}
+	v.log.Debug("devices: not told", "peer", to, "err", err)
+	if !errors.Is(err, peerlink.ErrNoListener) {
+		v.again(to)
+	}
+	return false
+}
+
+func (v *devices) tellOnce(ctx context.Context, to identity.Peer) error {
+	if err := v.take(v.telling, to); err != nil {
+		return err
+	}
+	defer v.telling.Release(to.Device)
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	sock, err := v.m.ConnectDevice(ctx, to.Device, devicesURI, peerlink.ConnectOptions{Mode: peerlink.OnlyIfConnected})
 	if err != nil {
 		return err
 	}
 	return v.exchange(sock)
+}
+
+// again exchanges lists with a member once more, with pauses, until that has worked or
+// there is no link: with the next one it is done anyway.
+func (v *devices) again(p identity.Peer) {
+	if !v.acc.Trust().Member(p) {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, on := v.later[p.Device]; on {
+		return
+	}
+	v.later[p.Device] = struct{}{}
+	v.life.Go(func(ctx context.Context) {
+		defer func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			delete(v.later, p.Device)
+		}()
+		pauses := pause.Backoff(firstAgain, lastAgain)
+		for pause.For(ctx, pauses.NextBackOff()) == nil && v.m.IsConnected(p.Device) {
+			if err := v.tellOnce(ctx, p); err == nil || errors.Is(err, peerlink.ErrNoListener) {
+				return
+			}
+		}
+	})
 }
 
 // exchange tells the device at the other end of a channel what it is to know, and
@@ -192,21 +268,28 @@ func send(ms *peerlink.Messages, sock *channel.Socket, lists [][]byte) error {
 	return sock.CloseWrite()
 }
 
-// hear takes lists until there are no more.
-func (v *devices) hear(ms *peerlink.Messages, from identity.Peer) error {
+// hear takes lists until there are no more. With errTooSoon all were heard, but some
+// not taken, and the device is asked again.
+func (v *devices) hear(ms *peerlink.Messages, from identity.Peer) (late error) {
 	for range maxLists {
 		b, err := ms.Receive()
 		if errors.Is(err, io.EOF) {
-			return nil
+			break
 		}
 		if err != nil {
 			return err
 		}
-		if err := v.believe(b, from); err != nil {
+		switch err := v.believe(b, from); {
+		case errors.Is(err, errTooSoon):
+			late = err
+		case err != nil:
 			v.log.Info("devices: a list is refused", "from", from, "err", err)
 		}
 	}
-	return nil
+	if late != nil {
+		v.again(from)
+	}
+	return late
 }
 
 // bounded returns a connection from which no more can be read than a peer may say.
@@ -238,21 +321,21 @@ func (v *devices) accept(l net.Listener) {
 		}
 		sock, ok := conn.(*channel.Socket)
 		peer, known := peerlink.PeerOf(conn)
-		select {
-		case v.places <- struct{}{}:
-		default:
-			ok = false
-		}
 		if !ok || !known {
-			if sock != nil {
-				unwanted(sock)
-			}
+			_ = conn.Close()
 			continue
 		}
-		v.life.Go(func(context.Context) {
-			defer func() { <-v.places }()
+		if v.take(v.places, peer) != nil {
+			unwanted(sock)
+			continue
+		}
+		begun := v.life.Go(func(context.Context) {
+			defer v.places.Release(peer.Device)
 			v.answer(sock, peer)
 		})
+		if !begun {
+			v.places.Release(peer.Device)
+		}
 	}
 }
 
@@ -263,7 +346,7 @@ func (v *devices) answer(sock *channel.Socket, peer identity.Peer) {
 	_ = sock.SetDeadline(time.Now().Add(tellTimeout))
 	ms := peerlink.NewMessages(bounded(sock))
 	err := v.hear(ms, peer)
-	if err == nil {
+	if err == nil || errors.Is(err, errTooSoon) {
 		err = send(ms, sock, v.say(peer))
 	}
 	if err == nil {
@@ -295,7 +378,7 @@ func (v *devices) believe(b []byte, from identity.Peer) error {
 	case *identity.RevocationList:
 		changed, err = v.revoked(l, from)
 	}
-	if err != nil && !errors.Is(err, account.ErrOutdatedDevices) && !errors.Is(err, identity.ErrOutdated) {
+	if err != nil {
 		return err
 	}
 	if changed && v.own(from) { // the account's other devices and contacts are to know, too
@@ -304,12 +387,34 @@ func (v *devices) believe(b []byte, from identity.Peer) error {
 	return nil
 }
 
-// learn takes a device list.
+// soon returns errTooSoon if no new list of an account may be taken now.
+func (v *devices) soon(a identity.AccountID) error {
+	if !v.lists.Allow(a, time.Now()) {
+		return errTooSoon
+	}
+	return nil
+}
+
+// learn takes a device list, if it is newer than the one that is held.
 func (v *devices) learn(l *identity.DeviceList, from identity.Peer) (changed bool, err error) {
-	switch {
-	case l.Account() != from.Account:
+	if l.Account() != from.Account {
 		return false, fmt.Errorf("%s, said by a device of account %s", l, from.Account.Short())
-	case v.own(from):
+	}
+	var held uint64
+	if v.own(from) {
+		if own := v.acc.Devices(); own != nil {
+			held = own.Number()
+		}
+	} else if c, ok := v.book.OfPeer(from); ok {
+		held = c.Number
+	}
+	if l.Number() <= held {
+		return false, nil
+	}
+	if err := v.soon(from.Account); err != nil {
+		return false, err
+	}
+	if v.own(from) {
 		return v.acc.LearnDevices(l)
 	}
 	if changed, err = v.book.Learn(l); changed {
@@ -324,9 +429,12 @@ func (v *devices) revoked(l *identity.RevocationList, from identity.Peer) (chang
 		return false, fmt.Errorf("%s, said by a device of account %s", l, from.Account.Short())
 	}
 	for _, held := range v.acc.Revocations() {
-		if held.Digest() == l.Digest() {
+		if held.Issuer() == l.Issuer() && (held.Number() > l.Number() || held.Digest() == l.Digest()) {
 			return false, nil
 		}
+	}
+	if err := v.soon(from.Account); err != nil {
+		return false, err
 	}
 	b, _ := l.MarshalBinary() // cannot fail
 	if _, err := v.acc.ImportRevocations(b); err != nil {
@@ -341,6 +449,7 @@ func (v *devices) revoked(l *identity.RevocationList, from identity.Peer) (chang
 func (v *devices) push(ctx context.Context, but identity.DeviceID) (connected, told int) {
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
+	turns := make(chan struct{}, maxTelling/2)
 	peers := map[identity.DeviceID]identity.Peer{}
 	for l := range v.m.Links() {
 		if l.Peer.Device != but && len(v.say(l.Peer)) > 0 {
@@ -350,21 +459,19 @@ func (v *devices) push(ctx context.Context, but identity.DeviceID) (connected, t
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, p := range peers {
-		select {
-		case v.telling <- struct{}{}:
-		case <-ctx.Done():
-			continue
-		}
 		wg.Go(func() {
-			defer func() { <-v.telling }()
-			err := v.tell(ctx, p.Device)
-			if err != nil {
-				v.log.Debug("devices: not told", "peer", p, "err", err)
+			select {
+			case turns <- struct{}{}:
+				defer func() { <-turns }()
+			case <-ctx.Done():
+				v.again(p)
 				return
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			told++
+			if v.tell(ctx, p) {
+				mu.Lock()
+				defer mu.Unlock()
+				told++
+			}
 		})
 	}
 	wg.Wait()
