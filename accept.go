@@ -20,6 +20,10 @@ import (
 )
 
 const (
+	// maxAskedByStrangers is how many channel requests of strangers are at work at once,
+	// each on a goroutine: until they are decided, and OnConnectionReady has returned.
+	// Further ones are declined. One stranger may have twice as many as a link lets wait.
+	maxAskedByStrangers, maxAskedByStranger = 8192, 2 * maxAsked
 	// maxTurned is how many callers at once are told that there is no place for their
 	// streams.
 	maxTurned = 64
@@ -318,20 +322,33 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link) {
 			}
 			return
 		}
+		a := m.look(l)
+		if !a.member && m.asked.Take(a.device) != nil {
+			m.decline(r, errBacklog)
+			continue
+		}
+		leave := func() {
+			if !a.member {
+				m.asked.Release(a.device)
+			}
+		}
 		// The link bounds how many run: it lets so many requests wait undecided.
-		if !m.life.Go(func(context.Context) { m.route(ctx, l, r) }) {
+		if !m.life.Go(func(context.Context) {
+			defer leave()
+			m.route(ctx, l, r, a)
+		}) {
+			leave()
 			_ = r.DeclineWith(told(errClosed))
 		}
 	}
 }
 
 // route has a channel request decided, and passes on the channel.
-func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request) {
+func (m *ConnectionManager) route(ctx context.Context, l *link, r *multiplex.Request, a asker) {
 	if m.running() != nil {
 		m.decline(r, errShuttingDown)
 		return
 	}
-	a := m.look(l)
 	key := uniqueKey{l.peer.Device, r.Name()}
 	ping := func() { _, _ = l.mux.Ping(ctx) } // on an error the link ends, and r with it
 	if m.uniques.request(ctx, key, ping, func() (*channel.Socket, error) { return m.accept(l, r) }) {

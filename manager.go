@@ -84,6 +84,7 @@ type ConnectionManager struct {
 	err  error         // Close's, then
 
 	arriving  *quota.Quota[identity.DeviceID] // holds a place for each stream that is on the way to become a link
+	asked     *quota.Quota[identity.DeviceID] // holds a place for each channel request of a stranger that is at work
 	turned    chan struct{}                   // holds a place for each stream that found none, until its caller was told
 	strangers *multiplex.Budget               // the half of Config.Link.Budget for links that strangers have made
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
@@ -127,6 +128,7 @@ func Open(cfg Config) (*ConnectionManager, error) {
 		cfg:      cfg.withDefaults(),
 		done:     make(chan struct{}),
 		arriving: quota.NewPools[identity.DeviceID](memberArrivals, strangerArrivals),
+		asked:    quota.New[identity.DeviceID](maxAskedByStranger, maxAskedByStrangers),
 		turned:   make(chan struct{}, maxTurned),
 		said:     quota.NewRates[identity.DeviceID](maxSaid, 1, sayBurst),
 		aloud:    rate.NewLimiter(strangersSay, strangersBurst),

@@ -345,6 +345,53 @@ func TestMembersAreServedWhileStrangersHoldCallbacks(t *testing.T) {
 	})
 }
 
+// A request that nobody decides holds a goroutine: strangers' have a bound.
+//
+// case: S5
+func TestMembersAreAskedForWhileStrangersRequestsHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork("memory")
+		alice := n.newDevice(t, "alice", nil)
+		bob := n.newDevice(t, "bob", func(c *peerlink.Config) {
+			knows(alice)(c)
+			c.OnChannelRequest = func(ctx context.Context, p identity.Peer, _ string) error {
+				if p.Name != "alice" {
+					<-ctx.Done()
+				}
+				return errors.New("no")
+			}
+		})
+		const each, all = 8, 400
+		peerlink.LimitAsked(bob.ConnectionManager, each, all)
+		bob.echo(t, "chat://*")
+		crowd := n.crowd(t, 100)
+		var calls sync.WaitGroup
+		var declined atomic.Int32
+		for _, d := range crowd[:99] {
+			for range each + 2 {
+				calls.Go(func() {
+					_, err := d.ConnectDevice(background, bob.id.DeviceID(), "x://", peerlink.ConnectOptions{ChannelTimeout: time.Hour})
+					if !errors.Is(err, peerlink.ErrDeclined) {
+						t.Errorf("a stranger: %v", err)
+					}
+					declined.Add(1)
+				})
+			}
+		}
+		synctest.Wait()
+		if want := int32(99*(each+2) - all); declined.Load() != want {
+			t.Errorf("%d requests were declined at once, want %d", declined.Load(), want)
+		}
+		began := time.Now()
+		exchange(t, connect(t, alice, bob, "chat://"), "hello")
+		if d := time.Since(began); d != 0 {
+			t.Errorf("alice waited %v", d)
+		}
+		calls.Wait()
+		exchange(t, connect(t, crowd[99], bob, "chat://"), "hello")
+	})
+}
+
 func readOf(c *channel.Socket, n int) (string, error) {
 	b := make([]byte, n)
 	_, err := io.ReadFull(c, b)
