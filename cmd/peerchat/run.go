@@ -19,6 +19,7 @@ import (
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/daemon"
 	"peerlink/cmd/peerchat/internal/journal"
+	"peerlink/webrtc/switchboard"
 )
 
 const (
@@ -264,16 +265,16 @@ func (r *runner) serveMetrics(d *daemon.Daemon) (stop func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", h)
-	s := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.Serve(l)
+		_ = switchboard.ServeSite(ctx, l, mux, r.log)
 	}()
 	r.url = "http://" + l.Addr().String() + "/metrics"
 	r.log.Info("metrics", "url", r.url)
 	return func() {
-		_ = s.Close()
+		cancel()
 		<-done
 	}, nil
 }

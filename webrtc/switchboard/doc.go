@@ -19,7 +19,11 @@
 //
 // # Limits
 //
-// Both ends must be connected: nothing is kept. A device has one line; a newer
+// A server has places for so many lines of an address, as keys are free, and a
+// budget for what waits for slow ones: the slowest line ends. Where it has a Trust,
+// the members of that have places and a budget of their own; a server without, such
+// as that of peerchat node, knows strangers only. Both ends must be connected:
+// nothing is kept. A device has one line; a newer
 // one takes its place, and the older one ends. The sealing is P-256, which
 // every browser has: recorded lines could be read by a quantum computer, which
 // would learn addresses, as streams have keys of their own.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,27 +26,31 @@ const (
 	defaultDevices    = 4096
 	defaultPerAddress = 64
 	defaultRate       = 50
+	// linesOfDevice is how many lines a member may have: older ones that end, as a
+	// newer one takes their place.
+	linesOfDevice = 4
 	// joinTimeout is what a stranger has to prove itself.
-	joinTimeout = 10 * time.Second
-	// queueLen is how many messages may wait for a slow device.
-	queueLen     = 64
+	joinTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second
-	// idleTimeout ends a connection that asks for nothing more.
-	idleTimeout = time.Minute
-	pingEvery   = 30 * time.Second
-	pingTimeout = 15 * time.Second
+	pingEvery    = 30 * time.Second
+	pingTimeout  = 15 * time.Second
 )
 
 // ServerConfig bounds a Server. Its zero value is usable.
 type ServerConfig struct {
-	// Trust is asked about each device that joins. nil allows all.
+	// Trust is asked about each device that joins. nil allows all. The devices of
+	// which it says that they are members have lines, and room for what waits for
+	// them, apart from all others. nil: there are no members.
 	Trust *identity.Trust
 	// Origins are the hosts from which web pages may connect, as patterns
 	// ("app.example", "*.example"), besides the server's own.
 	Origins []string
-	// MaxDevices bounds the lines, those that are not proven included: 4 096.
+	// MaxDevices bounds the lines of devices that are not members, and those of
+	// members: 4 096 each, and never more than a tenth of the files that the process
+	// may open. A quarter as many more can be there that have not proven themselves.
 	MaxDevices int
-	// MaxPerAddress bounds those of one IPv4 address or IPv6 /64: 64.
+	// MaxPerAddress bounds the lines of one IPv4 address or IPv6 /64 that are not a
+	// member's: 64, and as many that have not proven themselves.
 	MaxPerAddress int
 	// Rate is how many messages one device may send in a second: 50, and twice
 	// as many at once. What is more is read later.
@@ -55,33 +60,49 @@ type ServerConfig struct {
 }
 
 // Server is the switchboard: an http.Handler that takes WebSockets. Make one
-// with NewServer. All methods may be called concurrently.
+// with NewServer. All methods may be called concurrently. Whoever serves it without
+// Serve or ServeSite bounds the connections that ask for nothing.
 type Server struct {
 	cfg ServerConfig
 	log *slog.Logger
 
-	lines *quota.Quota[netip.Prefix]
+	joining *quota.Quota[netip.Prefix] // by address: nothing is proven yet
+	lines   *quota.Quota[netip.Prefix] // of devices that are not members: keys are free
+	own     *quota.Quota[identity.DeviceID]
 
 	mu      sync.Mutex
 	members map[identity.DeviceID]*member
+	waiting [kinds]int // bytes of letters, by the kind of the line that they wait for
 }
 
 // NewServer returns a Server that has no lines yet.
 func NewServer(cfg ServerConfig) *Server {
 	cfg.MaxDevices = cmp.Or(max(cfg.MaxDevices, 0), defaultDevices)
+	if files, known := openFiles(); known {
+		cfg.MaxDevices = min(cfg.MaxDevices, max(1, files/10))
+	}
 	cfg.MaxPerAddress = cmp.Or(max(cfg.MaxPerAddress, 0), defaultPerAddress)
 	cfg.Rate = cmp.Or(max(cfg.Rate, 0), defaultRate)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	return &Server{cfg: cfg, log: cfg.Logger, lines: quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices), members: make(map[identity.DeviceID]*member)}
+	return &Server{
+		cfg: cfg, log: cfg.Logger, members: make(map[identity.DeviceID]*member),
+		joining: quota.New[netip.Prefix](cfg.MaxPerAddress, max(cfg.MaxDevices/4, cfg.MaxPerAddress)),
+		lines:   quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices),
+		own:     quota.New[identity.DeviceID](linesOfDevice, cfg.MaxDevices),
+	}
 }
 
 // member is a device that has proven itself.
 type member struct {
 	peer identity.Peer
+	kind kind
 	card []byte
 	sum  cardSum
-	outc chan frame
+	outc chan queued
 	end  context.CancelCauseFunc
+
+	letters [kinds]waiting // guarded by Server.mu: what waits in outc, by the kind of its sender
+	cut     bool           // guarded by Server.mu: nothing is put or counted any more
 }
 
 var errReplaced = errors.New("a newer line of this device has taken its place")
@@ -108,44 +129,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// ServeSite answers the requests of l, which it closes, until ctx ends. It returns
-// nil then, once all requests have ended: also the lines of a Server that is part
-// of h. log gets what no caller is told.
-func ServeSite(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	var running sync.WaitGroup
-	lines, cancel := context.WithCancel(ctx)
-	defer cancel()
-	srv := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			running.Add(1)
-			defer running.Done()
-			h.ServeHTTP(w, r)
-		}),
-		ReadHeaderTimeout: joinTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		BaseContext:       func(net.Listener) context.Context { return lines },
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	err := srv.Serve(l)
-	stop()
-	cancel()
-	running.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
 // ServeHTTP takes one line and returns when it ends.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	at := quota.Host(r.RemoteAddr)
-	if s.lines.Take(at) != nil {
-		http.Error(w, "the switchboard is full", http.StatusServiceUnavailable)
+	if s.joining.Take(at) != nil {
+		http.Error(w, errFull.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	defer s.lines.Release(at)
+	joined := sync.OnceFunc(func() { s.joining.Release(at) })
+	defer joined()
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{Protocol}, OriginPatterns: s.cfg.Origins})
 	if err != nil {
 		s.log.Debug("switchboard: no websocket", "from", r.RemoteAddr, "err", err)
@@ -165,11 +157,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ws.Close(websocket.StatusPolicyViolation, joinRefusal(err))
 		return
 	}
+	leave, err := s.place(m, at)
+	if err != nil {
+		s.log.Debug("switchboard: no place", "from", r.RemoteAddr, "device", m.peer.Device, "err", err)
+		ws.Close(websocket.StatusTryAgainLater, errFull.Error())
+		return
+	}
+	defer leave()
+	joined()
 	m.end = end
 	s.seat(m)
 	defer s.unseat(m)
 	err = s.serve(ctx, ws, m)
 	s.log.Debug("switchboard: line ended", "device", m.peer.Device, "err", err)
+}
+
+var errFull = errors.New("the switchboard is full")
+
+// place gives a proven device its place, from its own kind's room.
+func (s *Server) place(m *member, at netip.Prefix) (leave func(), err error) {
+	if m.kind == members {
+		return func() { s.own.Release(m.peer.Device) }, s.own.Take(m.peer.Device)
+	}
+	return func() { s.lines.Release(at) }, s.lines.Take(at)
 }
 
 func joinRefusal(err error) string {
@@ -205,7 +215,11 @@ func (s *Server) join(ctx context.Context, ws *websocket.Conn, host string) (*me
 	if err := s.cfg.Trust.Check(c.peer); err != nil {
 		return nil, err
 	}
-	return &member{peer: c.peer, card: f.body, sum: c.sum, outc: make(chan frame, queueLen)}, nil
+	m := &member{peer: c.peer, card: f.body, sum: c.sum, outc: make(chan queued, queueLen)}
+	if s.cfg.Trust.Member(c.peer) {
+		m.kind = members
+	}
+	return m, nil
 }
 
 // joinStatement is what a client signs. The host keeps a server from joining
@@ -218,11 +232,11 @@ func joinStatement(nonce []byte, sum cardSum, host string) []byte {
 
 // seat makes a member known; an older line of the device ends.
 func (s *Server) seat(m *member) {
-	m.outc <- frame{op: opJoined} // the first in a queue that is empty
+	m.outc <- queued{frame: frame{op: opJoined}} // the first in a queue that is empty
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.members[m.peer.Device]; old != nil {
-		old.end(errReplaced)
+		s.cutOff(old, errReplaced)
 	}
 	s.members[m.peer.Device] = m
 }
@@ -233,6 +247,7 @@ func (s *Server) unseat(m *member) {
 	if s.members[m.peer.Device] == m {
 		delete(s.members, m.peer.Device)
 	}
+	s.cutOff(m, nil)
 }
 
 func (s *Server) member(id identity.DeviceID) *member {
@@ -248,8 +263,13 @@ func (s *Server) serve(ctx context.Context, ws *websocket.Conn, m *member) error
 	rctx, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	wrote := make(chan error, 1)
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errSlow) {
+			_ = ws.CloseNow() // or the write that waits would hold its letter still
+		}
+	})()
 	go func() {
-		err := pump(ctx, ws, m.outc)
+		err := s.pump(ctx, ws, m)
 		if errors.Is(context.Cause(ctx), errReplaced) {
 			ws.Close(statusReplaced, errReplaced.Error())
 		}
@@ -262,16 +282,17 @@ func (s *Server) serve(ctx context.Context, ws *websocket.Conn, m *member) error
 }
 
 // pump writes what waits for a line, and pings.
-func pump(ctx context.Context, ws *websocket.Conn, outc <-chan frame) error {
+func (s *Server) pump(ctx context.Context, ws *websocket.Conn, m *member) error {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	for {
 		select {
-		case f := <-outc:
+		case q := <-m.outc:
 			// Not ctx itself: a line that is replaced is still told so.
 			wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-			err := write(wctx, ws, f)
+			err := write(wctx, ws, s.answer(q.frame))
 			cancel()
+			s.written(m, q)
 			if err != nil {
 				return err
 			}
@@ -301,38 +322,30 @@ func (s *Server) listen(ctx context.Context, ws *websocket.Conn, m *member) erro
 		answer := frame{number: f.number}
 		switch f.op {
 		case opAsk:
-			answer.op = opAbsent
-			if to := s.member(f.device); to != nil {
-				answer.op, answer.body = opCard, to.card
-			}
+			answer.op, answer.device = opAsk, f.device
 		case opSend:
-			answer.op = s.pass(f)
+			answer.op = s.pass(m.kind, f)
 		default:
 			return fmt.Errorf("message %d is not for a server", f.op)
 		}
 		select {
-		case m.outc <- answer:
+		case m.outc <- queued{frame: answer}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// pass hands a letter on and tells how that went. It does not wait.
-func (s *Server) pass(f frame) op {
-	to := s.member(f.device)
-	switch {
-	case to == nil:
-		return opAbsent
-	case string(to.sum[:]) != string(f.extra):
-		return opStale
+// answer is what is written for what waits in a queue. A card is looked up when its
+// turn comes: a queue would keep it after its device has gone.
+func (s *Server) answer(f frame) frame {
+	if f.op != opAsk {
+		return f
 	}
-	select {
-	case to.outc <- frame{op: opLetter, body: f.body}:
-		return opTaken
-	default:
-		return opBusy
+	if of := s.member(f.device); of != nil {
+		return frame{op: opCard, number: f.number, body: of.card}
 	}
+	return frame{op: opAbsent, number: f.number}
 }
 
 func write(ctx context.Context, ws *websocket.Conn, f frame) error {
@@ -343,13 +356,21 @@ func write(ctx context.Context, ws *websocket.Conn, f frame) error {
 	return ws.Write(ctx, websocket.MessageBinary, b)
 }
 
+// read returns the next message. It waits for the first byte as long as ctx allows,
+// for the rest so long as a write may take: what has come of it is kept meanwhile.
 func read(ctx context.Context, ws *websocket.Conn) (frame, error) {
-	kind, b, err := ws.Read(ctx)
+	kind, r, err := ws.Reader(ctx)
 	if err != nil {
 		return frame{}, err
 	}
 	if kind != websocket.MessageBinary {
 		return frame{}, errors.New("a text message, want binary")
+	}
+	late := time.AfterFunc(writeTimeout, func() { _ = ws.CloseNow() })
+	b, err := io.ReadAll(r)
+	late.Stop()
+	if err != nil {
+		return frame{}, err
 	}
 	return decodeFrame(b)
 }

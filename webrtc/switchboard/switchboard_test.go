@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -290,19 +292,165 @@ func TestBoundsOfTheServer(t *testing.T) {
 			t.Errorf("line %d: %v, want %v", i, c.err, c.want)
 		}
 	}
-	bob := newIdentity(t, "bob")
-	m := &member{peer: bob.Peer(), sum: cardSum{1}, outc: make(chan frame, queueLen)}
-	s.seat(m)
+	m := seated(t, s, "bob", strangers)
 	got := make(map[op]int)
 	for range queueLen + 10 {
-		got[s.pass(frame{op: opSend, device: bob.DeviceID(), extra: m.sum[:]})]++
+		got[s.pass(strangers, letterTo(m, 1))]++
 	}
-	if got[opBusy] != 11 || got[opTaken] != queueLen-1 {
+	if got[opTaken] != queueLen/2 || got[opBusy] != queueLen/2+10 {
 		t.Errorf("%v", got)
 	}
-	if o := s.pass(frame{op: opSend, device: bob.DeviceID(), extra: make([]byte, 32)}); o != opStale {
+	if o := s.pass(strangers, frame{op: opSend, device: m.peer.Device, extra: make([]byte, 32)}); o != opStale {
 		t.Errorf("to an older card: %d", o)
 	}
+}
+
+// seated gives a device a line that nobody reads.
+func seated(t testing.TB, s *Server, name string, of kind) *member {
+	t.Helper()
+	m := &member{peer: newIdentity(t, name).Peer(), kind: of, sum: cardSum{1}, outc: make(chan queued, queueLen), end: func(error) {}}
+	s.seat(m)
+	return m
+}
+
+func letterTo(m *member, bytes int) frame {
+	return frame{op: opSend, device: m.peer.Device, extra: m.sum[:], body: make([]byte, bytes)}
+}
+
+// case: S17
+func TestLinesThatDoNotReadShareABudget(t *testing.T) {
+	s := NewServer(ServerConfig{})
+	var slow []*member
+	ended := 0
+	for range 512 {
+		m := seated(t, s, "slow", strangers)
+		m.end = func(err error) {
+			if errors.Is(err, errSlow) {
+				ended++
+			}
+		}
+		slow = append(slow, m)
+	}
+	alice := seated(t, s, "alice", strangers)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	flood := func() {
+		for range queueLen {
+			for _, m := range slow {
+				s.pass(strangers, letterTo(m, maxSealed))
+			}
+		}
+	}
+	flood()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if held := int(after.HeapAlloc) - int(before.HeapAlloc); held > 2*boardBytes {
+		t.Errorf("%d MiB are held for lines that do not read", held>>20)
+	}
+	if s.waiting[strangers] > boardBytes || s.waiting[strangers] < boardBytes-lineBytes {
+		t.Errorf("%d bytes are counted", s.waiting[strangers])
+	}
+	if got := s.pass(strangers, letterTo(alice, maxSealed)); got != opTaken {
+		t.Errorf("a letter to a line that reads: %d", got)
+	}
+	flood()
+	if len(alice.outc) != 2 || s.member(alice.peer.Device) != alice { // joined, and the letter
+		t.Errorf("%d messages wait for alice", len(alice.outc))
+	}
+	if ended == 0 {
+		t.Error("no slow line has ended")
+	}
+	for _, m := range append(slow, alice) {
+		s.unseat(m)
+	}
+	if s.waiting != [kinds]int{} || len(s.members) != 0 {
+		t.Errorf("left: %v bytes, %d lines", s.waiting, len(s.members))
+	}
+}
+
+// Strangers who fill the budget of their lines, and their half of a member's line,
+// leave room for what members say to each other.
+// case: S17
+func TestLettersOfMembersHaveRoomOfTheirOwn(t *testing.T) {
+	s := NewServer(ServerConfig{})
+	s.waiting[strangers] = boardBytes
+	contact := seated(t, s, "contact", members)
+	for i := range lineBytes / 2 / maxSealed {
+		if got := s.pass(strangers, letterTo(contact, maxSealed)); got != opTaken {
+			t.Errorf("letter %d of a stranger to a member's line: %d", i, got)
+		}
+	}
+	if got := s.pass(strangers, letterTo(contact, maxSealed)); got != opBusy {
+		t.Errorf("strangers have all of a line: %d", got)
+	}
+	if got := s.pass(members, letterTo(contact, maxSealed)); got != opTaken {
+		t.Errorf("a member's letter to a line that strangers fill: %d", got)
+	}
+}
+
+// A letter for which there is no room is refused, and what was read is not counted.
+// case: S17
+func TestOnlyWhatWaitsIsCounted(t *testing.T) {
+	s, url := serve(t, ServerConfig{})
+	a, b := dial(t, url, newIdentity(t, "alice")), dial(t, url, newIdentity(t, "bob"))
+	ctx, bob := limit(t), b.cfg.Identity.DeviceID()
+	s.mu.Lock()
+	s.waiting[strangers] = boardBytes - MaxMessageLen // as if for other lines
+	s.mu.Unlock()
+	if err := a.Send(ctx, bob, make([]byte, MaxMessageLen)); err == nil {
+		t.Error("a letter that there is no room for was taken")
+	}
+	s.mu.Lock()
+	s.waiting[strangers] = 0
+	s.mu.Unlock()
+	if err := a.Send(ctx, bob, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, msg, err := b.Receive(ctx); err != nil || string(msg) != "hello" {
+		t.Errorf("%q, %v", msg, err)
+	}
+	comesAbout(ctx, t, "nothing is counted", func() bool { // once the line's writer has said so
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.waiting == [kinds]int{}
+	})
+}
+
+// comesAbout waits for what other goroutines are about to do.
+func comesAbout(ctx context.Context, t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for !done() {
+		if ctx.Err() != nil {
+			t.Fatalf("it never came about: %s", what)
+		}
+		runtime.Gosched()
+	}
+}
+
+// Members of the Trust have places of their own, and strangers cannot take them.
+func TestMembersHaveLinesOfTheirOwn(t *testing.T) {
+	trust := &identity.Trust{}
+	s, url := serve(t, ServerConfig{Trust: trust, MaxDevices: 4, MaxPerAddress: 4})
+	for i := range 4 {
+		dial(t, url, newIdentity(t, fmt.Sprint("throw-away ", i)))
+	}
+	alice, eve := newIdentity(t, "alice"), newIdentity(t, "eve")
+	if err := trust.Set(alice.DeviceID(), identity.Allowed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dial(limit(t), url, Config{Identity: eve}); err == nil || websocket.CloseStatus(err) != websocket.StatusTryAgainLater {
+		t.Errorf("one stranger more: %v", err)
+	}
+	a := dial(t, url, alice)
+	if m := s.member(alice.DeviceID()); m == nil || m.kind != members {
+		t.Fatalf("%+v", m)
+	}
+	a.Close()
+	comesAbout(limit(t), t, "alice's place is given back", func() bool {
+		own, _ := s.own.Used()
+		return own == 0 && s.member(alice.DeviceID()) == nil
+	})
 }
 
 // What one device sends past its rate waits; it is not lost. fault: E2
