@@ -123,6 +123,10 @@ func (s *udpSession) prepare(agent *pion.Agent, cancel context.CancelCauseFunc) 
 // add gives the agent candidates of its peer.
 func (s *udpSession) add(agent *pion.Agent, remote []candidate) {
 	for _, c := range remote {
+		if !s.n.price.Load().Takes(engineUDP, c.addr.Addr(), c.typ == relayCandidate) {
+			s.n.tried(engineUDP, c.String(), errStrangers)
+			continue
+		}
 		p, err := pionCandidate(c)
 		if err == nil {
 			err = agent.AddRemoteCandidate(p)

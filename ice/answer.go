@@ -53,6 +53,7 @@ func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *me
 		return nil, identity.Peer{}, err
 	}
 	defer end()
+	n.price.Store(v.Price())
 	if offer.tcp != nil {
 		n.key = offer.tcp.key
 	}

@@ -58,7 +58,8 @@ func (c candidate) String() string { return c.typ.String() + " " + c.addr.String
 // addresses that are no single host's, this machine's own loopback unless the
 // configuration says that both ends share it, and link-local addresses of
 // unknown interface. Private addresses pass: they are what a local network is
-// made of, and a check tells whoever listens there nothing but a random id.
+// made of, and a check tells nothing but a random id. How much is sent to what
+// passes, and to which private ones on a stranger's word, calls.Price says.
 func checkCandidate(c candidate, loopback bool) error {
 	a := c.addr.Addr()
 	switch {

@@ -181,6 +181,7 @@ func (t *Transport) describe(n *negotiation, m *message) error {
 
 func (c *call) answered(m *message) error {
 	c.stage = "the answer came, but no candidate could be reached"
+	c.n.price.Store(c.Price())
 	common := c.n.start(c.t.engines, m)
 	c.order = classes(common)
 	c.Heard("engines %v, %d candidates", common, m.candidates())

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/pause"
 	"peerlink/internal/route"
 )
@@ -49,7 +51,8 @@ type negotiation struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	udp   *udpSession // set by the UDP engine before its start
+	udp   *udpSession                 // set by the UDP engine before its start
+	price atomic.Pointer[calls.Price] // of what is sent on the peer's word; nil: a member's, or no answer yet
 	began time.Time
 	own   []netip.Addr // addresses of this machine, as they were at the beginning
 

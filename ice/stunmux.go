@@ -12,6 +12,7 @@ import (
 	"github.com/pion/stun/v2"
 	"github.com/pion/transport/v3/deadline"
 
+	"peerlink/internal/calls"
 	"peerlink/internal/pause"
 )
 
@@ -22,15 +23,19 @@ const (
 	maxStunQueue        = 64                // packets that wait for the agent
 	maxHandshakesOfOne  = 8                 // QUIC handshakes from one checked address
 	maxStunTargets      = 4 * maxCandidates // addresses that an agent sends requests to
+	maxPricedTargets    = maxCandidates / 2 // where each has a price
 )
 
 // Requests to an address that does not answer are sent less and less often: a
-// stranger's candidates may be somebody else's. pion alone would send fifty a
-// second to each for as long as the negotiation lasts.
+// stranger's candidates may be somebody else's, and such have a price besides. pion
+// alone would send fifty a second to each for as long as the negotiation lasts.
 const (
 	firstStunPause = 15 * time.Millisecond // under checkInterval: none is left out
 	eagerStuns     = 5                     // requests at pion's own pace
 	maxStunPause   = 250 * time.Millisecond
+	// fewStunsFactor spreads the few requests that an address gets on a stranger's
+	// word: five of them last for 1.8 s.
+	fewStunsFactor = 3
 )
 
 // stunMux gives each ICE agent its STUN packets out of the one UDP socket. It
@@ -75,6 +80,7 @@ const (
 type stunSession struct {
 	mux     *stunMux
 	key     stun.MessageIntegrity // of requests to the agent
+	price   func() *calls.Price   // of requests of the agent's
 	conns   [stunWays]*stunConn
 	touched chan struct{}   // closed by the first request
 	found   chan checkedWay // addresses that have answered a request
@@ -106,10 +112,11 @@ type pace struct {
 }
 
 // open registers an agent before it exists, so that early requests wait for it.
-func (m *stunMux) open(ufrag, password string) *stunSession {
+func (m *stunMux) open(ufrag, password string, price func() *calls.Price) *stunSession {
 	s := &stunSession{
 		mux:          m,
 		key:          stun.NewShortTermIntegrity(password),
+		price:        price,
 		touched:      make(chan struct{}),
 		found:        make(chan checkedWay, maxStunSources),
 		first:        make(chan checkedWay, maxCandidates),
@@ -221,7 +228,12 @@ func (m *stunMux) receive(b []byte, from net.Addr, relayed bool) {
 // been told the credentials could otherwise have the agent hold a candidate
 // for every address it can write into a packet.
 func (s *stunSession) request(way int, src netip.AddrPort) bool {
-	delete(s.paces, checkedWay{way, src}) // the answer to it may go at once, and a check of ours
+	// The answer to it may go at once, and a check of ours, which it has paid for.
+	if p := s.paces[checkedWay{way, src}]; p != nil && s.price() != nil {
+		p.next, p.sent = time.Time{}, max(p.sent-1, 0)
+	} else {
+		delete(s.paces, checkedWay{way, src})
+	}
 	if _, known := s.sources[src]; !known {
 		if len(s.sources) == maxStunSources {
 			return false
@@ -272,19 +284,26 @@ func (m *stunMux) response(class uint16, tx [12]byte, from checkedWay, b []byte)
 
 // due tells whether another request may go to an address now. mux.mu is held.
 func (s *stunSession) due(to checkedWay, now time.Time) bool {
-	p := s.paces[to]
+	price, p := s.price(), s.paces[to]
 	if p == nil {
-		if len(s.paces) == maxStunTargets {
+		most := maxStunTargets
+		if price != nil {
+			most = maxPricedTargets
+		}
+		if len(s.paces) >= most || !price.Pay(now) {
 			return false
 		}
 		p = &pace{pause: firstStunPause}
 		s.paces[to] = p
 		pause.Tell(s.first, to)
 	}
-	if now.Before(p.next) {
+	if now.Before(p.next) || p.sent >= price.Checks() {
 		return false
 	}
-	if p.sent++; p.sent > eagerStuns {
+	switch p.sent++; {
+	case price.Checks() <= eagerStuns:
+		p.pause *= fewStunsFactor
+	case p.sent > eagerStuns:
 		p.pause = min(p.pause*3/2, maxStunPause)
 	}
 	p.next = now.Add(p.pause)

@@ -1,8 +1,10 @@
 package ice
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +13,9 @@ import (
 	"time"
 
 	"github.com/pion/stun/v2"
+
+	"peerlink/identity"
+	"peerlink/internal/calls"
 )
 
 func udpAddr(s string) *net.UDPAddr { return net.UDPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
@@ -28,6 +33,9 @@ func stunMessage(t testing.TB, set ...stun.Setter) *stun.Message {
 	return m
 }
 
+// unpriced is a member's.
+func unpriced() *calls.Price { return nil }
+
 // read returns how many packets wait for c.
 func waiting(c *stunConn) int { return len(c.inc) }
 
@@ -35,7 +43,7 @@ func waiting(c *stunConn) int { return len(c.inc) }
 // by user name, responses by transaction.
 func TestTheMuxKeepsAgentsWithTheSamePeerApart(t *testing.T) {
 	m := newTestMux()
-	a, b := m.open("aaaa", "secret"), m.open("bbbb", "secret")
+	a, b := m.open("aaaa", "secret", unpriced), m.open("bbbb", "secret", unpriced)
 	peer := udpAddr("192.0.2.1:9")
 	m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw, peer, false)
 	m.receive(stunMessage(t, stun.BindingRequest, stun.NewUsername("bbbb:peer")).Raw, peer, false)
@@ -61,7 +69,7 @@ func TestTheMuxKeepsAgentsWithTheSamePeerApart(t *testing.T) {
 // fault: E8, J1
 func TestTheMuxDropsWhatNobodyAskedForAndIsBounded(t *testing.T) {
 	m := newTestMux()
-	s := m.open("aaaa", "secret")
+	s := m.open("aaaa", "secret", unpriced)
 	peer := udpAddr("192.0.2.1:9")
 	good := stunMessage(t, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw
 	for name, b := range map[string][]byte{
@@ -105,7 +113,7 @@ func TestAnAddressThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent := map[string]int{}
 		m := newStunMux(func(b []byte, to net.Addr) (int, error) { sent[to.String()]++; return len(b), nil }, nil)
-		s := m.open("aaaa", "secret")
+		s := m.open("aaaa", "secret", unpriced)
 		silent := udpAddr("192.0.2.1:9")
 		ask := func(to net.Addr) { s.conns[0].WriteTo(stunMessage(t, stun.BindingRequest).Raw, to) }
 		for range 500 { // ten seconds of pion's pace
@@ -136,7 +144,7 @@ func TestAnAddressThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
 // fault: F3, E8
 func TestAResponseCountsOnlyFromWhereTheRequestWent(t *testing.T) {
 	m := newTestMux()
-	s := m.open("aaaa", "secret")
+	s := m.open("aaaa", "secret", unpriced)
 	req := stunMessage(t, stun.BindingRequest)
 	s.conns[0].WriteTo(req.Raw, udpAddr("192.0.2.1:9"))
 	resp, err := stun.Build(req, stun.BindingSuccess)
@@ -159,7 +167,7 @@ func TestAResponseCountsOnlyFromWhereTheRequestWent(t *testing.T) {
 // fault: E8
 func TestQUICIsOnlyForCheckedAddressesAndBounded(t *testing.T) {
 	m := newTestMux()
-	m.open("aaaa", "secret")
+	m.open("aaaa", "secret", unpriced)
 	src := netip.MustParseAddrPort("192.0.2.1:9")
 	if m.mayConnect(src) {
 		t.Error("a stranger may")
@@ -191,7 +199,7 @@ func TestQUICIsOnlyForCheckedAddressesAndBounded(t *testing.T) {
 
 func TestAnAgentsConnectionKeepsDeadlinesAndCloses(t *testing.T) {
 	m := newTestMux()
-	s := m.open("aaaa", "secret")
+	s := m.open("aaaa", "secret", unpriced)
 	c, err := m.GetConn("aaaa", udpAddr("127.0.0.1:1"))
 	if err != nil || c != net.PacketConn(s.conns[0]) {
 		t.Fatal(c, err)
@@ -218,12 +226,69 @@ func TestAnAgentsConnectionKeepsDeadlinesAndCloses(t *testing.T) {
 	}
 }
 
+// An address that a stranger has named gets a few requests, spread over two seconds,
+// and one more for each that comes from there; and one call has few such addresses.
+//
+// case: S8
+func TestAnAgentsRequestsOnAStrangersWordAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		priced := make(chan *calls.Price, 1)
+		board := calls.New(calls.Config{
+			Name: "test", Most: 2, Each: 1, Timeout: time.Second, Closed: errClosed, Log: slog.New(slog.DiscardHandler),
+		}, priceOf{carrier{new(Transport)}, priced})
+		defer board.Close()
+		m, err := (&message{kind: calls.Offer}).encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := board.Handle(newIdentity(t, "caller").Peer(), m); err != nil {
+			t.Fatal(err)
+		}
+		price := <-priced
+		s := newTestMux().open("aaaa", "secret", func() *calls.Price { return price })
+		due := func(to string, d time.Duration) (n int) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(checkInterval) {
+				if s.due(checkedWay{0, netip.MustParseAddrPort(to)}, time.Now()) {
+					n++
+				}
+			}
+			return n
+		}
+		if early, late := due("192.0.2.1:1", time.Second), due("192.0.2.1:1", 10*time.Second); early != 4 || late != 1 {
+			t.Errorf("%d requests in the first second, %d later", early, late)
+		}
+		for range 3 {
+			s.request(0, netip.MustParseAddrPort("192.0.2.1:1"))
+			if n := due("192.0.2.1:1", 10*time.Second); n != 1 {
+				t.Errorf("%d requests for one", n)
+			}
+		}
+		for port := range uint16(100) {
+			s.due(checkedWay{0, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), 1+port)}, time.Now())
+		}
+		if n := len(s.paces); n != maxPricedTargets {
+			t.Errorf("%d addresses", n)
+		}
+	})
+}
+
+// priceOf is a carrier that only tells the price of what is sent for a caller.
+type priceOf struct {
+	carrier
+	c chan *calls.Price
+}
+
+func (p priceOf) Answer(_ context.Context, v *calls.Visit[*message], _ *message) (net.Conn, identity.Peer, error) {
+	p.c <- v.Price()
+	return nil, identity.Peer{}, errTest
+}
+
 func FuzzSTUN(f *testing.F) {
 	f.Add(stunMessage(f, stun.BindingRequest, stun.NewUsername("aaaa:peer")).Raw)
 	f.Add(stunMessage(f, stun.BindingSuccess).Raw)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newTestMux()
-		s := m.open("aaaa", "secret")
+		s := m.open("aaaa", "secret", unpriced)
 		m.receive(b, udpAddr("192.0.2.1:9"), false)
 		if waiting(s.conns[0]) == 0 {
 			return

@@ -165,6 +165,10 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 			if i > 0 && pause.For(ctx, dialPacing) != nil {
 				return
 			}
+			if !n.price.Load().Takes(engineTCP, c.addr.Addr(), false) {
+				n.tried(engineTCP, c.String(), errStrangers)
+				continue
+			}
 			n.spawn(func(ctx context.Context) {
 				if c.typ != directCandidate || n.role == controlling && pause.For(ctx, directDelay) == nil {
 					e.pursue(ctx, n, c)
@@ -174,12 +178,23 @@ func (e *tcpEngine) more(n *negotiation, candidates []candidate) {
 	})
 }
 
-// pursue dials a candidate until the negotiation ends. A connection that has
-// passed its check is kept, and replaced only if it comes to nothing: the other
-// side may have dropped it for newer ones, or died and come back.
+// errStrangers is why a candidate of a stranger is not tried at all.
+var errStrangers = errors.New("one of a stranger's candidates that are more than a few, or private and on no network of this machine")
+
+// pursue dials a candidate until the negotiation ends, or as often as its price
+// allows. A connection that has passed its check is kept, and replaced only if it
+// comes to nothing: the other side may have dropped it for newer ones, or died and
+// come back.
 func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 	shared := canSharePort && c.typ != directCandidate
-	for pauses := pause.Backoff(redialPause, maxRedialPause); ctx.Err() == nil; {
+	price := n.price.Load()
+	for !price.Pay(time.Now()) {
+		if pause.For(ctx, redialPause) != nil {
+			return
+		}
+	}
+	pauses := pause.Backoff(redialPause, maxRedialPause)
+	for left := price.Dials(); left > 0 && ctx.Err() == nil; left-- {
 		conn, err := e.dial(ctx, n, c, shared)
 		switch {
 		case err == nil:
@@ -191,6 +206,7 @@ func (e *tcpEngine) pursue(ctx context.Context, n *negotiation, c candidate) {
 			// The addresses and ports of both listeners make one connection, no
 			// more. A further one needs a port of its own.
 			shared = false
+			left++
 			continue
 		default:
 			n.tried(engineTCP, c.String(), err)

@@ -157,7 +157,7 @@ func (e *udpEngine) connContext(ctx context.Context, info *quic.ClientInfo) (con
 // describe opens a session: from now on requests of the peer's agent are kept.
 func (e *udpEngine) describe(n *negotiation, m *message, addrs []netip.Addr) error {
 	s := &udpSession{e: e, n: n, ufrag: rand.Text()[:16], password: rand.Text(), remotec: make(chan *message, 1), morec: make(chan []candidate)}
-	s.stun = e.mux.open(s.ufrag, s.password)
+	s.stun = e.mux.open(s.ufrag, s.password, n.price.Load)
 	if !n.spawn(s.run) {
 		e.mux.RemoveConnByUfrag(s.ufrag)
 		return errEnded

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"peerlink/identity"
 	"peerlink/internal/life"
@@ -82,7 +83,8 @@ type Board[S Signal] struct {
 	mu       sync.Mutex
 	outgoing map[ID]*Call[S]
 	incoming map[ID]*Visit[S]
-	rooms    [2]*room[S] // of strangers and of members
+	rooms    [2]*room[S]   // of strangers and of members
+	purse    *rate.Limiter // of what is sent on strangers' word
 }
 
 // room is what members or strangers share among themselves alone.
@@ -119,6 +121,7 @@ func New[S Signal](cfg Config, c Carrier[S]) *Board[S] {
 		arrived:  quota.NewQueue[accepted](all, all),
 		outgoing: make(map[ID]*Call[S]),
 		incoming: make(map[ID]*Visit[S]),
+		purse:    rate.NewLimiter(addressRate, addressBurst),
 	}
 	b.rooms[0] = newRoom[S](places.TakeStranger, b.arrived.PutStranger)
 	b.rooms[1] = newRoom[S](places.Take, b.arrived.Put)
@@ -284,6 +287,7 @@ func (b *Board[S]) settle(from identity.Peer, s S) (again Side[S], err error) {
 		c.refused = true
 		c.cancel(verdict{b.refusal(from, h)})
 	} else {
+		c.from = from
 		c.answerc <- s
 	}
 	return nil, nil

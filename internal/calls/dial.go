@@ -47,8 +47,9 @@ type Call[S Signal] struct {
 
 	// Under Board.mu:
 	side               Side[S]
-	settled, refused   bool      // nothing more is taken for an answer
-	first              *Visit[S] // the device's own call, which goes first
+	settled, refused   bool          // nothing more is taken for an answer
+	first              *Visit[S]     // the device's own call, which goes first
+	from               identity.Peer // of the answer
 	offeredAt, heardAt time.Time
 	tries              int
 	tallies            []*trace.Tally // of the offer, each time it was sent
