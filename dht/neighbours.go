@@ -1,10 +1,12 @@
 package dht
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"peerlink/internal/pause"
+	"peerlink/internal/quota"
 )
 
 // Bounds of what is done about neighbours.
@@ -41,8 +44,14 @@ type neighbours struct {
 	now func() time.Time
 
 	mu      sync.Mutex
-	seen    map[peer.ID]time.Time // those that were reached
+	seen    map[peer.ID]neighbour // those that were reached
 	dialing map[peer.ID]bool
+}
+
+// neighbour is when a peer was heard of last, and where it is.
+type neighbour struct {
+	at   time.Time
+	from netip.Prefix
 }
 
 // run announces this node and looks for others until ctx is done.
@@ -69,8 +78,9 @@ func (l *neighbours) found(p announced) {
 	if !ok || ai.ID == l.n.host.ID() || !l.begin(ai.ID) {
 		return
 	}
-	if !l.n.life.Go(func(context.Context) { l.end(ai.ID, l.reach(ai)) }) {
-		l.end(ai.ID, false)
+	from := quota.NetworkOf(p.addrs[0].Addr(), 32, 64) // an IPv6 host takes what addresses it likes
+	if !l.n.life.Go(func(context.Context) { l.end(ai.ID, from, l.reach(ai)) }) {
+		l.end(ai.ID, from, false)
 	}
 }
 
@@ -92,34 +102,48 @@ func infoOf(p announced) (ai peer.AddrInfo, ok bool) {
 	return ai, ai.ID != "" && len(ai.Addrs) > 0
 }
 
-// begin reserves a dial, unless enough go on or there are neighbours enough.
+// begin reserves a dial, unless enough go on.
 func (l *neighbours) begin(p peer.ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget()
-	_, known := l.seen[p]
-	if l.dialing[p] || len(l.dialing) >= neighbourDials || !known && len(l.seen) >= maxNeighbours {
+	if l.dialing[p] || len(l.dialing) >= neighbourDials {
 		return false
 	}
 	l.dialing[p] = true
 	return true
 }
 
-// end gives a dial back and keeps the neighbour if it was reached.
-func (l *neighbours) end(p peer.ID, reached bool) {
+// end gives a dial back and keeps the neighbour if it was reached. Of too many the
+// one goes that was heard of longest ago, of the address with most: libp2p ids are free.
+func (l *neighbours) end(p peer.ID, from netip.Prefix, reached bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.dialing, p)
-	if reached {
-		if _, known := l.seen[p]; known || len(l.seen) < maxNeighbours {
-			l.seen[p] = l.now()
+	if !reached {
+		return
+	}
+	l.seen[p] = neighbour{l.now(), from}
+	if len(l.seen) <= maxNeighbours {
+		return
+	}
+	at := make(map[netip.Prefix]int)
+	for _, o := range l.seen {
+		at[o.from]++
+	}
+	worst := p
+	for id, o := range l.seen {
+		w := l.seen[worst]
+		if more := cmp.Compare(at[o.from], at[w.from]); more > 0 || more == 0 && o.at.Before(w.at) {
+			worst = id
 		}
 	}
+	delete(l.seen, worst)
 }
 
 // forget drops those that were not heard of for long. The caller holds mu.
 func (l *neighbours) forget() {
-	maps.DeleteFunc(l.seen, func(_ peer.ID, at time.Time) bool { return l.now().Sub(at) > neighbourLife })
+	maps.DeleteFunc(l.seen, func(_ peer.ID, o neighbour) bool { return l.now().Sub(o.at) > neighbourLife })
 }
 
 // reach connects to a neighbour, and again if that fails, as it is heard of only

@@ -141,7 +141,7 @@ func (n *Node) start() error {
 		n.life.Go(n.auto.run)
 	}
 	if n.cfg.LAN {
-		n.neighbours = &neighbours{n: n, log: n.cfg.Logger, now: time.Now, seen: make(map[peer.ID]time.Time), dialing: make(map[peer.ID]bool)}
+		n.neighbours = &neighbours{n: n, log: n.cfg.Logger, now: time.Now, seen: make(map[peer.ID]neighbour), dialing: make(map[peer.ID]bool)}
 		n.life.Go(n.neighbours.run)
 	}
 	if n.memory != nil {
