@@ -36,7 +36,7 @@ type allocation struct {
 }
 
 func (a *allocation) end() {
-	a.PacketConn.Close()
+	a.Close()
 	a.client.Close()
 	a.socket.Close()
 }
