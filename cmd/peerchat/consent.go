@@ -15,6 +15,7 @@ import (
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
 
 // Who may send files without being asked about.
@@ -25,26 +26,31 @@ const (
 )
 
 const (
-	// answerTime is how long a question waits, maxQuestions how many may.
+	// answerTime is how long a question waits; maxQuestions bounds the questions that
+	// wait, perSender those of one device: a page in a browser asks for each file.
 	answerTime   = 3 * time.Minute
-	maxQuestions = 8
+	maxQuestions = 16
+	perSender    = 4
 )
 
 // consent decides whose files are taken.
 type consent struct {
 	policy string
 	s      *session
-	out    io.Writer // where questions go
+	out    io.Writer            // where questions go
+	places *quota.Quota[string] // of questions: only strangers are asked about
 	turn   chan struct{}
 
-	mu      sync.Mutex
-	waiting int
-	answer  chan<- string // of the question that is shown
-	always  map[string]bool
+	mu     sync.Mutex
+	answer chan<- string // of the question that is shown
+	always map[string]bool
 }
 
 func newConsent(policy string, s *session, out io.Writer) *consent {
-	return &consent{policy: policy, s: s, out: out, turn: make(chan struct{}, 1), always: map[string]bool{}}
+	return &consent{
+		policy: policy, s: s, out: out, places: quota.New[string](perSender, maxQuestions),
+		turn: make(chan struct{}, 1), always: map[string]bool{},
+	}
 }
 
 // acceptPolicy checks --accept. Without it strangers are asked about where there
@@ -87,23 +93,15 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 	}
 	c.mu.Lock()
 	yes := c.always[o.From.ID]
-	full := c.waiting >= maxQuestions
-	if !yes && !full {
-		c.waiting++
-	}
 	c.mu.Unlock()
-	switch {
-	case yes:
+	if yes {
 		return nil
-	case full:
+	}
+	if c.places.Take(o.From.ID) != nil {
 		return errors.New("too many wait for an answer here: try again later")
 	}
-	defer func() {
-		c.mu.Lock()
-		c.waiting--
-		c.mu.Unlock()
-	}()
-	return c.ask(ctx, fmt.Sprintf("%s (%.8s)", printable(o.From.Name), o.From.ID), o)
+	defer c.places.Release(o.From.ID)
+	return c.ask(ctx, o)
 }
 
 // member reports whether files may come from a device unasked, and room is kept
@@ -128,10 +126,14 @@ func (c *consent) member(ctx context.Context, p identity.Peer) bool {
 	return err == nil && !p.Account.IsZero() && own.Account == p.Account.String() && !slices.ContainsFunc(own.Devices, revoked)
 }
 
-// ask puts the question on the terminal, one at a time.
-func (c *consent) ask(ctx context.Context, who string, o parcel.Offer) error {
+// ask puts the question on the terminal, one at a time. A yes is to what it shows.
+func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, errors.New("nobody answered there"))
 	defer cancel()
+	l, err := o.Look(ctx)
+	if err != nil {
+		return err
+	}
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
@@ -141,7 +143,7 @@ func (c *consent) ask(ctx context.Context, who string, o parcel.Offer) error {
 	answer := make(chan string, 1)
 	c.setAnswer(answer)
 	defer c.setAnswer(nil)
-	fmt.Fprintf(c.out, "%s wants to send %s. Take it? [y]es, [n]o, [a]lways from there: ", who, contents(o))
+	fmt.Fprintf(c.out, "%s (%.8s) wants to send %s. Take it? [y]es, [n]o, [a]lways from there: ", printable(o.From.Name), o.From.ID, contents(l))
 	select {
 	case line := <-answer:
 		switch strings.ToLower(strings.TrimSpace(line)) {
@@ -178,15 +180,31 @@ func (c *consent) typed(line string) bool {
 	return true
 }
 
-// contents says what is offered: "a.txt and b.txt, 1.2 MiB".
-func contents(o parcel.Offer) string {
-	names := make([]string, 0, 4)
-	for _, n := range o.Names[:min(3, len(o.Names))] {
-		names = append(names, printable(n))
+// contents says what is offered: "a.txt, b and 9 more, 1.2 MiB, 1 of them hidden
+// (b/.profile)".
+func contents(l parcel.Listing) string {
+	what := named(l.Names[:min(3, len(l.Names))], l.Entries) + ", " + humanize.IBytes(uint64(max(0, l.Bytes)))
+	if l.Hidden.N > 0 {
+		what += fmt.Sprintf(", %d of them hidden (%s)", l.Hidden.N, named(l.Hidden.Paths, l.Hidden.N))
 	}
-	what := strings.Join(names, ", ")
-	if more := o.Entries - int64(len(names)); more > 0 {
-		what += fmt.Sprintf(" and %d more", more)
+	if l.Programs.N > 0 {
+		what += fmt.Sprintf(", %d of them programs (%s)", l.Programs.N, named(l.Programs.Paths, l.Programs.N))
 	}
-	return fmt.Sprintf("%s, %s", what, humanize.IBytes(uint64(max(0, o.Bytes))))
+	if !l.Whole {
+		what += " (its version tells no more: programs, and what is hidden below, will be refused)"
+	}
+	return what
+}
+
+// named lists the first of n names.
+func named(names []string, n int64) string {
+	safe := make([]string, 0, len(names))
+	for _, name := range names {
+		safe = append(safe, printable(name))
+	}
+	list := strings.Join(safe, ", ")
+	if more := n - int64(len(names)); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }

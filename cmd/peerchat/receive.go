@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -17,11 +18,18 @@ import (
 	"peerlink/identity"
 )
 
+// receivedFile, in the account's folder, has hashes of what each sender has sent.
+const receivedFile = "received"
+
+// maxLooks is how many senders are looked up at once, in contacts and own devices.
+const maxLooks = 16
+
 // takeFlags say which files are taken, and where to.
 type takeFlags struct {
 	into    string
 	accept  string
 	max     string
+	files   int
 	replace bool
 
 	policy string // accept, and most what max says, once they were checked
@@ -31,6 +39,7 @@ type takeFlags struct {
 func (f *takeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.accept, "accept", "", "whose files to take: always, contacts, or ask about others (default ask on a terminal, else contacts)")
 	cmd.Flags().StringVar(&f.max, "max-size", "", "most to take at once, such as 10GiB (default what has room)")
+	cmd.Flags().IntVar(&f.files, "max-files", parcel.DefaultEntries, "most files and folders to take at once; from strangers a quarter of it at once, and as many in a day")
 	cmd.Flags().BoolVar(&f.replace, "overwrite", false, "replace files of the same name; otherwise they get a number")
 }
 
@@ -114,7 +123,8 @@ type taker struct {
 	folder   *inbox.Folder
 	rec      *parcel.Receiver
 	consent  *consent
-	swept    func() // waits for the end of the sweep
+	looks    chan struct{} // a place for each sender that is looked up
+	swept    func()        // waits for the end of the sweep
 	withBars bool
 	// ended, if not nil, is told of each transfer that has ended.
 	ended func(err error)
@@ -122,6 +132,9 @@ type taker struct {
 
 // check settles who may send, and how much, before anything is begun.
 func (f *takeFlags) check(cmd *cobra.Command, o *options) (err error) {
+	if f.files < 1 {
+		return usageError{fmt.Errorf("--max-files %d: want one at least", f.files)}
+	}
 	terminal := isTerminal(cmd.InOrStdin()) && isTerminal(cmd.ErrOrStderr()) && !o.json
 	if f.policy, err = acceptPolicy(f.accept, terminal); err != nil || f.max == "" {
 		return err
@@ -140,8 +153,11 @@ func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags) (*taker,
 	if err != nil {
 		return nil, err
 	}
-	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr())}
-	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, Replace: f.replace})
+	if err := folder.Remember(filepath.Join(o.account, receivedFile)); err != nil {
+		return nil, errors.Join(err, folder.Close())
+	}
+	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr()), looks: make(chan struct{}, maxLooks)}
+	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, MaxEntries: f.files, Replace: f.replace})
 	t.swept = t.sweep()
 	return t, nil
 }
@@ -166,6 +182,7 @@ func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error
 				failed(err)
 				return
 			}
+			t.looks <- struct{}{}
 			go t.take(ctx, c)
 		}
 	}()
@@ -175,12 +192,14 @@ func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error
 // take receives what comes over one channel.
 func (t *taker) take(ctx context.Context, c net.Conn) {
 	peer, _ := peerlink.PeerOf(c)
+	member := t.consent.member(ctx, peer)
+	<-t.looks
 	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: who(peer)}
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
 		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
 	}
 	done, err := t.rec.Serve(ctx, c, parcel.Peer{
-		ID: peer.Device.String(), Name: peer.Name, Member: t.consent.member(ctx, peer),
+		ID: peer.Device.String(), Name: peer.Name, Member: member,
 	}, sh.event)
 	sh.close()
 	t.tell(sh, peer, done, err)

@@ -65,6 +65,9 @@ func (f *Fields) Uint(most uint64) uint64 {
 	return field(f, func() (uint64, error) { return f.r.Uint(most) })
 }
 
+// Bool reads a truth value.
+func (f *Fields) Bool() bool { return field(f, f.r.Bool) }
+
 // String reads valid UTF-8 of at most most bytes.
 func (f *Fields) String(most int) string {
 	return field(f, func() (string, error) { return f.r.String(most) })

@@ -111,6 +111,10 @@ describe("frames", () => {
   const cases: Record<string, [Bytes, (b: Bytes) => unknown, unknown]> = {
     nothing: [encode(Kind.nothing), () => 0, 0],
     offer: [encodeOffer({ version: 2, id, entries: 2, bytes: 5, names: ["tree"] }), decodeOffer, { version: 2, id, entries: 2, bytes: 5, names: ["tree"] }],
+    "offer: entries are told when asked": [
+      encodeOffer({ version: 2, id, entries: 2, bytes: 5, names: ["tree"], lists: true }), decodeOffer, { version: 2, id, entries: 2, bytes: 5, names: ["tree"] },
+    ],
+    list: [encode(Kind.list), () => 0, 0],
     "answer: yes": [encode(Kind.answer, true, ""), decodeAnswer, { accepted: true, reason: "" }],
     "answer: no": [encode(Kind.answer, false, "not wanted"), decodeAnswer, { accepted: false, reason: "not wanted" }],
     "entry: a folder": [entry(0, ["tree"], 0, true), decodeEntry, { index: 0, path: ["tree"], folder: true, size: 0, modified: 0, executable: false }],
@@ -324,6 +328,43 @@ test("folders, and names that only some systems can have", async () => {
   expect((await bob.served[0]!).status).toBe("fulfilled");
 });
 
+// case: S2
+test("nothing comes under another name than the user was shown", async () => {
+  const bob = new Bob();
+  const w = await agreed(bob, { entries: 2, names: ["photo.jpg", "x"] });
+  await w.send(entry(0, [".bashrc"], 3));
+  await w.send(entry(1, ["photo.jpg", "x"], 3));
+  for (const i of [0, 1]) {
+    const f = await w.next();
+    expect([f.kind, decodeIndex(f.body)]).toEqual([Kind.failed, i]);
+  }
+  await w.send(encode(Kind.end));
+  await bob.served[0];
+  expect(bob.takes.told).toEqual([expect.stringMatching(/^failed .bashrc: it is not what was agreed/), expect.stringMatching(/^failed photo.jpg.x: it is not/)]);
+});
+
+// case: S2
+test("a sender tells what it will send, when asked before an answer", async () => {
+  const [a, b] = pair();
+  const heard: (number | string)[] = [];
+  const served = new Promise<void>((done, failed) => {
+    new Link(b, "server", { request: (r) => {
+      const w = new Wire(r.accept());
+      (async () => {
+        await w.next();
+        await w.send(encode(Kind.list));
+        const told = decodeEntry((await w.next()).body);
+        heard.push(told.path.join("/"), told.size, (await w.next()).kind);
+        await w.send(encode(Kind.answer, false, "no"));
+      })().then(done, failed);
+    } });
+  });
+  const link = new Link(a, "client");
+  const e = await new FileSender((name) => link.open(name), "x", new Blob(["abc"])).send(never).catch((e: unknown) => e);
+  await served;
+  expect([(e as DeclinedError).reason, heard]).toEqual(["no", ["x", 3, Kind.end]]);
+});
+
 describe("what was offered and did not come", () => {
   test("is no success: the sender ended before it announced anything", async () => {
     const bob = new Bob();
@@ -334,7 +375,7 @@ describe("what was offered and did not come", () => {
   });
   test("is not counted as kept: broken, failed, or never announced", async () => {
     const bob = new Bob();
-    const w = await agreed(bob, { entries: 4 });
+    const w = await agreed(bob, { entries: 4, names: ["tree"] });
     await w.send(entry(0, ["tree"], 0, true));
     await w.send(entry(1, ["tree", "a"], 3));
     await w.send(entry(2, ["tree", ".."], 3));

@@ -8,7 +8,7 @@ import { cleanName, cleanPath } from "./input";
 import type { DeviceID } from "./keys";
 import {
   decodeDigest, decodeEntry, decodeOffer, decodeReason, decodeStart, encode, encodeReason, encodeWant, type Entry, type Frame, type Hash,
-  Kind, maxReason, minPiece, newHash, type Offer, sumLen, sumOf, version, window, Wire,
+  Kind, maxNames, maxReason, minPiece, newHash, type Offer, sumLen, sumOf, version, window, Wire,
 } from "./parcelwire";
 
 /** The most entries that an offer may have: each is shown. */
@@ -321,13 +321,22 @@ class Session {
       const e = this.#waiting.shift()!;
       try {
         e.path = cleanPath(e.entry.path);
+        this.#shown(e.entry.path);
       } catch (why) {
-        e.path = JSON.stringify(e.entry.path).slice(0, 80);
+        e.path ||= JSON.stringify(e.entry.path).slice(0, 80);
         await this.#fail(e, asError(why), `its name: ${asError(why).message}`);
         continue;
       }
       await this.#prepare(e);
     }
+  }
+
+  /** #shown throws unless a path is that of a name in the offer, or below. An offer of 16 names may have more; each file is saved by hand under its own. */
+  #shown(path: string[]): void {
+    const { names, entries } = this.parcel.offer;
+    const alone = entries === names.length; // nothing can be below them
+    const known = names.includes(path[0]!) || names.length === maxNames;
+    if (!known || (alone && path.length > 1)) throw new Error("it is not what was agreed to: send it again");
   }
 
   async #prepare(e: Incoming): Promise<void> {

@@ -95,13 +95,19 @@ export class FileSender {
   /** #over sends what the receiver wants over one channel. */
   async #over(wire: Wire): Promise<string> {
     const { name, file } = this;
-    await wire.send(encodeOffer({ version, id: this.#id, entries: 1, bytes: file.size, names: [name] }));
-    const first = await wire.next();
+    await wire.send(encodeOffer({ version, id: this.#id, entries: 1, bytes: file.size, names: [name], lists: true }));
+    const entry = encodeEntry({ index: 0, path: [name], folder: false, size: file.size, modified: file.lastModified ?? 0, executable: false });
+    let first = await wire.next();
+    if (first.kind === Kind.list) {
+      await wire.send(entry);
+      await wire.send(encode(Kind.end));
+      first = await wire.next();
+    }
     if (first.kind !== Kind.answer) throw outOfTurn(first);
     const answer = sound(() => decodeAnswer(first.body));
     if (!answer.accepted) throw new Final(new DeclinedError(answer.reason));
     this.#agreed = true;
-    await wire.send(encodeEntry({ index: 0, path: [name], folder: false, size: file.size, modified: file.lastModified ?? 0, executable: false }));
+    await wire.send(entry);
     let sum: Bytes | undefined; // of the whole content: from then on the receiver may keep it
     let asked = 0;
     let frame = await this.#hear(wire);

@@ -30,7 +30,7 @@ const lastWord = 5000;
 
 /** Kind says what a frame is. */
 export const Kind = {
-  nothing: 0, offer: 1, answer: 2, entry: 3, compare: 4, digest: 5, want: 6, start: 8, piece: 9, broken: 10, kept: 11, failed: 12, end: 13,
+  nothing: 0, offer: 1, answer: 2, entry: 3, compare: 4, digest: 5, want: 6, start: 8, piece: 9, broken: 10, kept: 11, failed: 12, end: 13, list: 14,
 } as const;
 
 /** Frame is a frame that was received: of a piece its content and sum, else a msgpack array. */
@@ -46,6 +46,8 @@ export interface Offer {
   entries: number;
   bytes: number;
   names: string[];
+  /** It tells its entries before an answer, when asked to. A page does not ask. */
+  lists?: boolean;
 }
 
 /** Entry is one file or folder. */
@@ -86,7 +88,7 @@ function lay(kind: number, ...body: Uint8Array[]): Bytes {
 }
 
 export function encodeOffer(o: Offer): Bytes {
-  return encode(Kind.offer, o.version, o.id, uint(o.entries), uint(o.bytes), o.names);
+  return encode(Kind.offer, o.version, o.id, uint(o.entries), uint(o.bytes), o.names, ...(o.lists ? [true] : []));
 }
 
 export function encodeEntry(e: Entry): Bytes {

@@ -10,6 +10,7 @@
 //	err = part.Write(piece, sum)      // sum: BLAKE3 of everything up to here
 //	kept, err := part.Keep(ctx, inbox.Meta{})  // the name it got
 //	err = part.Close()                // or: keep what there is for another time
+//	err := folder.Remember("account/received")  // what each sender has sent, beyond this process
 //	gone, err := folder.Sweep(ctx, inbox.Rule{})  // what nobody came back for
 //
 // # On disk
@@ -29,6 +30,9 @@
 // nothing, only after the last mark, which is the whole file's, has fitted.
 // Pieces of zeros become holes. A file's last change is taken over, if it is from
 // 1970 to a day ahead, and whether its owner may run it; nothing else is.
+//
+// What each sender has sent is remembered as hashes, in two files elsewhere
+// (Remember): a sender is compared with nothing but that.
 //
 // What was not gone on with for 30 days is given up when a folder is swept, and
 // of more than 1000 the oldest, but none younger than a day.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
@@ -30,6 +32,7 @@ const maxTwins = 16
 // concurrently.
 type Folder struct {
 	root *os.Root
+	dir  string // where root is
 	// wrap, if not nil, stands between a Part and its file: tests put failing
 	// disks there.
 	wrap func(file) file
@@ -37,14 +40,22 @@ type Folder struct {
 	free func(*os.Root) (int64, error)
 
 	syncs dirSyncs
+	sent  memory
 
 	mu   sync.Mutex
 	held map[string]*Part // by path of the incomplete file
 }
 
-// New returns a Folder in root, which the caller closes after it.
+// New returns a Folder in root, which Close closes. It remembers what was sent into
+// it until then, or beyond (Remember).
 func New(root *os.Root) *Folder {
-	return &Folder{root: root, free: freeSpace, held: map[string]*Part{}}
+	f := &Folder{root: root, dir: root.Name(), free: freeSpace, held: map[string]*Part{}}
+	if abs, err := filepath.Abs(f.dir); err == nil {
+		f.dir = abs
+	}
+	f.sent.members = shelf{most: memberKeys, known: map[key]struct{}{}}
+	f.sent.strangers = shelf{most: strangerKeys, known: map[key]struct{}{}}
+	return f
 }
 
 // Open returns the folder dir, making it if need be.
@@ -60,7 +71,9 @@ func Open(dir string) (*Folder, error) {
 }
 
 // Close closes the folder. Parts must be closed before.
-func (f *Folder) Close() error { return f.root.Close() }
+func (f *Folder) Close() error {
+	return errors.Join(f.root.Close(), f.sent.members.close(), f.sent.strangers.close())
+}
 
 // Mkdir makes the folder name, a path of Clean, and those above it.
 func (f *Folder) Mkdir(name string) error {
@@ -70,14 +83,29 @@ func (f *Folder) Mkdir(name string) error {
 	return nil
 }
 
-// Has reports whether something of that name is there, finished or, of that
-// owner, incomplete.
-func (f *Folder) Has(owner, name string) bool {
-	if _, err := f.root.Lstat(name); err == nil {
-		return true
+// Missing returns how many folders Mkdir would make.
+func (f *Folder) Missing(name string) (n int) {
+	for ; name != "."; name = path.Dir(name) {
+		if _, err := f.root.Lstat(name); err == nil {
+			break
+		}
+		n++
 	}
+	return n
+}
+
+// Has reports whether that owner has sent something of that name before, or
+// something into a folder of that name, whole or in part. What others have sent,
+// or was here before, has no part in the answer.
+func (f *Folder) Has(owner, name string) bool {
 	_, err := f.root.Lstat(partName(owner, name))
-	return err == nil
+	return err == nil || f.known(f.key(owner, top(name)))
+}
+
+// top is the first element of a path.
+func top(name string) string {
+	first, _, _ := strings.Cut(name, "/")
+	return first
 }
 
 // Fits returns an error that matches ErrNoSpace unless size more bytes have
@@ -99,8 +127,12 @@ func (f *Folder) Fits(size int64) error {
 }
 
 // Twins returns the files of that name and size that are there: name, "name
-// (1)" and so on.
-func (f *Folder) Twins(name string, size int64) (twins []string) {
+// (1)" and so on. There are none unless that owner has sent one of that name and
+// size: it learns nothing of others.
+func (f *Folder) Twins(owner, name string, size int64) (twins []string) {
+	if !f.known(f.key(owner, name, size)) {
+		return nil
+	}
 	dir, base := path.Split(name)
 	for i := range maxTwins {
 		twin := dir + numbered(base, i)

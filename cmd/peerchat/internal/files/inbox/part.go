@@ -31,6 +31,8 @@ const begunEvery = 8 << 20
 type Claim struct {
 	// Owner is who sends it: nobody else's content is continued.
 	Owner string
+	// Stranger says that the owner has no room of its own.
+	Stranger bool
 	// Session tells claims of one sender apart: a later one of the same session
 	// waits until the earlier is closed.
 	Session any
@@ -376,6 +378,7 @@ func (p *Part) Keep(m Meta) (name string, err error) {
 	if mine, err := p.isMine(); !mine {
 		return "", fmt.Errorf("%q was moved or replaced while it was received: %w", p.part, err)
 	}
+	p.f.note(p.claim, p.name, p.size, p.d.Sum()) // before: a kill leaves none that its sender would send twice
 	if name, err = p.f.place(p.part, p.name, m.Replace); err != nil {
 		return "", err
 	}

@@ -333,7 +333,8 @@ func TestLinksLeadNowhere(t *testing.T) {
 			t.Errorf("%s was made", name)
 		}
 	}
-	if twins := f.Twins("file", 5); len(twins) != 0 {
+	f.note(Claim{Owner: "alice"}, "file", 5, digest.Sum{})
+	if twins := f.Twins("alice", "file", 5); len(twins) != 0 {
 		t.Errorf("a link is taken for a file: %q", twins)
 	}
 	if _, err := f.Sum(context.Background(), "file", 5); err == nil {
@@ -365,7 +366,11 @@ func TestTwinsHaveNameAndSize(t *testing.T) {
 	for name, size := range map[string]int{"x": 5, "x (1)": 4, "x (2)": 5, "x (4)": 5} {
 		os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600)
 	}
-	if got := f.Twins("x", 5); !slices.Equal(got, []string{"x", "x (2)"}) {
+	if got := f.Twins("alice", "x", 5); len(got) > 0 {
+		t.Errorf("what alice has not sent is told as %q", got)
+	}
+	f.note(Claim{Owner: "alice"}, "x", 5, digest.Sum{})
+	if got := f.Twins("alice", "x", 5); !slices.Equal(got, []string{"x", "x (2)"}) {
 		t.Errorf("twins are %q", got)
 	}
 	if sum, err := f.Sum(context.Background(), "x (2)", 5); err != nil || sum != sumOf(make([]byte, 5)) {

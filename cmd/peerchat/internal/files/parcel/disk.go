@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"time"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
@@ -28,21 +29,30 @@ func (s *receiving) prepare(e *incoming) (err error) {
 	if e.name, err = inbox.Clean(e.path); err != nil {
 		return err
 	}
+	a, folder := s.approval, s.r.cfg.Folder
+	if a != nil {
+		if err := a.allows(e.entry); err != nil {
+			return err
+		}
+	}
 	if e.folder {
-		if err := s.r.cfg.Folder.Mkdir(e.name); err != nil {
+		if err := s.charge(folder.Missing(e.name)); err != nil {
+			return err
+		}
+		if err := folder.Mkdir(e.name); err != nil {
 			return err
 		}
 		s.keep(e, Event{Kind: Kept, Name: e.name})
 		return nil
 	}
-	e.part, err = s.r.cfg.Folder.Resume(s.ctx, inbox.Claim{
-		Owner: s.from.ID, Session: s, Yield: func() { s.cancel(errSuperseded) },
+	e.part, err = folder.Resume(s.ctx, inbox.Claim{
+		Owner: s.from.ID, Stranger: !s.from.Member, Session: s, Yield: func() { s.cancel(errSuperseded) },
 	}, e.name, int64(e.size))
 	if err != nil {
 		return err
 	}
 	// Only now: an earlier session may have given the file its name meanwhile.
-	if twins := s.r.cfg.Folder.Twins(e.name, int64(e.size)); len(twins) > 0 {
+	if twins := folder.Twins(s.from.ID, e.name, int64(e.size)); len(twins) > 0 {
 		name, sum, err := s.same(e, twins)
 		if err != nil {
 			return err
@@ -52,6 +62,25 @@ func (s *receiving) prepare(e *incoming) (err error) {
 			_ = e.part.Close()
 			s.keep(e, Event{Kind: Same, Name: name, Sum: sum})
 			return nil
+		}
+	}
+	return s.want(e)
+}
+
+// want asks for a file's content.
+func (s *receiving) want(e *incoming) error {
+	if s.approval != nil {
+		if err := s.approval.here(e.entry); err != nil {
+			return err
+		}
+	}
+	if e.part.Len() == 0 {
+		n := 1 + s.r.cfg.Folder.Missing(path.Dir(e.name))
+		if e.size > minPiece {
+			n++ // its state
+		}
+		if err := s.charge(n); err != nil {
+			return err
 		}
 	}
 	if err := e.part.Reserve(); err != nil {
@@ -71,6 +100,14 @@ func (s *receiving) prepare(e *incoming) (err error) {
 	e.stage, e.offset = wanted, int64(m.offset)
 	s.mu.Unlock()
 	return s.w.send(kindWant, m.elems()...)
+}
+
+// charge counts n files and folders that are about to be made.
+func (s *receiving) charge(n int) error {
+	if n == 0 {
+		return nil
+	}
+	return s.r.charge(s.from, n)
 }
 
 // same returns the file, of those of that name and size, that has the sender's
@@ -93,7 +130,7 @@ func (s *receiving) same(e *incoming, twins []string) (string, digest.Sum, error
 				return "", digest.Sum{}, context.Cause(s.ctx)
 			}
 		}
-		if err == nil && ours == theirs {
+		if err == nil && ours == theirs && s.r.cfg.Folder.Sent(s.from.ID, e.name, int64(e.size), ours) {
 			return name, ours, nil
 		}
 	}
@@ -147,21 +184,30 @@ func (s *receiving) finish(e *incoming) {
 	if e.modified > 0 {
 		m.Modified = time.UnixMilli(int64(e.modified))
 	}
+	if a := s.approval; a != nil { // two sessions of one sender may be this far
+		if err := a.use(e.entry); err != nil {
+			s.fail(e, err)
+			return
+		}
+	}
 	sum := e.part.Sum()
 	name, err := e.part.Keep(m)
-	if err != nil {
-		s.fail(e, err)
-	} else {
+	if err == nil {
 		s.keep(e, Event{Kind: Kept, Name: name, Sum: sum})
+		return
 	}
+	if s.approval != nil {
+		s.approval.unuse(e.entry)
+	}
+	s.fail(e, err)
 }
 
 // keep tells both sides that an entry is there.
 func (s *receiving) keep(e *incoming, ev Event) {
 	ev.Path, ev.Folder, ev.Size = e.name, e.folder, int64(e.size)
 	s.tally.event(ev)
-	s.close(e) // before the sender may announce another in its place
-	_ = s.w.send(kindKept, e.index, ev.Name, ev.Kind == Same)
+	s.close(e)                                               // before the sender may announce another in its place
+	_ = s.w.send(kindKept, e.index, e.name, ev.Kind == Same) // not ev.Name: its number tells of other files
 }
 
 // fail tells both sides that an entry could not be received.

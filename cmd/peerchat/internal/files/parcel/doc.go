@@ -20,7 +20,7 @@
 // here. All others have a msgpack array of at most 16 384 bytes:
 //
 //	 0  nothing                                               both, see below
-//	 1  offer    [version 2, id bin(16), entries uint, bytes uint, names [str]{0..16}]   →
+//	 1  offer    [version 2, id bin(16), entries uint, bytes uint, names [str]{0..16}, lists bool]   →
 //	 2  answer   [accepted bool, reason str]                                             ←
 //	 3  entry    [index uint, path [str]{1..32}, folder bool, size uint, modified ms, executable bool]   →
 //	 4  compare  [index]                                                                 ←
@@ -32,12 +32,16 @@
 //	11  kept     [index, name str, same bool]                                            ←
 //	12  failed   [index, reason str]                                                     ←
 //	13  end      []                                                                      →
+//	14  list     []                                                                      ←
 //
 // The offer says how many entries and how many bytes will come at most, and the
-// first names. After a yes entries follow, numbered from 0, at most 256 of which
-// may be neither kept nor failed nor broken. A receiver that has a file of that
-// name and size asks for its sum (compare): the same content is kept at once,
-// and nothing else about the receiver's file is told. Otherwise it wants the
+// first names. If it lists, the receiver may ask for all entries before it answers
+// (list): they are told as they will be announced, then an end. A person is asked
+// about that listing, and nothing else is taken then. Older offers end before lists.
+// After a yes entries follow, numbered from 0, at most 256 of which
+// may be neither kept nor failed nor broken. A receiver to which this sender has
+// sent a file of that name and size asks for its sum (compare): the same content is
+// kept at once. Of other files nothing is told. Otherwise it wants the
 // content from an offset, up to which it has content with that sum of this
 // sender. The sender starts there if its own content fits, else at 0. Pieces
 // follow at once and reach exactly the announced size, at least one; or broken,
@@ -50,7 +54,8 @@
 //
 // # Limits
 //
-// Neither side holds more than the 256 entries under way, however many there
+// Sessions, entries at once and entries a day are bounded, for strangers apart from
+// members: a Receiver's constants and Config say how. Neither side holds more than the 256 entries under way, however many there
 // are. A file is continued from whole pieces; slow senders send small ones.
 // Links, devices and sockets are not sent, but a link that the user names is
 // followed; nor are owners, folders' times and access rights but "executable". To

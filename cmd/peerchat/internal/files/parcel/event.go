@@ -1,6 +1,7 @@
 package parcel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -43,8 +44,10 @@ type Event struct {
 	Offer Offer
 	// Path is the entry's path with slashes, the sender's for the sender, the
 	// escaped one for the receiver.
-	Path   string
-	Name   string // Kept, Same: the path it got in the receiver's folder
+	Path string
+	// Name is, for Kept and Same, the path it got in the receiver's folder; the
+	// sender is told none of the numbers that tell of other files there.
+	Name   string
 	Folder bool
 	Size   int64
 	At     int64 // Moved, Failed, Cut: how many bytes of it are verified or sent
@@ -59,6 +62,8 @@ type Offer struct {
 	Names   []string // the first 16, escaped
 	Entries int64    // files and folders, at most
 	Bytes   int64    // at most
+
+	look func(context.Context) (Listing, error)
 }
 
 // Summary is what became of a transfer's entries.

@@ -226,7 +226,7 @@ func TestReceiversThatBreakTheRulesAreLeft(t *testing.T) {
 		"offset 3 and a sum: false":    {{kindWant, uint64(0), uint64(3), []byte{}}},
 		"entry 9 has failed":           {{kindFailed, uint64(9), "no"}},
 		"entry 0 is wanted, from 0":    {{kindCompare, uint64(0)}, {kindCompare, uint64(0)}, {kindWant, uint64(0), uint64(0), []byte{}}},
-		"a message of 1 elements":      {{kindKept, uint64(0)}},
+		"too few elements":             {{kindKept, uint64(0)}},
 		"string of 256 bytes, at most": {{kindFailed, uint64(0), strings.Repeat("x", 256)}},
 	} {
 		open := func(context.Context, string) (net.Conn, error) {
@@ -234,10 +234,10 @@ func TestReceiversThatBreakTheRulesAreLeft(t *testing.T) {
 			go func() {
 				w := newWire(b)
 				_, n, _ := w.next()
-				_, _ = w.message(n, 1)
+				_ = w.fields(n, 9).done()
 				_ = w.send(kindAnswer, true, "")
 				_, n, _ = w.next()
-				_, _ = w.message(n, 1)
+				_ = w.fields(n, 9).done()
 				go func() { _, _ = io.Copy(io.Discard, b) }()
 				for _, f := range frames {
 					_ = w.send(f[0].(kind), f[1:]...)
@@ -333,6 +333,10 @@ func FuzzReceiver(f *testing.F) {
 	f.Add(session(o, must(kindEntry, file(0, 5, "x")...), must(kindStart, uint64(0), uint64(0)), piece, must(kindEnd)))
 	f.Add(session(o, must(kindEntry, file(0, 5, "there")...), must(kindDigest, uint64(0), sum[:]), must(kindEnd)))
 	f.Add(session(o, must(kindEntry, file(0, 5, "..", "x")...), must(kindBroken, uint64(0), "why"), must(kindNothing)))
+	lists := must(kindOffer, offer{id: [16]byte{1}, entries: 3, bytes: 99, names: []string{"x"}, lists: true}.elems()...)
+	listed := session(lists, must(kindEntry, file(0, 5, "x")...), must(kindEnd), must(kindEntry, file(0, 5, "y")...), must(kindEnd))
+	f.Add(listed)
+	f.Add(append(listed, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		outside := t.TempDir()
 		dir := filepath.Join(outside, "in")
@@ -342,7 +346,11 @@ func FuzzReceiver(f *testing.F) {
 		}
 		defer folder.Close()
 		os.WriteFile(filepath.Join(dir, "there"), []byte("hello"), 0o600)
-		r := NewReceiver(Config{Folder: folder, MaxBytes: 1 << 20})
+		cfg := Config{Folder: folder, MaxBytes: 1 << 20}
+		if len(b)%2 == 1 {
+			cfg.Consent = func(ctx context.Context, o Offer) error { _, err := o.Look(ctx); return err }
+		}
+		r := NewReceiver(cfg)
 		c := &scripted{in: bytes.NewReader(b), pace: make(chan struct{}, 1)}
 		_, _ = r.Serve(t.Context(), c, alice, nil)
 		if got, _ := os.ReadFile(filepath.Join(dir, "there")); string(got) != "hello" {

@@ -82,8 +82,9 @@ func holds(t testing.TB, dir string, want map[string][]byte) {
 // receiver is a Receiver in a folder, with what it was told.
 type receiver struct {
 	*Receiver
-	t   testing.TB
-	dir string
+	t      testing.TB
+	dir    string
+	memory string // file of the folder's memory
 
 	mu     sync.Mutex
 	events []Event
@@ -96,7 +97,7 @@ type receiver struct {
 
 func newReceiver(t testing.TB, cfg Config) *receiver {
 	t.Helper()
-	r := &receiver{t: t, dir: t.TempDir()}
+	r := &receiver{t: t, dir: t.TempDir(), memory: filepath.Join(t.TempDir(), "received")}
 	r.start(cfg)
 	t.Cleanup(r.stop)
 	return r
@@ -105,6 +106,9 @@ func newReceiver(t testing.TB, cfg Config) *receiver {
 // start opens the folder, as after a restart of the process.
 func (r *receiver) start(cfg Config) {
 	folder, err := inbox.Open(r.dir)
+	if err == nil {
+		err = folder.Remember(r.memory)
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -132,7 +136,10 @@ func (r *receiver) stop() {
 }
 
 // open is a SendConfig.Open.
-func (r *receiver) open(context.Context, string) (net.Conn, error) {
+func (r *receiver) open(context.Context, string) (net.Conn, error) { return r.openAs(alice) }
+
+// openAs opens a channel of a peer.
+func (r *receiver) openAs(from Peer) (net.Conn, error) {
 	link := r.link
 	if link == nil {
 		link = net.Pipe
@@ -145,7 +152,7 @@ func (r *receiver) open(context.Context, string) (net.Conn, error) {
 	r.conns = append(r.conns, b)
 	r.mu.Unlock()
 	r.wg.Go(func() {
-		_, err := r.Serve(context.Background(), b, alice, r.watch)
+		_, err := r.Serve(context.Background(), b, from, r.watch)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.errs = append(r.errs, err)

@@ -2,6 +2,7 @@ package parcel
 
 import (
 	"fmt"
+	"io"
 	"math"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
@@ -15,69 +16,39 @@ const maxSize = 1 << 62
 // fields reads a message's elements one after another; after the first that is
 // wrong all are zero.
 type fields struct {
-	p   *packed.Reader
-	err error
+	*packed.Fields
+	cut error // the channel ended in the middle
 }
 
-func (w *wire) fields(n, want int) *fields {
-	p, err := w.message(n, want)
-	return &fields{p, err}
+// fields begins to read the body of n bytes of a message of so many elements or
+// more.
+func (w *wire) fields(n, known int) *fields {
+	body := make([]byte, n)
+	_, err := io.ReadFull(w.br, body)
+	if err != nil {
+		body, err = nil, unexpected(err)
+	}
+	return &fields{packed.NewFields(body, known), err}
 }
 
 // done returns what was wrong.
 func (f *fields) done() error {
-	if f.err != nil {
-		return fmt.Errorf("%w: %w", ErrProtocol, f.err)
+	if f.cut != nil {
+		return f.cut
+	}
+	if err := f.End(); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return nil
 }
 
-func (f *fields) uint(most uint64) (v uint64) {
-	if f.err == nil {
-		v, f.err = f.p.Uint(most)
-	}
-	return v
-}
-
-func (f *fields) bool() (v bool) {
-	if f.err == nil {
-		v, f.err = f.p.Bool()
-	}
-	return v
-}
-
-func (f *fields) string(most int) (v string) {
-	if f.err == nil {
-		v, f.err = f.p.String(most)
-	}
-	return v
-}
-
-func (f *fields) strings(most, each int) (v []string) {
-	if f.err != nil {
-		return nil
-	}
-	n, err := f.p.Array(most)
-	f.err = err
-	for range n {
-		v = append(v, f.string(each))
-	}
-	return v
-}
-
-// bytes reads exactly n bytes, or none.
-func (f *fields) bytes(n int) (v []byte) {
-	if f.err == nil {
-		v, f.err = f.p.Bytes(n)
-	}
-	if f.err == nil && len(v) != 0 && len(v) != n {
-		f.err = fmt.Errorf("%d bytes, want %d", len(v), n)
-	}
-	return v
-}
-
+// sum reads a sum, or no bytes.
 func (f *fields) sum() (s digest.Sum, there bool) {
-	b := f.bytes(digest.Size)
+	b := f.Bytes(digest.Size)
+	if len(b) != 0 && len(b) != digest.Size {
+		f.Fail(fmt.Errorf("%d bytes, want %d", len(b), digest.Size))
+		b = nil
+	}
 	return digest.Sum(append(b, s[len(b):]...)), len(b) > 0
 }
 
@@ -88,19 +59,25 @@ type offer struct {
 	entries uint64
 	bytes   uint64
 	names   []string
+	lists   bool // it tells its entries before an answer
 }
 
 func (o offer) elems() []any {
-	return []any{uint64(version), o.id[:], o.entries, o.bytes, append([]string{}, o.names...)}
+	e := []any{uint64(version), o.id[:], o.entries, o.bytes, append([]string{}, o.names...)}
+	if o.lists {
+		e = append(e, true)
+	}
+	return e
 }
 
 func (w *wire) readOffer(n int) (o offer, err error) {
 	f := w.fields(n, 5)
-	o.version = f.uint(math.MaxUint32)
-	copy(o.id[:], f.bytes(len(o.id)))
-	o.entries = f.uint(maxSize)
-	o.bytes = f.uint(maxSize)
-	o.names = f.strings(maxNames, inbox.MaxNameLen)
+	o.version = f.Uint(math.MaxUint32)
+	f.Exactly(o.id[:])
+	o.entries = f.Uint(maxSize)
+	o.bytes = f.Uint(maxSize)
+	o.names = f.Strings(maxNames, inbox.MaxNameLen)
+	o.lists = f.More() && f.Bool()
 	return o, f.done()
 }
 
@@ -120,12 +97,12 @@ func (e entry) elems() []any {
 
 func (w *wire) readEntry(n int) (e entry, err error) {
 	f := w.fields(n, 6)
-	e.index = f.uint(maxSize)
-	e.path = f.strings(inbox.MaxDepth, maxMessage) // what is too long fails alone
-	e.folder = f.bool()
-	e.size = f.uint(maxSize)
-	e.modified = f.uint(maxSize)
-	e.executable = f.bool()
+	e.index = f.Uint(maxSize)
+	e.path = f.Strings(inbox.MaxDepth, maxMessage) // what is too long fails alone
+	e.folder = f.Bool()
+	e.size = f.Uint(maxSize)
+	e.modified = f.Uint(maxSize)
+	e.executable = f.Bool()
 	return e, f.done()
 }
 
@@ -145,12 +122,12 @@ func (m want) elems() []any {
 
 func (w *wire) readWant(n int) (m want, err error) {
 	f := w.fields(n, 3)
-	m.index = f.uint(maxSize)
-	m.offset = f.uint(maxSize)
+	m.index = f.Uint(maxSize)
+	m.offset = f.Uint(maxSize)
 	var there bool
 	m.sum, there = f.sum()
-	if f.err == nil && there != (m.offset > 0) {
-		f.err = fmt.Errorf("offset %d and a sum: %v", m.offset, there)
+	if f.Err() == nil && there != (m.offset > 0) {
+		f.Fail(fmt.Errorf("offset %d and a sum: %v", m.offset, there))
 	}
 	return m, f.done()
 }
@@ -158,10 +135,10 @@ func (w *wire) readWant(n int) (m want, err error) {
 // readIndex reads a message of an index and, if it has one, a text.
 func (w *wire) readIndex(n int) (index uint64, err error) {
 	f := w.fields(n, 1)
-	return f.uint(maxSize), f.done()
+	return f.Uint(maxSize), f.done()
 }
 
 func (w *wire) readReason(n int) (index uint64, reason string, err error) {
 	f := w.fields(n, 2)
-	return f.uint(maxSize), f.string(maxReason), f.done()
+	return f.Uint(maxSize), f.String(maxReason), f.done()
 }

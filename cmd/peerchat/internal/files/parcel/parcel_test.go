@@ -170,7 +170,11 @@ func TestComesBackAfterACut(t *testing.T) {
 	content := map[string][]byte{"tree/a": random(2 << 20), "tree/b": random(300_000), "tree/c": {1}}
 	dir := files(t, content)
 	asked := 0
-	r := newReceiver(t, Config{Consent: func(context.Context, Offer) error { asked++; return nil }})
+	r := newReceiver(t, Config{Consent: func(ctx context.Context, o Offer) error {
+		asked++
+		_, err := o.Look(ctx)
+		return err
+	}})
 	opened := 0
 	r.link = func() (net.Conn, net.Conn) {
 		opened++
@@ -403,16 +407,61 @@ func TestOneFileThatCannotBeStoredDoesNotHarmTheOthers(t *testing.T) {
 	holds(t, r.dir, map[string][]byte{"tree/sub": []byte("a file"), "tree/b": {2}})
 }
 
-func TestSessionsAreBounded(t *testing.T) {
-	r := newReceiver(t, Config{Consent: func(ctx context.Context, _ Offer) error { <-ctx.Done(); return ctx.Err() }})
-	for range perPeer {
-		c, _ := r.open(t.Context(), Scheme)
-		w := newWire(c)
-		_ = w.send(kindOffer, offer{id: [16]byte{1}}.elems()...)
+// case: S12
+// A hundred throw-away keys fill the room of strangers; a member has its own, and
+// what strangers have left is given back.
+func TestStrangersDoNotTakeTheRoomOfMembers(t *testing.T) {
+	r := newReceiver(t, Config{Consent: func(ctx context.Context, o Offer) error {
+		if o.From.Member {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	served := func(from Peer) (*wire, <-chan error) {
+		a, b := net.Pipe()
+		t.Cleanup(func() { a.Close() })
+		done := make(chan error, 1)
+		r.wg.Go(func() {
+			_, err := r.Serve(context.Background(), b, from, nil)
+			done <- err
+		})
+		return newWire(a), done
+	}
+	var held []*wire
+	for key := range 100 {
+		w, done := served(Peer{ID: fmt.Sprint(key)})
+		go func() { _, _ = io.Copy(io.Discard, w.conn) }()
+		_ = w.send(kindOffer, offer{id: [16]byte{1}}.elems()...) // fails where there is no place
+		if key < strangerSessions {
+			held = append(held, w)
+			continue
+		}
+		if err := <-done; !errors.Is(err, ErrTooMany) {
+			t.Errorf("stranger %d: %v", key, err)
+		}
+	}
+	if m, s := r.sessions.Used(); m != 0 || s != strangerSessions {
+		t.Errorf("%d and %d places are taken", m, s)
 	}
 	dir := files(t, map[string][]byte{"a": {1}})
-	if _, err := send(t, r, filepath.Join(dir, "a")); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), ErrTooMany.Error()) {
-		t.Errorf("one more: %v", err)
+	one := func(from Peer) error {
+		open := func(context.Context, string) (net.Conn, error) { return r.openAs(from) }
+		_, err := Send(t.Context(), SendConfig{Open: open, Patience: -1}, filepath.Join(dir, "a"))
+		return err
+	}
+	if err := one(Peer{ID: "bob", Member: true}); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	if err := one(Peer{ID: "late"}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), ErrTooMany.Error()) {
+		t.Errorf("one more stranger: %v", err)
+	}
+	for _, w := range held {
+		w.conn.Close()
+	}
+	r.wg.Wait()
+	if m, s := r.sessions.Used(); m+s != 0 {
+		t.Errorf("%d and %d places are not given back", m, s)
 	}
 }
 

@@ -2,6 +2,7 @@ package parcel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,7 +46,9 @@ type receiving struct {
 	left     int64 // of current, to be read
 	offer    offer
 	accepted atomic.Bool
-	refused  atomic.Pointer[error] // why the offer was
+	listing  atomic.Pointer[approval] // what the sender is asked to tell
+	approval *approval                // nil: all may come that was offered
+	refused  atomic.Pointer[error]    // why the offer was
 
 	preparec chan *incoming
 	storec   chan stored
@@ -161,6 +164,8 @@ func (s *receiving) handle(k kind, n int) error {
 	switch {
 	case k == kindOffer && !s.asked:
 		return s.onOffer(n)
+	case !s.accepted.Load() && s.listing.Load() != nil && (k == kindEntry || k == kindEnd):
+		return s.onListed(k, n, s.listing.Load())
 	case !s.accepted.Load():
 		return violation("a frame of kind %d before an answer to the offer", k)
 	case !known:
@@ -178,7 +183,7 @@ func (s *receiving) onOffer(n int) (err error) {
 	s.wg.Go(func() {
 		err := fmt.Errorf("version %d, this receiver knows %d", s.offer.version, version)
 		if s.offer.version == version {
-			err = s.r.consent(s.ctx, &s.tally, s.from, s.offer)
+			err = s.consent()
 		}
 		if err != nil {
 			refusal := fmt.Errorf("%w: %w", ErrRefused, err)
@@ -193,13 +198,61 @@ func (s *receiving) onOffer(n int) (err error) {
 	return nil
 }
 
+// look asks the sender for all that it will send, and waits for that.
+func (s *receiving) look(ctx context.Context) (Listing, error) {
+	a := newApproval(s.offer)
+	if s.approval != nil {
+		return Listing{}, errors.New("the offer was looked at already")
+	}
+	s.approval = a
+	if s.offer.lists {
+		if s.offer.entries > maxListed {
+			return Listing{}, fmt.Errorf("%d files and folders, at most %d can be asked about", s.offer.entries, maxListed)
+		}
+		s.listing.Store(a)
+		if err := s.w.send(kindList); err != nil {
+			return Listing{}, err
+		}
+	}
+	select {
+	case <-a.told:
+		return a.listing, nil
+	case <-ctx.Done():
+		return Listing{}, context.Cause(ctx)
+	}
+}
+
+// onListed takes an entry that is told before an answer, or the end of all.
+func (s *receiving) onListed(k kind, n int, a *approval) error {
+	select {
+	case <-a.told:
+		return violation("a frame of kind %d after the listing", k)
+	default:
+	}
+	if k == kindEntry {
+		e, err := s.w.readEntry(n)
+		if err == nil {
+			err = a.list(e)
+		}
+		return err
+	}
+	if err := s.w.fields(n, 0).done(); err != nil {
+		return err
+	}
+	if a.next == 0 && s.offer.entries > 0 {
+		return violation("nothing is listed of %d entries", s.offer.entries)
+	}
+	close(a.told)
+	return nil
+}
+
 func (s *receiving) onEntry(n int) error {
 	e, err := s.w.readEntry(n)
 	if err != nil {
 		return err
 	}
 	s.bytes += e.size // both are below 2^62, and their sum is checked each time
-	if e.index != s.next || e.index >= s.offer.entries || s.bytes > s.offer.bytes || len(e.path) == 0 || e.folder && e.size > 0 {
+	if e.index != s.next || e.outOf(s.offer, s.bytes) {
 		return violation("entry %d of %d bytes, beyond what was offered or out of turn", e.index, e.size)
 	}
 	s.next++
@@ -231,7 +284,7 @@ func (s *receiving) at(index uint64, want stage) (*incoming, error) {
 
 func (s *receiving) onDigest(n int) error {
 	f := s.w.fields(n, 2)
-	index := f.uint(maxSize)
+	index := f.Uint(maxSize)
 	sum, there := f.sum()
 	if err := f.done(); err != nil {
 		return err
@@ -257,7 +310,7 @@ func (s *receiving) now(e *incoming, is stage) {
 
 func (s *receiving) onStart(n int) error {
 	f := s.w.fields(n, 2)
-	index, from := f.uint(maxSize), f.uint(maxSize)
+	index, from := f.Uint(maxSize), f.Uint(maxSize)
 	if err := f.done(); err != nil {
 		return err
 	}
@@ -339,7 +392,7 @@ func (s *receiving) onBroken(n int) error {
 }
 
 func (s *receiving) onEnd(n int) error {
-	if _, err := s.w.message(n, 0); err != nil {
+	if err := s.w.fields(n, 0).done(); err != nil {
 		return err
 	}
 	if s.current != nil {

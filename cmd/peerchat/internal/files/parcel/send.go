@@ -63,7 +63,7 @@ func Send(ctx context.Context, cfg SendConfig, paths ...string) (Summary, error)
 	s := &sender{cfg: cfg, source: t.items, done: map[[16]byte]struct{}{}}
 	s.tally.watch = cfg.Watch
 	s.cfg.Patience = cmp.Or(s.cfg.Patience, time.Minute)
-	s.offer.names = t.names()
+	s.offer.names, s.offer.lists = t.names(), true
 	if err := s.survey(ctx); err != nil {
 		return Summary{}, err
 	}

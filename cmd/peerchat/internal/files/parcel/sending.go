@@ -37,6 +37,7 @@ type sending struct {
 
 	mu             sync.Mutex
 	answered       bool
+	listed         bool   // the receiver has asked for all entries
 	announced      uint64 // entries
 	announcedBytes uint64
 	open           map[uint64]*outgoing
@@ -108,7 +109,10 @@ func (o *sending) all() error {
 	if err := o.w.send(kindOffer, o.offer.elems()...); err != nil {
 		return err
 	}
-	if err := o.await(func() bool { return o.answered }); err != nil {
+	if err := o.await(func() bool { return o.answered || o.listed }); err != nil {
+		return err
+	}
+	if err := o.list(); err != nil {
 		return err
 	}
 	o.agreed = true
@@ -140,6 +144,37 @@ func (o *sending) all() error {
 			return o.w.send(kindEnd)
 		}
 	}
+}
+
+// list tells all entries, if the receiver wants that before its answer, and waits
+// for it.
+func (o *sending) list() error {
+	o.mu.Lock()
+	answered := o.answered
+	o.mu.Unlock()
+	if answered {
+		return nil
+	}
+	var n, bytes uint64
+	for it := range o.source() {
+		if it.skip != nil || n >= o.offer.entries || bytes+uint64(it.size) > o.offer.bytes {
+			continue // it will not be announced either
+		}
+		if err := o.w.queue(kindEntry, it.entry(n).elems()...); err != nil {
+			return err
+		}
+		n++
+		bytes += uint64(it.size)
+	}
+	if err := o.w.send(kindEnd); err != nil {
+		return err
+	}
+	return o.await(func() bool { return o.answered })
+}
+
+// entry is the item as it is announced.
+func (i item) entry(index uint64) entry {
+	return entry{index: index, path: i.path, folder: i.folder, size: uint64(i.size), modified: uint64(max(0, i.modified.UnixMilli())), executable: i.exec}
 }
 
 // await waits until what f looks at, under the lock, is so.
@@ -196,10 +231,7 @@ func (o *sending) announce(it item) error {
 		o.finish(it, Event{Kind: Failed, Err: errChanged})
 		return nil
 	}
-	return o.w.queue(kindEntry, entry{
-		index: e.index, path: it.path, folder: it.folder, size: uint64(it.size),
-		modified: uint64(max(0, it.modified.UnixMilli())), executable: it.exec,
-	}.elems()...)
+	return o.w.queue(kindEntry, it.entry(e.index).elems()...)
 }
 
 // number makes an item an entry under way; nil if there are more than offered.
@@ -267,7 +299,7 @@ func (o *sending) read() error {
 		if err := o.handle(k, n); err != nil {
 			return err
 		}
-		if k != kindAnswer {
+		if k != kindAnswer && k != kindList {
 			o.progress.Add(1)
 		}
 		pause.Tell(o.wake, struct{}{})
@@ -286,13 +318,15 @@ func (o *sending) handle(k kind, n int) error {
 		return o.onKept(n)
 	case kindFailed:
 		return o.onFailed(n)
+	case kindList:
+		return o.onList(n)
 	}
 	return final{violation("a frame of kind %d from a receiver", k)}
 }
 
 func (o *sending) onAnswer(n int) error {
 	f := o.w.fields(n, 2)
-	yes, why := f.bool(), f.string(maxReason)
+	yes, why := f.Bool(), f.String(maxReason)
 	if err := f.done(); err != nil {
 		return final{err}
 	}
@@ -302,6 +336,20 @@ func (o *sending) onAnswer(n int) error {
 	o.mu.Lock()
 	o.answered = true
 	o.mu.Unlock()
+	return nil
+}
+
+// onList has all entries told, once, before an answer.
+func (o *sending) onList(n int) error {
+	if err := o.w.fields(n, 0).done(); err != nil {
+		return final{err}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.answered || o.listed {
+		return final{violation("the entries are asked for out of turn")}
+	}
+	o.listed = true
 	return nil
 }
 
@@ -340,7 +388,7 @@ func (o *sending) ask(index uint64, j job) error {
 
 func (o *sending) onKept(n int) error {
 	f := o.w.fields(n, 3)
-	index, name, same := f.uint(maxSize), f.string(maxMessage), f.bool()
+	index, name, same := f.Uint(maxSize), f.String(maxMessage), f.Bool()
 	if err := f.done(); err != nil {
 		return final{err}
 	}

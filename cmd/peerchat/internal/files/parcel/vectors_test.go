@@ -34,6 +34,8 @@ type message struct {
 func messages() []message {
 	sum := sumOf([]byte("hello"))
 	o := offer{version: version, id: [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, entries: 2, bytes: 5, names: []string{"tree"}}
+	told := o
+	told.lists = true
 	e := entry{index: 1, path: []string{"tree", "é.txt"}, size: 5, modified: 1_700_000_000_000, executable: true}
 	m := want{index: 1, offset: 65536, sum: sum}
 	index := func(w *wire, n int) (any, error) { return w.readIndex(n) }
@@ -42,7 +44,7 @@ func messages() []message {
 		return []any{i, why}, err
 	}
 	raw := func(k int) func(w *wire, n int) (any, error) {
-		return func(w *wire, n int) (any, error) { _, err := w.message(n, k); return nil, err }
+		return func(w *wire, n int) (any, error) { return nil, w.fields(n, k).done() }
 	}
 	return []message{
 		{"nothing", kindNothing, []any{}, nil},
@@ -50,6 +52,11 @@ func messages() []message {
 			got, err := w.readOffer(n)
 			return same(got, o), err
 		}},
+		{"offer: entries are told when asked", kindOffer, told.elems(), func(w *wire, n int) (any, error) {
+			got, err := w.readOffer(n)
+			return same(got, told), err
+		}},
+		{"list", kindList, []any{}, raw(0)},
 		{"answer: yes", kindAnswer, []any{true, ""}, raw(2)},
 		{"answer: no", kindAnswer, []any{false, "not wanted"}, raw(2)},
 		{"entry: a folder", kindEntry, entry{path: []string{"tree"}, folder: true}.elems(), raw(6)},
@@ -186,7 +193,7 @@ func readAs(w *wire, n, how int) (err error) {
 		_, _, err = w.readReason(n)
 	default:
 		f := w.fields(n, 2)
-		f.uint(maxSize)
+		f.Uint(maxSize)
 		f.sum()
 		err = f.done()
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"peerlink/cmd/peerchat/internal/files/digest"
-	"peerlink/internal/packed"
 )
 
 // Scheme begins the names of channels that carry parcels.
@@ -58,6 +57,7 @@ const (
 	kindKept    kind = 11
 	kindFailed  kind = 12
 	kindEnd     kind = 13
+	kindList    kind = 14
 )
 
 // ErrProtocol is matched when the other side breaks the rules of the wire.
@@ -159,23 +159,6 @@ func unexpected(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// message reads the body of a message: an array of want elements or more.
-func (w *wire) message(n, want int) (*packed.Reader, error) {
-	body := make([]byte, n)
-	if _, err := io.ReadFull(w.br, body); err != nil {
-		return nil, unexpected(err)
-	}
-	p := packed.NewReader(body)
-	k, err := p.Array(packed.MaxCount)
-	if err == nil && k < want {
-		err = fmt.Errorf("a message of %d elements, want %d", k, want)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
-	}
-	return p, nil
 }
 
 // queue writes a message that waits for flush; send writes it at once.
