@@ -35,9 +35,12 @@ type homes struct {
 	all   []home // never empty, and never changed in place
 }
 
+// ErrMoved is matched, besides ErrNotTrusted, by the errors about a device that was
+// allowed as one of another account: see MovedError.
+var ErrMoved = fmt.Errorf("%w: the device comes under another account", ErrNotTrusted)
+
 // MovedError says that a device which was allowed as one of an account comes under
-// another account: what was granted to it is not for it there. It matches
-// ErrNotTrusted.
+// another account: what was granted to it is not for it there. It matches ErrMoved.
 type MovedError struct {
 	Device DeviceID
 	// Home is the account for which the grant is, Account the one that the device
@@ -50,8 +53,8 @@ func (e *MovedError) Error() string {
 	return fmt.Sprintf("%v: device %s is allowed as one of account %s and comes under account %s now: if its owner confirms that it has moved, allow the device anew, or else ban it", ErrNotTrusted, e.Device, e.Home, e.Account)
 }
 
-// Unwrap returns ErrNotTrusted.
-func (e *MovedError) Unwrap() error { return ErrNotTrusted }
+// Unwrap returns ErrMoved.
+func (e *MovedError) Unwrap() error { return ErrMoved }
 
 // grant is by which decision a peer is let in.
 type grant int

@@ -145,7 +145,7 @@ func TestAGrantIsForTheAccountOfTheFirstProof(t *testing.T) {
 	for _, tr := range []*Trust{tr, restarted(t, tr)} {
 		var moved *MovedError
 		err := tr.Admit(work.has(d))
-		if !errors.As(err, &moved) || *moved != (MovedError{d, old.id, work.id}) || !errors.Is(err, ErrNotTrusted) || errors.Is(err, ErrBanned) {
+		if !errors.As(err, &moved) || *moved != (MovedError{d, old.id, work.id}) || !errors.Is(err, ErrMoved) || !errors.Is(err, ErrNotTrusted) || errors.Is(err, ErrBanned) {
 			t.Errorf("another account: %v", err)
 		}
 		if tr.Member(work.has(d)) || tr.AtHome(work.has(d)) || !tr.Member(old.has(d)) || !tr.AtHome(old.has(d)) {

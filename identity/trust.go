@@ -70,9 +70,11 @@ const maxDecisions = 100_000
 // Trust remembers who is allowed and who is banned. It is asked inside every
 // handshake, on both sides. A ban anywhere in a peer's chain (device, account,
 // authority) refuses it, whatever else is allowed, and so does a revocation list
-// of whoever signed it (AddRevocations). The zero value, and a nil
-// *Trust in Check, follow AllowUndecided with no decisions. All methods may be
-// called concurrently; none blocks.
+// of an account or authority that signed it, now or when something was granted to it
+// (Admit, AddRevocations). What is allowed to a device is for the account under which
+// it proves itself first. The zero value, and a nil *Trust in Check, follow
+// AllowUndecided with no decisions. All methods may be called concurrently; none
+// blocks.
 type Trust struct {
 	mu      sync.Mutex
 	policy  Policy
@@ -149,7 +151,9 @@ func (t *Trust) Member(p Peer) bool {
 
 // SetMembers adds peers to those for whom Member is true: the devices of one's own
 // account, contacts. The function must neither block nor call the store, may be
-// called concurrently, and decides nothing about who may connect. Nil, as at the
+// called concurrently and under locks, and decides nothing about who may connect; but
+// lists of the account under which it knows a device count for that device from then
+// on (Admit). Nil, as at the
 // beginning: only allowed peers are members.
 func (t *Trust) SetMembers(known func(Peer) bool) {
 	t.mu.Lock()

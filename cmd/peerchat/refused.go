@@ -44,8 +44,8 @@ func (e *inWords) Unwrap() error { return e.err }
 func refusedInWords(uri string, err error) error {
 	at := strings.Index(uri, "://") + len("://")
 	words := nobodyThere[uri[:at]]
-	switch moved := (*identity.MovedError)(nil); {
-	case errors.As(err, &moved):
+	switch {
+	case errors.Is(err, identity.ErrMoved):
 		return fmt.Errorf("%w (peerchat contacts moved NAME, if that is right)", err)
 	case errors.Is(err, identity.ErrBanned) && !errors.Is(err, identity.ErrRevoked):
 		return fmt.Errorf("%w (peerchat contacts allow takes that back)", err)

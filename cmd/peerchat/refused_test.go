@@ -59,4 +59,9 @@ func TestARefusalIsToldInWords(t *testing.T) {
 			t.Errorf("of a banned one: %s", got)
 		}
 	}
+	for _, err := range []error{&identity.MovedError{}, &control.Error{Code: "moved", Text: "it has moved"}} {
+		if got := refusedInWords(pipeScheme+"x", err).Error(); !strings.Contains(got, "peerchat contacts moved") {
+			t.Errorf("of one that has moved: %s", got)
+		}
+	}
 }

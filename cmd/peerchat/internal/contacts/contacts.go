@@ -256,6 +256,7 @@ func (b *Book) Remove(who string) (gone Contact, err error) {
 			return nil, err
 		}
 		gone = es[i]
+		b.settled(gone.Device)
 		return slices.Delete(slices.Clone(es), i, i+1), nil
 	})
 	return gone, err

@@ -225,11 +225,16 @@ func (b *Book) Follow(who string, to identity.AccountID) error {
 		if other, taken := ofAccount(es, to); taken && other.Device != c.Device {
 			c.Account, c.Home = identity.AccountID{}, to
 		}
-		b.mu.Lock()
-		delete(b.moved, c.Device)
-		b.mu.Unlock()
+		b.settled(c.Device)
 		return replaced(es, c), nil
 	})
+}
+
+// settled forgets under which account a device came.
+func (b *Book) settled(id identity.DeviceID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.moved, id)
 }
 
 // bounded is a change to be written, unless the contacts have too many devices.

@@ -62,6 +62,7 @@ var causes = []struct {
 	{"self", peerlink.ErrSelf, nil},
 	{"revoked", identity.ErrRevoked, []error{identity.ErrBanned, identity.ErrNotTrusted}},
 	{"banned", identity.ErrBanned, []error{identity.ErrNotTrusted}},
+	{"moved", identity.ErrMoved, []error{identity.ErrNotTrusted}},
 	{"not-trusted", identity.ErrNotTrusted, nil},
 	{"not-found", ErrNotFound, nil},
 	{"deadline", os.ErrDeadlineExceeded, nil},
