@@ -179,7 +179,7 @@ func checkUse(c *x509.Certificate, below int) error {
 			return fmt.Errorf("certificate of %.80q: at most %d authorities may be below it", c.Subject.CommonName, c.MaxPathLen)
 		case oid == oidKeyUsage && below == 0 && c.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 			return fmt.Errorf("device certificate: its key may not sign")
-		case oid == oidExtKeyUsage && !(may(x509.ExtKeyUsageClientAuth) && may(x509.ExtKeyUsageServerAuth)):
+		case oid == oidExtKeyUsage && (!may(x509.ExtKeyUsageClientAuth) || !may(x509.ExtKeyUsageServerAuth)):
 			return fmt.Errorf("certificate of %.80q: not for both ends of TLS", c.Subject.CommonName)
 		}
 	}

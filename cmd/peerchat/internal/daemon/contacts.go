@@ -147,7 +147,7 @@ func (b *book) decide(who string, what identity.Decision) error {
 	if err != nil {
 		return err
 	}
-	c, err := b.Find(who)
+	c, _ := b.Find(who) // it may be a device that is no contact's
 	home := c.Lives()
 	if !c.Account.IsZero() && c.Account != b.acc.Identity().AccountID() && !strings.EqualFold(who, id.String()) {
 		if err := b.acc.SetTrust(c.Account, what); err != nil {

@@ -17,6 +17,11 @@ import (
 	"peerlink/internal/life"
 )
 
+// revoked reports whether an account knows that a device was revoked.
+func revoked(acc *account.Account, h *house) bool {
+	return errors.Is(acc.Trust().Check(h.acc.Identity().Peer()), identity.ErrRevoked)
+}
+
 // A stranger that holds channels for lists, and a hundred more of its kind, keep
 // neither contacts nor the account's own devices from telling theirs.
 //
@@ -49,7 +54,7 @@ func TestStrangersDoNotTakeThePlacesOfContacts(t *testing.T) {
 		t.Fatal(err)
 	}
 	alice.link(t, laptop) // and tells what there is to tell
-	if !alice.d.contacts.revoked(laptop.acc.Identity().AccountID(), phone.id()) {
+	if !revoked(alice.acc, phone) {
 		t.Error("alice has not heard of it")
 	}
 	for i, ms := range held { // one may be open; the others were reset
@@ -85,7 +90,7 @@ func TestWhoWasNotToldIsToldLater(t *testing.T) {
 	if did.Connected != 1 || did.Told != 0 {
 		t.Errorf("%+v, but alice takes no lists now", did)
 	}
-	heard := func() bool { return alice.d.contacts.revoked(laptop.acc.Identity().AccountID(), phone.id()) }
+	heard := func() bool { return revoked(alice.acc, phone) }
 	changed := alice.acc.Trust().Changed()
 	if heard() {
 		t.Fatal("alice has heard of it without a channel")
@@ -155,7 +160,7 @@ func TestListsOfOneAccountAreTakenSeldom(t *testing.T) {
 		}
 		time.Sleep(listEvery) // and it is asked again
 		last := identity.DeviceID{3}
-		if err := say(bob, last); err != nil || !v.book.revoked(bob.AccountID(), last) {
+		if err := say(bob, last); err != nil || v.acc.Trust().Check(identity.Peer{Device: last, Account: bob.AccountID()}) == nil {
 			t.Errorf("the newest, a minute later: %v", err)
 		}
 		if err := say(bob, identity.DeviceID{4}); !errors.Is(err, errTooSoon) {

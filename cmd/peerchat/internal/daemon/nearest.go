@@ -74,7 +74,8 @@ func (d *Daemon) dialOf(ctx context.Context, c contacts.Contact, to identity.Dev
 // order returns the contact's devices as they are to be tried.
 func (d *Daemon) order(c contacts.Contact) ([]identity.DeviceID, error) {
 	known := slices.DeleteFunc(c.Known(), func(k contacts.Device) bool {
-		return k.Device == d.acc.Identity().DeviceID() || d.acc.Trusted(k.Device) == identity.Banned || d.contacts.revoked(c.Account, k.Device)
+		err := d.acc.Trust().Check(identity.Peer{Device: k.Device, Account: c.Lives()})
+		return k.Device == d.acc.Identity().DeviceID() || errors.Is(err, identity.ErrBanned)
 	})
 	if len(known) == 0 {
 		return nil, fmt.Errorf("%q: %w: %w", c.Name, errNoDevice, identity.ErrNotTrusted)
@@ -106,19 +107,6 @@ func (d *Daemon) sort(known []contacts.Device) {
 	slices.SortStableFunc(known, func(a, b contacts.Device) int {
 		return cmp.Or(cmp.Compare(far[a.Device], far[b.Device]), b.Seen.Compare(a.Seen))
 	})
-}
-
-// revoked reports whether an account has revoked a device.
-func (b *book) revoked(acc identity.AccountID, id identity.DeviceID) bool {
-	if acc.IsZero() {
-		return false
-	}
-	for _, l := range b.acc.Revocations() {
-		if l.Issuer() == acc && l.Revokes(id) {
-			return true
-		}
-	}
-	return false
 }
 
 // nearest is one call to whichever of a contact's devices takes it.
