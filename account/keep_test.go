@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -49,4 +51,52 @@ func TestWhatLinksShowReachesTheDisk(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A phone that its own account has revoked stays out under any other one, though it
+// never had a link to this device, and though the file is of a version that noted no
+// homes.
+//
+// case: S1
+func TestWhatOnesOwnAccountRevokedStaysOut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "alice")
+	acc, err := Create(dir, Options{Name: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	phone, other := identity.DeviceID{1}, identity.DeviceID{2}
+	if _, err := acc.Revoke(phone); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if err := acc.Trust().Check(identity.Peer{Device: phone, Account: identity.AccountID{3}}); !errors.Is(err, identity.ErrRevoked) {
+			t.Errorf("start %d: %v", i, err)
+		}
+		if err := acc.Trust().Check(identity.Peer{Device: other, Account: identity.AccountID{3}}); err != nil {
+			t.Errorf("start %d, another device: %v", i, err)
+		}
+		if err := acc.Close(); err != nil {
+			t.Fatal(err)
+		}
+		withoutHomes(t, dir)
+		if acc, err = Open(dir, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := acc.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withoutHomes makes a trust file one that an older version has written.
+func withoutHomes(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, trustFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.DeleteFunc(strings.SplitAfter(string(text), "\n"), func(l string) bool { return strings.HasPrefix(l, "home ") || strings.HasPrefix(l, "past ") })
+	if err := os.WriteFile(filepath.Join(dir, trustFile), []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -128,6 +128,17 @@ func (t *Trust) Allow(p Peer) error {
 	return t.settle(p)
 }
 
+// Recall notes under which account a device came, as Admit does, where the program
+// knows that from elsewhere: from what was kept before there were homes, or because
+// the account is its own. It does nothing if 50 000 homes are noted.
+func (t *Trust) Recall(p Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.inHomes < maxAllHomes/2 {
+		_ = t.settle(p) // one more of too many homes is refused by Admit
+	}
+}
+
 // atHome reports whether a grant to the device is for the peer. t.mu is held.
 func (t *Trust) atHome(p Peer) bool {
 	at := t.homes[p.Device.subject()]

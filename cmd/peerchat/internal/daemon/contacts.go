@@ -39,6 +39,13 @@ func openBook(acc *account.Account) (*book, error) {
 		_, known := b.OfPeer(p)
 		return known || p.Account == own
 	})
+	for _, c := range b.List() { // what links have shown before the trust store noted it
+		for _, k := range append(slices.Clip(c.Devices), contacts.Device{Device: c.Device, Seen: c.Added}) {
+			if home := c.Lives(); !home.IsZero() && !k.Seen.IsZero() {
+				acc.Trust().Recall(identity.Peer{Device: k.Device, Account: home})
+			}
+		}
+	}
 	return &book{Book: b, acc: acc}, nil
 }
 

@@ -188,6 +188,41 @@ func TestListsOfOneAccountAreTakenSeldom(t *testing.T) {
 	})
 }
 
+// What a contact's devices have proven before the trust store noted it counts, too.
+//
+// case: S1
+func TestOldAccountsKnowTheHomesOfTheirContacts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "alice")
+	synctest.Test(t, func(t *testing.T) {
+		v := bare(t, dir)
+		defer v.acc.Close()
+		bob := someContact(t, v, "bob")
+		tablet, err := bob.IssueDevice("tablet")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.book.Met(tablet.Peer(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openBook(v.acc); err != nil { // a trust store without homes
+			t.Fatal(err)
+		}
+		l, err := bob.RevocationList(1, bob.DeviceID(), tablet.DeviceID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := l.MarshalBinary()
+		if _, err := v.acc.ImportRevocations(b); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []*identity.Identity{bob, tablet} {
+			if err := v.acc.Trust().Check(identity.Peer{Device: id.DeviceID(), Account: identity.AccountID{3}}); !errors.Is(err, identity.ErrRevoked) {
+				t.Errorf("%s: %v", id.Name(), err)
+			}
+		}
+	})
+}
+
 // someContact is a contact whose account is known.
 func someContact(t *testing.T, v *devices, name string) *identity.Identity {
 	id, err := identity.Generate(name)
