@@ -322,7 +322,7 @@ func (m *ConnectionManager) serve(ctx context.Context, l *link) {
 			}
 			return
 		}
-		a := m.look(l)
+		a := m.glance(l)
 		if !a.member && m.asked.Take(a.device) != nil {
 			m.decline(r, errBacklog)
 			continue

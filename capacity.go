@@ -14,7 +14,8 @@ const (
 	// settleTime is for how long a link without channels does not give way to another
 	// stranger: its device is about to ask for one.
 	settleTime = 5 * time.Second
-	// lookPause is how often all links are looked at for members, at most.
+	// lookPause is how often a link is looked at, at most: whether its device is a
+	// member now.
 	lookPause = time.Second
 )
 
@@ -134,13 +135,24 @@ func (m *ConnectionManager) giveWayLocked(out *link) {
 // look notes whether a link is a stranger's, and returns its device as one that wants
 // a place.
 func (m *ConnectionManager) look(l *link) asker {
-	a := m.asker(l.peer) // not under the lock: it may ask the application
+	a, now := m.asker(l.peer), time.Now() // not under the lock: it may ask the application
 	m.lock()
 	defer m.mu.Unlock()
 	was := l.stranger
-	l.stranger = l.direction == Inbound && !l.deliberate && !a.member
+	l.member, l.looked, l.stranger = a.member, now, l.direction == Inbound && !l.deliberate && !a.member
 	if was && !l.stranger {
 		l.mux.Lift()
+	}
+	return a
+}
+
+// glance is look, unless that was done a moment ago: it is for each request.
+func (m *ConnectionManager) glance(l *link) asker {
+	m.lock()
+	a, late := asker{l.peer.Device, l.member}, time.Since(l.looked) >= lookPause
+	m.mu.Unlock()
+	if late {
+		return m.look(l)
 	}
 	return a
 }

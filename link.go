@@ -116,6 +116,8 @@ type link struct {
 	asking     chan struct{}
 
 	// Guarded by ConnectionManager.mu:
+	member      bool      // its device is one, when it was looked at last
+	looked      time.Time // when that was
 	stranger    bool      // made by a device that is no member: gives way
 	retired     bool      // gives no more channels: it is about to be closed
 	suspect     bool      // did not answer in time after the network changed

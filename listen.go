@@ -214,18 +214,27 @@ var (
 	errGone    = errors.New("the listener was closed")
 )
 
+// place waits for room, until ctx or the listener ends.
+func (l *listener) place(ctx context.Context, a asker) (leave func(), err error) {
+	if leave, ok := l.rooms.try(a); ok {
+		return leave, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(l.life.Context(), func() { cancel(errGone) })()
+	leave, err = l.rooms.enter(ctx, a)
+	if err != nil && !errors.Is(err, errGone) {
+		err = errBacklog
+	}
+	return leave, err
+}
+
 // offer waits for room, accepts the request and queues the channel, or returns
 // why not. ctx ends with the link or when the time for a decision is over.
 func (l *listener) offer(ctx context.Context, a asker, accept func() (*channel.Socket, error)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(l.life.Context(), cancel)()
-	leave, err := l.rooms.enter(ctx, a)
+	leave, err := l.place(ctx, a)
 	if err != nil {
-		if l.life.Ended() {
-			return errGone
-		}
-		return errBacklog
+		return err
 	}
 	c, err := (*channel.Socket)(nil), errGone
 	if !l.life.Ended() {

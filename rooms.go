@@ -19,6 +19,7 @@ type asker struct {
 // many in all, and so many of them for each device. Make them with newRooms.
 type rooms struct {
 	members, strangers room
+	now                chan struct{} // is closed: for those that do not wait
 
 	mu      sync.Mutex // taken alone
 	devices map[asker]*places
@@ -37,7 +38,10 @@ type places struct {
 }
 
 func newRooms(members, strangers quota.Limits) *rooms {
+	now := make(chan struct{})
+	close(now)
 	return &rooms{
+		now:       now,
 		members:   room{make(chan struct{}, members.All), members.Each},
 		strangers: room{make(chan struct{}, strangers.All), strangers.Each},
 		devices:   make(map[asker]*places),
@@ -46,28 +50,44 @@ func newRooms(members, strangers quota.Limits) *rooms {
 
 // enter waits for a place, until ctx ends. leave must be called once.
 func (r *rooms) enter(ctx context.Context, a asker) (leave func(), err error) {
+	leave, ok := r.wait(ctx.Done(), a)
+	if !ok {
+		return nil, context.Cause(ctx)
+	}
+	return leave, nil
+}
+
+// try is enter without waiting; false says that there is no place now.
+func (r *rooms) try(a asker) (leave func(), ok bool) { return r.wait(r.now, a) }
+
+func (r *rooms) wait(done <-chan struct{}, a asker) (leave func(), ok bool) {
 	in := r.strangers
 	if a.member {
 		in = r.members
 	}
 	p := r.use(a, in.each)
-	if err = take(ctx, p.c); err == nil {
-		if err = take(ctx, in.all); err == nil {
-			return func() { <-in.all; <-p.c; r.unuse(a, p) }, nil
+	if take(done, p.c) {
+		if take(done, in.all) {
+			return func() { <-in.all; <-p.c; r.unuse(a, p) }, true
 		}
 		<-p.c
 	}
 	r.unuse(a, p)
-	return nil, err
+	return nil, false
 }
 
-// take waits for a place in c, until ctx ends.
-func take(ctx context.Context, c chan<- struct{}) error {
+// take waits for a place in c, until done is closed.
+func take(done <-chan struct{}, c chan<- struct{}) bool {
 	select {
 	case c <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		return true
+	default:
+	}
+	select {
+	case c <- struct{}{}:
+		return true
+	case <-done:
+		return false
 	}
 }
 
