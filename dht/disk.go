@@ -239,11 +239,14 @@ func (s *store) takeChanges() map[datastore.Key][]byte {
 	return changes
 }
 
-// keepChanges takes back what could not be written.
+// keepChanges takes back what could not be written. A flood while the disk is full
+// would lengthen the list for ever: files that stay too long are found at the next start.
 func (s *store) keepChanges(changes map[datastore.Key][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key := range changes {
-		s.changed[key] = true
+		if len(s.changed) < 2*maxRecords {
+			s.changed[key] = true
+		}
 	}
 }

@@ -14,5 +14,5 @@ func openFiles() (most int, known bool) {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
 		return 0, false
 	}
-	return int(min(uint64(l.Cur), math.MaxInt32)), true
+	return int(min(l.Cur, math.MaxInt32)), true
 }

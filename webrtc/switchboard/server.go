@@ -78,12 +78,13 @@ type Server struct {
 // NewServer returns a Server that has no lines yet.
 func NewServer(cfg ServerConfig) *Server {
 	cfg.MaxDevices = cmp.Or(max(cfg.MaxDevices, 0), defaultDevices)
-	if files, known := openFiles(); known {
-		cfg.MaxDevices = min(cfg.MaxDevices, max(1, files/10))
-	}
 	cfg.MaxPerAddress = cmp.Or(max(cfg.MaxPerAddress, 0), defaultPerAddress)
 	cfg.Rate = cmp.Or(max(cfg.Rate, 0), defaultRate)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	if files, known := openFiles(); known && files/10 < cfg.MaxDevices {
+		cfg.MaxDevices = max(1, files/10)
+		cfg.Logger.Warn("switchboard: few files may be open at once, so there are fewer places for lines", "files", files, "lines", cfg.MaxDevices)
+	}
 	return &Server{
 		cfg: cfg, log: cfg.Logger, members: make(map[identity.DeviceID]*member),
 		joining: quota.New[netip.Prefix](cfg.MaxPerAddress, max(cfg.MaxDevices/4, cfg.MaxPerAddress)),
