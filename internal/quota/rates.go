@@ -55,7 +55,7 @@ func (r *Rates[K]) AllowN(key K, now time.Time, n int) bool {
 	l, ok := r.keys.Get(key)
 	if !ok && r.wide != nil && r.keys.Len() >= r.size {
 		if _, oldest, _ := r.keys.GetOldest(); oldest != nil && oldest.TokensAt(now) < float64(r.burst) {
-			return r.wide.Allow(r.wider(key), now)
+			return r.wide.AllowN(r.wider(key), now, n)
 		}
 	}
 	if !ok {
