@@ -99,8 +99,8 @@ func (g *guests) sources() []string {
 	return append(g.accountFiles(), g.files...)
 }
 
-// accountFiles are those of an account that are read beside a daemon, which
-// replaces them whole.
+// accountFiles are files of an account. A daemon replaces them whole, so they may be
+// read beside it.
 func (g *guests) accountFiles() []string {
 	in := func(name string) string { return filepath.Join(g.o.account, name) }
 	return []string{in("identity.pem"), in("trust"), g.o.contactsFile()}

@@ -30,15 +30,15 @@ const (
 	// maxMembers bounds the members that are remembered for their credentials. One
 	// that is forgotten is a stranger until it asks for credentials again.
 	maxMembers = 4096
-	// A device asks for credentials when it needs a relay and those that it has are
-	// 11 h old, and again after 30 s where they do not work. An office behind one
-	// address may need maxOfHost of them at once.
+	// A device asks for credentials when it needs a relay and its credentials are 11 h
+	// old, and again after 30 s where they do not work. An office behind one address
+	// may need maxOfHost of them at once.
 	issueEvery = 10 * time.Second
 	// maxIssued bounds the members and networks whose credentials are counted.
 	maxIssued = 4096
 )
 
-// issuer decides which devices get credentials and what those are.
+// issuer decides which devices get credentials, and makes them.
 type issuer struct {
 	secret  [32]byte
 	member  func(identity.Peer) bool // nil: there are none

@@ -18,7 +18,7 @@ const (
 	maxOfMember   = 8
 	maxOfStranger = 4
 	// maxOfHost bounds the allocations of all strangers at one IPv4 address or IPv6
-	// /64, and maxOfNet those of an IPv4 /24 or IPv6 /48: identities cost nothing,
+	// /64, and maxOfNet the allocations of an IPv4 /24 or IPv6 /48: identities cost nothing,
 	// networks do. An office behind one address has 32 relayed devices at once.
 	maxOfHost = 32
 	maxOfNet  = 64
