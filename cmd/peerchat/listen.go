@@ -4,15 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"sync"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/spf13/cobra"
 
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
+
+// maxHeard is how many devices get what is typed: those of the latest messages.
+const maxHeard = 256
 
 // newListen is the command that makes this device reachable.
 func newListen(o *options) *cobra.Command {
@@ -20,7 +22,7 @@ func newListen(o *options) *cobra.Command {
 	f := takeFlags{into: "."}
 	cmd := plain("listen", func(cmd *cobra.Command) error {
 		return o.taking(cmd, f, func(s *session, t *taker) error {
-			h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: map[identity.DeviceID]bool{}}
+			h := &host{o: o, p: t.p, s: s, taker: t, reply: reply, heard: quota.NewLRU[identity.DeviceID, struct{}](maxHeard)}
 			return h.run(cmd)
 		})
 	})
@@ -38,8 +40,7 @@ type host struct {
 	taker *taker
 	reply string
 
-	mu    sync.Mutex
-	heard map[identity.DeviceID]bool // devices that a message came from: no more than there are conversations
+	heard *lru.Cache[identity.DeviceID, struct{}] // devices that a message came from
 }
 
 // run serves until the command or the daemon ends.
@@ -95,9 +96,7 @@ func (h *host) message(ctx context.Context, m control.Message) error {
 	if m.Mine {
 		return nil
 	}
-	h.mu.Lock()
-	h.heard[m.Peer] = true
-	h.mu.Unlock()
+	h.heard.Add(m.Peer, struct{}{})
 	if h.o.json {
 		h.p.json(event{Step: "chat", OK: true, From: m.Peer, Text: m.Text})
 	} else {
@@ -141,10 +140,7 @@ func (h *host) typed(ctx context.Context, in io.Reader) {
 		if h.taker.consent.typed(s) || s == "" {
 			return nil
 		}
-		h.mu.Lock()
-		all := slices.Collect(maps.Keys(h.heard))
-		h.mu.Unlock()
-		for _, to := range all {
+		for _, to := range h.heard.Keys() {
 			h.say(ctx, control.OpSay, to, s)
 		}
 		return nil
