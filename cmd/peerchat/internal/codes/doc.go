@@ -50,5 +50,5 @@
 // somebody who guesses gets in once in 880 000 codes. Whoever pretends to be the
 // inviter has one guess each time the code is typed. A proof takes at most 15 s,
 // and what the devices do after it 30 s. 16 proofs of one code run at once, 4 of
-// one device.
+// one device; one more ends the oldest of the device that has most.
 package codes

@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"peerlink"
 	"peerlink/identity"
-	"peerlink/internal/quota"
 )
 
 const (
-	// maxProofs is how many proofs of one code may run at once, maxTries how many
+	// maxProofs is how many proofs of one code run at once, maxTries how many
 	// of them may be one device's: a lost one may still wait for its time-out when
 	// the device comes again.
 	maxProofs = 16
@@ -104,7 +104,7 @@ func (n *Network) Show(ctx context.Context, s Showing) (by identity.Peer, err er
 	if good.After(until) {
 		good = until
 	}
-	sh := &shown{Network: n, Showing: s, code: Code{number, NewWords()}, guard: NewGuard(), proofs: quota.New[identity.DeviceID](maxTries, maxProofs)}
+	sh := &shown{Network: n, Showing: s, code: Code{number, NewWords()}, guard: NewGuard()}
 	s.Code(sh.code, good)
 	return sh.run(ctx, l, until, good)
 }
@@ -113,11 +113,13 @@ func (n *Network) Show(ctx context.Context, s Showing) (by identity.Peer, err er
 type shown struct {
 	*Network
 	Showing
-	code   Code
-	guard  *Guard
-	proofs *quota.Quota[identity.DeviceID]
-	wg     sync.WaitGroup
-	end    context.CancelCauseFunc
+	code  Code
+	guard *Guard
+	wg    sync.WaitGroup
+	end   context.CancelCauseFunc
+
+	running sync.Mutex
+	proofs  []*proof // that run, the oldest first; guarded by running
 
 	mu sync.Mutex // held for calls of Failed
 }
@@ -156,15 +158,21 @@ func (sh *shown) accept(ctx context.Context, l net.Listener) {
 			return
 		}
 		peer, _ := peerlink.PeerOf(conn)
-		if sh.proofs.Take(peer.Device) != nil {
+		ctx, cancel := context.WithCancelCause(ctx)
+		p := &proof{peer.Device, cancel}
+		if !sh.begin(p) {
+			cancel(nil)
 			_ = conn.Close()
 			continue
 		}
 		sh.wg.Go(func() {
-			defer sh.proofs.Release(peer.Device)
+			defer sh.leave(p)
 			defer conn.Close()
 			if err := sh.serve(ctx, conn, peer); err != nil {
 				sh.Logger.Debug("a code was not used", "for", sh.Purpose, "device", peer.Device.Short(), "err", err)
+				if errors.Is(err, errCrowded) {
+					return // which is no news for a person: it comes again
+				}
 				sh.mu.Lock()
 				defer sh.mu.Unlock()
 				sh.Failed(err, MaxWrong-sh.guard.Wrong())
@@ -173,6 +181,50 @@ func (sh *shown) accept(ctx context.Context, l net.Listener) {
 			sh.end(usedError{peer})
 		})
 	}
+}
+
+// proof is one that runs.
+type proof struct {
+	of  identity.DeviceID
+	end context.CancelCauseFunc
+}
+
+// errCrowded ends a proof that is the oldest of too many.
+var errCrowded = errors.New("too many devices came while this one was proving the code")
+
+// begin notes a proof, unless its device has as many as one may have. All devices are
+// strangers until one has proven the code, so where there are too many proofs a new one
+// is not turned away: the oldest ends of the device that has most, which has waited for
+// longest. It may come again, and one that has proven the code goes on.
+func (sh *shown) begin(p *proof) bool {
+	winner := sh.guard.Winner()
+	sh.running.Lock()
+	defer sh.running.Unlock()
+	of, most := map[identity.DeviceID]int{}, 0
+	for _, r := range sh.proofs {
+		of[r.of]++
+		if r.of != winner {
+			most = max(most, of[r.of])
+		}
+	}
+	if of[p.of] >= maxTries {
+		return false
+	}
+	if len(sh.proofs) >= maxProofs {
+		i := slices.IndexFunc(sh.proofs, func(r *proof) bool { return r.of != winner && of[r.of] == most })
+		sh.proofs[i].end(errCrowded)
+		sh.proofs = slices.Delete(sh.proofs, i, i+1)
+	}
+	sh.proofs = append(sh.proofs, p)
+	return true
+}
+
+// leave notes that a proof has ended.
+func (sh *shown) leave(p *proof) {
+	p.end(nil)
+	sh.running.Lock()
+	defer sh.running.Unlock()
+	sh.proofs = slices.DeleteFunc(sh.proofs, func(r *proof) bool { return r == p })
 }
 
 // serve lets one device prove the code, and do what it is for.

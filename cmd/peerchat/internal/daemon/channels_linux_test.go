@@ -11,6 +11,7 @@ import (
 
 	"peerlink"
 	"peerlink/channel"
+	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
@@ -182,5 +183,61 @@ func TestStrangersChannelsTakeNoPlacesOfContacts(t *testing.T) {
 		if _, err := control.OpStatus.Ask(t.Context(), alice.client, control.None{}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// 100 devices that are nobody's have said something, and more has come than there is
+// room for at once. A contact's message is there, and stays when what strangers have
+// said is deleted.
+//
+// case: S7
+func TestStrangersMessagesAreApartFromContacts(t *testing.T) {
+	local := street(t)
+	alice, bob := open(t, t.TempDir()+"/alice", local), open(t, t.TempDir()+"/bob", local)
+	alice.add(t, "bob", bob.id())
+	said := make(chan error, 100)
+	for range cap(said) {
+		m := stranger(t, alice)
+		go func() {
+			c, err := m.ConnectDevice(t.Context(), alice.id(), chat.URI, peerlink.ConnectOptions{})
+			if err != nil {
+				said <- err
+				return
+			}
+			defer c.Close()
+			ms := peerlink.NewMessages(c)
+			err = ms.Send([]byte(`{"id":"00000000000000000000000000000001","at":1,"text":"from a stranger"}`))
+			if err == nil {
+				_, err = ms.Receive()
+			}
+			said <- err
+		}()
+	}
+	if _, err := control.OpSay.Ask(t.Context(), bob.client, control.Say{To: alice.id(), Text: "from a contact"}); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(said) {
+		if err := receive(t, said); err != nil {
+			t.Errorf("a stranger's message: %v", err)
+		}
+	}
+	talks := func() []control.Talk {
+		all, err := control.OpTalks.Ask(t.Context(), alice.client, control.None{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	for deadline := time.Now().Add(within); len(talks()) <= cap(said); {
+		if time.Now().After(deadline) {
+			t.Fatalf("there are %d conversations", len(talks()))
+		}
+	}
+	n, err := control.OpForget.Ask(t.Context(), alice.client, control.Forget{Strangers: true})
+	if err != nil || n != int64(cap(said)) {
+		t.Errorf("%d messages of strangers were deleted, %v", n, err)
+	}
+	if left := talks(); len(left) != 1 || left[0].Peer != bob.id() {
+		t.Errorf("left are %v", left)
 	}
 }

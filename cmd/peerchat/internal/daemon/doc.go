@@ -26,6 +26,8 @@
 //
 // # Limits
 //
-// 64 channels of one pattern wait to be taken, each for 10 s; the stories of
-// the last 256 devices that were called are kept.
+// Commands have 128 channels of one member that they listen for (identity.Trust,
+// contacts, and devices that a command names), 256 of all of these, and of strangers 32
+// and 128. A channel waits for 10 s to be taken. The stories of the last 256 devices
+// that were called are kept.
 package daemon
