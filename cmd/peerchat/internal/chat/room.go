@@ -162,7 +162,9 @@ func (s *Store) Delete(peers ...identity.DeviceID) (gone int64, err error) {
 		return nil
 	})
 	if err == nil && gone > 0 {
-		_, err = s.db.ExecContext(context.Background(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
+		if _, err = s.db.ExecContext(context.Background(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+			err = fmt.Errorf("%d messages are deleted, and their room is used again, but the file did not become smaller: %w", gone, err)
+		}
 	}
 	return gone, err
 }
