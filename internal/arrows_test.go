@@ -90,7 +90,7 @@ func TestRoomsKeepTheirArrows(t *testing.T) {
 
 // families are the rooms that may import a third party's packages themselves.
 var families = map[string]string{
-	`pion/`:                                 `^peerlink/(ice|webrtc|cmd/peerchat/internal/turnserver)$`,
+	`pion/`:                                 `^peerlink/(ice|webrtc|cmd/peerchat/internal/turnserver|test/hostile)$`,
 	`libp2p/|multiformats/|ipfs/`:           `^peerlink/dht$`,
 	`quic-go/`:                              `^peerlink/ice$`,
 	`spf13/|vbauerster/|lmittmann/|dustin/`: `^peerlink/cmd/`,

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -42,12 +41,17 @@ func (h *held) Close() {
 	}
 }
 
-// hold keeps opening connections, of which so many are open at a time.
+// hold keeps opening connections, of which so many are open at a time, and says on
+// each what first returns.
 func hold(ctx context.Context, most int, network, addr string, t *tally, first func() []byte) {
 	h := held{most: most}
 	defer h.Close()
-	for ctx.Err() == nil {
-		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	for i := 0; ctx.Err() == nil; i++ {
+		var d net.Dialer
+		if network == "tcp" {
+			d = from(i)
+		}
+		conn, err := d.DialContext(ctx, network, addr)
 		if err != nil {
 			_ = rest(ctx)
 			continue
@@ -57,8 +61,19 @@ func hold(ctx context.Context, most int, network, addr string, t *tally, first f
 			_, _ = conn.Write(first())
 		}
 		h.add(conn)
-		_ = pause.For(ctx, time.Millisecond)
+		if i > most { // all are there: now the honest compete with newcomers, not with the crowd's start
+			_ = pause.For(ctx, time.Millisecond)
+		}
 	}
+}
+
+// networks is from how many addresses the hostile come: for the other side each is a
+// network of its own. The honest have another one.
+const networks = 16
+
+// from dials from one of the hostile's addresses.
+func from(i int) net.Dialer {
+	return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%networks))}}
 }
 
 func halfOpen(ctx context.Context, w *world, t *tally) {
@@ -68,7 +83,7 @@ func halfOpen(ctx context.Context, w *world, t *tally) {
 // halfShaken sends a client's first words and nothing else, or with faults.
 func halfShaken(ctx context.Context, w *world, t *tally) {
 	words := clientHello()
-	r := rand.New(rand.NewPCG(w.seed, 1)) //nolint:gosec // the seed is printed, so that a run can be repeated
+	r := w.random(1)
 	hold(ctx, 800, "tcp", w.tcp, t, func() []byte {
 		b := append([]byte(nil), words...)
 		switch r.IntN(4) {
@@ -89,7 +104,7 @@ func clientHello() []byte {
 	defer b.Close()
 	go func() {
 		defer a.Close()
-		_ = tls.Client(a, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"peerlink/1"}, InsecureSkipVerify: true}).Handshake() //nolint:gosec // it goes nowhere
+		_ = tls.Client(a, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"peerlink/1"}, InsecureSkipVerify: true}).HandshakeContext(context.Background())
 	}()
 	out := make([]byte, 16<<10)
 	n, _ := b.Read(out) // the record is written at once

@@ -3,26 +3,28 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"peerlink"
-	"peerlink/identity"
-	"peerlink/multiplex"
-	"peerlink/tlssock"
 )
 
 // deadline is within which a contact has to get through whatever happens. It is far
 // above what a busy machine needs.
 const deadline = 30 * time.Second
+
+// betweenRounds is how long the contact does nothing: what it costs itself is to stay
+// below what attacks cost.
+const betweenRounds = 100 * time.Millisecond
 
 // act is what an honest contact does and is timed at.
 type act struct {
@@ -31,23 +33,26 @@ type act struct {
 }
 
 var acts = []act{
-	{"a new link and a message", visit},
-	{"a message by the contact's daemon", sayHello},
-	{"a file by the contact's daemon", sendFile},
+	{"new link and message", visit},
+	{"message over a link", sayHello},
+	{"file over a link", sendFile},
 }
 
 // times is how long each act took.
 type times map[string][]time.Duration
 
-// ratio returns how many times longer the act took that became slowest, by medians.
-func (t times) ratio(still times) float64 {
+// slowest tells how many times longer the act took that became slowest, and which that
+// is, by medians.
+func (t times) slowest(still times) string {
 	var most float64
-	for name := range t {
-		if before := median(still[name]); before > 0 {
-			most = max(most, float64(median(t[name]))/float64(before))
+	var which string
+	for name, took := range t {
+		if before := median(still[name]); before > 0 && float64(median(took))/float64(before) > most {
+			most = float64(median(took)) / float64(before)
+			which = fmt.Sprintf("%.1f (%s: %v)", most, name, median(took).Round(time.Millisecond))
 		}
 	}
-	return most
+	return cmp.Or(which, "–")
 }
 
 func median(d []time.Duration) time.Duration {
@@ -72,7 +77,7 @@ func live(ctx context.Context, w *world, t *tally, until <-chan struct{}) times 
 				return out
 			}
 			if err != nil {
-				t.harmed("%s failed: %v", a.name, err)
+				t.harmed("a contact's act, %s, failed: %v", a.name, err)
 				return out
 			}
 			out[a.name] = append(out[a.name], time.Since(begin))
@@ -80,18 +85,18 @@ func live(ctx context.Context, w *world, t *tally, until <-chan struct{}) times 
 		select {
 		case <-until:
 			return out
-		default:
+		case <-time.After(betweenRounds):
 		}
 	}
 }
 
 // medians says how long the acts took.
 func (t times) medians() string {
-	var s string
+	var all []string
 	for _, name := range slices.Sorted(maps.Keys(t)) {
-		s += fmt.Sprintf("%s: %v (%d times); ", name, median(t[name]).Round(time.Millisecond), len(t[name]))
+		all = append(all, fmt.Sprintf("%s: %v (%d times)", name, median(t[name]).Round(time.Millisecond), len(t[name])))
 	}
-	return s
+	return strings.Join(all, "; ")
 }
 
 // visit makes a link over TCP, as a contact, and has a message taken.
@@ -102,27 +107,6 @@ func visit(ctx context.Context, w *world, round int) error {
 	}
 	defer end()
 	return say(ms, fmt.Sprintf("hello %d", round))
-}
-
-// messages opens a channel for messages to the victim over a link of its own.
-func (w *world) messages(ctx context.Context, as *identity.Identity) (ms *peerlink.Messages, end func(), err error) {
-	d := &tlssock.Dialer{Config: tlssock.Config{Identity: as, HandshakeTimeout: deadline}}
-	conn, _, err := d.DialAddr(ctx, w.tcp, w.victim)
-	if err != nil {
-		return nil, nil, err
-	}
-	sock := multiplex.Client(conn, multiplex.Config{})
-	stop := context.AfterFunc(ctx, func() { _ = sock.Close() })
-	end = func() {
-		stop()
-		_ = sock.Close()
-	}
-	ch, err := sock.Open(ctx, "message://1")
-	if err != nil {
-		end()
-		return nil, nil, errors.Join(err, sock.Err())
-	}
-	return peerlink.NewMessages(ch), end, nil
 }
 
 // say has a message stored.

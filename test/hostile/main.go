@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -31,7 +32,7 @@ type attack struct {
 }
 
 // attacks are all of them, in the order of the table.
-var attacks = [][]attack{connecting, proven}
+var attacks = [][]attack{connecting, proven, node, board, local}
 
 // settings are the command line.
 type settings struct {
@@ -42,6 +43,10 @@ type settings struct {
 }
 
 func main() {
+	if paths := os.Getenv(intruderEnv); paths != "" {
+		intrude(strings.Split(paths, ":"))
+		return
+	}
 	s, err := parse(os.Args[1:])
 	if err == nil {
 		err = run(s)
@@ -78,6 +83,9 @@ func parse(args []string) (settings, error) {
 // errHarm is the end of a run in which something harmful happened.
 var errHarm = errors.New("something harmful happened")
 
+// setUpUsually is how long an attack's processes take to start and to end.
+const setUpUsually = 2 * time.Second
+
 // run makes all attacks and prints the table.
 func run(s settings) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -100,16 +108,20 @@ func run(s settings) error {
 			}
 		}
 	}
-	share := s.time / time.Duration(len(chosen)+1)
+	begin := time.Now()
+	// share is the time of the next of n attacks, their setting up included.
+	share := func(n int) time.Duration {
+		return max(time.Second, (s.time-time.Since(begin))/time.Duration(n)-setUpUsually)
+	}
 	table := newTable(os.Stdout)
-	still, err := g.make(ctx, attack{name: "undisturbed", do: func(ctx context.Context, _ *world, _ *tally) { <-ctx.Done() }}, share, nil)
+	still, err := g.play(ctx, attack{name: "undisturbed", do: func(ctx context.Context, _ *world, _ *tally) { <-ctx.Done() }}, share(len(chosen)+1), nil)
 	if err != nil {
 		return fmt.Errorf("without any attack: %w", err)
 	}
 	table.row(still, nil)
 	harmed := len(still.harm) > 0
-	for _, a := range chosen {
-		out, err := g.make(ctx, a, share, still)
+	for i, a := range chosen {
+		out, err := g.play(ctx, a, share(len(chosen)-i), still)
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}

@@ -29,7 +29,10 @@ type bounds struct {
 	// log is the size of daemon.log in bytes: 1 MiB and 64 KiB a second, but no more than 9
 	// MiB, two files of 4 MiB and what is said at a start.
 	log int64
-	// entries is how many files and folders come into being: 2 000.
+	// written is how many bytes the victim's daemon writes to disks, again and again to one
+	// file perhaps: 256 MiB.
+	written int64
+	// entries is how many files and folders come into being: 5 000.
 	entries int64
 }
 
@@ -38,7 +41,7 @@ func (b bounds) or(d time.Duration) bounds {
 	for _, f := range []struct {
 		v   *int64
 		def int64
-	}{{&b.memory, 128 * mib}, {&b.disk, 64 * mib}, {&b.log, min(9*mib, mib+int64(d.Seconds()*(64<<10)))}, {&b.entries, 2000}} {
+	}{{&b.memory, 128 * mib}, {&b.disk, 64 * mib}, {&b.log, min(9*mib, mib+int64(d.Seconds()*(64<<10)))}, {&b.entries, 5000}, {&b.written, 256 * mib}} {
 		if *f.v == 0 {
 			*f.v = f.def
 		}
@@ -68,7 +71,7 @@ func (t *tally) harmed(format string, args ...any) {
 type cost struct {
 	daemon, node  int64 // memory in bytes, at the peak
 	disk, entries int64
-	log           int64
+	log, written  int64
 }
 
 func (w *world) cost() (c cost, err error) {
@@ -76,6 +79,9 @@ func (w *world) cost() (c cost, err error) {
 		return c, err
 	}
 	if c.node, err = w.node.peak(); err != nil {
+		return c, err
+	}
+	if c.written, err = w.daemon.number("io", "write_bytes:"); err != nil {
 		return c, err
 	}
 	for _, folder := range []string{"victim", "node", "received", "tmp", "run"} {
@@ -101,10 +107,10 @@ type outcome struct {
 	times times
 }
 
-// make makes a world, has an attack go on in it for a time while an honest contact
+// play makes a world, has an attack go on in it for a time while an honest contact
 // does what it does, and tells what came of it. still is the outcome without an
 // attack; nil: this is it.
-func (g *ground) make(ctx context.Context, a attack, share time.Duration, still *outcome) (*outcome, error) {
+func (g *ground) play(ctx context.Context, a attack, share time.Duration, still *outcome) (*outcome, error) {
 	w, err := g.newWorld(ctx)
 	if err != nil {
 		return nil, err
@@ -166,6 +172,7 @@ func (t *tally) passed(b bounds, c, still cost) {
 		{"the daemon's memory", c.daemon, still.daemon, b.memory, mib, " MiB"},
 		{"the node's memory", c.node, still.node, b.memory, mib, " MiB"},
 		{"disk", c.disk, still.disk, b.disk, mib, " MiB"},
+		{"what the daemon writes", c.written, still.written, b.written, mib, " MiB"},
 		{"daemon.log", c.log, still.log, b.log, mib, " MiB"},
 		{"files and folders", c.entries, still.entries, b.entries, 1, ""},
 	} {
@@ -192,9 +199,9 @@ func (t table) row(o, still *outcome) {
 		fmt.Fprintf(t.out, "%-44s %10d  %-7s  %17s  %12s  %s\n", o.name, o.tried, harmful,
 			fmt.Sprintf("%d, node %d", o.cost.daemon/mib, o.cost.node/mib), fmt.Sprint(o.cost.disk/mib), o.times.medians())
 	} else {
-		fmt.Fprintf(t.out, "%-44s %10d  %-7s  %17s  %12s  %.1f\n", o.name, o.tried, harmful,
+		fmt.Fprintf(t.out, "%-44s %10d  %-7s  %17s  %12s  %s\n", o.name, o.tried, harmful,
 			fmt.Sprintf("%+d, node %+d", (o.cost.daemon-still.cost.daemon)/mib, (o.cost.node-still.cost.node)/mib),
-			fmt.Sprintf("%+d", (o.cost.disk-still.cost.disk)/mib), o.times.ratio(still.times))
+			fmt.Sprintf("%+d", (o.cost.disk-still.cost.disk)/mib), o.times.slowest(still.times))
 	}
 	for _, h := range o.harm {
 		fmt.Fprintf(t.out, "    harmful: %s\n", h)
@@ -202,6 +209,11 @@ func (t table) row(o, still *outcome) {
 }
 
 func random16() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // never fails
+	return id
+}
+
+func random32() (id [32]byte) {
 	_, _ = rand.Read(id[:]) // never fails
 	return id
 }

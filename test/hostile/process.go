@@ -3,10 +3,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -113,18 +112,22 @@ func (p *process) forgetPeak() error {
 
 // peak returns the most memory that the process has had since forgetPeak, in bytes.
 func (p *process) peak() (int64, error) {
-	f, err := os.Open(p.proc("status"))
+	kib, err := p.number("status", "VmHWM:")
+	return kib << 10, err
+}
+
+// number reads a number that the kernel tells of the process.
+func (p *process) number(file, name string) (int64, error) {
+	b, err := os.ReadFile(p.proc(file))
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if kib, ok := bytes.CutPrefix(s.Bytes(), []byte("VmHWM:")); ok {
-			n, err := strconv.ParseInt(string(bytes.TrimSpace(bytes.TrimSuffix(kib, []byte(" kB")))), 10, 64)
-			return n << 10, err
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return strconv.ParseInt(f[1], 10, 64)
 		}
 	}
-	return 0, errors.New("the kernel does not tell VmHWM")
+	return 0, fmt.Errorf("%s does not tell %s", p.proc(file), name)
 }
 
 // descriptors returns how many files and sockets the process has open.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"peerlink/identity"
@@ -18,6 +19,12 @@ var proven = []attack{
 	{name: "channels that are declined and never end", do: declined},
 	{name: "long messages announced", do: longMessages},
 	{name: "forwards that no rule allows", do: refusedForwards},
+	{name: "channels asked for and taken back", do: takenBack},
+	{name: "places of messages, lists, forwards, files", do: heldPlaces, then: tellRevoked},
+	{name: "links of throw-away keys", do: throwAwayLinks},
+	{name: "messages of throw-away keys", do: throwAwayMessages},
+	{name: "a contact's device lists", do: manyLists, most: bounds{written: 16 * mib}},
+	{name: "a contact's empty folders", do: emptyFolders, most: bounds{entries: 20_000}},
 }
 
 // linked runs do for n parties with a link each, of fresh keys, again and again.
@@ -44,13 +51,12 @@ func (w *world) linkedAs(ctx context.Context, id *identity.Identity, do func(r *
 // randomFrames sends frames that begin as good ones, and end as any.
 func randomFrames(ctx context.Context, w *world, t *tally) {
 	linked(ctx, w, 4, func(ctx context.Context, r *raw, rnd *rand.Rand) error {
-		for ctx.Err() == nil {
-			if _, err := r.Write(anyFrame(rnd)); err != nil {
-				return nil // it was ended, as it ought to be: the next link
-			}
+		var err error
+		for ctx.Err() == nil && err == nil {
+			_, err = r.Write(anyFrame(rnd))
 			t.tried.Add(1)
 		}
-		return nil
+		return nil //nolint:nilerr // a link that was ended, as it ought to be, is followed by the next at once
 	})
 }
 
@@ -153,5 +159,89 @@ func refusedForwards(ctx context.Context, w *world, t *tally) {
 			t.tried.Add(1)
 		}
 		return r.err()
+	})
+}
+
+// takenBack asks for channels and resets them at once, as fast as the link takes it.
+func takenBack(ctx context.Context, w *world, t *tally) {
+	linked(ctx, w, 8, func(ctx context.Context, r *raw, _ *rand.Rand) error {
+		for ctx.Err() == nil && r.err() == nil && r.next < 0x7f00 {
+			var b []byte
+			for range 64 {
+				b = appendFrame(b, controlID, request("message://1", r.next))
+				b = appendFrame(b, protocolID, reset(r.next))
+				r.next++
+			}
+			if _, err := r.Write(b); err != nil {
+				return err
+			}
+			t.tried.Add(64)
+		}
+		return r.err()
+	})
+}
+
+// heldPlaces opens channels of each kind, more than there are places for a device, and
+// says nothing on them.
+func heldPlaces(ctx context.Context, w *world, t *tally) {
+	names := []string{"message://1", "devices://1", "forward://dial", "forward://listen"}
+	linked(ctx, w, 12, func(ctx context.Context, r *raw, rnd *rand.Rand) error {
+		for _, name := range names {
+			for range 128 {
+				if _, err := r.open(name, nil); err != nil {
+					return err
+				}
+				t.tried.Add(1)
+			}
+		}
+		for range 64 {
+			if _, err := r.open(fmt.Sprintf("files://%032x", rnd.Uint64()), nil); err != nil {
+				return err
+			}
+			t.tried.Add(1)
+		}
+		// Places are given up after a while: what was refused is asked for again.
+		_ = pause.For(ctx, 5*time.Second)
+		return r.err()
+	})
+}
+
+// throwAwayLinks makes links of ever new keys and keeps them.
+func throwAwayLinks(ctx context.Context, w *world, t *tally) {
+	const each = 8
+	held, drop := context.WithCancel(ctx)
+	defer drop()
+	w.crowd(ctx, 4, func(ctx context.Context, _ *rand.Rand) error {
+		id, err := stranger()
+		for range each {
+			if err == nil {
+				_, err = w.link(held, id) // closed with held
+				t.tried.Add(1)
+			}
+		}
+		return err
+	})
+}
+
+// throwAwayMessages sends the longest messages, each key as many as are taken.
+func throwAwayMessages(ctx context.Context, w *world, t *tally) {
+	text := strings.Repeat("x", 64<<10)
+	w.crowd(ctx, 4, func(ctx context.Context, _ *rand.Rand) error {
+		id, err := stranger()
+		if err != nil {
+			return err
+		}
+		ms, end, err := w.messages(ctx, id)
+		if err != nil {
+			return err
+		}
+		defer end()
+		for range 256 {
+			t.tried.Add(1)
+			if err := say(ms, text); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }

@@ -226,12 +226,16 @@ func announced(n uint32, there int) []byte {
 // stranger is an identity that nobody knows.
 func stranger() (*identity.Identity, error) { return identity.Generate("stranger") }
 
+// random returns the random numbers of one party of an attack. The seed is printed, so
+// that a run can be repeated.
+func (w *world) random(party int) *rand.Rand { return rand.New(rand.NewPCG(w.seed, uint64(party))) }
+
 // crowd runs do for n parties at once until ctx ends, again and again, each with
 // random numbers of its own.
 func (w *world) crowd(ctx context.Context, n int, do func(ctx context.Context, r *rand.Rand) error) {
 	var all sync.WaitGroup
 	for i := range n {
-		r := rand.New(rand.NewPCG(w.seed, uint64(i))) //nolint:gosec // the seed is printed, so that a run can be repeated
+		r := w.random(i)
 		all.Go(func() {
 			for ctx.Err() == nil {
 				if do(ctx, r) != nil {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +26,7 @@ import (
 type ground struct {
 	settings
 	dir      string
-	accounts string // a folder with the folders victim and honest
+	accounts string // a folder with the folders victim, honest and caller
 	victim   identity.DeviceID
 	visitor  *identity.Identity // a contact of the victim, which this process plays itself
 	turncoat *identity.Identity // a contact, too, and hostile
@@ -85,7 +84,7 @@ func (g *ground) contacts(ctx context.Context) (err error) {
 		return err
 	}
 	ids := map[string]identity.DeviceID{"visitor": g.visitor.DeviceID(), "turncoat": g.turncoat.DeviceID()}
-	for _, name := range []string{"victim", "honest"} {
+	for _, name := range []string{"victim", "honest", "caller"} {
 		if _, err := w.command(ctx, name, "", "init", "--no-daemon"); err != nil {
 			return err
 		}
@@ -98,13 +97,17 @@ func (g *ground) contacts(ctx context.Context) (err error) {
 		}
 	}
 	g.victim = ids["victim"]
-	for _, c := range []string{"honest", "visitor", "turncoat"} {
+	for _, c := range []string{"honest", "caller", "visitor", "turncoat"} {
 		if _, err := w.command(ctx, "victim", "", "contacts", "add", "--no-daemon", c, ids[c].String()); err != nil {
 			return err
 		}
 	}
-	_, err = w.command(ctx, "honest", "", "contacts", "add", "--no-daemon", "victim", g.victim.String())
-	return err
+	for _, name := range []string{"honest", "caller"} {
+		if _, err := w.command(ctx, name, "", "contacts", "add", "--no-daemon", "victim", g.victim.String()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // clear removes all that the run has on disk.
@@ -113,8 +116,7 @@ func (g *ground) clear() { _ = os.RemoveAll(g.dir) }
 // world is the processes of one attack.
 type world struct {
 	*ground
-	dir  string
-	rand *rand.Rand // of the attack; it is used by one goroutine at a time
+	dir string
 
 	node, daemon, receiver, honest *process
 
@@ -129,7 +131,7 @@ type world struct {
 func (g *ground) newWorld(ctx context.Context) (w *world, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, setUpTimeout, errors.New("the processes are not there in time"))
 	defer cancel()
-	w = &world{ground: g, rand: rand.New(rand.NewPCG(g.seed, 15))} //nolint:gosec // the seed is printed, so that a run can be repeated
+	w = &world{ground: g}
 	g.worlds++
 	w.dir = filepath.Join(g.dir, "w"+strconv.Itoa(g.worlds)) // short: sockets' paths are bounded
 	defer func() {
@@ -141,8 +143,12 @@ func (g *ground) newWorld(ctx context.Context) (w *world, err error) {
 	if err := copyAccounts(w.dir, g.accounts); err != nil {
 		return nil, err
 	}
+	// Others may pass through to where only the program's own modes keep them off.
+	if err := errors.Join(os.Chmod(g.dir, 0o711), os.Chmod(w.dir, 0o711)); err != nil {
+		return nil, err
+	}
 	for _, folder := range []string{"run", "tmp", "received"} {
-		if err := os.MkdirAll(filepath.Join(w.dir, folder), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(w.dir, folder), 0o711); err != nil {
 			return nil, err
 		}
 	}
