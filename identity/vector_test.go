@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -120,5 +122,67 @@ func TestVectors(t *testing.T) {
 	var tr Trust
 	if err := tr.UnmarshalText([]byte(v.Trust)); err != nil || tr.Check(p) == nil || tr.Decision(v.Account) != Allowed {
 		t.Errorf("trust text: %v", err)
+	}
+}
+
+// chainVector is a chain of testdata/chains.json, valid at certNow, and whether a
+// verifier takes it.
+type chainVector struct {
+	Name  string     `json:"name"`
+	Taken bool       `json:"taken"`
+	Chain []hexBytes `json:"chain"`
+}
+
+const chainsFile = "testdata/chains.json"
+
+func makeChains(t *testing.T) {
+	var all []chainVector
+	add := func(name string, taken bool, chain [][]byte) {
+		v := chainVector{Name: name, Taken: taken}
+		for _, c := range chain {
+			v.Chain = append(v.Chain, c)
+		}
+		all = append(all, v)
+	}
+	for name, edits := range goodUses(t) {
+		add(name, true, under(t, edits[0], edits[1], edits[2]))
+	}
+	for _, bad := range badUses(t, newFamily(t)) {
+		add(bad.name, false, bad.chain)
+	}
+	slices.SortFunc(all, func(a, b chainVector) int { return strings.Compare(a.Name, b.Name) })
+	out, err := json.MarshalIndent(struct {
+		At     time.Time     `json:"valid_at"`
+		Chains []chainVector `json:"chains"`
+	}{certNow, all}, "", "  ")
+	if err := errors.Join(err, os.WriteFile(chainsFile, append(out, '\n'), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// case: S22
+func TestChainVectors(t *testing.T) {
+	if *update {
+		makeChains(t)
+	}
+	var file struct {
+		At     time.Time     `json:"valid_at"`
+		Chains []chainVector `json:"chains"`
+	}
+	b, err := os.ReadFile(chainsFile)
+	if err == nil {
+		err = json.Unmarshal(b, &file)
+	}
+	if err != nil || len(file.Chains) < 20 {
+		t.Fatal(len(file.Chains), err)
+	}
+	for _, v := range file.Chains {
+		chain := make([][]byte, len(v.Chain))
+		for i, c := range v.Chain {
+			chain[i] = c
+		}
+		if _, err := VerifyChain(chain, file.At); (err == nil) != v.Taken {
+			t.Errorf("%s: %v", v.Name, err)
+		}
 	}
 }

@@ -39,6 +39,17 @@ describe("identity/testdata/vector.json", () => {
   });
 });
 
+describe("identity/testdata/chains.json", () => {
+  const all = read<{ valid_at: string; chains: { name: string; taken: boolean; chain: string[] }[] }>("identity/testdata/chains.json");
+  for (const c of all.chains) {
+    test(c.name, async () => {
+      const verified = verifyChain(c.chain.map(unhex), Date.parse(all.valid_at));
+      if (c.taken) expect((await verified).device).not.toBe("");
+      else await expect(verified).rejects.toThrow(IdentityError);
+    });
+  }
+});
+
 describe("chains that are refused", () => {
   const refused: Record<string, () => Promise<Peer>> = {
     "one certificate": () => verifyChain(chain.slice(0, 1), at),

@@ -2,7 +2,7 @@
 // Sizes and counts are checked before a byte is parsed, key types before a
 // signature is verified, and exactly the signatures that we define are.
 
-import { type Bytes, equal, invisible, text, utf8 } from "./bytes";
+import { type Bytes, equal, hex, invisible, text, utf8 } from "./bytes";
 import { Der, Tag } from "./der";
 import { asError, IdentityError } from "./errors";
 import { type DeviceID, keyID, parseKey, type PublicKey, signatureAlgorithm, statement, verifyRaw } from "./keys";
@@ -36,6 +36,8 @@ interface Certificate {
   signature: Bytes;
   isCA: boolean;
   maySign: boolean;
+  /** Why the certificate may not stand so many places above the device's; "" if it may. */
+  unfit: (below: number) => string;
 }
 
 /** verifyChain returns whose chain it is, or throws an IdentityError. now is in Unix milliseconds. */
@@ -53,7 +55,12 @@ export async function verifyChain(der: Bytes[], now: number = Date.now()): Promi
   }
   const { certs, order } = await arrange(parsed);
   for (const [i, c] of certs.entries()) await check(c, certs[Math.min(i + 1, certs.length - 1)]!, i === 0 ? "device" : "account", now);
+  for (const [below, c] of certs.entries()) {
+    const why = c.unfit(below);
+    if (why !== "") throw new IdentityError(`certificate of ${JSON.stringify(c.name)}: ${why}`);
+  }
   const [device, account] = [certs[0]!, certs[1]!];
+  if (certs[2] && equal(certs[2].key.spki, account.key.spki)) throw new IdentityError("the account is its own authority");
   return {
     device: await keyID(device.key.spki),
     account: await keyID(account.key.spki),
@@ -98,7 +105,7 @@ async function parse(b: Bytes): Promise<Certificate> {
   const notAfter = time(validity.any());
   const subject = d.want(Tag.sequence);
   const key = await parseKey(d.want(Tag.sequence).raw);
-  const extensions = d.done ? { isCA: false, maySign: false } : readExtensions(d.into(Tag.extensions));
+  const extensions = d.done ? { isCA: false, maySign: false, unfit: () => "" } : readExtensions(d.into(Tag.extensions));
   d.end();
   return { tbs: tbs.raw, subject: subject.raw, issuer, name: commonName(subject.body), notBefore, notAfter, key, algorithm, signature: signature.subarray(1), ...extensions };
 }
@@ -128,14 +135,18 @@ function commonName(rdns: Bytes): string {
   return name;
 }
 
-/** The extensions of id-ce (2.5.29) that are read, or may be critical unread: SKI, key usage, names, constraints, AKI, EKU. */
-const known = new Set([14, 15, 17, 19, 35, 37]);
+/** The extensions of id-ce (2.5.29) that are applied here. Others, name constraints among them, must not be critical. */
+const keyUsage = 15;
+const alternativeNames = 17;
+const basicConstraints = 19;
+const extendedKeyUsage = 37;
 
-function readExtensions(outer: Der): { isCA: boolean; maySign: boolean } {
-  const out = { isCA: false, maySign: false };
+function readExtensions(outer: Der): Pick<Certificate, "isCA" | "maySign" | "unfit"> {
   const list = outer.into(Tag.sequence);
   outer.end();
   const seen = new Set<string>();
+  const limits: ((below: number) => string)[] = []; // of what is critical
+  let [isCA, maySign] = [false, false];
   for (; !list.done; ) {
     const e = list.into(Tag.sequence);
     const oid = e.want(Tag.oid).body;
@@ -147,17 +158,44 @@ function readExtensions(outer: Der): { isCA: boolean; maySign: boolean } {
     seen.add(name);
     if (seen.size > maxExtensions) throw new IdentityError(`more than ${maxExtensions} extensions`);
     const ce = oid.length === 3 && oid[0] === 0x55 && oid[1] === 0x1d ? oid[2]! : 0;
-    if (critical && !known.has(ce)) throw new IdentityError("unknown critical extension");
-    if (ce === 19) out.isCA = basicConstraints(value);
-    if (ce === 15) out.maySign = ((new Der(value).want(Tag.bits).body[1] ?? 0) & 0x04) !== 0;
-    if (ce === 17) countNames(value);
+    let limit: ((below: number) => string) | undefined;
+    switch (ce) {
+      case basicConstraints: {
+        const { ca, most } = readConstraints(value);
+        isCA = ca;
+        limit = (below) => (ca && below - 1 > most ? `at most ${most} authorities may be below it` : "");
+        break;
+      }
+      case keyUsage: {
+        const bits = new Der(value).want(Tag.bits).body[1] ?? 0;
+        maySign = (bits & 0x04) !== 0;
+        limit = (below) => (below === 0 && (bits & 0x80) === 0 ? "its key may not sign" : "");
+        break;
+      }
+      case extendedKeyUsage:
+        limit = () => (forTLS(value) ? "" : "not for both ends of TLS");
+        break;
+      case alternativeNames:
+        countNames(value);
+    }
+    if (critical && !limit) throw new IdentityError("unknown critical extension");
+    if (critical) limits.push(limit!);
   }
-  return out;
+  return { isCA, maySign, unfit: (below) => limits.map((l) => l(below)).find((why) => why !== "") ?? "" };
 }
 
-function basicConstraints(value: Bytes): boolean {
+function readConstraints(value: Bytes): { ca: boolean; most: number } {
   const seq = new Der(value).into(Tag.sequence);
-  return seq.peek() === Tag.bool && seq.any().body[0] === 0xff;
+  const ca = seq.peek() === Tag.bool && seq.any().body[0] === 0xff;
+  const most = seq.done ? Infinity : seq.want(Tag.integer).body.reduce((n, b) => n * 256 + b, 0);
+  return { ca, most };
+}
+
+/** forTLS reports whether an extended key usage is for both ends of TLS, or for anything. */
+function forTLS(value: Bytes): boolean {
+  const uses = new Set<string>();
+  for (const seq = new Der(value).into(Tag.sequence); !seq.done; ) uses.add(hex(seq.want(Tag.oid).body));
+  return uses.has("551d2500") || (uses.has("2b06010505070301") && uses.has("2b06010505070302"));
 }
 
 function countNames(value: Bytes): void {
