@@ -11,7 +11,7 @@ import (
 
 // Answer makes the stream of a call from another device.
 func (t carrier) Answer(ctx context.Context, v *calls.Visit[*message], offer *message) (net.Conn, identity.Peer, error) {
-	s, err := t.newSession(ctx, callee, v.ID, v.From.Device)
+	s, err := t.newSession(ctx, callee, v.ID, v.From.Device, v.Price())
 	if err != nil {
 		return nil, identity.Peer{}, err
 	}

@@ -43,12 +43,12 @@ func BenchmarkStream(b *testing.B) {
 func BenchmarkBareChannel(b *testing.B) {
 	x := newExchange()
 	m, o := x.newDevice(b, "alice"), x.newDevice(b, "bob")
-	near, err := m.newSession(b.Context(), caller, calls.NewID(), o.id.DeviceID())
+	near, err := m.newSession(b.Context(), caller, calls.NewID(), o.id.DeviceID(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer near.hangUp()
-	far, err := o.newSession(b.Context(), callee, near.id, m.id.DeviceID())
+	far, err := o.newSession(b.Context(), callee, near.id, m.id.DeviceID(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -122,13 +122,13 @@ func (c Config) withDefaults() (Config, error) {
 // keepalive is how often ICE checks a path that carries nothing else.
 const keepalive = 500 * time.Millisecond
 
-func (c Config) engine() (*pion.API, error) {
+// engine returns pion's settings.
+func (c Config) engine() (s pion.SettingEngine, n sockets, err error) {
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.Writer, quiet.DefaultLogLevel = io.Discard, logging.LogLevelDisabled
-	s := pion.SettingEngine{LoggerFactory: quiet}
-	n, err := newSockets()
-	if err != nil {
-		return nil, err
+	s.LoggerFactory = quiet
+	if n, err = newSockets(); err != nil {
+		return s, n, err
 	}
 	n.wrap = c.wrap
 	s.SetNet(n)
@@ -146,5 +146,5 @@ func (c Config) engine() (*pion.API, error) {
 	s.SetRelayAcceptanceMinWait(300 * time.Millisecond) // a direct path shows itself by then
 	s.SetSCTPMaxReceiveBufferSize(1 << 20)
 	s.SetSCTPMaxMessageSize(maxMessage)
-	return pion.NewAPI(pion.WithSettingEngine(s)), nil
+	return s, n, nil
 }

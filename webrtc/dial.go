@@ -43,7 +43,7 @@ func (t carrier) Refusal(h calls.Head) *message {
 
 // Call makes the stream of a call from here.
 func (t carrier) Call(ctx context.Context, c *calls.Call[*message]) (net.Conn, identity.Peer, error) {
-	s, err := t.newSession(ctx, caller, c.ID, c.Peer)
+	s, err := t.newSession(ctx, caller, c.ID, c.Peer, nil)
 	if err != nil {
 		return nil, identity.Peer{}, err
 	}

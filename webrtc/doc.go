@@ -31,7 +31,9 @@
 //
 // # Limits
 //
-// Candidates are IP addresses: the names that browsers put in place of them
+// Of the candidates of an undecided caller (identity.Trust.Member) a few are tried,
+// with a few checks each, as they may be addresses of a third party; private ones on
+// this machine's networks only. Candidates are IP addresses: the names that browsers put in place of them
 // (mDNS) are passed over, and the browser finds this side instead. A stream's
 // peer is whoever proved itself, never who a signal claims to be from. SCTP in
 // user space is slower than TCP or QUIC: prefer them where both ends have them.

@@ -41,7 +41,7 @@ func (m *between) intercept(alice, bob *device) {
 		if err != nil || msg.kind != calls.Offer || far != nil {
 			return nil, err
 		}
-		near, err := m.newSession(context.Background(), callee, msg.id, alice.id.DeviceID())
+		near, err := m.newSession(context.Background(), callee, msg.id, alice.id.DeviceID(), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +49,7 @@ func (m *between) intercept(alice, bob *device) {
 		if err != nil {
 			return nil, err
 		}
-		if far, err = m.newSession(context.Background(), caller, msg.id, to); err != nil {
+		if far, err = m.newSession(context.Background(), caller, msg.id, to, nil); err != nil {
 			return nil, err
 		}
 		offer, err := far.offer()
@@ -206,7 +206,7 @@ func TestWrongFingerprintsFail(t *testing.T) {
 		if err != nil || msg.kind != calls.Answer {
 			return b, err
 		}
-		s, err := other.newSession(context.Background(), caller, msg.id, alice.id.DeviceID())
+		s, err := other.newSession(context.Background(), caller, msg.id, alice.id.DeviceID(), nil)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	pion "github.com/pion/webrtc/v4"
 
 	"peerlink/identity"
+	"peerlink/internal/calls"
 	"peerlink/internal/pause"
 	"peerlink/internal/route"
 )
@@ -31,6 +33,8 @@ type session struct {
 	pc   *pion.PeerConnection
 	dtls *pion.DTLSTransport // pc's; asking pc for it waits while pc closes
 	own  fingerprint
+	// price is nil for a member.
+	price *calls.Price
 	// admit is asked about the peer once it is proven, and before it is told so;
 	// nil takes it.
 	admit func(context.Context, identity.Peer) error
@@ -67,8 +71,9 @@ type carried interface {
 }
 
 // newSession makes a connection with a certificate of its own, so that two
-// calls of one device cannot be told to be of one device. Each needs a hangUp.
-func (t *Transport) newSession(ctx context.Context, r role, id callID, peer identity.DeviceID) (*session, error) {
+// calls of one device cannot be told to be of one device. A price is of what is sent
+// on the peer's word. Each needs a hangUp.
+func (t *Transport) newSession(ctx context.Context, r role, id callID, peer identity.DeviceID, price *calls.Price) (*session, error) {
 	servers := t.servers(ctx)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -79,7 +84,7 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 		return nil, fmt.Errorf("webrtc: make a DTLS certificate: %w", err)
 	}
 	s := &session{
-		t: t, role: r, id: id, peer: peer, largest: sentMessage,
+		t: t, role: r, id: id, peer: peer, price: price, largest: sentMessage,
 		openc: make(chan *channelPair, 1), datac: make(chan *channelPair, 1), lostc: make(chan struct{}), found: make(chan struct{}, 1),
 	}
 	s.lose = sync.OnceFunc(func() { close(s.lostc) })
@@ -91,7 +96,7 @@ func (t *Transport) newSession(ctx context.Context, r role, id callID, peer iden
 	if !t.board.Enter() {
 		return nil, errClosed
 	}
-	s.pc, err = t.api.NewPeerConnection(pion.Configuration{
+	s.pc, err = t.apiFor(price).NewPeerConnection(pion.Configuration{
 		ICEServers: servers, Certificates: []pion.Certificate{*cert},
 	})
 	if err != nil {
@@ -230,13 +235,21 @@ func (s *session) add(cs []string) {
 			s.heard = append(s.heard, c)
 		}
 		s.mu.Unlock()
-		if known {
+		if known || !s.mayUse(c) {
 			continue
 		}
 		if err := s.pc.AddICECandidate(pion.ICECandidateInit{Candidate: c}); err != nil {
 			s.t.log.Debug("webrtc: candidate refused", "peer", s.peer, "candidate", c, "err", err)
 		}
 	}
+}
+
+// mayUse reports whether a candidate of the peer's is one of the few that a stranger
+// may have tried.
+func (s *session) mayUse(c string) bool {
+	f := strings.Fields(c) // as mayDial has seen it
+	a, err := netip.ParseAddr(f[4])
+	return s.price == nil || err == nil && strings.EqualFold(f[2], "udp") && s.price.Takes("webrtc", a, f[7] == "relay")
 }
 
 // incoming takes the two channels that the caller is to open.

@@ -3,9 +3,12 @@ package webrtc
 import (
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
+
+	"peerlink/internal/calls"
 )
 
 // socketBuffer is what UDP sockets are asked to hold, in bytes, each way: a
@@ -17,7 +20,8 @@ const socketBuffer = 4 << 20
 // sockets are the system's, with larger buffers.
 type sockets struct {
 	transport.Net
-	wrap func(transport.UDPConn) transport.UDPConn
+	price *calls.Price // of what is sent on the peer's word; nil: nothing has one
+	wrap  func(transport.UDPConn) transport.UDPConn
 }
 
 func newSockets() (sockets, error) {
@@ -40,13 +44,17 @@ func (s sockets) Interfaces() ([]*transport.Interface, error) {
 // ListenUDP is for host candidates.
 func (s sockets) ListenUDP(network string, at *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := s.Net.ListenUDP(network, at)
-	if err == nil {
-		widen(c)
-		if s.wrap != nil {
-			c = s.wrap(c)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	widen(c)
+	if u, ok := c.(*net.UDPConn); ok && s.price != nil {
+		c = &pricedSocket{UDPConn: u, price: s.price, targets: make(map[netip.AddrPort]*target)}
+	}
+	if s.wrap != nil {
+		c = s.wrap(c)
+	}
+	return c, nil
 }
 
 // ListenPacket is for those of servers.

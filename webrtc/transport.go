@@ -31,7 +31,10 @@ func (c *Conn) Path() route.Path { return c.path }
 type Transport struct {
 	cfg Config
 	log *slog.Logger
-	api *pion.API
+	api *pion.API // of members
+
+	settings pion.SettingEngine
+	sockets  sockets
 
 	board  *calls.Board[*message]
 	linger time.Duration  // lingerTimeout, but for tests
@@ -55,9 +58,10 @@ func New(cfg Config) (*Transport, error) {
 		sessions: make(map[*session]struct{}),
 		conns:    make(map[*Conn]struct{}),
 	}
-	if t.api, err = cfg.engine(); err != nil {
+	if t.settings, t.sockets, err = cfg.engine(); err != nil {
 		return nil, err
 	}
+	t.api = pion.NewAPI(pion.WithSettingEngine(t.settings))
 	t.board = calls.New(calls.Config{
 		Name: "webrtc", Self: cfg.Identity.DeviceID(), Trust: cfg.Trust, Timeout: cfg.Timeout,
 		Most: maxCalls, Each: maxPerPeer, OneOfTwo: true, Closed: errClosed, Log: cfg.Logger,
@@ -66,6 +70,17 @@ func New(cfg Config) (*Transport, error) {
 		t.board.Listen(cfg.Signaller)
 	}
 	return t, nil
+}
+
+// apiFor returns the API of a session for which a peer's word has a price.
+func (t *Transport) apiFor(price *calls.Price) *pion.API {
+	if price == nil {
+		return t.api
+	}
+	settings, priced := t.settings, t.sockets
+	priced.price = price
+	settings.SetNet(priced)
+	return pion.NewAPI(pion.WithSettingEngine(settings))
 }
 
 // Name returns "webrtc".

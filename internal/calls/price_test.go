@@ -15,8 +15,10 @@ import (
 //
 // case: S8
 func TestFewOfAStrangersAddressesAreUsed(t *testing.T) {
-	p := &Price{purse: New[*note](Config{}, nil).purse, taken: make(map[string]*[worthless]int),
-		own: []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("fd00:7::/64"), netip.MustParsePrefix("198.51.100.0/24")}}
+	p := &Price{
+		purse: New[*note](Config{}, nil).purse, taken: make(map[string]*[worthless]int),
+		own: []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("fd00:7::/64"), netip.MustParsePrefix("198.51.100.0/24")},
+	}
 	var used []string
 	for _, at := range []string{
 		"10.0.0.1", "172.16.0.1", "192.168.8.1", "100.64.0.1", "169.254.0.1", "fd00:8::1", "fe80::1%eth0", "::1", "::ffff:10.0.0.1", // of networks elsewhere
