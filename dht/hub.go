@@ -254,16 +254,16 @@ func (h *hub) makeRoom(m parcel) bool {
 	return true
 }
 
-// oldestOfLargest is the index of the oldest parcel of the putter whose parcels
-// take the most bytes. The box has some.
+// oldestOfLargest is the index of the oldest parcel of the putter whose parcels take
+// the most bytes of the box, in the network whose do. The box has some.
 func (b *box) oldestOfLargest() int {
-	sizes := make(map[peer.ID]int)
+	sizes := newLedger(0, 0)
 	for _, m := range b.waiting {
-		sizes[m.from.peer] += m.size()
+		sizes.add(m.from, m.size())
 	}
 	best := 0
 	for i, m := range b.waiting {
-		if sizes[m.from.peer] > sizes[b.waiting[best].from.peer] {
+		if sizes.of(m.from).compare(sizes.of(b.waiting[best].from)) > 0 {
 			best = i
 		}
 	}

@@ -187,6 +187,18 @@ func TestFloodDisplacesItselfFirst(t *testing.T) {
 	}
 }
 
+// case: S26
+func TestAFloodOfTinySignalsOfManyPeersDisplacesItself(t *testing.T) {
+	h := testHub()
+	h.put(t0, origin{peer: "alice", network: networkOf(netip.MustParseAddr("198.51.100.1"))}, bobKey, make([]byte, 5<<10), signalLife)
+	for i := range 10 * maxSealedPerKey {
+		h.put(t0, origin{peer: idOf(i), network: networkOf(someAddr)}, bobKey, fmt.Append(nil, i), signalLife)
+	}
+	if got := <-mustListen(t, h, bobKey, "bob").queue; len(got) != 5<<10 {
+		t.Errorf("alice's signal is gone, the first is %q", got)
+	}
+}
+
 // inNetworks gives each of so many putters or listeners one of as many networks as
 // it takes to fill a hub, 16 peers each.
 func inNetworks(i int) origin {
