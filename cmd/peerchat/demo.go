@@ -75,7 +75,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 	d.begin("bob up")
 	bob, err := startChild(ctx, "listen", "--json", "--loopback", "--local", "off", "--account", filepath.Join(d.dir, "bob"),
-		"--into", d.path("received"), "--reply", "hello alice", "--bootstrap", node.Addrs()[0])
+		"--into", d.path("received"), "--accept", "always", "--reply", "hello alice", "--bootstrap", node.Addrs()[0])
 	if err != nil {
 		return err
 	}
