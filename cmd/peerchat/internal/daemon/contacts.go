@@ -217,11 +217,16 @@ func (b *book) atHome(p identity.Peer) bool {
 	return b.acc.Trust().AtHome(p)
 }
 
-// shown takes note of the account under which a device comes.
+// shown takes note of the account under which a device comes. A contact follows its
+// device into one's own account: the device's owner has signed it there.
 func (b *book) shown(p identity.Peer) {
-	if b.Shown(p) {
-		b.changed.Ring()
+	if !b.Shown(p) {
+		return
 	}
+	if own := b.acc.Identity().AccountID(); b.MovedTo(p.Device) == own {
+		_ = b.Follow(p.Device.String(), own) // else the contact stays as it is, and is shown so
+	}
+	b.changed.Ring()
 }
 
 // displaced returns why a device that has proven itself is not taken for the contact
@@ -233,8 +238,10 @@ func (b *book) displaced(p identity.Peer) error {
 		return nil
 	}
 	b.shown(p)
-	c, _ := b.Of(p.Device)
-	return movedFrom(c, p)
+	if c, _ := b.Of(p.Device); !c.Is(p) {
+		return movedFrom(c, p)
+	}
+	return nil
 }
 
 // movedFrom is an error that says that a device has left a contact's account.

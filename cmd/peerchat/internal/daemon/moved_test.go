@@ -110,6 +110,9 @@ func TestAStolenPhoneLosesItsRightsWithItsAccount(t *testing.T) {
 			if !errors.Is(err, identity.ErrMoved) || !refused && !strings.Contains(err.Error(), "bob") {
 				t.Errorf("a call to bob: %v", err)
 			}
+			if _, err := s.alice.client.Connect(t.Context(), control.Connect{Device: s.phone.id(), URI: devicesURI}); !errors.Is(err, identity.ErrMoved) {
+				t.Errorf("a call to bob's device: %v", err)
+			}
 			if _, err := s.alice.d.connectAny(t.Context(), s.phone.id(), devicesURI, peerlink.ConnectOptions{}); !errors.Is(err, identity.ErrNotTrusted) {
 				t.Errorf("a call to bob: %v", err)
 			}
@@ -186,5 +189,24 @@ func TestAContactMovesWhenItsOwnerSaysSo(t *testing.T) {
 				t.Error("the account that bob has left is still allowed")
 			}
 		})
+	}
+}
+
+// A device that was a contact before it came into one's own account still is.
+//
+// case: S1
+func TestAContactFollowsIntoOnesOwnAccount(t *testing.T) {
+	local, dir := street(t), t.TempDir()
+	laptop, phone := open(t, filepath.Join(dir, "laptop"), local), open(t, filepath.Join(dir, "phone"), local)
+	laptop.add(t, "phone", phone.id())
+	laptop.link(t, phone)
+	phone = phone.into(t, laptop, local)
+	c, err := laptop.client.Connect(t.Context(), control.Connect{Device: phone.id(), URI: devicesURI, Any: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if c, _ := laptop.d.contacts.Find("phone"); c.Account != laptop.acc.Identity().AccountID() {
+		t.Errorf("%+v", c)
 	}
 }

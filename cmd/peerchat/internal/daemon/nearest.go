@@ -50,13 +50,23 @@ func (d *Daemon) connectAny(ctx context.Context, first identity.DeviceID, uri st
 	return n.connect(ctx, order)
 }
 
-// dial opens a channel to one device and keeps the story of how it was reached.
+// dial opens a channel to one device and keeps the story of how it was reached. One
+// that a contact was added with, and that has come into another account, is not told
+// anything.
 func (d *Daemon) dial(ctx context.Context, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
-	return d.acc.ConnectionManager().ConnectDevice(d.reporting(ctx, to), to, uri, opts)
+	sock, err := d.acc.ConnectionManager().ConnectDevice(d.reporting(ctx, to), to, uri, opts)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := peerlink.PeerOf(sock)
+	if err := d.contacts.displaced(p); err != nil {
+		unwanted(sock)
+		return nil, err
+	}
+	return sock, nil
 }
 
-// dialOf is dial for a contact's device. One that has come into another account is not
-// the contact's there, and is not told anything.
+// dialOf is dial for any of a contact's devices.
 func (d *Daemon) dialOf(ctx context.Context, c contacts.Contact, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
 	sock, err := d.dial(ctx, to, uri, opts)
 	if err != nil {
@@ -67,7 +77,6 @@ func (d *Daemon) dialOf(ctx context.Context, c contacts.Contact, to identity.Dev
 		return sock, nil
 	}
 	unwanted(sock)
-	d.contacts.shown(p)
 	return nil, movedFrom(c, p)
 }
 
