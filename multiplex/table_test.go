@@ -310,7 +310,7 @@ func TestAChannelThatIsOverHereKeepsNothingButItsID(t *testing.T) {
 			}
 			per := float64(heap()-empty) / ids
 			t.Logf("%.1f bytes for each of %d channels", per, ids)
-			if bound := 16.; per > bound {
+			if bound := 64.; per > bound {
 				t.Errorf("%.1f bytes for each channel, want %v at most", per, bound)
 			}
 			if n := s.Stats().Channels; n != 0 || budget.tables.Load() != 0 || s.Err() != nil {
