@@ -202,3 +202,41 @@ func TestHonestStrangersConnectAsMembersDo(t *testing.T) {
 		t.Logf("a member connects in %v, a stranger in %v: ratio %.2f", m, s, float64(s)/float64(m))
 	})
 }
+
+// Throw-away keys hold all places that strangers have, and more wait. A member's
+// call goes through as without them, and the places are given back.
+//
+// case: S24
+func TestAMemberConnectsThoughStrangersHoldTheirPlaces(t *testing.T) {
+	s, x, trust := newSink(t, candidatesPerEngine), newExchange(), new(identity.Trust)
+	member := x.newDevice(t, "member")
+	b := x.newDevice(t, "b", func(c *Config) { c.Trust, c.Timeout = trust, 3*time.Second })
+	if err := trust.Set(member.id.DeviceID(), identity.Allowed); err != nil {
+		t.Fatal(err)
+	}
+	fastest := func() time.Duration {
+		var all []time.Duration
+		for range 5 {
+			began := time.Now()
+			connect(t, member, b)
+			all = append(all, time.Since(began))
+		}
+		return slices.Min(all)
+	}
+	alone := fastest()
+	for range 100 {
+		m, err := s.offer().encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Join(newIdentity(t, "throw-away")).Send(t.Context(), b.id.DeviceID(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, func() bool { _, in := b.board.Running(); return in == maxNegotiations/2 })
+	among := fastest()
+	_, held := b.board.Running()
+	t.Logf("a member connects in %v alone, in %v among %d calls of strangers: ratio %.2f", alone, among, held, float64(among)/float64(alone))
+	waitFor(t, b.idle)
+	connect(t, x.newDevice(t, "stranger"), b)
+}
