@@ -210,7 +210,7 @@ func TestHonestStrangersConnectAsMembersDo(t *testing.T) {
 func TestAMemberConnectsThoughStrangersHoldTheirPlaces(t *testing.T) {
 	s, x, trust := newSink(t, candidatesPerEngine), newExchange(), new(identity.Trust)
 	member := x.newDevice(t, "member")
-	b := x.newDevice(t, "b", func(c *Config) { c.Trust, c.Timeout = trust, 3*time.Second })
+	b := x.newDevice(t, "b", func(c *Config) { c.Trust, c.Timeout = trust, time.Hour })
 	if err := trust.Set(member.id.DeviceID(), identity.Allowed); err != nil {
 		t.Fatal(err)
 	}
@@ -224,19 +224,29 @@ func TestAMemberConnectsThoughStrangersHoldTheirPlaces(t *testing.T) {
 		return slices.Min(all)
 	}
 	alone := fastest()
-	for range 100 {
-		m, err := s.offer().encode()
+	say := func(from *identity.Identity, m *message) {
+		t.Helper()
+		raw, err := m.encode()
+		if err == nil {
+			err = x.Join(from).Send(t.Context(), b.id.DeviceID(), raw)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := x.Join(newIdentity(t, "throw-away")).Send(t.Context(), b.id.DeviceID(), m); err != nil {
-			t.Fatal(err)
-		}
+	}
+	offers := make(map[*identity.Identity]*message)
+	for range 100 {
+		from := newIdentity(t, "throw-away")
+		offers[from] = s.offer()
+		say(from, offers[from])
 	}
 	waitFor(t, func() bool { _, in := b.board.Running(); return in == maxNegotiations/2 })
 	among := fastest()
 	_, held := b.board.Running()
 	t.Logf("a member connects in %v alone, in %v among %d calls of strangers: ratio %.2f", alone, among, held, float64(among)/float64(alone))
+	for from, m := range offers { // which withdraw
+		say(from, &message{kind: calls.Refusal, id: m.id})
+	}
 	waitFor(t, b.idle)
 	connect(t, x.newDevice(t, "stranger"), b)
 }

@@ -23,7 +23,6 @@ const (
 	maxStunQueue        = 64                // packets that wait for the agent
 	maxHandshakesOfOne  = 8                 // QUIC handshakes from one checked address
 	maxStunTargets      = 4 * maxCandidates // addresses that an agent sends requests to
-	maxPricedTargets    = maxCandidates / 2 // where each has a price
 )
 
 // Requests to an address that does not answer are sent less and less often: a
@@ -286,11 +285,7 @@ func (m *stunMux) response(class uint16, tx [12]byte, from checkedWay, b []byte)
 func (s *stunSession) due(to checkedWay, now time.Time) bool {
 	price, p := s.price(), s.paces[to]
 	if p == nil {
-		most := maxStunTargets
-		if price != nil {
-			most = maxPricedTargets
-		}
-		if len(s.paces) >= most || !price.Pay(now) {
+		if len(s.paces) == maxStunTargets || !price.Pay(now) {
 			return false
 		}
 		p = &pace{pause: firstStunPause}

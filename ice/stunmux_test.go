@@ -263,10 +263,10 @@ func TestAnAgentsRequestsOnAStrangersWordAreFew(t *testing.T) {
 				t.Errorf("%d requests for one", n)
 			}
 		}
-		for port := range uint16(100) {
+		for port := range uint16(1000) {
 			s.due(checkedWay{0, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), 1+port)}, time.Now())
 		}
-		if n := len(s.paces); n != maxPricedTargets {
+		if n := len(s.paces); n != maxStunTargets {
 			t.Errorf("%d addresses", n)
 		}
 	})

@@ -33,16 +33,8 @@ type target struct {
 	proven bool       // it has answered one
 }
 
-// ReadFrom is net.PacketConn's.
-func (c *pricedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, from, err := c.ReadFromAddrPort(b)
-	if err != nil {
-		return n, nil, err
-	}
-	return n, net.UDPAddrFromAddrPort(from), nil
-}
-
-// ReadFromAddrPort is ReadFrom as pion prefers it.
+// ReadFromAddrPort is how pion's agent reads; what it asks servers goes by the
+// socket's own methods.
 func (c *pricedSocket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	n, from, err := c.ReadFromUDPAddrPort(b)
 	if err == nil {
@@ -51,16 +43,8 @@ func (c *pricedSocket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return n, from, err
 }
 
-// WriteTo is net.PacketConn's. What is held back counts as sent: it could have been
-// lost as well.
-func (c *pricedSocket) WriteTo(b []byte, to net.Addr) (int, error) {
-	if u, ok := to.(*net.UDPAddr); ok && !c.pay(b, u.AddrPort()) {
-		return len(b), nil
-	}
-	return c.UDPConn.WriteTo(b, to)
-}
-
-// WriteToAddrPort is WriteTo as pion prefers it.
+// WriteToAddrPort is how pion's agent writes. What is held back counts as sent: it
+// could have been lost as well.
 func (c *pricedSocket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !c.pay(b, to) {
 		return len(b), nil

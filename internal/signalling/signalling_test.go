@@ -89,7 +89,7 @@ func TestBranchesGetTheirKinds(t *testing.T) {
 				t.Fatalf("%x, %v", msg, err)
 			}
 		}
-		if n := s.Dropped(); n != 15 {
+		if n := s.dropped.Load(); n != 15 {
 			t.Errorf("%d were dropped, want 15", n)
 		}
 		if err := s.Branch(1).Send(t.Context(), peer(1).Device, []byte("back")); err != nil || line.sent[0] != "back" {

@@ -24,7 +24,7 @@ const maxKey = 32
 type Splitter struct {
 	line     Line
 	branches []*Branch
-	dropped  atomic.Uint64
+	dropped  atomic.Uint64 // messages of no branch's kind, or without room
 	life     life.Group
 }
 
@@ -61,11 +61,6 @@ func Split(line Line, trust *identity.Trust, log *slog.Logger, kinds ...Kinds) *
 
 // Branch returns the one with the i-th kinds, counted from 0.
 func (s *Splitter) Branch(i int) *Branch { return s.branches[i] }
-
-// Dropped counts the messages that had no kind, one that no branch takes, or came
-// while 64 like it, of members or of strangers, waited for their reader. A stranger
-// can make it grow.
-func (s *Splitter) Dropped() uint64 { return s.dropped.Load() }
 
 // take hands a message on. It does not block.
 func (s *Splitter) take(from identity.Peer, msg []byte) {
