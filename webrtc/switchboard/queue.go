@@ -1,6 +1,10 @@
 package switchboard
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/coder/websocket"
+)
 
 // Bounds of what waits. Each kind of line has a budget of its own, so that letters
 // for strangers' lines do not take the room of members' lines; and in each line
@@ -79,7 +83,6 @@ func (s *Server) makeRoom(to *member, n int) bool {
 		if slowest == to {
 			return false
 		}
-		delete(s.members, slowest.peer.Device)
 		s.cutOff(slowest, errSlow)
 	}
 	return true
@@ -99,15 +102,23 @@ func (s *Server) written(m *member, q queued) {
 	}
 }
 
-// cutOff ends a line, and drops what waits for it. The caller holds mu, and sees to
-// it that nothing is put any more.
+// cutOff ends a line, once: it gives its place back and drops what waits for it. Its
+// goodbye is as good as unproven: it has a place among those, or there is none. The
+// caller holds mu.
 func (s *Server) cutOff(m *member, why error) {
 	if m.cut {
 		return
 	}
 	m.cut = true
+	delete(s.members, m.peer.Device)
+	if m.kind == members {
+		s.own.Release(m.peer.Device)
+	} else {
+		s.lines.Release(m.at)
+	}
 	s.waiting[m.kind] -= m.bytes()
 	m.letters = [kinds]waiting{}
+	m.leaving = goodbye(why) != 0 && s.joining.Take(m.at) == nil
 	m.end(why)
 	for {
 		select {
@@ -116,4 +127,16 @@ func (s *Server) cutOff(m *member, why error) {
 			return
 		}
 	}
+}
+
+// goodbye is the code with which a line that the server cuts off is told why; 0: it
+// is told nothing.
+func goodbye(why error) websocket.StatusCode {
+	switch {
+	case errors.Is(why, errReplaced):
+		return statusReplaced
+	case errors.Is(why, errFull):
+		return websocket.StatusTryAgainLater
+	}
+	return 0
 }

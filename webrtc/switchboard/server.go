@@ -26,9 +26,6 @@ const (
 	defaultDevices    = 4096
 	defaultPerAddress = 64
 	defaultRate       = 50
-	// linesOfDevice is how many lines a member may have: older ones that end, as a
-	// newer one takes their place.
-	linesOfDevice = 4
 	// joinTimeout is what a stranger has to prove itself.
 	joinTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second
@@ -72,6 +69,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	members map[identity.DeviceID]*member
+	seated  uint64     // lines since the start
 	waiting [kinds]int // bytes of letters, by the kind of the line that they wait for
 }
 
@@ -89,7 +87,7 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg: cfg, log: cfg.Logger, members: make(map[identity.DeviceID]*member),
 		joining: quota.New[netip.Prefix](cfg.MaxPerAddress, max(cfg.MaxDevices/4, cfg.MaxPerAddress)),
 		lines:   quota.New[netip.Prefix](cfg.MaxPerAddress, cfg.MaxDevices),
-		own:     quota.New[identity.DeviceID](linesOfDevice, cfg.MaxDevices),
+		own:     quota.New[identity.DeviceID](1, cfg.MaxDevices),
 	}
 }
 
@@ -97,14 +95,19 @@ func NewServer(cfg ServerConfig) *Server {
 type member struct {
 	peer identity.Peer
 	kind kind
+	at   netip.Prefix
 	card []byte
 	sum  cardSum
 	outc chan queued
 	end  context.CancelCauseFunc
 
+	number  uint64         // guarded by Server.mu: the oldest line has the lowest
 	letters [kinds]waiting // guarded by Server.mu: what waits in outc, by the kind of its sender
-	cut     bool           // guarded by Server.mu: nothing is put or counted any more
+	cut     bool           // guarded by Server.mu: it is no line any more
+	leaving bool           // guarded by Server.mu: it is told so, in a place of joining
 }
+
+var errFull = errors.New("the switchboard is full")
 
 var errReplaced = errors.New("a newer line of this device has taken its place")
 
@@ -158,29 +161,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ws.Close(websocket.StatusPolicyViolation, joinRefusal(err))
 		return
 	}
-	leave, err := s.place(m, at)
-	if err != nil {
+	m.at, m.end = at, end
+	if err := s.seat(m); err != nil {
 		s.log.Debug("switchboard: no place", "from", r.RemoteAddr, "device", m.peer.Device, "err", err)
 		ws.Close(websocket.StatusTryAgainLater, errFull.Error())
 		return
 	}
-	defer leave()
-	joined()
-	m.end = end
-	s.seat(m)
 	defer s.unseat(m)
+	joined()
 	err = s.serve(ctx, ws, m)
 	s.log.Debug("switchboard: line ended", "device", m.peer.Device, "err", err)
-}
-
-var errFull = errors.New("the switchboard is full")
-
-// place gives a proven device its place, from its own kind's room.
-func (s *Server) place(m *member, at netip.Prefix) (leave func(), err error) {
-	if m.kind == members {
-		return func() { s.own.Release(m.peer.Device) }, s.own.Take(m.peer.Device)
-	}
-	return func() { s.lines.Release(at) }, s.lines.Take(at)
 }
 
 func joinRefusal(err error) string {
@@ -231,24 +221,63 @@ func joinStatement(nonce []byte, sum cardSum, host string) []byte {
 	return append(b, host...)
 }
 
-// seat makes a member known; an older line of the device ends.
-func (s *Server) seat(m *member) {
-	m.outc <- queued{frame: frame{op: opJoined}} // the first in a queue that is empty
+// seat makes a member known, in its own kind's room; an older line of the device
+// ends. Where strangers have all their lines, one of the address with most ends for
+// an address with fewer.
+func (s *Server) seat(m *member) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.members[m.peer.Device]; old != nil {
 		s.cutOff(old, errReplaced)
 	}
+	var err error
+	switch {
+	case m.kind == members:
+		err = s.own.Take(m.peer.Device)
+	default:
+		if err = s.lines.Take(m.at); errors.Is(err, quota.ErrAll) && s.makePlace(m.at) {
+			err = s.lines.Take(m.at)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.seated++
+	m.number = s.seated
+	m.outc <- queued{frame: frame{op: opJoined}} // the first in a queue that is empty
 	s.members[m.peer.Device] = m
+	return nil
+}
+
+// makePlace ends the oldest line of the address with most, unless a newcomer's has
+// as many. The caller holds mu.
+func (s *Server) makePlace(newcomer netip.Prefix) bool {
+	lines := make(map[netip.Prefix]int)
+	for _, m := range s.members {
+		if m.kind == strangers {
+			lines[m.at]++
+		}
+	}
+	var worst *member
+	for _, m := range s.members {
+		if m.kind == strangers && lines[m.at] > lines[newcomer]+1 &&
+			(worst == nil || cmp.Or(cmp.Compare(lines[m.at], lines[worst.at]), cmp.Compare(worst.number, m.number)) > 0) {
+			worst = m
+		}
+	}
+	if worst != nil {
+		s.cutOff(worst, errFull)
+	}
+	return worst != nil
 }
 
 func (s *Server) unseat(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.members[m.peer.Device] == m {
-		delete(s.members, m.peer.Device)
-	}
 	s.cutOff(m, nil)
+	if m.leaving {
+		s.joining.Release(m.at)
+	}
 }
 
 func (s *Server) member(id identity.DeviceID) *member {
@@ -265,14 +294,17 @@ func (s *Server) serve(ctx context.Context, ws *websocket.Conn, m *member) error
 	defer cut()
 	wrote := make(chan error, 1)
 	defer context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), errSlow) {
+		s.mu.Lock()
+		abrupt := m.cut && !m.leaving
+		s.mu.Unlock()
+		if abrupt {
 			_ = ws.CloseNow() // or the write that waits would hold its letter still
 		}
 	})()
 	go func() {
 		err := s.pump(ctx, ws, m)
-		if errors.Is(context.Cause(ctx), errReplaced) {
-			ws.Close(statusReplaced, errReplaced.Error())
+		if why := context.Cause(ctx); goodbye(why) != 0 {
+			ws.Close(goodbye(why), why.Error())
 		}
 		cut()
 		wrote <- err

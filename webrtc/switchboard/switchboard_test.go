@@ -292,6 +292,7 @@ func TestBoundsOfTheServer(t *testing.T) {
 			t.Errorf("line %d: %v, want %v", i, c.err, c.want)
 		}
 	}
+	s.lines.Release(b)
 	m := seated(t, s, "bob", strangers)
 	got := make(map[op]int)
 	for range queueLen + 10 {
@@ -309,7 +310,10 @@ func TestBoundsOfTheServer(t *testing.T) {
 func seated(t testing.TB, s *Server, name string, of kind) *member {
 	t.Helper()
 	m := &member{peer: newIdentity(t, name).Peer(), kind: of, sum: cardSum{1}, outc: make(chan queued, queueLen), end: func(error) {}}
-	s.seat(m)
+	m.at = quota.Host(fmt.Sprintf("10.0.%d.%d:1", s.seated>>8, s.seated&0xff))
+	if err := s.seat(m); err != nil {
+		t.Fatal(err)
+	}
 	return m
 }
 
@@ -425,6 +429,56 @@ func comesAbout(ctx context.Context, t *testing.T, what string, done func() bool
 			t.Fatalf("it never came about: %s", what)
 		}
 		runtime.Gosched()
+	}
+}
+
+// Lines of many keys from a few addresses fill the board: an address without any gets
+// one all the same, and keeps it.
+func TestALineOfTheAddressWithMostMakesRoom(t *testing.T) {
+	s := NewServer(ServerConfig{MaxDevices: 100, MaxPerAddress: 50})
+	line := func(addr string) (*member, error) {
+		m := &member{peer: newIdentity(t, "throw-away").Peer(), at: quota.Host(addr + ":1"), outc: make(chan queued, queueLen)}
+		m.end = func(err error) {
+			if !errors.Is(err, errFull) {
+				t.Errorf("a line ended: %v", err)
+			}
+		}
+		return m, s.seat(m)
+	}
+	var all []*member
+	flood := func() {
+		for i := range 100 {
+			if m, err := line(fmt.Sprint("192.0.2.", i%3)); err == nil {
+				all = append(all, m)
+			}
+		}
+	}
+	flood()
+	alice, err := line("198.51.100.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, err := line("198.51.100.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood()
+	for _, m := range []*member{alice, bob} {
+		if s.member(m.peer.Device) != m {
+			t.Error("an honest line has ended")
+		}
+	}
+	if n, _ := s.lines.Used(); n != 100 || len(s.members) != 100 {
+		t.Errorf("%d places, %d lines", n, len(s.members))
+	}
+	for _, m := range append(all, alice, bob) {
+		m.end = func(error) {}
+		s.unseat(m)
+	}
+	lines, _ := s.lines.Used()
+	joining, _ := s.joining.Used()
+	if lines+joining+len(s.members) != 0 {
+		t.Errorf("left: %d places, %d goodbyes, %d lines", lines, joining, len(s.members))
 	}
 }
 
