@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"peerlink/internal/proving"
 )
 
 // memory is a listener without a network: its connections are pipes, which a
@@ -74,8 +76,8 @@ func site(t *testing.T, all, each int, h http.Handler) (*memory, *conns) {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if len(open.open)+len(open.asking) != 0 {
-			t.Errorf("left: %d connections, %v", len(open.open), open.asking)
+		if n := open.size(); n != 0 {
+			t.Errorf("left: %d connections", n)
 		}
 	})
 	return m, open
@@ -96,10 +98,17 @@ func get(t *testing.T, c net.Conn) error {
 	return r.Body.Close()
 }
 
-func (c *conns) size() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.open)
+// size is how many connections have a place, which are those that are known.
+func (c *conns) size() (n int) {
+	c.places.Range(func(_, p any) bool {
+		select {
+		case <-p.(*proving.Place).Lost():
+		default:
+			n++
+		}
+		return true
+	})
+	return max(n, c.gate.Held())
 }
 
 var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
@@ -197,8 +206,7 @@ func TestAnAnswerThatIsNotReadEnds(t *testing.T) {
 	})
 }
 
-// The place of a line is not taken by a connection that asks, and given back with
-// the line.
+// A line has no place among the connections that ask, so that none of them takes it.
 func TestLinesAreNotDisplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := make(chan struct{})
@@ -223,19 +231,15 @@ func TestLinesAreNotDisplaced(t *testing.T) {
 		for range 10 {
 			defer m.dial("192.0.2.1").Close()
 		}
+		time.Sleep(requestTimeout)
 		synctest.Wait()
-		if n := open.size(); n != 3 {
+		if n := open.size(); n != 0 {
 			t.Errorf("%d are open", n)
 		}
 		_ = line.SetReadDeadline(time.Now().Add(time.Hour))
 		close(end)
 		if _, err := line.Read(b); err == nil || strings.Contains(err.Error(), "timeout") {
 			t.Errorf("the line: %v", err)
-		}
-		time.Sleep(requestTimeout)
-		synctest.Wait()
-		if n := open.size(); n != 0 {
-			t.Errorf("%d are open", n)
 		}
 	})
 }
@@ -282,30 +286,4 @@ func TestATLSConnectionIsShedAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestAConnectionOfTheAddressWithMostGoesFirst(t *testing.T) {
-	c := newConns(4, 3)
-	add := func(ip string, state http.ConnState) net.Conn {
-		conn := from{nil, &net.TCPAddr{IP: net.ParseIP(ip), Port: c.size()}}
-		if shed := c.note(conn, http.StateNew); shed != nil {
-			t.Fatalf("%v was shed", shed.RemoteAddr())
-		}
-		c.note(conn, state)
-		return conn
-	}
-	add("192.0.2.1", http.StateIdle)
-	busy := add("192.0.2.2", http.StateActive)
-	first := add("192.0.2.2", http.StateIdle)
-	add("192.0.2.3", http.StateHijacked)
-	next := func(ip string) net.Conn {
-		return c.note(from{nil, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1000 + c.size()}}, http.StateNew)
-	}
-	if shed := next("198.51.100.1"); shed != first {
-		t.Errorf("%v", shed)
-	}
-	c.note(busy, http.StateHijacked)
-	if shed := next("198.51.100.1"); shed == nil || shed.RemoteAddr().(*net.TCPAddr).IP.String() != "198.51.100.1" {
-		t.Errorf("%v; want one of the address that has two", shed)
-	}
 }

@@ -230,14 +230,9 @@ func (s *Server) seat(m *member) error {
 	if old := s.members[m.peer.Device]; old != nil {
 		s.cutOff(old, errReplaced)
 	}
-	var err error
-	switch {
-	case m.kind == members:
-		err = s.own.Take(m.peer.Device)
-	default:
-		if err = s.lines.Take(m.at); errors.Is(err, quota.ErrAll) && s.makePlace(m.at) {
-			err = s.lines.Take(m.at)
-		}
+	err := s.take(m)
+	if errors.Is(err, quota.ErrAll) && m.kind == strangers && s.makePlace(m.at) {
+		err = s.take(m)
 	}
 	if err != nil {
 		return err
@@ -247,6 +242,13 @@ func (s *Server) seat(m *member) error {
 	m.outc <- queued{frame: frame{op: opJoined}} // the first in a queue that is empty
 	s.members[m.peer.Device] = m
 	return nil
+}
+
+func (s *Server) take(m *member) error {
+	if m.kind == members {
+		return s.own.Take(m.peer.Device)
+	}
+	return s.lines.Take(m.at)
 }
 
 // makePlace ends the oldest line of the address with most, unless a newcomer's has
