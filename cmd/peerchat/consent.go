@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/time/rate"
 
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/files/parcel"
@@ -31,6 +32,8 @@ const (
 	answerTime   = 3 * time.Minute
 	maxQuestions = 16
 	perSender    = 4
+	// questionEvery is how often one may come once maxQuestions have.
+	questionEvery = 5 * time.Second
 )
 
 // consent decides whose files are taken.
@@ -39,6 +42,7 @@ type consent struct {
 	s      *session
 	out    io.Writer            // where questions go
 	places *quota.Quota[string] // of questions: only strangers are asked about
+	pace   *rate.Limiter        // of questions, lest they fill the terminal
 	turn   chan struct{}
 
 	mu     sync.Mutex
@@ -49,6 +53,7 @@ type consent struct {
 func newConsent(policy string, s *session, out io.Writer) *consent {
 	return &consent{
 		policy: policy, s: s, out: out, places: quota.New[string](perSender, maxQuestions),
+		pace: rate.NewLimiter(rate.Every(questionEvery), maxQuestions),
 		turn: make(chan struct{}, 1), always: map[string]bool{},
 	}
 }
@@ -101,6 +106,9 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 		return errors.New("too many wait for an answer here: try again later")
 	}
 	defer c.places.Release(o.From.ID)
+	if !c.pace.Allow() {
+		return errors.New("too many have asked here: try again later")
+	}
 	return c.ask(ctx, o)
 }
 

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/cmd/peerchat/internal/files/inbox"
 	"peerlink/cmd/peerchat/internal/files/parcel"
 )
@@ -165,5 +167,37 @@ func TestQuestionsOfStrangersDoNotHoldUpContacts(t *testing.T) {
 	a.wg.Wait()
 	if used, _ := a.c.places.Used(); used != 0 {
 		t.Errorf("%d places are not given back", used)
+	}
+}
+
+// case: S13
+// Strangers' failures are told at a bounded rate, and how many were not; a
+// contact's always are.
+func TestFailuresOfStrangersFillNoLog(t *testing.T) {
+	var out strings.Builder
+	tk := &taker{o: &options{}, p: &printer{out: &out}, faults: rate.NewLimiter(0, 10)}
+	failures := func(member bool) {
+		sh := &show{p: tk.p, from: "mallory", mute: func() bool { return !member && !tk.faulty() }}
+		for range 1000 {
+			sh.event(parcel.Event{Kind: parcel.Failed, Path: "x", Err: errContactsOnly})
+		}
+	}
+	failures(false)
+	if n := strings.Count(out.String(), "\n"); n != 10 {
+		t.Errorf("%d lines", n)
+	}
+	out.Reset()
+	failures(true)
+	if n := strings.Count(out.String(), "\n"); n != 1000 {
+		t.Errorf("%d lines of a contact", n)
+	}
+	out.Reset()
+	tk.faults = rate.NewLimiter(0, 1)
+	failures(false)
+	if got := out.String(); !strings.HasPrefix(got, "-- 990 failures of strangers were not told\n") || strings.Count(got, "\n") != 2 {
+		t.Errorf("then it says %q", got)
+	}
+	if isOutcome(parcel.ErrTooMany) {
+		t.Error("a stranger without a place ends receive --once")
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
 
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/files/inbox"
@@ -23,6 +25,10 @@ const receivedFile = "received"
 
 // maxLooks is how many senders are looked up at once, in contacts and own devices.
 const maxLooks = 16
+
+// maxFaults is how many failures of strangers are told at once, and then one each
+// second: they cost a stranger nothing, and fill a log.
+const maxFaults = 1000
 
 // takeFlags say which files are taken, and where to.
 type takeFlags struct {
@@ -123,6 +129,8 @@ type taker struct {
 	folder   *inbox.Folder
 	rec      *parcel.Receiver
 	consent  *consent
+	faults   *rate.Limiter // of what is told of strangers' failures
+	missed   atomic.Int64  // failures that were not
 	looks    chan struct{} // a place for each sender that is looked up
 	swept    func()        // waits for the end of the sweep
 	withBars bool
@@ -156,7 +164,7 @@ func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags) (*taker,
 	if err := folder.Remember(filepath.Join(o.account, receivedFile)); err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
-	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr()), looks: make(chan struct{}, maxLooks)}
+	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr()), looks: make(chan struct{}, maxLooks), faults: rate.NewLimiter(1, maxFaults)}
 	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, MaxEntries: f.files, Replace: f.replace})
 	t.swept = t.sweep()
 	return t, nil
@@ -198,19 +206,37 @@ func (t *taker) take(ctx context.Context, c net.Conn) {
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
 		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
 	}
+	sh.mute = func() bool { return !member && !t.faulty() }
 	done, err := t.rec.Serve(ctx, c, parcel.Peer{
 		ID: peer.Device.String(), Name: peer.Name, Member: member,
 	}, sh.event)
 	sh.close()
-	t.tell(sh, peer, done, err)
+	if err == nil || !sh.mute() {
+		t.tell(sh, peer, done, err)
+	}
 	if t.ended != nil && isOutcome(err) {
 		t.ended(err)
 	}
 }
 
-// isOutcome reports whether the transfer came to its end, if not a good one.
+// faulty reports whether a stranger's failure is told. It tells how many were not.
+func (t *taker) faulty() bool {
+	if !t.faults.Allow() {
+		t.missed.Add(1)
+		return false
+	}
+	if n := t.missed.Swap(0); n > 0 && !t.o.json {
+		t.p.print(fmt.Sprintf("-- %d failures of strangers were not told", n))
+	} else if n > 0 {
+		t.p.json(map[string]any{"step": "not told", "ok": false, "failures": n})
+	}
+	return true
+}
+
+// isOutcome reports whether the transfer came to its end, if not a good one. One
+// that had no place was none: a stranger could end the command so.
 func isOutcome(err error) bool {
-	return err == nil || !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled)
+	return err == nil || !errors.Is(err, parcel.ErrTooMany) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled)
 }
 
 // tell says how a transfer ended.

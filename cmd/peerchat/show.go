@@ -70,6 +70,7 @@ type show struct {
 	asJSON bool
 	device identity.DeviceID // the other one
 	from   string            // who sends; empty if this device does
+	mute   func() bool       // whether this failure is not told; nil: all are
 
 	mu    sync.Mutex
 	bars  *bars    // nil: there are none
@@ -103,6 +104,9 @@ func (s *show) event(e parcel.Event) {
 	}
 	if s.bars != nil {
 		s.bars.event(e)
+	}
+	if e.Err != nil && s.mute != nil && s.mute() {
+		return
 	}
 	switch {
 	case s.asJSON:

@@ -137,7 +137,7 @@ func (a *approval) list(e entry) error {
 	}
 	a.listed[a.key(e)] = struct{}{}
 	a.name(e.path)
-	if e.hidden() {
+	if hidden(path) {
 		a.listing.Hidden.add(path)
 	}
 	if e.executable {
@@ -159,8 +159,8 @@ func (a *approval) key(e entry) entryKey {
 	return sha256.Sum256(b)
 }
 
-// allows returns why an entry may not come; nil if it may.
-func (a *approval) allows(e entry) error {
+// allows returns why an entry, of that path here, may not come; nil if it may.
+func (a *approval) allows(e entry, name string) error {
 	if a.listed != nil {
 		if _, listed := a.listed[a.key(e)]; !listed {
 			return errNotApproved
@@ -173,7 +173,7 @@ func (a *approval) allows(e entry) error {
 		return fmt.Errorf("%w, with a newer version or one by one", errNotApproved)
 	case e.executable:
 		return errors.New("it is a program, which the question there could not say: send it with a newer version")
-	case entry{path: e.path[1:]}.hidden():
+	case strings.Contains(name, "/."):
 		return errors.New("it is hidden, which the question there could not say: send it with a newer version")
 	}
 	return nil
@@ -208,10 +208,8 @@ func (a *approval) here(e entry) error {
 	return nil
 }
 
-// hidden reports whether a name in the path begins with a dot.
-func (e entry) hidden() bool {
-	return slices.ContainsFunc(e.path, func(n string) bool { return strings.HasPrefix(n, ".") })
-}
+// hidden reports whether an element of a path begins with a dot.
+func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.Contains(name, "/.") }
 
 // outOf reports whether an entry, the last of so many bytes, goes beyond an offer.
 func (e entry) outOf(o offer, bytes uint64) bool {

@@ -129,7 +129,7 @@ func TestWhatSendersMakeIsBoundedOverAllOffers(t *testing.T) {
 	h.w = h.from(Peer{ID: "late"})
 	h.offered(20, 0)
 	var why string
-	for i := 0; i < 20; i++ { // what is left is less than one of the others was
+	for i := range 20 { // what is left is less than one of the others was
 		why = h.gives(entry{index: uint64(i), path: []string{fmt.Sprint("late", i)}, folder: true}, nil)
 	}
 	if !strings.Contains(why, "--max-files") || inodes() > 80 {

@@ -31,7 +31,7 @@ func (s *receiving) prepare(e *incoming) (err error) {
 	}
 	a, folder := s.approval, s.r.cfg.Folder
 	if a != nil {
-		if err := a.allows(e.entry); err != nil {
+		if err := a.allows(e.entry, e.name); err != nil {
 			return err
 		}
 	}
