@@ -45,7 +45,8 @@
 //
 // # Limits
 //
-// 640 requests and channels at once; more wait for 10 s, 64 at most, but for stop and
-// status, which need no place. 5 s for the greeting and the request; a request has
+// 640 requests and channels at once, and apart from them 64 of stop and status; more
+// wait for 10 s, 64 at most. 256 connections that have not asked yet: one more ends the
+// oldest. 5 s for the greeting and the request; a request has
 // at most 1 MiB, an answer 16 MiB, and no more is allocated than has arrived.
 package control

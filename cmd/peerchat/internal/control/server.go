@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +24,11 @@ const (
 	maxPlaces = 640
 	// maxWaiting is how many requests wait for a place, for takeTimeout at most.
 	maxWaiting = 64
-	// maxAsking is how many connections have not asked yet, or ask what needs no
-	// place (urgent).
-	maxAsking = 64
+	// maxAsking is how many connections have not asked yet. One more costs the oldest
+	// its own: commands have their request ready.
+	maxAsking = 256
+	// maxUrgent is how many requests are answered that have places of their own.
+	maxUrgent = 64
 	// takeTimeout is how long an announced channel waits to be taken.
 	takeTimeout = 10 * time.Second
 	// acceptPause is how long a server waits when the system has no more file
@@ -55,12 +58,21 @@ type Server struct {
 	l    net.Listener
 	life life.Group
 
-	asks, waits, places chan struct{} // each has one for each connection that is there
+	ordinary, urgent room // for requests
 
-	mu    sync.Mutex
-	conns map[net.Conn]*Call // nil: it has not asked yet
-	over  bool
-	left  pause.Bell // a connection has ended
+	mu     sync.Mutex
+	asking []net.Conn         // connections that have not asked yet, the oldest first
+	conns  map[net.Conn]*Call // those that have
+	over   bool
+	left   pause.Bell // a connection has ended
+}
+
+// room is for requests that are answered, and for some that wait. Each channel has one
+// for each that is there.
+type room struct{ places, waits chan struct{} }
+
+func newRoom(places int) room {
+	return room{make(chan struct{}, places), make(chan struct{}, maxWaiting)}
 }
 
 // Serve answers on a listener, which it owns: that of Bind, one that systemd
@@ -69,7 +81,7 @@ func Serve(l net.Listener, cfg Config) *Server {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	s := &Server{
 		cfg: cfg, l: l, conns: map[net.Conn]*Call{},
-		asks: make(chan struct{}, maxAsking), waits: make(chan struct{}, maxWaiting), places: make(chan struct{}, maxPlaces),
+		ordinary: newRoom(maxPlaces), urgent: newRoom(maxUrgent),
 	}
 	s.life.Go(s.accept)
 	return s
@@ -83,10 +95,11 @@ func (s *Server) Close() error {
 	s.over = true
 	s.life.End()
 	err := s.l.Close()
+	for _, conn := range s.asking {
+		_ = conn.Close()
+	}
 	for conn, c := range s.conns {
 		switch {
-		case c == nil:
-			_ = conn.Close()
 		case c.channel != nil:
 			last.Go(func() { c.channel.Fail(&EndedError{Told: true}) })
 		default: // its handler ends with its ctx
@@ -120,21 +133,48 @@ func (s *Server) carrying() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
-		if c != nil && c.channel != nil {
+		if c.channel != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// asked notes that a connection has a request; false if the server has closed.
+// asks notes a connection that has not asked yet; false if the server has closed.
+func (s *Server) asks(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	if s.asking = append(s.asking, conn); len(s.asking) > maxAsking {
+		_ = s.asking[0].Close()
+		s.asking = slices.Delete(s.asking, 0, 1)
+	}
+	return true
+}
+
+// asked notes that a connection has a request; false if its place was given away, or
+// the server has closed.
 func (s *Server) asked(c *Call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.over {
-		s.conns[c.w.conn] = c
+	i := slices.Index(s.asking, c.w.conn)
+	if i < 0 || s.over {
+		return false
 	}
-	return !s.over
+	s.asking = slices.Delete(s.asking, i, i+1)
+	s.conns[c.w.conn] = c
+	return true
+}
+
+// forget notes that a connection has ended.
+func (s *Server) forget(conn net.Conn) {
+	s.mu.Lock()
+	s.asking = slices.DeleteFunc(s.asking, func(c net.Conn) bool { return c == conn })
+	delete(s.conns, conn)
+	s.mu.Unlock()
+	s.left.Ring()
 }
 
 // carries notes that a connection carries a channel; false if the server has
@@ -150,14 +190,8 @@ func (s *Server) carries(c *Call, ch *Conn) bool {
 
 func (s *Server) accept(ctx context.Context) {
 	for {
-		select {
-		case s.asks <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		conn, err := s.l.Accept()
 		if err != nil {
-			<-s.asks
 			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return
 			}
@@ -166,9 +200,7 @@ func (s *Server) accept(ctx context.Context) {
 			continue
 		}
 		if !s.life.Go(func(ctx context.Context) {
-			asked := sync.OnceFunc(func() { <-s.asks })
-			defer asked()
-			if !s.answer(ctx, conn, asked) {
+			if !s.answer(ctx, conn) {
 				_ = conn.Close()
 			}
 		}) {
@@ -178,26 +210,16 @@ func (s *Server) accept(ctx context.Context) {
 	}
 }
 
-// answer answers what a connection asks, and tells whether it was detached. It calls
-// asked once the connection is none of those that ask any more.
-func (s *Server) answer(ctx context.Context, conn net.Conn, asked func()) (detached bool) {
-	s.mu.Lock()
-	if s.over {
-		s.mu.Unlock()
-		return false
-	}
-	s.conns[conn] = nil
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-		s.left.Ring()
-	}()
+// answer answers what a connection asks, and tells whether it was detached.
+func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 	if uid, pid, err := peerOf(conn); err != nil || uid != selfUser() {
 		s.cfg.Logger.Warn("control: refused a process of another user", "uid", uid, "pid", pid, "err", err)
 		return false
 	}
+	if !s.asks(conn) {
+		return false
+	}
+	defer s.forget(conn)
 	w := newWire(conn)
 	c, err := greet(w)
 	if err != nil {
@@ -215,7 +237,7 @@ func (s *Server) answer(ctx context.Context, conn net.Conn, asked func()) (detac
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.watch(cancel)
-	err = s.handle(ctx, c, h, asked)
+	err = s.handle(ctx, c, h)
 	switch {
 	case c.carried: // it has its own last words
 	case s.life.Ended():
@@ -231,34 +253,34 @@ func (s *Server) answer(ctx context.Context, conn net.Conn, asked func()) (detac
 	return false
 }
 
-// urgent reports whether a request needs no place: how a daemon fares is told, and it
-// is ended, however much there is to do.
+// urgent reports whether a request has a place apart from others: how a daemon fares
+// is told, and it is ended, however much there is to do.
 func urgent(op string) bool { return op == string(OpStop) || op == string(OpStatus) }
 
 // errFull is why a request is not answered that has waited for a place.
 var errFull = fmt.Errorf("the daemon carries %d channels and requests, which are the most: end some of them, and try again", maxPlaces)
 
 // handle has a request answered when there is a place for it.
-func (s *Server) handle(ctx context.Context, c *Call, h Handler, asked func()) error {
+func (s *Server) handle(ctx context.Context, c *Call, h Handler) error {
+	in := s.ordinary
 	if urgent(c.op) {
-		return h(ctx, c)
+		in = s.urgent
 	}
 	select {
-	case s.waits <- struct{}{}:
+	case in.waits <- struct{}{}:
 	default:
 		return errFull
 	}
-	asked()
 	within, cancel := context.WithTimeoutCause(ctx, takeTimeout, errFull)
 	defer cancel()
 	select {
-	case s.places <- struct{}{}:
-		<-s.waits
+	case in.places <- struct{}{}:
+		<-in.waits
 	case <-within.Done():
-		<-s.waits
+		<-in.waits
 		return context.Cause(within)
 	}
-	defer func() { <-s.places }()
+	defer func() { <-in.places }()
 	return h(ctx, c)
 }
 

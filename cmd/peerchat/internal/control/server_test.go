@@ -308,8 +308,16 @@ func TestAFullDaemonCanBeStopped(t *testing.T) {
 		if err := c.call(t.Context(), "echo", nil, nil); err == nil || err.Error() != errFull.Error() {
 			t.Errorf("one more request: %v", err)
 		}
+		for range 2 * maxAsking { // and then some that never ask
+			conn, err := c.dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+		synctest.Wait()
 		began := time.Now()
-		for range 2 * maxAsking {
+		for range 100 {
 			for _, op := range []string{string(OpStatus), string(OpStop)} {
 				if err := c.call(t.Context(), op, nil, nil); err != nil {
 					t.Errorf("%s: %v", op, err)
@@ -335,7 +343,7 @@ func TestAFullDaemonCanBeStopped(t *testing.T) {
 			t.Errorf("afterwards: %v", err)
 		}
 		_ = s.Close()
-		if n := len(s.asks) + len(s.waits) + len(s.places); n > 0 {
+		if n := len(s.asking) + len(s.conns) + len(s.ordinary.waits) + len(s.ordinary.places) + len(s.urgent.places); n > 0 {
 			t.Errorf("%d places are left taken", n)
 		}
 	})
