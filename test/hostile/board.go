@@ -10,11 +10,11 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -27,20 +27,22 @@ import (
 // board are attacks on a switchboard.
 var board = []attack{
 	{name: "idle HTTP connections to a switchboard", do: idleHTTP, then: fewDescriptors},
-	{name: "switchboard lines that do not read", do: deafLines, then: boarded},
+	{name: "switchboard lines that do not read", do: deafLines, then: boarded, most: bounds{memory: 192 * mib}},
 }
 
-// idleHTTP asks one thing over each connection, or nothing, and keeps it.
+// idleHTTP asks one thing over each connection, or nothing, and keeps it; all from one
+// address.
 func idleHTTP(ctx context.Context, w *world, t *tally) {
 	r := w.random(2)
-	hold(ctx, 1500, "tcp", w.boardHost(), t, func() []byte {
+	holdFrom(ctx, 1, 1500, "tcp", w.boardHost(), t, func() []byte {
 		return []byte([]string{"", "GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"}[r.IntN(3)])
 	})
 }
 
-// fewDescriptors checks that the node keeps no more connections than it may.
+// fewDescriptors checks that the node keeps no more connections than it may: 512 of one
+// address at a switchboard, and what it has besides.
 func fewDescriptors(ctx context.Context, w *world, t *tally) {
-	const most = 1200
+	const most = 512 + 200
 	if n := w.node.descriptors(); n > most {
 		t.harmed("the node has %d descriptors open, at most %d", n, most)
 	}
@@ -76,21 +78,15 @@ type line struct {
 	card [sha256.Size]byte // the card's sum
 }
 
-// join makes a line from one of the hostile's addresses, with as little room in the
-// system as it can have.
+// join makes a line from one of the hostile's addresses.
 func (w *world) join(ctx context.Context, i int) (*line, error) {
 	id, err := stranger()
 	if err != nil {
 		return nil, err
 	}
 	d := from(i)
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, network, addr)
-		if err == nil {
-			_ = c.(*net.TCPConn).SetReadBuffer(1)
-		}
-		return c, err
-	}}}
+	d.Control = narrow
+	client := &http.Client{Transport: &http.Transport{DialContext: d.DialContext}}
 	ws, _, err := websocket.Dial(ctx, w.board, &websocket.DialOptions{HTTPClient: client, Subprotocols: []string{switchboard.Protocol}}) //nolint:bodyclose // ws owns it, or there is none
 	if err != nil {
 		return nil, err
@@ -101,6 +97,14 @@ func (w *world) join(ctx context.Context, i int) (*line, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// narrow leaves a socket as little room in the system, of both sides, as it can have.
+func narrow(_, _ string, raw syscall.RawConn) error {
+	return raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 1)
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 1000)
+	})
 }
 
 // prove answers the challenge.
@@ -159,7 +163,7 @@ func (d *lines) any(r *mathrand.Rand) *line {
 
 // deafLines makes lines that read nothing, and then others that send them letters.
 func deafLines(ctx context.Context, w *world, t *tally) {
-	const deaf, senders = 512, 32
+	const deaf, senders = 256, 32
 	var d lines
 	defer func() {
 		for _, l := range d.all {

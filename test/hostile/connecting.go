@@ -42,14 +42,19 @@ func (h *held) Close() {
 }
 
 // hold keeps opening connections, of which so many are open at a time, and says on
-// each what first returns.
+// each what first returns. They come from all of the hostile's networks.
 func hold(ctx context.Context, most int, network, addr string, t *tally, first func() []byte) {
+	holdFrom(ctx, networks, most, network, addr, t, first)
+}
+
+// holdFrom is hold from so many networks.
+func holdFrom(ctx context.Context, networks, most int, network, addr string, t *tally, first func() []byte) {
 	h := held{most: most}
 	defer h.Close()
 	for i := 0; ctx.Err() == nil; i++ {
 		var d net.Dialer
 		if network == "tcp" {
-			d = from(i)
+			d = from(i % networks)
 		}
 		conn, err := d.DialContext(ctx, network, addr)
 		if err != nil {

@@ -27,7 +27,7 @@ var local = []attack{
 	{name: "control connections that ask nothing", do: idleControl, then: commands},
 	{name: "control connections with nonsense", do: wildControl, then: commands},
 	{name: "half-open local sockets", do: idleLocal, then: visitedLocally},
-	{name: "local links of throw-away keys", do: localLinks, then: visitedLocally},
+	{name: "local links of throw-away keys", do: localLinks, then: visitedLocally, most: bounds{memory: 256 * mib}},
 	{name: "another user at sockets and folders", do: otherUser, then: commands},
 }
 

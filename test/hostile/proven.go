@@ -16,12 +16,12 @@ import (
 // proven are attacks over links: of strangers and, where it says so, of contacts.
 var proven = []attack{
 	{name: "frames at random", do: randomFrames},
-	{name: "channels that are declined and never end", do: declined},
+	{name: "channels that are declined and never end", do: declined, most: bounds{memory: 192 * mib}},
 	{name: "long messages announced", do: longMessages},
 	{name: "forwards that no rule allows", do: refusedForwards},
 	{name: "channels asked for and taken back", do: takenBack},
 	{name: "places of messages, lists, forwards, files", do: heldPlaces, then: tellRevoked},
-	{name: "links of throw-away keys", do: throwAwayLinks},
+	{name: "links of throw-away keys", do: throwAwayLinks, most: bounds{memory: 256 * mib}},
 	{name: "messages of throw-away keys", do: throwAwayMessages},
 	{name: "a contact's device lists", do: manyLists, most: bounds{written: 16 * mib}},
 	{name: "a contact's empty folders", do: emptyFolders, most: bounds{entries: 20_000}},

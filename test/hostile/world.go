@@ -169,8 +169,12 @@ func copyAccounts(to, from string) error {
 }
 
 func (w *world) startNode(ctx context.Context) (err error) {
+	friends := filepath.Join(w.dir, "friends") // that have room of their own at the relay
+	if err := os.WriteFile(friends, []byte(w.visitor.DeviceID().String()+"\n"), 0o600); err != nil {
+		return err
+	}
 	w.node, err = start("the node", w.prog, w.env(), nil, "node", "--listen", "/ip4/127.0.0.1/tcp/0", "--data", filepath.Join(w.dir, "node"),
-		"--stun", "127.0.0.1:0", "--relay", "--relay-private", "--signal", "127.0.0.1:0")
+		"--stun", "127.0.0.1:0", "--relay", "--relay-private", "--relay-for", "all,"+friends, "--signal", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
