@@ -284,6 +284,7 @@ func FuzzTrustText(f *testing.F) {
 	f.Add([]byte("# x\npolicy refuse\nbanned device " + id + "\nallowed account " + id + "\nend\n"))
 	f.Add([]byte("policy refuse\r\nbanned device " + id + "\r\n"))
 	f.Add([]byte("end"))
+	f.Add([]byte("policy allow\nhome device " + id + " " + id + "/" + id + " " + id + "\npast account " + id + " " + id + "\nend\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var tr, again Trust
 		if err := tr.UnmarshalText(b); err != nil {
