@@ -28,10 +28,12 @@ const (
 	kinds
 )
 
-// queued is a message that waits for a line.
+// queued is a message that waits for a line: an answer, or a letter as it will be
+// written, so that the writer needs no more memory than is counted.
 type queued struct {
-	frame
-	from kind // of a letter: its sender
+	answer frame
+	letter []byte
+	from   kind // of a letter: its sender
 }
 
 // waiting is what letters take in a line's queue.
@@ -43,9 +45,13 @@ var errSlow = errors.New("the line was too slow: more waited for it than for any
 // of the recipient's kind have too much to read, the line with most ends, unless
 // that is the recipient's own.
 func (s *Server) pass(from kind, f frame) op {
+	letter, err := frame{op: opLetter, body: f.body}.encode()
+	if err != nil {
+		return opBusy // it was as long when it came, so it fits
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	to, n := s.members[f.device], len(f.body)
+	to, n := s.members[f.device], len(letter)
 	switch {
 	case to == nil:
 		return opAbsent
@@ -60,7 +66,7 @@ func (s *Server) pass(from kind, f frame) op {
 		return opBusy
 	}
 	select {
-	case to.outc <- queued{frame{op: opLetter, body: f.body}, from}:
+	case to.outc <- queued{letter: letter, from: from}:
 	default:
 		return opBusy
 	}
@@ -95,10 +101,10 @@ func (m *member) bytes() int { return m.letters[strangers].bytes + m.letters[mem
 func (s *Server) written(m *member, q queued) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if q.op == opLetter && !m.cut {
+	if q.letter != nil && !m.cut {
 		m.letters[q.from].letters--
-		m.letters[q.from].bytes -= len(q.body)
-		s.waiting[m.kind] -= len(q.body)
+		m.letters[q.from].bytes -= len(q.letter)
+		s.waiting[m.kind] -= len(q.letter)
 	}
 }
 

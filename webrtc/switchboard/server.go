@@ -239,7 +239,7 @@ func (s *Server) seat(m *member) error {
 	}
 	s.seated++
 	m.number = s.seated
-	m.outc <- queued{frame: frame{op: opJoined}} // the first in a queue that is empty
+	m.outc <- queued{answer: frame{op: opJoined}} // the first in a queue that is empty
 	s.members[m.peer.Device] = m
 	return nil
 }
@@ -325,7 +325,7 @@ func (s *Server) pump(ctx context.Context, ws *websocket.Conn, m *member) error 
 		case q := <-m.outc:
 			// Not ctx itself: a line that is replaced is still told so.
 			wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-			err := write(wctx, ws, s.answer(q.frame))
+			err := s.write(wctx, ws, q)
 			cancel()
 			s.written(m, q)
 			if err != nil {
@@ -364,23 +364,27 @@ func (s *Server) listen(ctx context.Context, ws *websocket.Conn, m *member) erro
 			return fmt.Errorf("message %d is not for a server", f.op)
 		}
 		select {
-		case m.outc <- queued{frame: answer}:
+		case m.outc <- queued{answer: answer}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// answer is what is written for what waits in a queue. A card is looked up when its
-// turn comes: a queue would keep it after its device has gone.
-func (s *Server) answer(f frame) frame {
-	if f.op != opAsk {
-		return f
+// write sends what waited for a line. A card is looked up when its turn comes: a
+// queue would keep it after its device has gone.
+func (s *Server) write(ctx context.Context, ws *websocket.Conn, q queued) error {
+	if q.letter != nil {
+		return ws.Write(ctx, websocket.MessageBinary, q.letter)
 	}
-	if of := s.member(f.device); of != nil {
-		return frame{op: opCard, number: f.number, body: of.card}
+	f := q.answer
+	if f.op == opAsk {
+		f = frame{op: opAbsent, number: f.number}
+		if of := s.member(q.answer.device); of != nil {
+			f.op, f.body = opCard, of.card
+		}
 	}
-	return frame{op: opAbsent, number: f.number}
+	return write(ctx, ws, f)
 }
 
 func write(ctx context.Context, ws *websocket.Conn, f frame) error {

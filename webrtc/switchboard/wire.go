@@ -71,7 +71,12 @@ func (f frame) encode() ([]byte, error) {
 	if f.device.IsZero() {
 		device = []byte{}
 	}
-	full := func(b []byte) []byte { return append([]byte{}, b...) } // never nil
+	full := func(b []byte) []byte { // never nil
+		if b == nil {
+			return []byte{}
+		}
+		return b
+	}
 	b, err := msgpack.Marshal([]any{uint8(f.op), f.number, device, full(f.body), full(f.extra)})
 	if err == nil && len(b) > maxFrame {
 		err = fmt.Errorf("a message of %d bytes, at most %d can be sent", len(b), maxFrame)
