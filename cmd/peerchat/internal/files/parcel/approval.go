@@ -37,8 +37,8 @@ var (
 type Listing struct {
 	// Names are what is at the top, the first 16, escaped.
 	Names   []string
-	Entries int64 // files and folders, at most
-	Bytes   int64 // at most
+	Entries int64 // files and folders; without Whole at most
+	Bytes   int64 // without Whole at most
 	// Whole says that the sender has told all that it will send. Otherwise it is
 	// of a version that only tells the names at the top: then nothing but what
 	// they stand for is taken, and neither hidden entries below nor programs are.
@@ -95,8 +95,7 @@ type approval struct {
 	listed map[entryKey]struct{} // nil: the sender does not tell
 	told   chan struct{}         // closed when all are listed
 
-	next, bytes uint64 // entries and bytes that are listed
-	listing     Listing
+	listing Listing // so far
 
 	mu   sync.Mutex
 	used map[entryKey]struct{} // entries that are here
@@ -104,16 +103,26 @@ type approval struct {
 
 func newApproval(o offer) *approval {
 	a := &approval{offer: o, told: make(chan struct{}), used: map[entryKey]struct{}{}}
-	a.listing = Listing{Entries: int64(o.entries), Bytes: int64(o.bytes), Whole: o.lists}
-	if o.lists {
+	if a.listing.Whole = o.lists; o.lists {
 		a.listed = map[entryKey]struct{}{}
 		return a
 	}
+	a.listing.Entries, a.listing.Bytes = int64(o.entries), int64(o.bytes)
 	for _, n := range o.names {
 		a.name([]string{n})
 	}
 	close(a.told)
 	return a
+}
+
+// whole reports whether all is listed that the sender tells.
+func (a *approval) whole() bool {
+	select {
+	case <-a.told:
+		return true
+	default:
+		return false
+	}
 }
 
 // name notes what is at the top.
@@ -126,11 +135,11 @@ func (a *approval) name(path []string) {
 
 // list adds an entry that the sender tells.
 func (a *approval) list(e entry) error {
-	a.bytes += e.size
-	if e.index != a.next || e.outOf(a.offer, a.bytes) {
+	a.listing.Bytes += int64(e.size) // both are below 2^62, and their sum is checked each time
+	if e.index != uint64(a.listing.Entries) || e.outOf(a.offer, uint64(a.listing.Bytes)) {
 		return violation("entry %d of %d bytes is listed, beyond what was offered or out of turn", e.index, e.size)
 	}
-	a.next++
+	a.listing.Entries++
 	path, err := inbox.Clean(e.path)
 	if err != nil {
 		return nil //nolint:nilerr // it will be refused for its name

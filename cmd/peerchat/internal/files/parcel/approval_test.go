@@ -214,7 +214,7 @@ func TestAQuestionTellsWhatIsHiddenAndWhatRuns(t *testing.T) {
 		entry{path: []string{"..", ".c"}}, // is refused for its name
 	)
 	want := Listing{
-		Names: []string{"d", ".a", ".b"}, Entries: 20, Bytes: 1000, Whole: true,
+		Names: []string{"d", ".a", ".b"}, Entries: 7, Bytes: 10, Whole: true,
 		Hidden:   Marked{4, []string{"d/.ssh", "d/.ssh/authorized_keys", ".a"}},
 		Programs: Marked{2, []string{"d/%1B[2Jrun", ".a"}},
 	}
@@ -305,7 +305,22 @@ func TestSendersThatListWhatTheyDidNotOfferAreCutOff(t *testing.T) {
 	}
 }
 
-// A real sender tells what it has, and a consent that only counts does not bind.
+// A yes that did not wait for the listing is none.
+func TestAYesBeforeTheListingIsNone(t *testing.T) {
+	h := byHand(t, Config{Consent: func(ctx context.Context, o Offer) error {
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		_, _ = o.Look(over)
+		return nil
+	}})
+	h.send(kindOffer, offer{id: [16]byte{6}, entries: 1, names: []string{"x"}, lists: true}.elems()...)
+	h.expect(kindList)
+	if why := h.expect(kindAnswer); !bytes.Contains(why, []byte("before all was told")) {
+		t.Errorf("the sender is told %q", why)
+	}
+}
+
+// A real sender tells what it has.
 func TestASenderTellsItsEntriesWhenAsked(t *testing.T) {
 	content := map[string][]byte{"tree/a": random(200_000), "tree/.b": []byte("b"), "tree/c": {}}
 	dir := files(t, content)

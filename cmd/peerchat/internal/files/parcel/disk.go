@@ -36,7 +36,7 @@ func (s *receiving) prepare(e *incoming) (err error) {
 		}
 	}
 	if e.folder {
-		if err := s.charge(folder.Missing(e.name)); err != nil {
+		if err := s.r.charge(s.from, folder.Missing(e.name)); err != nil {
 			return err
 		}
 		if err := folder.Mkdir(e.name); err != nil {
@@ -79,7 +79,7 @@ func (s *receiving) want(e *incoming) error {
 		if e.size > minPiece {
 			n++ // its state
 		}
-		if err := s.charge(n); err != nil {
+		if err := s.r.charge(s.from, n); err != nil {
 			return err
 		}
 	}
@@ -100,14 +100,6 @@ func (s *receiving) want(e *incoming) error {
 	e.stage, e.offset = wanted, int64(m.offset)
 	s.mu.Unlock()
 	return s.w.send(kindWant, m.elems()...)
-}
-
-// charge counts n files and folders that are about to be made.
-func (s *receiving) charge(n int) error {
-	if n == 0 {
-		return nil
-	}
-	return s.r.charge(s.from, n)
 }
 
 // same returns the file, of those of that name and size, that has the sender's

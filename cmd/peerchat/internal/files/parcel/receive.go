@@ -88,17 +88,14 @@ func NewReceiver(cfg Config) *Receiver {
 type budget struct {
 	offer, each int
 	all         *rate.Limiter
-	senders     *lru.Cache[string, *rate.Limiter]
+	senders     *quota.Rates[string]
 }
 
 func newBudget(offer, each, all int) budget {
-	return budget{offer, each, daily(all), quota.NewLRU[string, *rate.Limiter](remembered)}
+	return budget{offer, each, rate.NewLimiter(daily(all), all), quota.NewRates[string](remembered, daily(each), each)}
 }
 
-// daily allows so many at once, and again so many over a day.
-func daily(n int) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(float64(n)/(24*time.Hour).Seconds()), n)
-}
+func daily(n int) rate.Limit { return rate.Limit(float64(n) / (24 * time.Hour).Seconds()) }
 
 // budget is that of a sender's kind.
 func (r *Receiver) budget(from Peer) budget {
@@ -110,16 +107,10 @@ func (r *Receiver) budget(from Peer) budget {
 
 // charge counts n files and folders that a sender is about to make.
 func (r *Receiver) charge(from Peer, n int) error {
-	b := r.budget(from)
-	mine, there := b.senders.Get(from.ID)
-	if !there {
-		mine = daily(b.each)
-		if other, had, _ := b.senders.PeekOrAdd(from.ID, mine); had {
-			mine = other
-		}
-	}
-	switch now := time.Now(); {
-	case !mine.AllowN(now, n):
+	b, now := r.budget(from), time.Now()
+	switch {
+	case n == 0:
+	case !b.senders.AllowN(from.ID, now, n):
 		return fmt.Errorf("%w: of one sender %d a day are taken", errEntries, b.each)
 	case !b.all.AllowN(now, n):
 		return fmt.Errorf("%w: of all strangers %d a day are taken", errEntries, b.all.Burst())
@@ -192,6 +183,9 @@ func (s *receiving) consent() error {
 			return err
 		}
 		if a := s.approval; a != nil {
+			if !a.whole() {
+				return errors.New("the answer came before all was told")
+			}
 			shown.Names, a.until = a.listing.Names, time.Now().Add(approvedFor)
 			r.approvals.Add(key, a)
 		}

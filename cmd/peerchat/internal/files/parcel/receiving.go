@@ -224,10 +224,8 @@ func (s *receiving) look(ctx context.Context) (Listing, error) {
 
 // onListed takes an entry that is told before an answer, or the end of all.
 func (s *receiving) onListed(k kind, n int, a *approval) error {
-	select {
-	case <-a.told:
+	if a.whole() {
 		return violation("a frame of kind %d after the listing", k)
-	default:
 	}
 	if k == kindEntry {
 		e, err := s.w.readEntry(n)
@@ -239,7 +237,7 @@ func (s *receiving) onListed(k kind, n int, a *approval) error {
 	if err := s.w.fields(n, 0).done(); err != nil {
 		return err
 	}
-	if a.next == 0 && s.offer.entries > 0 {
+	if a.listing.Entries == 0 && s.offer.entries > 0 {
 		return violation("nothing is listed of %d entries", s.offer.entries)
 	}
 	close(a.told)
