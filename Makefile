@@ -3,8 +3,9 @@ GO           ?= go
 GOFUMPT      := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME     ?= 10s
+HOSTILETIME  ?= 2m
 
-.PHONY: check format vet fix lint test race fuzz demo bench deb walk othermodule interop
+.PHONY: check format vet fix lint test race fuzz demo bench deb walk othermodule interop hostile
 
 check: format vet fix lint race fuzz
 
@@ -58,3 +59,7 @@ othermodule:
 # programs and libraries of others over peerlink: at most 6 minutes, with their build
 interop:
 	$(GO) test -C test/interop -count=1 -timeout 4m ./...
+
+# hostile peers against daemons and a node of their own: README.md in test/hostile
+hostile:
+	$(GO) run ./test/hostile -time $(HOSTILETIME)

@@ -72,13 +72,13 @@ func holdFrom(ctx context.Context, networks, most int, network, addr string, t *
 	}
 }
 
-// networks is from how many addresses the hostile come: for the other side each is a
-// network of its own. The honest have another one.
+// networks is from how many addresses the hostile come: for the other side each is in a
+// network of its own, where it tells those of loopback apart. The honest have another one.
 const networks = 16
 
 // from dials from one of the hostile's addresses.
 func from(i int) net.Dialer {
-	return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%networks))}}
+	return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+i%networks), 1)}}
 }
 
 func halfOpen(ctx context.Context, w *world, t *tally) {

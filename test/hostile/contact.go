@@ -122,26 +122,44 @@ func (w *world) welcomes(ctx context.Context, as *identity.Identity) bool {
 	return sock.Err() == nil
 }
 
-// manyLists says ever newer device lists of the turncoat's account.
+// manyLists says ever newer lists of the turncoat's account, of devices that it has and
+// of others that it has revoked, as long as they may be.
 func manyLists(ctx context.Context, w *world, t *tally) {
-	number := uint64(time.Now().UnixMilli())
-	for ctx.Err() == nil {
-		number++
-		devices := []identity.ListedDevice{{Device: w.turncoat.DeviceID(), Name: "turncoat"}}
-		for i := range identity.MaxDevices - 1 {
-			devices = append(devices, identity.ListedDevice{Device: identity.DeviceID(random32()), Name: fmt.Sprintf("device %d of list %d", i, number)})
-		}
-		list, err := w.turncoat.DeviceList(number, devices...)
+	for number := uint64(time.Now().UnixMilli()); ctx.Err() == nil; number++ {
+		b, err := w.list(number)
 		if err != nil {
 			t.harmed("%v", err)
 			return
 		}
-		b, _ := list.MarshalBinary() // it cannot fail
 		if w.tell(ctx, w.turncoat, b) != nil {
 			_ = rest(ctx)
 		}
 		t.tried.Add(1)
 	}
+}
+
+// list is a device list or a revocation list of the turncoat.
+func (w *world) list(number uint64) ([]byte, error) {
+	if number%2 == 0 {
+		gone := make([]identity.Subject, identity.MaxRevoked)
+		for i := range gone {
+			gone[i] = identity.DeviceID(random32())
+		}
+		l, err := w.turncoat.RevocationList(number, gone...)
+		if err != nil {
+			return nil, err
+		}
+		return l.MarshalBinary()
+	}
+	devices := []identity.ListedDevice{{Device: w.turncoat.DeviceID(), Name: "turncoat"}}
+	for i := range identity.MaxDevices - 1 {
+		devices = append(devices, identity.ListedDevice{Device: identity.DeviceID(random32()), Name: fmt.Sprintf("device %d of list %d", i, number)})
+	}
+	l, err := w.turncoat.DeviceList(number, devices...)
+	if err != nil {
+		return nil, err
+	}
+	return l.MarshalBinary()
 }
 
 // parcel is the sender's side of a transfer, by hand.
@@ -176,14 +194,14 @@ func (p *parcel) next() (body []byte, err error) {
 // taken.
 func emptyFolders(ctx context.Context, w *world, t *tally) {
 	for i := 0; ctx.Err() == nil; i++ {
-		if w.sendFolders(ctx, fmt.Sprintf("parcel %d", i), t) != nil {
+		if w.sendFolders(ctx, fmt.Sprintf("parcel %d", i), []int{1 << 20, maxFiles}[i%2], t) != nil {
 			_ = rest(ctx)
 		}
 	}
 }
 
-func (w *world) sendFolders(ctx context.Context, name string, t *tally) error {
-	const entries, window = 1 << 20, 256
+func (w *world) sendFolders(ctx context.Context, name string, entries int, t *tally) error {
+	const window = 256
 	id := random16()
 	ch, end, err := w.open(ctx, w.turncoat, fmt.Sprintf("files://%x", id))
 	if err != nil {

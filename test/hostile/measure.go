@@ -30,7 +30,8 @@ type bounds struct {
 	// MiB, two files of 4 MiB and what is said at a start.
 	log int64
 	// written is how many bytes the victim's daemon writes to disks, again and again to one
-	// file perhaps: 256 MiB.
+	// file perhaps: 64 MiB and 8 MiB a second, which is what 32 of the longest messages of
+	// strangers take in a database.
 	written int64
 	// entries is how many files and folders come into being: 5 000.
 	entries int64
@@ -41,7 +42,7 @@ func (b bounds) or(d time.Duration) bounds {
 	for _, f := range []struct {
 		v   *int64
 		def int64
-	}{{&b.memory, 128 * mib}, {&b.disk, 64 * mib}, {&b.log, min(9*mib, mib+int64(d.Seconds()*(64<<10)))}, {&b.entries, 5000}, {&b.written, 256 * mib}} {
+	}{{&b.memory, 128 * mib}, {&b.disk, 64 * mib}, {&b.log, min(9*mib, mib+int64(d.Seconds()*(64<<10)))}, {&b.entries, 5000}, {&b.written, 64*mib + int64(d.Seconds()*8*mib)}} {
 		if *f.v == 0 {
 			*f.v = f.def
 		}

@@ -22,9 +22,9 @@ var proven = []attack{
 	{name: "channels asked for and taken back", do: takenBack},
 	{name: "places of messages, lists, forwards, files", do: heldPlaces, then: tellRevoked},
 	{name: "links of throw-away keys", do: throwAwayLinks, most: bounds{memory: 256 * mib}},
-	{name: "messages of throw-away keys", do: throwAwayMessages},
-	{name: "a contact's device lists", do: manyLists, most: bounds{written: 16 * mib}},
-	{name: "a contact's empty folders", do: emptyFolders, most: bounds{entries: 20_000}},
+	{name: "messages of throw-away keys", do: throwAwayMessages, most: bounds{disk: 128 * mib}},
+	{name: "a contact's lists", do: manyLists, most: bounds{written: 8 * mib}},
+	{name: "a contact's empty folders", do: emptyFolders, most: bounds{entries: 6 * maxFiles}},
 }
 
 // linked runs do for n parties with a link each, of fresh keys, again and again.

@@ -36,6 +36,10 @@ type ground struct {
 // setUpTimeout is for one step of setting up, on a slow machine.
 const setUpTimeout = time.Minute
 
+// maxFiles is what the receiver takes at once; a contact may add five times that in a
+// day.
+const maxFiles = 500
+
 // newGround builds the program and makes the accounts.
 func newGround(ctx context.Context, s settings) (g *ground, err error) {
 	g = &ground{settings: s}
@@ -213,7 +217,7 @@ func (w *world) startVictim(ctx context.Context) error {
 		return fmt.Errorf("the victim's daemon does not tell where it listens: %w\n%s", err, out)
 	}
 	w.tcp = st.TCP[0]
-	w.receiver, err = start("the receiver of files", w.prog, w.env(), nil, "receive", "--account", w.account("victim"), "--accept", "contacts", filepath.Join(w.dir, "received"))
+	w.receiver, err = start("the receiver of files", w.prog, w.env(), nil, "receive", "--account", w.account("victim"), "--accept", "contacts", "--max-files", strconv.Itoa(maxFiles), filepath.Join(w.dir, "received"))
 	if err != nil {
 		return err
 	}
