@@ -46,7 +46,7 @@ func toWebSocket(h http.Header) bool {
 // switched is an error for a response that changes to another protocol than the
 // request may ask for.
 func switched(r *http.Response) error {
-	if r.StatusCode == http.StatusSwitchingProtocols && !(webSocket(r.Request) && toWebSocket(r.Header)) {
+	if r.StatusCode == http.StatusSwitchingProtocols && (!webSocket(r.Request) || !toWebSocket(r.Header)) {
 		return errors.New("it changed to another protocol, which it was not asked to")
 	}
 	return nil

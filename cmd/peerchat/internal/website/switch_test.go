@@ -141,7 +141,7 @@ func TestWhatFollowsARefusedChangeIsARequestAsOthers(t *testing.T) {
 	}
 	resp, r := say(t, conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"+smuggled)
 	_, _ = io.Copy(io.Discard, resp.Body)
-	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 200 {
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatal(resp, err)
 	}
 	if all := heard(); len(all) != 2 || !strings.Contains(all[1], "device=\""+alice.String()) {
