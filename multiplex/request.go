@@ -186,6 +186,7 @@ func (s *Socket) fenceLocked() <-chan struct{} {
 func (s *Socket) addLocked(e *entry, name string, credit int) {
 	e.stream.Open(stream.Params{ID: uint16(e.id), URI: name, Link: e, Credit: credit, Window: e.windowLocked(), Limit: limitV1})
 	s.table[e.id] = e
+	s.peak = max(s.peak, len(s.table))
 	s.cfg.Budget.enter(1)
 }
 

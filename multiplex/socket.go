@@ -131,6 +131,7 @@ type Socket struct {
 
 	mu        sync.Mutex
 	table     map[channel.ID]*entry
+	peak      int // how many channels there were at most, since the table was made
 	ids       ids
 	pending   int                 // requests of the peer without a decision
 	ended     int                 // channels forgotten so far

@@ -2,6 +2,7 @@ package multiplex
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"peerlink/channel"
@@ -39,6 +40,9 @@ type entry struct {
 // channelCost is what a channel counts in a Budget beside what it holds: its entry,
 // its name and what the application remembers of it, 1 KiB on a 64-bit machine.
 const channelCost = 1 << 10
+
+// smallTable is how many channels a table may have had, and still keep its room.
+const smallTable = 256
 
 // idSet are ids, 64 of which share a word: all ids of a side take 20 KiB.
 type idSet struct {
@@ -264,6 +268,9 @@ func (e *entry) forgetLocked() bool {
 		return false
 	}
 	delete(s.table, e.id)
+	if s.peak > smallTable && len(s.table) < s.peak/4 { // a map keeps the room that it once needed
+		s.table, s.peak = maps.Collect(maps.All(s.table)), len(s.table)
+	}
 	delete(s.needs, e)
 	s.cfg.Budget.enter(-1)
 	if s.ours(e.id) {

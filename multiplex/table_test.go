@@ -320,6 +320,57 @@ func TestAChannelThatIsOverHereKeepsNothingButItsID(t *testing.T) {
 	}
 }
 
+// A link that had many channels keeps no room for them, while it has a few.
+//
+// case: S5
+func TestATableGivesItsRoomBack(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's memory is not ours")
+	}
+	client, server := pipe(t, Config{})
+	open := func() (a, b *channel.Socket) {
+		a, err := client.OpenEarly(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = a.Write([]byte("x"))
+		r, err := server.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = r.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return a, b
+	}
+	first, _ := open()
+	empty := heap()
+	const n = 8000
+	socks := make([]*channel.Socket, 0, 2*n)
+	for range n {
+		a, b := open()
+		socks = append(socks, a, b)
+	}
+	full := heap()
+	for _, s := range socks {
+		_ = s.Close()
+	}
+	for server.Stats().Channels > 1 || client.Stats().Channels > 1 {
+		if _, err := client.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	socks = nil
+	if _, err := first.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if was, is := float64(full-empty)/n, float64(heap()-empty)/n; is > 80 {
+		t.Errorf("%.1f of %.1f bytes are kept by both ends for each of %d channels that have ended", is, was, n)
+	} else {
+		t.Logf("%.1f of %.1f bytes for each", is, was)
+	}
+}
+
 // countAnswers takes a place out of unanswered for each answer to a request.
 func countAnswers(conn net.Conn, unanswered <-chan struct{}) {
 	br, head := bufio.NewReader(conn), make([]byte, headerLen)
