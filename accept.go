@@ -24,9 +24,10 @@ const (
 	// each on a goroutine: until they are decided, and OnConnectionReady has returned.
 	// Further ones are declined. One stranger may have twice as many as a link lets wait.
 	maxAskedByStrangers, maxAskedByStranger = 8192, 2 * maxAsked
-	// maxTurned is how many callers at once are told that there is no place for their
-	// streams.
-	maxTurned = 64
+	// maxTold is how many callers at once are told that there is no place for their
+	// streams. Further streams are closed without a word, which may take seconds, too:
+	// maxTurned at once, and the rest before their carrier yields another one.
+	maxTold, maxTurned = 64, 1024
 	// helloWait is how long a peer's hello may take: three round trips of the
 	// worst link we care for (600 ms).
 	helloWait = 2 * time.Second
@@ -34,7 +35,7 @@ const (
 
 var (
 	// memberArrivals is how many accepted streams of members may be on the way to
-	// become links. Further ones are told that there is no room.
+	// become links. Further ones are turned away.
 	memberArrivals = quota.Limits{Each: 16, All: 256}
 	// strangerArrivals is the same of strangers. One may be told so often at once that
 	// it has all its links.
@@ -75,13 +76,17 @@ func (m *ConnectionManager) arrive(a asker) error {
 	return m.arriving.TakeStranger(a.device)
 }
 
-// turnAway tells a caller that there is no place for its stream. Where too many have to
-// be told, the stream is closed without a word.
+// turnAway closes a stream that there is no place for, and tells its caller so, unless
+// many others are being told.
 func (m *ConnectionManager) turnAway(conn net.Conn) {
 	select {
 	case m.turned <- struct{}{}:
 		if m.life.Go(func(context.Context) {
-			m.refuse(conn, busy{ErrCapacity})
+			if len(m.turned) <= maxTold {
+				m.refuse(conn, busy{ErrCapacity})
+			} else {
+				_ = conn.Close()
+			}
 			<-m.turned
 		}) {
 			return

@@ -85,7 +85,7 @@ type ConnectionManager struct {
 
 	arriving  *quota.Quota[identity.DeviceID] // holds a place for each stream that is on the way to become a link
 	asked     *quota.Quota[identity.DeviceID] // holds a place for each channel request of a stranger that is at work
-	turned    chan struct{}                   // holds a place for each stream that found none, until its caller was told
+	turned    chan struct{}                   // holds a place for each stream that found none, until it is closed
 	strangers *multiplex.Budget               // the half of Config.Link.Budget for links that strangers have made
 	said      *quota.Rates[identity.DeviceID] // how much is logged about a device
 	aloud     *rate.Limiter                   // how much is logged about strangers
