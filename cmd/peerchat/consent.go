@@ -188,15 +188,15 @@ func (c *consent) typed(line string) bool {
 	return true
 }
 
-// contents says what is offered: "a.txt, b and 9 more, 1.2 MiB, 1 of them hidden
-// (b/.profile)".
+// contents says what is offered: "a.txt, b and 9 more, 1.2 MiB, 1 hidden
+// (b/.profile), 2 can be run (b/x, b/y)".
 func contents(l parcel.Listing) string {
 	what := named(l.Names[:min(3, len(l.Names))], l.Entries) + ", " + humanize.IBytes(uint64(max(0, l.Bytes)))
 	if l.Hidden.N > 0 {
-		what += fmt.Sprintf(", %d of them hidden (%s)", l.Hidden.N, named(l.Hidden.Paths, l.Hidden.N))
+		what += fmt.Sprintf(", %d hidden (%s)", l.Hidden.N, named(l.Hidden.Paths, l.Hidden.N))
 	}
 	if l.Programs.N > 0 {
-		what += fmt.Sprintf(", %d of them programs (%s)", l.Programs.N, named(l.Programs.Paths, l.Programs.N))
+		what += fmt.Sprintf(", %d can be run (%s)", l.Programs.N, named(l.Programs.Paths, l.Programs.N))
 	}
 	if !l.Whole {
 		what += " (its version tells no more: programs, and what is hidden below, will be refused)"

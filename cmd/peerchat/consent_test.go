@@ -117,7 +117,7 @@ func TestTheQuestionTellsWhatIsHiddenAndWhatRuns(t *testing.T) {
 	sent := a.send(t.Context(), parcel.Peer{ID: "0123456789", Name: "Mal\u202elory"}, dir)
 	got := a.question()
 	for _, want := range []string{
-		"(01234567) wants to send d and 5 more, 20 B, 3 of them hidden (", "d/.b", "d/.ssh/keys", "1 of them programs (d/run%1B[2J)", "Take it?",
+		"(01234567) wants to send d and 5 more, 20 B, 3 hidden (", "d/.b", "d/.ssh/keys", "1 can be run (d/run%1B[2J)", "Take it?",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q: %q", want, got)
