@@ -46,7 +46,7 @@
 // # Limits
 //
 // 640 requests and channels at once, and apart from them 64 of stop and status; more
-// wait for 10 s, 64 at most. 256 connections that have not asked yet: one more ends the
-// oldest. 5 s for the greeting and the request; a request has
-// at most 1 MiB, an answer 16 MiB, and no more is allocated than has arrived.
+// wait for 10 s, 64 at most. 256 connections that have not asked yet: one more waits
+// for 200 ms at most, then the oldest is ended. 5 s for the greeting and the request; a
+// request has at most 1 MiB, an answer 16 MiB, and no more is allocated than has arrived.
 package control

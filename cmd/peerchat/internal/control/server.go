@@ -24,9 +24,11 @@ const (
 	maxPlaces = 640
 	// maxWaiting is how many requests wait for a place, for takeTimeout at most.
 	maxWaiting = 64
-	// maxAsking is how many connections have not asked yet. One more costs the oldest
-	// its own: commands have their request ready.
+	// maxAsking is how many connections have not asked yet. One more waits until the
+	// oldest has asked, or has been silent for patience and is ended: commands have
+	// their request ready.
 	maxAsking = 256
+	patience  = 200 * time.Millisecond
 	// maxUrgent is how many requests are answered that have places of their own.
 	maxUrgent = 64
 	// takeTimeout is how long an announced channel waits to be taken.
@@ -61,10 +63,10 @@ type Server struct {
 	ordinary, urgent room // for requests
 
 	mu     sync.Mutex
-	asking []net.Conn         // connections that have not asked yet, the oldest first
+	asking []asker            // connections that have not asked yet, the oldest first
 	conns  map[net.Conn]*Call // those that have
 	over   bool
-	left   pause.Bell // a connection has ended
+	left   pause.Bell // a connection has ended, or asked
 }
 
 // room is for requests that are answered, and for some that wait. Each channel has one
@@ -95,8 +97,8 @@ func (s *Server) Close() error {
 	s.over = true
 	s.life.End()
 	err := s.l.Close()
-	for _, conn := range s.asking {
-		_ = conn.Close()
+	for _, a := range s.asking {
+		_ = a.conn.Close()
 	}
 	for conn, c := range s.conns {
 		switch {
@@ -140,38 +142,69 @@ func (s *Server) carrying() bool {
 	return false
 }
 
+// asker is a connection that has not asked yet.
+type asker struct {
+	conn  net.Conn
+	since time.Time
+}
+
+// admit waits until one more connection may ask.
+func (s *Server) admit(ctx context.Context) error {
+	for {
+		left := s.left.Next()
+		s.mu.Lock()
+		wait := time.Duration(0)
+		if len(s.asking) >= maxAsking {
+			if wait = patience - time.Since(s.asking[0].since); wait <= 0 {
+				_ = s.asking[0].conn.Close()
+				s.asking = slices.Delete(s.asking, 0, 1)
+			}
+		}
+		s.mu.Unlock()
+		if wait <= 0 {
+			return ctx.Err()
+		}
+		if err := pause.Until(ctx, wait, left); err != nil {
+			return err
+		}
+	}
+}
+
 // asks notes a connection that has not asked yet; false if the server has closed.
 func (s *Server) asks(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
-		return false
-	}
-	if s.asking = append(s.asking, conn); len(s.asking) > maxAsking {
-		_ = s.asking[0].Close()
-		s.asking = slices.Delete(s.asking, 0, 1)
-	}
-	return true
+	s.asking = append(s.asking, asker{conn, time.Now()})
+	return !s.over
 }
 
-// asked notes that a connection has a request; false if its place was given away, or
+// asked notes that a connection has a request; false if it has waited for too long, or
 // the server has closed.
 func (s *Server) asked(c *Call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.Index(s.asking, c.w.conn)
-	if i < 0 || s.over {
+	if !s.unask(c.w.conn) || s.over {
+		return false
+	}
+	s.conns[c.w.conn] = c
+	return true
+}
+
+// unask takes a connection from those that have not asked, if it is there. s.mu is held.
+func (s *Server) unask(conn net.Conn) bool {
+	i := slices.IndexFunc(s.asking, func(a asker) bool { return a.conn == conn })
+	if i < 0 {
 		return false
 	}
 	s.asking = slices.Delete(s.asking, i, i+1)
-	s.conns[c.w.conn] = c
+	s.left.Ring()
 	return true
 }
 
 // forget notes that a connection has ended.
 func (s *Server) forget(conn net.Conn) {
 	s.mu.Lock()
-	s.asking = slices.DeleteFunc(s.asking, func(c net.Conn) bool { return c == conn })
+	s.unask(conn)
 	delete(s.conns, conn)
 	s.mu.Unlock()
 	s.left.Ring()
@@ -189,7 +222,7 @@ func (s *Server) carries(c *Call, ch *Conn) bool {
 }
 
 func (s *Server) accept(ctx context.Context) {
-	for {
+	for s.admit(ctx) == nil {
 		conn, err := s.l.Accept()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -199,11 +232,13 @@ func (s *Server) accept(ctx context.Context) {
 			_ = pause.For(ctx, acceptPause)
 			continue
 		}
-		if !s.life.Go(func(ctx context.Context) {
+		if !s.asks(conn) || !s.life.Go(func(ctx context.Context) {
+			defer s.forget(conn)
 			if !s.answer(ctx, conn) {
 				_ = conn.Close()
 			}
 		}) {
+			s.forget(conn)
 			_ = conn.Close()
 			return
 		}
@@ -216,10 +251,6 @@ func (s *Server) answer(ctx context.Context, conn net.Conn) (detached bool) {
 		s.cfg.Logger.Warn("control: refused a process of another user", "uid", uid, "pid", pid, "err", err)
 		return false
 	}
-	if !s.asks(conn) {
-		return false
-	}
-	defer s.forget(conn)
 	w := newWire(conn)
 	c, err := greet(w)
 	if err != nil {

@@ -324,8 +324,8 @@ func TestAFullDaemonCanBeStopped(t *testing.T) {
 				}
 			}
 		}
-		if time.Since(began) > 0 {
-			t.Errorf("they had to wait for %v", time.Since(began))
+		if took := time.Since(began); took > 2*patience { // for those that are silent
+			t.Errorf("they had to wait for %v", took)
 		}
 		time.Sleep(takeTimeout) // of the bubble: for which requests wait
 		for range maxWaiting {
