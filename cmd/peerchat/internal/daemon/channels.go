@@ -11,11 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink"
 	"peerlink/channel"
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
 	"peerlink/identity"
+	"peerlink/internal/quota"
 )
 
 const (
@@ -29,8 +32,9 @@ const (
 	// there are in all: a command that is asked has bounds of its own, below these.
 	membersEach, membersAll     = 128, 256
 	strangersEach, strangersAll = 32, 128
-	// maxNotices is how many declined devices wait to be told of: a command that is
-	// busy misses the others.
+	// maxNotices is how many declined devices wait to be told of, and how many are told
+	// of at once: then it is one a second, and of one device two and then one a minute.
+	// A command that is busy misses the others.
 	maxNotices = 8
 )
 
@@ -227,13 +231,16 @@ func (d *Daemon) listen(ctx context.Context, c *control.Call) error {
 		return err
 	}
 	refused := make(chan identity.Peer, maxNotices)
+	ofDevice, inAll := quota.NewRates[identity.DeviceID](256, rate.Every(time.Minute), 2), rate.NewLimiter(1, maxNotices)
 	var turn sync.Mutex // is locked while a device may have the one channel
 	l, err := d.claim(what.Pattern, func(_ context.Context, peer identity.Peer, _ string) error {
 		switch {
 		case !d.mayOpen(what, peer):
-			select {
-			case refused <- peer:
-			default:
+			if ofDevice.Allow(peer.Device, time.Now()) && inAll.Allow() {
+				select {
+				case refused <- peer:
+				default:
+				}
 			}
 			return errMayNot
 		case what.One && !turn.TryLock():

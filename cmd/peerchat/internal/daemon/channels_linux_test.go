@@ -241,3 +241,36 @@ func TestStrangersMessagesAreApartFromContacts(t *testing.T) {
 		t.Errorf("left are %v", left)
 	}
 }
+
+// A person is told of devices that may not, but not as often as they come.
+//
+// case: S13
+func TestFewOfManyRefusalsAreTold(t *testing.T) {
+	alice := open(t, t.TempDir()+"/alice", street(t))
+	told := make(chan identity.DeviceID, 1000)
+	began := time.Now()
+	what := control.Listen{Pattern: "test://x", From: []identity.DeviceID{{1}}}
+	l, err := alice.client.ListenTo(t.Context(), what, func(p identity.Peer) { told <- p.Device })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	for range 50 {
+		m := stranger(t, alice)
+		for range 4 {
+			if _, err := m.ConnectDevice(t.Context(), alice.id(), "test://x", peerlink.ConnectOptions{}); !errors.Is(err, peerlink.ErrDeclined) {
+				t.Fatal(err)
+			}
+		}
+	}
+	receive(t, told)
+	_ = l.Close()
+	receive(t, ended)
+	if n, most := 1+len(told), maxNotices+1+int(time.Since(began)/time.Second); n > most {
+		t.Errorf("told of %d, want at most %d", n, most)
+	}
+}
