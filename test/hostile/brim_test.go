@@ -54,8 +54,8 @@ func walk(t *testing.T, do func(path, room string) error) {
 	}
 }
 
-// places returns what in the sources others may fill: what makers make, queues, and
-// maps that live as long as a struct does. Each is named by its room, by what holds it
+// places returns what in the sources others may fill: what makers make, queues, gates of
+// connections, and maps that live as long as a struct does. Each is named by its room, by what holds it
 // and by what makes it.
 func places(t *testing.T) map[string]bool {
 	t.Helper()
@@ -106,8 +106,11 @@ func (v visitor) Visit(n ast.Node) ast.Visitor {
 	case *ast.FuncDecl:
 		v.fun, v.name = n.Name.Name, n.Name.Name+"()"
 	case *ast.CompositeLit:
-		if n.Type != nil {
-			v.lit = bare(n.Type)
+		if n.Type == nil {
+			break
+		}
+		if v.lit = bare(n.Type); v.lit == "proving.Gate" {
+			v.note(v.lit)
 		}
 	case *ast.KeyValueExpr:
 		if k, ok := n.Key.(*ast.Ident); ok {
