@@ -144,6 +144,7 @@ func TestQuestionsOfStrangersDoNotHoldUpContacts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	write(t, path, 0o600)
 	a := newAsking(t)
+	a.c.pace = rate.NewLimiter(0, maxQuestions) // as long as the test is
 	ctx, cancel := context.WithCancel(t.Context())
 	told := make(chan error, 100)
 	for key := range 100 {
@@ -167,6 +168,9 @@ func TestQuestionsOfStrangersDoNotHoldUpContacts(t *testing.T) {
 	a.wg.Wait()
 	if used, _ := a.c.places.Used(); used != 0 {
 		t.Errorf("%d places are not given back", used)
+	}
+	if err := <-a.send(t.Context(), parcel.Peer{ID: "late"}, path); err == nil || !strings.Contains(err.Error(), "too many have asked") {
+		t.Errorf("one question more is answered with %v", err)
 	}
 }
 
