@@ -27,7 +27,7 @@ var (
 var brim = map[string]row{
 	". ConnectionManager.aloud rate.NewLimiter":   {"10 lines a second about strangers", "TestStrangersDoNotFillTheLog"},
 	". ConnectionManager.arriving quota.NewPools": {"streams that become links: 16 a member and 256 in all, 8 a stranger and 512 in all", "TestMembersArriveWhileStrangersWaitForADecision"},
-	". ConnectionManager.asked quota.New":         {"requests of strangers at work", "TestMembersAreAskedForWhileStrangersRequestsHang"},
+	". ConnectionManager.asked quota.New":         {"requests at work: 512 a stranger, 8 192 of all strangers", "TestMembersAreAskedForWhileStrangersRequestsHang"},
 	". ConnectionManager.said quota.NewRates":     {"one line a second a device, the last 1 024 devices", "TestHostileDeviceDoesNotFillTheLog"},
 	". ConnectionManager.turned queue":            {"64 streams that are told no", "TestStreamsThatComeAtOnceDoNotPassTheBounds"},
 	". Metrics.Carriers map":                      ownReport,
@@ -59,7 +59,7 @@ var brim = map[string]row{
 	"P/codes Show.l n.Listen": {"16 proofs, 4 of a device; one more ends the oldest of the device with most", "TestDevicesThatStallKeepNobodyFromACode"},
 
 	"P/contacts Book.moved map":             {"one account for each contact", "TestAContactDoesNotMoveSilently"},
-	"P/contacts Book.writes quota.NewRates": {"writes of what links show, of 4 096 contacts", "TestWhatLinksShowIsSeldomWritten"},
+	"P/contacts Book.writes quota.NewRates": {"16 writes of what a contact's links show, then one a minute; of 4 096 contacts", "TestWhatLinksShowIsSeldomWritten"},
 
 	"P/control Server.conns map":            {"kept within newRoom", "control connections that ask nothing"},
 	"P/control announce() atomicfile.Write": ownState,
@@ -138,7 +138,7 @@ var brim = map[string]row{
 	"P/turnserver places.devices quota.NewPools":                   {"8 a member, 4 a stranger, 512 in all", "TestPlacesAreCountedByDeviceByNetworkAndInAll"},
 	"P/turnserver places.hosts quota.New":                          {"32 of strangers at an address", "TestPlacesAreCountedByDeviceByNetworkAndInAll"},
 	"P/turnserver places.nets quota.New":                           {"64 of strangers of a network", "TestPlacesAreCountedByDeviceByNetworkAndInAll"},
-	"P/turnserver port.asked rate.NewLimiter":                      {"new peers of an allocation", "TestAnAllocationHasFewPeers"},
+	"P/turnserver port.asked rate.NewLimiter":                      {"128 new peers of an allocation, then one a second", "TestAnAllocationHasFewPeers"},
 	"P/turnserver port.peers map":                                  {"128 peers of an allocation", "TestAnAllocationHasFewPeers"},
 	"P/turnserver ports.numbers map":                               {"512 allocations", "TestPlacesAreCountedByDeviceByNetworkAndInAll"},
 	"P/turnserver ports.open map":                                  {"512 allocations", "TestPlacesAreCountedByDeviceByNetworkAndInAll"},
@@ -158,7 +158,7 @@ var brim = map[string]row{
 	"cmd/peerchat bars.at map":                        {"the files of one transfer", "TestStrangersDoNotTakeTheRoomOfMembers"},
 	"cmd/peerchat bars.files map":                     {"the files of one transfer", "TestStrangersDoNotTakeTheRoomOfMembers"},
 	"cmd/peerchat consent.always map":                 ownState,
-	"cmd/peerchat consent.pace rate.NewLimiter":       {"16 questions, then one in 5 s", "TestQuestionsOfStrangersDoNotHoldUpContacts"},
+	"cmd/peerchat consent.pace rate.NewLimiter":       {"16 questions about strangers at once, then one in 5 s", "TestQuestionsOfStrangersDoNotHoldUpContacts"},
 	"cmd/peerchat consent.places quota.New":           {"4 questions a sender, 16 in all", "TestQuestionsOfStrangersDoNotHoldUpContacts"},
 	"cmd/peerchat feed.shown map":                     ownState,
 	"cmd/peerchat fromHere.l forward.Listen":          {"see internal/forward Relay.room", "TestManyConnectionsAreJoinedAFewAtATime"},
@@ -174,7 +174,6 @@ var brim = map[string]row{
 	"cmd/peerchat server.sites map":                   ownState,
 	"cmd/peerchat start.l switchboard.Listen":         {"see webrtc/switchboard Server.lines", "TestBoundsOfTheServer"},
 	"cmd/peerchat start.s turnserver.Listen":          {"see internal/turnserver", "TestAFloodOfIdentitiesLeavesRoomForTheOthers"},
-	"cmd/peerchat taker.faults rate.NewLimiter":       {"a line a second about failures", "TestFailuresOfStrangersFillNoLog"},
 	"cmd/peerchat taker.looks queue":                  {"16 looks at what an offer has", "TestQuestionsOfStrangersDoNotHoldUpContacts"},
 	"cmd/peerchat talker.waiting map":                 ownCalls,
 
@@ -250,7 +249,7 @@ var brim = map[string]row{
 	"internal/calls Board.incoming map":           {"64 a device, 128 in all", "TestCallsAreBounded"},
 	"internal/calls Board.outgoing map":           ownCalls,
 	"internal/calls Board.purse rate.NewLimiter":  {"256 addresses of strangers at once, 64 a second", "TestStrangersOffersHaveOnePurse"},
-	"internal/calls New.places quota.NewPools":    {"calls: of a device and in all, members apart", "TestStrangersDoNotKeepMembersFromCalling"},
+	"internal/calls New.places quota.NewPools":    {"calls by ICE: 64 a device and 128 in all, by WebRTC 4 and 256; of strangers 8 at most a device; members apart", "TestStrangersDoNotKeepMembersFromCalling"},
 	"internal/calls Price.taken map":              {"32 addresses of one offer", "TestFewOfAStrangersAddressesAreUsed"},
 	"internal/calls room.refusec queue":           {"16 refusals, of members and of strangers", "TestRefusalsBeingSentAreBounded"},
 	"internal/calls room.seen quota.NewLRU":       {"4 096 ids, of members and of strangers", "TestSeenForgetsTheOldest"},
