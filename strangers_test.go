@@ -59,24 +59,8 @@ func TestMembersHaveHalfOfTheLinks(t *testing.T) {
 					c.Capacity = capacity
 				})
 				bob.echo(t, "*")
-				up := 0
 				crowd := n.crowd(t, 100)
-				for _, d := range crowd {
-					for range 5 {
-						sock, err := another(d, bob, "x://")
-						switch {
-						case err == nil && use:
-							up++
-						case err == nil:
-							up++
-							_ = sock.Close()
-						case !errors.Is(err, peerlink.ErrBusy):
-							t.Fatal(err)
-						}
-					}
-					time.Sleep(200 * time.Millisecond) // until all refusals are told
-				}
-				synctest.Wait()
+				up := takeLinks(t, crowd, bob, use)
 				if most, taken := bob.Capacity(); most != taken || use && up != capacity || len(links(bob, crowd[0])) > 4 {
 					t.Fatalf("%d links came up, %d of %d are there, %d of one stranger", up, taken, most, len(links(bob, crowd[0])))
 				}
@@ -106,6 +90,29 @@ func TestMembersHaveHalfOfTheLinks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// takeLinks has devices make as many links as they can, and use them or not. It
+// returns how many came up.
+func takeLinks(t *testing.T, crowd []*device, to *device, use bool) (up int) {
+	t.Helper()
+	for _, d := range crowd {
+		for range 5 {
+			sock, err := another(d, to, "x://")
+			switch {
+			case err == nil && use:
+				up++
+			case err == nil:
+				up++
+				_ = sock.Close()
+			case !errors.Is(err, peerlink.ErrBusy):
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(200 * time.Millisecond) // until all refusals are told
+	}
+	synctest.Wait()
+	return up
 }
 
 // links returns the links of a manager with a device.

@@ -290,14 +290,11 @@ func TestAChannelThatIsOverHereKeepsNothingButItsID(t *testing.T) {
 			_, _ = theirs.Write(append(appendHeader(nil, protocolID, len(hello)), hello...))
 			empty := heap()
 			for id := range channel.ID(ids) {
-				body := request{name: name, id: id + 1, window: 1 << 20}.encode()
-				b := append(appendHeader(nil, controlID, len(body)), body...)
-				b = append(append(appendHeader(b, id+1, 1), 'x'), appendHeader(nil, controlID, 0)...)
 				select {
 				case unanswered <- struct{}{}:
 				case <-s.Done():
 				}
-				if _, err := theirs.Write(b); err != nil {
+				if _, err := theirs.Write(askedEarly(name, id+1)); err != nil {
 					t.Fatal(s.Err())
 				}
 				if decide != nil {
@@ -318,6 +315,13 @@ func TestAChannelThatIsOverHereKeepsNothingButItsID(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askedEarly is a request with a byte behind it, and a frame that says nothing.
+func askedEarly(name string, id channel.ID) []byte {
+	body := request{name: name, id: id, window: 1 << 20}.encode()
+	b := append(appendHeader(nil, controlID, len(body)), body...)
+	return append(append(appendHeader(b, id, 1), 'x'), appendHeader(nil, controlID, 0)...)
 }
 
 // A link that had many channels keeps no room for them, while it has a few.
@@ -360,7 +364,6 @@ func TestATableGivesItsRoomBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	socks = nil
 	if _, err := first.Write([]byte("x")); err != nil {
 		t.Error(err)
 	}
