@@ -344,6 +344,34 @@ test("nothing comes under another name than the user was shown", async () => {
 });
 
 // case: S2
+test("who comes back brings nothing in the place of what is here, nor beside it", async () => {
+  const bob = new Bob();
+  const abc = (w: Wire, i: number) => w.send(encode(Kind.start, i, 0)).then(() => w.send(encodePiece(utf8("abc"), blake3(utf8("abc")))));
+  const first = await agreed(bob, { entries: 2, bytes: 5, names: ["d"] });
+  await first.send(entry(0, ["d", "x"], 3));
+  expect((await first.next()).kind).toBe(Kind.want);
+  await abc(first, 0);
+  expect((await first.next()).kind).toBe(Kind.kept);
+  first.cut(new Error("cut"));
+  await bob.served[0];
+  const second = await agreed(bob, { entries: 2, bytes: 5, names: ["d"] });
+  await second.send(entry(0, ["d", "x"], 3));
+  expect((await second.next()).kind).toBe(Kind.compare);
+  await second.send(encode(Kind.digest, 0, blake3(utf8("cba"))));
+  expect((await second.next()).kind).toBe(Kind.failed);
+  second.cut(new Error("cut"));
+  await bob.served[1];
+  const third = await agreed(bob, { entries: 2, bytes: 5, names: ["d"] });
+  await third.send(entry(0, ["d", "y"], 3));
+  expect((await third.next()).kind).toBe(Kind.failed);
+  await third.send(entry(1, ["d", "z"], 2));
+  expect((await third.next()).kind).toBe(Kind.want);
+  third.cut(new Error("cut"));
+  await bob.served[2];
+  expect([bob.offers.length, bob.takes.told.filter((t) => t.startsWith("kept")).length]).toEqual([1, 1]);
+});
+
+// case: S2
 test("a sender tells what it will send, when asked before an answer", async () => {
   const [a, b] = pair();
   const heard: (number | string)[] = [];

@@ -344,6 +344,7 @@ class Session {
     const { parts, taking } = this.parcel;
     const key = `${e.size} ${e.path}`;
     for (const other of this.#open.values()) if (other !== e && other.part && other.part === parts.get(key)) return this.#fail(e, new Error("it comes twice"), "it comes twice");
+    if (!parts.has(key) && this.#beyond(e.size)) return this.#fail(e, new Error("it is more than was agreed to"), "it is more than was agreed to: send it again");
     try {
       const there = parts.get(key) ?? this.earlier(key);
       e.part = there ?? { sink: await taking.place({ path: e.path, size: e.size }), hash: newHash(), at: 0 };
@@ -360,6 +361,13 @@ class Session {
     await this.wire.send(encodeWant({ index: e.entry.index, offset: e.offset, sum: e.offset > 0 ? sumOf(e.part.hash) : new Uint8Array(0) }));
   }
 
+  /** #beyond reports whether one more file of a size is more, over all channels of the parcel, than the user was asked about. */
+  #beyond(size: number): boolean {
+    const { parts, offer } = this.parcel;
+    for (const key of parts.keys()) size += parseInt(key, 10);
+    return parts.size >= offer.entries || size > offer.bytes;
+  }
+
   /** #at returns an open entry at a stage; undefined for one that has an outcome. */
   #at(index: number, stage: Incoming["stage"]): Incoming | undefined {
     const e = this.#open.get(index);
@@ -373,8 +381,8 @@ class Session {
     const e = this.#at(index, "comparing");
     if (!e) return;
     if (equal(sum, e.part!.sum!)) return this.#keep(e, true);
-    this.#drop(e, false);
-    await this.#prepare(e);
+    e.part = undefined; // what is here stays, and has filled its place
+    await this.#fail(e, new Error("it was taken already"), "it was taken already: send it again");
   }
 
   async #started({ index, from }: { index: number; from: number }): Promise<void> {
