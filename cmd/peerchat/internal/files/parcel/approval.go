@@ -97,8 +97,9 @@ type approval struct {
 
 	listing Listing // so far
 
-	mu   sync.Mutex
-	used map[entryKey]struct{} // entries that are here
+	mu    sync.Mutex
+	used  map[entryKey]struct{} // entries that are here
+	bytes uint64                // of those
 }
 
 func newApproval(o offer) *approval {
@@ -188,31 +189,39 @@ func (a *approval) allows(e entry, name string) error {
 	return nil
 }
 
-// use claims the place of an entry: a sender may not fill it twice. unuse gives
-// it back.
+// use claims the place of an entry: a sender may not fill it twice, nor, on one
+// channel after another, more places than were agreed to. unuse gives it back.
 func (a *approval) use(e entry) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	k := a.key(e)
-	if _, used := a.used[k]; used {
-		return errUsed
+	err := a.roomLocked(e)
+	if err == nil {
+		a.used[a.key(e)] = struct{}{}
+		a.bytes += e.size
 	}
-	a.used[k] = struct{}{}
-	return nil
+	return err
 }
 
 func (a *approval) unuse(e entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.used, a.key(e))
+	a.bytes -= e.size
 }
 
-// here returns errUsed if an entry is here already.
-func (a *approval) here(e entry) error {
+// room returns why use would fail.
+func (a *approval) room(e entry) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.roomLocked(e)
+}
+
+func (a *approval) roomLocked(e entry) error {
 	if _, used := a.used[a.key(e)]; used {
 		return errUsed
+	}
+	if uint64(len(a.used)) >= a.offer.entries || a.bytes+e.size > a.offer.bytes {
+		return errNotApproved
 	}
 	return nil
 }

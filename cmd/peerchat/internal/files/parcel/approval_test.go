@@ -186,10 +186,10 @@ func TestAPlaceIsFilledOnce(t *testing.T) {
 	if err := a.list(photo); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(a.use(photo), a.here(entry{path: []string{"x"}})); err != nil {
+	if err := errors.Join(a.room(photo), a.use(photo)); err != nil {
 		t.Error(err)
 	}
-	if !errors.Is(a.use(photo), errUsed) || !errors.Is(a.here(photo), errUsed) {
+	if !errors.Is(a.use(photo), errUsed) || !errors.Is(a.room(photo), errUsed) {
 		t.Error("it is filled again")
 	}
 	a.unuse(photo) // it could not be kept
@@ -263,6 +263,46 @@ func TestAnOlderSenderIsBoundToTheNamesThatWereShown(t *testing.T) {
 	h.expect(kindAnswer)
 	if why := h.gives(entry{path: []string{"x", "y"}, size: 5}, []byte("hello")); !strings.Contains(why, errNotApproved.Error()) {
 		t.Errorf("below a single file: %q", why)
+	}
+}
+
+// case: S2
+// On one channel after another, no more comes below a name than the offer had.
+func TestAnOlderSenderThatComesBackBringsNoMoreThanWasOffered(t *testing.T) {
+	var asked atomic.Int64
+	h := byHand(t, looking(&asked, nil))
+	came := func(h *hand, e entry) string {
+		h.send(kindOffer, offer{id: [16]byte{7}, entries: 3, bytes: 10, names: []string{"d"}}.elems()...)
+		h.expect(kindAnswer)
+		why := h.gives(e, []byte("hello")[:e.size])
+		h.w.conn.Close()
+		h.r.wg.Wait()
+		return why
+	}
+	for i, c := range []struct {
+		entry
+		want string
+	}{
+		{entry{path: []string{"d", "1"}, size: 5}, ""},
+		{entry{path: []string{"d", "2"}, size: 4}, ""},
+		{entry{path: []string{"d", "3"}, size: 2}, errNotApproved.Error()},
+		{entry{path: []string{"d", "4"}, folder: true}, ""},
+		{entry{path: []string{"d", "4"}, folder: true}, ""},
+		{entry{path: []string{"d", "5"}, folder: true}, errNotApproved.Error()},
+		{entry{path: []string{"d", "1"}, size: 5}, ""}, // it is here
+	} {
+		if i > 0 {
+			h = h.again()
+		}
+		if why := came(h, c.entry); (why == "") != (c.want == "") || !strings.Contains(why, c.want) {
+			t.Errorf("%+v: %q, want %q", c.entry, why, c.want)
+		}
+	}
+	if asked.Load() != 1 {
+		t.Errorf("%d questions", asked.Load())
+	}
+	if there := listing(t, h.r.dir); len(there) != 4 {
+		t.Errorf("there are %d", len(there))
 	}
 }
 

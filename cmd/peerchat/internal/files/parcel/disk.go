@@ -31,7 +31,11 @@ func (s *receiving) prepare(e *incoming) (err error) {
 	}
 	a, folder := s.approval, s.r.cfg.Folder
 	if a != nil {
-		if err := a.allows(e.entry, e.name); err != nil {
+		err := a.allows(e.entry, e.name)
+		if err == nil && e.folder {
+			err = a.use(e.entry)
+		}
+		if err != nil && err != errUsed { // a folder that is here stays so
 			return err
 		}
 	}
@@ -70,7 +74,7 @@ func (s *receiving) prepare(e *incoming) (err error) {
 // want asks for a file's content.
 func (s *receiving) want(e *incoming) error {
 	if s.approval != nil {
-		if err := s.approval.here(e.entry); err != nil {
+		if err := s.approval.room(e.entry); err != nil {
 			return err
 		}
 	}
