@@ -290,8 +290,13 @@ func TestRatesHoldForASourceAndInAll(t *testing.T) {
 	}
 	within("strangers in all", strangers, all/2)
 	within("a member beside them", sums[8], each)
-	if m := newMeter(-1, -1, false); !m.allow(holders[0], 1<<30, time.Unix(1, 0)) {
-		t.Error("there is a limit where there is to be none")
+	for _, members := range []bool{false, true} {
+		m := newMeter(-1, -1, members)
+		for range 3 {
+			if !m.allow(holders[0], 1<<30, time.Unix(1, 0)) {
+				t.Errorf("members %v: there is a limit where there is to be none", members)
+			}
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ type meter struct {
 // than zero is no limit. With members, strangers have half of all.
 func newMeter(each, all int64, members bool) *meter {
 	share := all
-	if members {
+	if members && all > 0 {
 		share = all / 2
 	}
 	limit, burst := limitOf(each)
