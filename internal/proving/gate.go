@@ -85,7 +85,7 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 		}
 	case len(g.pending) >= g.Places:
 		wait := g.Grace
-		if v.Out = g.oldestOf(g.busiest()); v.Out != nil {
+		if v.Out = g.worst(); v.Out != nil {
 			wait -= now.Sub(v.Out.since)
 		}
 		if wait > 0 {
@@ -161,14 +161,13 @@ func (g *Gate) oldestOf(from netip.Prefix) *Place {
 	return g.pending[i]
 }
 
-// busiest returns the source with most places; of several, the one that has the
-// oldest place.
-func (g *Gate) busiest() netip.Prefix {
-	most := g.pending[0].from
+// worst returns the oldest place that is not safe of the source with most places;
+// nil if all are safe. Of several such sources it is the one that has the oldest.
+func (g *Gate) worst() (out *Place) {
 	for _, p := range g.pending {
-		if g.held[p.from] > g.held[most] {
-			most = p.from
+		if !p.kept && (out == nil || g.held[p.from] > g.held[out.from]) {
+			out = p
 		}
 	}
-	return most
+	return out
 }

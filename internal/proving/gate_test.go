@@ -252,3 +252,18 @@ func TestSourceThatLosesItsLastPlaceToItselfIsCountedOn(t *testing.T) {
 		t.Errorf("a source of one place has another one: %+v, %d held", third, g.Held())
 	}
 }
+
+// A source whose places are all safe keeps no newcomer from the places of others that
+// stall.
+//
+// case: S10
+func TestThePlacesOfOthersMakeRoomWhereTheBusiestSourcesAreSafe(t *testing.T) {
+	g := &Gate{Places: 4, PerSource: 3, Grace: grace, Source: newGate().Source}
+	for range 3 {
+		g.Admit(from("192.0.2.1"), epoch).In.Keep()
+	}
+	idle := g.Admit(from("198.51.100.1"), epoch).In
+	if v := g.Admit(from("203.0.113.1"), epoch.Add(grace)); v.In == nil || v.Out != idle {
+		t.Errorf("%+v, want the place of the one that stalls", v)
+	}
+}
