@@ -274,3 +274,27 @@ func TestFewOfManyRefusalsAreTold(t *testing.T) {
 		t.Errorf("told of %d, want at most %d", n, most)
 	}
 }
+
+// What a device has said before it became a contact, or was allowed, is not strangers'.
+//
+// case: S7
+func TestMessagesOfNewContactsAreNotStrangers(t *testing.T) {
+	local, dir := street(t), t.TempDir()
+	alice := open(t, dir+"/alice", local)
+	met, allowed, other := open(t, dir+"/met", local), open(t, dir+"/allowed", local), open(t, dir+"/other", local)
+	events := alice.d.talk.service.Events(t.Context())
+	for _, h := range []*house{met, allowed, other} {
+		if _, err := control.OpSay.Ask(t.Context(), h.client, control.Say{To: alice.id(), Text: "hello"}); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, events)
+	}
+	alice.add(t, "met", met.id())
+	met.link(t, alice)
+	if err := alice.acc.AllowPeer(allowed.acc.Identity().Peer()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := control.OpForget.Ask(t.Context(), alice.client, control.Forget{Strangers: true}); n != 1 || err != nil {
+		t.Errorf("%d messages of strangers were deleted, %v; want the other's", n, err)
+	}
+}

@@ -48,8 +48,13 @@ func (n talkNet) Listen(pattern string) (net.Listener, error) {
 }
 
 // member reports whether room of its own is kept for a peer, as Trust.Member does,
-// also of a contact's conversation by the device of which that is known.
+// also of a contact's conversation by the device of which that is known. Of a
+// conversation the device is all that is known: its account has proven nothing here.
 func (d *Daemon) member(p identity.Peer) bool {
+	if p.Account.IsZero() {
+		_, known := d.contacts.Of(p.Device)
+		return known || d.acc.Trusted(p.Device) == identity.Allowed
+	}
 	_, known := d.contacts.OfPeer(p)
 	return known || d.acc.Trust().Member(p)
 }
