@@ -118,15 +118,16 @@ func declined(ctx context.Context, w *world, t *tally) {
 	})
 }
 
-// longMessages announces messages of all lengths on channels that it holds, and sends
-// them but for the last byte.
+// longMessages announces messages, lists and parcels of all lengths on channels that it
+// holds, and sends as much of them as is taken.
 func longMessages(ctx context.Context, w *world, t *tally) {
 	lengths := []uint32{16 << 20, 16<<20 + 1, 1<<32 - 1, 394_240, 1 << 20}
 	linked(ctx, w, 4, func(ctx context.Context, r *raw, rnd *rand.Rand) error {
 		step := make([]byte, 32<<10)
 		var open []uint16
-		for range 128 {
-			id, err := r.open("message://1", announced(lengths[rnd.IntN(len(lengths))], 1024))
+		for range 160 {
+			name := []string{"message://1", "message://1", "message://1", "devices://1", fmt.Sprintf("files://%032x", rnd.Uint64())}[rnd.IntN(5)]
+			id, err := r.open(name, announced(lengths[rnd.IntN(len(lengths))], 1024))
 			if err != nil {
 				return err
 			}
