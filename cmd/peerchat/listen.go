@@ -103,15 +103,17 @@ func (h *host) message(ctx context.Context, m control.Message) error {
 		h.p.print(fmt.Sprintf("%s: %s", h.name(ctx, m.Peer), printable(m.Text)))
 	}
 	if h.reply != "" {
-		h.say(ctx, control.OpReply, m.Peer, h.reply)
+		h.say(ctx, m.Peer, h.reply)
 	}
 	_, _ = control.OpSeen.Ask(ctx, h.s.client, control.Seen{Peer: m.Peer, Seq: m.Seq}) // else it counts as unread
 	return nil
 }
 
-// say sends a message; what cannot be sent is told.
-func (h *host) say(ctx context.Context, op control.Op[control.Say, control.Message], to identity.DeviceID, text string) {
-	_, err := op.Ask(ctx, h.s.client, control.Say{To: to, Text: text})
+// say sends a message; what cannot be sent is told. It goes to each that has written, so
+// it keeps no stranger's conversation: a line for 256 of them would take as much of the
+// contacts' room.
+func (h *host) say(ctx context.Context, to identity.DeviceID, text string) {
+	_, err := control.OpReply.Ask(ctx, h.s.client, control.Say{To: to, Text: text})
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case h.o.json:
@@ -141,7 +143,7 @@ func (h *host) typed(ctx context.Context, in io.Reader) {
 			return nil
 		}
 		for _, to := range h.heard.Keys() {
-			h.say(ctx, control.OpSay, to, s)
+			h.say(ctx, to, s)
 		}
 		return nil
 	})
