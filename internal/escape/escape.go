@@ -75,8 +75,8 @@ var blank = &unicode.RangeTable{
 // Visible reports whether r shows something, or chooses a form of the character
 // before, which is prev (0: there is none). The space is visible. Code points of the
 // property Default_Ignorable_Code_Point are not (Unicode 15, chapter 5.21), but for
-// variation selectors where Unicode registers sequences with them: behind symbols
-// and the characters of keycaps, Han and Mongolian.
+// variation selectors where Unicode registers sequences with them: behind symbols,
+// the characters of keycaps and five more that are no symbols, Han and Mongolian.
 func Visible(prev, r rune) bool {
 	switch {
 	case !unicode.IsPrint(r), unicode.In(r, blank, unicode.Other_Default_Ignorable_Code_Point):
@@ -88,7 +88,7 @@ func Visible(prev, r rune) bool {
 	case r < 0xFE00:
 		return unicode.Is(unicode.Mongolian, prev)
 	}
-	return r >= 0xFE0E && (unicode.Is(unicode.S, prev) || strings.ContainsRune("#*0123456789\u203c\u2049", prev))
+	return r >= 0xFE0E && (unicode.Is(unicode.S, prev) || strings.ContainsRune("#*0123456789\u203c\u2049\u2139\u3030\u303d", prev))
 }
 
 func escape(s string, breaks bool) string {

@@ -50,7 +50,7 @@ func TestInvisibleCharactersAreSeen(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"\u2764\ufe0f", "1\ufe0f\u20e3", "\u203c\ufe0f", "\u845b\U000e0100", "\u182d\u180b"} { // heart, keycap, exclamation marks, Han and Mongolian forms
+	for _, text := range []string{"\u2764\ufe0f", "1\ufe0f\u20e3", "\u203c\ufe0f", "\u2049\ufe0f", "\u2139\ufe0f", "\u3030\ufe0e", "\u303d\ufe0f", "\u845b\U000e0100", "\u182d\u180b"} { // heart, keycap, marks, the letter of information, wavy dash, part alternation mark, Han and Mongolian forms
 		if got := Line(text); got != text {
 			t.Errorf("a registered form: %+q became %+q", text, got)
 		}

@@ -81,4 +81,4 @@ export function nonce(): bigint {
  * without a picture. A variation selector behind a character that has registered forms is none.
  */
 export const invisible =
-  /(?![\u180b-\u180d\u180f\ufe00-\ufe0f\u{e0100}-\u{e01ef}])\p{Default_Ignorable_Code_Point}|[\ufe00-\ufe0d\u2800\u{13441}\u{13442}\u{16fe4}\u{1d159}]|(?<![\p{S}#*0-9\u203c\u2049])[\ufe0e\ufe0f]|(?<!\p{Script=Han})[\u{e0100}-\u{e01ef}]|(?<!\p{Script=Mongolian})[\u180b-\u180d\u180f]/gu;
+  /(?![\u180b-\u180d\u180f\ufe00-\ufe0f\u{e0100}-\u{e01ef}])\p{Default_Ignorable_Code_Point}|[\ufe00-\ufe0d\u2800\u{13441}\u{13442}\u{16fe4}\u{1d159}]|(?<![\p{S}#*0-9\u203c\u2049\u2139\u3030\u303d])[\ufe0e\ufe0f]|(?<!\p{Script=Han})[\u{e0100}-\u{e01ef}]|(?<!\p{Script=Mongolian})[\u180b-\u180d\u180f]/gu;
