@@ -109,15 +109,18 @@ func top(name string) string {
 }
 
 // Fits returns an error that matches ErrNoSpace unless size more bytes have
-// room beside all that is under way.
-func (f *Folder) Fits(size int64) error {
+// room beside all that is under way. What strangers have announced, and not sent,
+// takes room from strangers alone: to announce costs nothing.
+func (f *Folder) Fits(size int64, stranger bool) error {
 	free, err := f.free(f.root)
 	if err != nil {
 		return nil //nolint:nilerr // a system that cannot tell
 	}
 	f.mu.Lock()
 	for _, p := range f.held {
-		free -= p.missing.Load()
+		if stranger || !p.claim.Stranger {
+			free -= p.missing.Load()
+		}
 	}
 	f.mu.Unlock()
 	if free-spare < size {

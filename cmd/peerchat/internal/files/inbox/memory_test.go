@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,5 +90,35 @@ func TestTheMemoryIsBoundedAndStrangersDoNotClearThatOfMembers(t *testing.T) {
 	f.Close()
 	if f = reopened(t, t.TempDir(), memory); len(f.sent.strangers.order) != keys {
 		t.Errorf("%d are read again, want %d", len(f.sent.strangers.order), keys)
+	}
+}
+
+// A stranger that announces all that the disk has, and sends nothing, keeps no member's
+// file out, but another stranger's.
+//
+// case: S12
+func TestStrangersReserveNoRoomOfMembers(t *testing.T) {
+	const free = int64(spare + 1000)
+	f, _ := folder(t)
+	f.free = func(*os.Root) (int64, error) { return free, nil }
+	reserve := func(owner string, stranger bool, size int64) error {
+		p, err := f.Resume(t.Context(), Claim{Owner: owner, Stranger: stranger}, owner, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close() })
+		return p.Reserve()
+	}
+	if err := reserve("stranger", true, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := reserve("another", true, 1); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("another stranger: %v", err)
+	}
+	if err := errors.Join(f.Fits(1000, false), reserve("member", false, 1000)); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	if err := f.Fits(1, false); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("what a member is sent has no room: %v", err)
 	}
 }

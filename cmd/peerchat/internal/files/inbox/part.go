@@ -100,7 +100,7 @@ func (f *Folder) Resume(ctx context.Context, claim Claim, name string, size int6
 // Reserve checks that the disk has room for the rest, and counts it as taken.
 // The error matches ErrNoSpace.
 func (p *Part) Reserve() error {
-	err := p.f.Fits(p.size - p.d.Len())
+	err := p.f.Fits(p.size-p.d.Len(), p.claim.Stranger)
 	if err == nil {
 		p.missing.Store(p.size - p.d.Len())
 	}

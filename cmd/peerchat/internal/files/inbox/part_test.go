@@ -274,11 +274,11 @@ func TestDiskSpaceIsCheckedFirst(t *testing.T) {
 	if err = errors.Join(err, p.Reserve()); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Fits(free / 2); !errors.Is(err, ErrNoSpace) {
+	if err := f.Fits(free/2, false); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("beside another that is under way: %v", err)
 	}
 	p.Close()
-	if err := f.Fits(free / 2); err != nil {
+	if err := f.Fits(free/2, false); err != nil {
 		t.Errorf("after that one: %v", err)
 	}
 	if got := entries(t, dir); len(got) != 0 {

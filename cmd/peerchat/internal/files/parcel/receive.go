@@ -191,7 +191,7 @@ func (s *receiving) consent() error {
 		}
 	}
 	if !there { // else each file is asked for: much of it may be here
-		if err := r.cfg.Folder.Fits(shown.Bytes); err != nil {
+		if err := r.cfg.Folder.Fits(shown.Bytes, !from.Member); err != nil {
 			return err
 		}
 	}
