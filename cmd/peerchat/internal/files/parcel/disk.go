@@ -101,8 +101,9 @@ func (s *receiving) want(e *incoming) error {
 		}
 	}
 	s.mu.Lock()
-	e.stage, e.offset = wanted, int64(m.offset)
+	e.offset = int64(m.offset)
 	s.mu.Unlock()
+	s.now(e, wanted)
 	return s.w.send(kindWant, m.elems()...)
 }
 

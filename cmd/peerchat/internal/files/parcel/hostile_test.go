@@ -103,6 +103,17 @@ func TestSendersThatBreakTheRulesAreCutOff(t *testing.T) {
 			_, _ = h.w.conn.Write([]byte{255, 255, 255, 255, byte(kindEntry)})
 		},
 		"a piece of 4294967295":   func(h *hand) { _, _ = h.w.conn.Write([]byte{255, 255, 255, 255, byte(kindPiece)}) },
+		"the end before 1 ent": func(h *hand) { // whether its entry is wanted by then or not
+			w := h.offered(1, 5)
+			w.send(kindEntry, file(0, 5, "x")...)
+			w.send(kindEnd)
+		},
+		"the end before 1 entries": func(h *hand) {
+			w := h.offered(1, 5)
+			w.send(kindEntry, file(0, 5, "x")...)
+			w.expect(kindWant)
+			w.send(kindEnd)
+		},
 		"beyond what was offered": func(h *hand) { h.offered(1, 5).send(kindEntry, file(0, 6, "x")...) },
 		"entry 1 of 5 bytes":      func(h *hand) { h.offered(2, 10).send(kindEntry, file(1, 5, "x")...) },
 		"entry 0 of 5 bytes, beyond": func(h *hand) {

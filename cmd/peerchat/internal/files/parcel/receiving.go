@@ -58,7 +58,8 @@ type receiving struct {
 
 	mu   sync.Mutex
 	open map[uint64]*incoming
-	idle chan struct{} // made by await; closed when none is open
+	idle chan struct{} // made by await; closed when none is open, or one is in vain
+	vain bool          // an entry waits for a sender that has ended
 }
 
 // stage is how far an entry is.
@@ -70,6 +71,9 @@ const (
 	wanted
 	started
 )
+
+// waits tells whether it is the sender's turn.
+func (st stage) waits() bool { return st == comparing || st == wanted }
 
 // incoming is an entry without an outcome. receiving.mu guards stage and offset.
 type incoming struct {
@@ -304,6 +308,11 @@ func (s *receiving) now(e *incoming, is stage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.stage = is
+	if is.waits() && s.idle != nil {
+		s.vain = true
+		close(s.idle)
+		s.idle = nil
+	}
 }
 
 func (s *receiving) onStart(n int) error {
@@ -400,12 +409,15 @@ func (s *receiving) onEnd(n int) error {
 	return nil
 }
 
-// await returns when all entries have an outcome: a sender that ends before is
-// one that does not care.
+// await returns when all entries have an outcome. A sender that ends before is one
+// that does not care; what waits for that sender then waits in vain.
 func (s *receiving) await() error {
 	s.mu.Lock()
 	left, idle := len(s.open), make(chan struct{})
-	if s.idle = idle; left == 0 {
+	for _, e := range s.open {
+		s.vain = s.vain || e.stage.waits()
+	}
+	if s.idle = idle; left == 0 || s.vain {
 		close(idle)
 		s.idle = nil
 	}
@@ -414,10 +426,14 @@ func (s *receiving) await() error {
 	defer t.Stop()
 	select {
 	case <-idle:
-		return nil
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.vain {
+			return nil
+		}
 	case <-t.C:
-		return violation("the end before %d entries had theirs", left)
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
 	}
+	return violation("the end before %d entries had theirs", left)
 }
