@@ -54,11 +54,12 @@ func openBook(acc *account.Account) (*book, error) {
 func notThere(err error) error { return known{err, control.ErrNotFound} }
 
 // changeContacts changes the contacts, if it is asked to, and answers them.
-func (d *Daemon) changeContacts(_ context.Context, ch control.ContactChange) (all control.Contacts, err error) {
+func (d *Daemon) changeContacts(ctx context.Context, ch control.ContactChange) (all control.Contacts, err error) {
 	err = d.contacts.change(ch)
 	if ch.Do != "" {
 		d.contacts.changed.Ring()
 		d.forwards.Recheck() // what a contact may, its devices may
+		d.partWithBanned(ctx)
 	}
 	if err != nil {
 		if errors.Is(err, contacts.ErrUnknown) {
@@ -113,6 +114,35 @@ func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.Devic
 		out.Devices = append(out.Devices, control.ContactDevice{Device: id, Name: rest[id], Online: true})
 	}
 	return out
+}
+
+// partTime bounds the wait for the ends of links: as long as a device waits for the
+// peer's word (multiplex.Config, CloseTimeout).
+const partTime = 2 * time.Second
+
+// partWithBanned returns when no device has a link that may have none: a command that
+// bans a device is done when the device is gone.
+func (d *Daemon) partWithBanned(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, partTime)
+	defer cancel()
+	m := d.acc.ConnectionManager()
+	events := m.Events(ctx)
+	linked := func() bool {
+		for l := range m.Links() {
+			if d.acc.Trust().Check(l.Peer) != nil {
+				return true
+			}
+		}
+		return false
+	}
+	if !linked() {
+		return
+	}
+	for range events {
+		if !linked() {
+			return
+		}
+	}
 }
 
 // change does what a command asks for; nothing for "".

@@ -102,7 +102,7 @@ func TestSendersThatBreakTheRulesAreCutOff(t *testing.T) {
 		"a message of 4294967295": func(h *hand) {
 			_, _ = h.w.conn.Write([]byte{255, 255, 255, 255, byte(kindEntry)})
 		},
-		"a piece of 4294967295":   func(h *hand) { _, _ = h.w.conn.Write([]byte{255, 255, 255, 255, byte(kindPiece)}) },
+		"a piece of 4294967295": func(h *hand) { _, _ = h.w.conn.Write([]byte{255, 255, 255, 255, byte(kindPiece)}) },
 		"the end before 1 ent": func(h *hand) { // whether its entry is wanted by then or not
 			w := h.offered(1, 5)
 			w.send(kindEntry, file(0, 5, "x")...)
