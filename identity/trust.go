@@ -159,6 +159,7 @@ func (t *Trust) SetMembers(known func(Peer) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.members = known
+	t.notify() // so that it counts for the links that are there
 }
 
 // Decision returns what was decided about s itself.

@@ -348,3 +348,17 @@ func TestMembersAreAllowedOrKnown(t *testing.T) {
 		t.Error("nothing is known any more, but the peer is a member")
 	}
 }
+
+// Whose links are there already is looked at again.
+//
+// case: S1
+func TestNewMembersAreAChange(t *testing.T) {
+	trust := new(Trust)
+	changed := trust.Changed()
+	trust.SetMembers(func(Peer) bool { return true })
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told of it")
+	}
+}

@@ -99,12 +99,25 @@ func (d *Daemon) openDevices() error {
 	d.devices = v
 	events := m.Events(d.life.Context()) // from now on, not from when the goroutine runs
 	v.life.Go(func(context.Context) {
+		v.before()
 		for e := range events {
 			v.event(e)
 		}
 	})
 	v.life.Go(func(context.Context) { v.accept(l) })
 	return nil
+}
+
+// before takes note of the links that came up before there was a daemon. What a friend
+// had to tell on one was declined, so it is asked.
+func (v *devices) before() {
+	for l := range v.m.Links() {
+		v.met(l.Peer, l.Created)
+		v.book.shown(l.Peer)
+		if v.friend(l.Peer) || len(v.say(l.Peer)) > 0 {
+			v.life.Go(func(ctx context.Context) { v.tell(ctx, l.Peer) })
+		}
+	}
 }
 
 // own reports whether a device is one of the account's.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,6 +105,46 @@ func TestWhoWasNotToldIsToldLater(t *testing.T) {
 			changed = alice.acc.Trust().Changed()
 		case <-timeout:
 			t.Fatal("alice has not heard of it")
+		}
+	}
+}
+
+// A contact that makes a link while the daemon starts is taken note of, and told, as one
+// that comes later.
+//
+// case: S6
+func TestALinkFromBeforeTheDaemonIsNoEarlier(t *testing.T) {
+	alice, laptop, _, local := family(t)
+	alice.close(t)
+	acc, err := account.Open(alice.acc.Dir(), account.Options{LocalDir: local})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer acc.Close()
+	if err := acc.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acc.ConnectionManager().ConnectDevice(t.Context(), laptop.id(), "nothing://", peerlink.ConnectOptions{}); !errors.Is(err, peerlink.ErrNoListener) {
+		t.Fatal(err)
+	}
+	if _, err := control.OpRevoke.Ask(t.Context(), laptop.client, []string{"phone"}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Config{Account: acc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for tick, timeout := time.Tick(time.Millisecond), time.After(within); ; {
+		c, _ := d.contacts.Find("bob")
+		text, _ := acc.Trust().MarshalText()
+		if len(acc.Revocations()) == 1 && c.Account == laptop.acc.Identity().AccountID() && strings.Contains(string(text), "home device "+laptop.id().String()) {
+			return
+		}
+		select {
+		case <-tick:
+		case <-timeout:
+			t.Fatalf("%d lists, %+v, in the trust store\n%s", len(acc.Revocations()), c, text)
 		}
 	}
 }
