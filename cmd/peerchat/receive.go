@@ -70,7 +70,7 @@ func newReceive(o *options) *cobra.Command {
 	})
 	f.register(cmd)
 	cmd.Flags().BoolVar(&clean, "clean", false, "remove all incomplete files that nobody is receiving now, and end")
-	cmd.Flags().BoolVar(&once, "once", false, "end after one transfer, with its outcome")
+	cmd.Flags().BoolVar(&once, "once", false, "end after one transfer, with its outcome; an offer of a stranger that is refused is none")
 	return cmd
 }
 
@@ -214,8 +214,8 @@ func (t *taker) take(ctx context.Context, c net.Conn) {
 	if err == nil || !sh.mute() {
 		t.tell(sh, peer, done, err)
 	}
-	if t.ended != nil && isOutcome(err) {
-		t.ended(err)
+	if _, taken := sh.offered(); t.ended != nil && (member || taken) && isOutcome(err) {
+		t.ended(err) // what was not taken of a stranger is none: it could end the command so
 	}
 }
 
@@ -234,7 +234,7 @@ func (t *taker) faulty() bool {
 }
 
 // isOutcome reports whether the transfer came to its end, if not a good one. One
-// that had no place was none: a stranger could end the command so.
+// that had no place was none.
 func isOutcome(err error) bool {
 	return err == nil || !errors.Is(err, parcel.ErrTooMany) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled)
 }
