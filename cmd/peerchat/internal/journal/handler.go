@@ -35,7 +35,8 @@ type bounds struct {
 	base   slog.Handler // gets what was left out
 	device *quota.Rates[[2]string]
 	kind   *quota.Rates[string]
-	all    *rate.Limiter
+	all    *rate.Limiter // of records that name a device
+	own    *rate.Limiter // of the others
 
 	mu    sync.Mutex
 	left  map[string]int // what was left out of each kind
@@ -49,6 +50,7 @@ func NewHandler(next slog.Handler) *Handler {
 		device: quota.NewRates[[2]string](maxDevices, rate.Every(10*time.Second), 10),
 		kind:   quota.NewRates[string](maxKinds, 2, 200),
 		all:    rate.NewLimiter(10, 1000),
+		own:    rate.NewLimiter(10, 1000),
 		left:   map[string]int{},
 	}}
 }
@@ -79,7 +81,11 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 		device = deviceOf(a, device)
 		return true
 	})
-	passes := h.bounds.device.Allow([2]string{r.Message, device}, r.Time) && h.kind.Allow(r.Message, r.Time) && h.all.AllowN(r.Time, 1)
+	all := h.all
+	if device == "" {
+		all = h.own
+	}
+	passes := h.bounds.device.Allow([2]string{r.Message, device}, r.Time) && h.kind.Allow(r.Message, r.Time) && all.AllowN(r.Time, 1)
 	h.tell(ctx, h.count(r, passes), r.Time)
 	if !passes {
 		return nil

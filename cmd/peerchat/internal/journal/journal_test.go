@@ -207,3 +207,17 @@ func TestALogFileThatCannotBePutAsideBeginsAnew(t *testing.T) {
 		t.Errorf("%v, %v", st, err)
 	}
 }
+
+// case: S13
+func TestDevicesLeaveRoomForThisOnesRecords(t *testing.T) {
+	var out bytes.Buffer
+	h := NewHandler(slog.NewTextHandler(&out, nil))
+	now := time.Unix(1_000_000_000, 0)
+	for d := range 10_000 {
+		at(t, h, now, fmt.Sprint("kind ", d%50), "device", d)
+	}
+	at(t, h, now, "the network is lost")
+	if !strings.Contains(out.String(), "the network is lost") {
+		t.Error("what this device says was left out for what others cause")
+	}
+}
