@@ -40,19 +40,18 @@ const (
 type consent struct {
 	policy string
 	s      *session
-	out    io.Writer            // where questions go
+	prompt *prompt
 	places *quota.Quota[string] // of questions: only strangers are asked about
 	pace   *rate.Limiter        // of questions, lest they fill the terminal
 	turn   chan struct{}
 
 	mu     sync.Mutex
-	answer chan<- string // of the question that is shown
 	always map[string]bool
 }
 
 func newConsent(policy string, s *session, out io.Writer) *consent {
 	return &consent{
-		policy: policy, s: s, out: out, places: quota.New[string](perSender, maxQuestions),
+		policy: policy, s: s, prompt: &prompt{out: out}, places: quota.New[string](perSender, maxQuestions),
 		pace: rate.NewLimiter(rate.Every(questionEvery), maxQuestions),
 		turn: make(chan struct{}, 1), always: map[string]bool{},
 	}
@@ -148,10 +147,8 @@ func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	answer := make(chan string, 1)
-	c.setAnswer(answer)
-	defer c.setAnswer(nil)
-	fmt.Fprintf(c.out, "%s (%.8s) wants to send %s. Take it? [y]es, [n]o, [a]lways from there: ", printable(o.From.Name), o.From.ID, contents(l))
+	defer c.prompt.end("")
+	answer := c.prompt.show(fmt.Sprintf("%s (%.8s) wants to send %s. Take it? [y]es, [n]o, [a]lways from there: ", printable(o.From.Name), o.From.ID, contents(l)))
 	select {
 	case line := <-answer:
 		switch strings.ToLower(strings.TrimSpace(line)) {
@@ -165,27 +162,9 @@ func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 		}
 		return errors.New("not wanted")
 	case <-ctx.Done():
-		fmt.Fprintln(c.out, "\nThe question is over:", context.Cause(ctx))
+		c.prompt.end(fmt.Sprint("The question is over: ", context.Cause(ctx)))
 		return context.Cause(ctx)
 	}
-}
-
-func (c *consent) setAnswer(to chan<- string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.answer = to
-}
-
-// typed takes a line for an answer; false if nothing was asked.
-func (c *consent) typed(line string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.answer == nil {
-		return false
-	}
-	c.answer <- line
-	c.answer = nil
-	return true
 }
 
 // contents says what is offered: "a.txt, b and 9 more, 1.2 MiB, 1 hidden

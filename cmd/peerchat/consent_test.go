@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -95,6 +96,13 @@ func (a *asking) question() string {
 	return string(b[:n])
 }
 
+// later has the question that is shown be there for longer.
+func (a *asking) later(d time.Duration) {
+	a.c.prompt.mu.Lock()
+	defer a.c.prompt.mu.Unlock()
+	a.c.prompt.shown = a.c.prompt.shown.Add(-d)
+}
+
 // write makes a file, and the folders above.
 func write(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
@@ -126,7 +134,8 @@ func TestTheQuestionTellsWhatIsHiddenAndWhatRuns(t *testing.T) {
 	if strings.ContainsAny(got, "\x1b\u202e") {
 		t.Errorf("%q is not escaped", got)
 	}
-	if !a.c.typed("y") {
+	a.later(readTime)
+	if !a.c.prompt.typed("y") {
 		t.Error("no answer is waited for")
 	}
 	if err := <-sent; err != nil {

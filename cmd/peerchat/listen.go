@@ -139,7 +139,7 @@ func (h *host) name(ctx context.Context, device identity.DeviceID) string {
 // typed sends lines of the terminal to all devices that a message came from.
 func (h *host) typed(ctx context.Context, in io.Reader) {
 	_ = lines(in, func(s string) error {
-		if h.taker.consent.typed(s) || s == "" {
+		if h.taker.consent.prompt.typed(s) || s == "" {
 			return nil
 		}
 		for _, to := range h.heard.Keys() {

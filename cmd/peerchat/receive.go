@@ -117,7 +117,9 @@ func (t *taker) receive(s *session, once bool) error {
 	} else {
 		fmt.Fprintf(t.cmd.ErrOrStderr(), "this device is %s\n", st.Self.Device)
 	}
-	go func() { _ = lines(t.cmd.InOrStdin(), func(line string) error { t.consent.typed(line); return nil }) }()
+	go func() {
+		_ = lines(t.cmd.InOrStdin(), func(line string) error { t.consent.prompt.typed(line); return nil })
+	}()
 	return await(ctx, ended)
 }
 
@@ -164,7 +166,8 @@ func (o *options) newTaker(cmd *cobra.Command, s *session, f takeFlags) (*taker,
 	if err := folder.Remember(filepath.Join(o.account, receivedFile)); err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
-	t := &taker{cmd: cmd, o: o, p: printerOf(cmd), folder: folder, consent: newConsent(f.policy, s, cmd.ErrOrStderr()), looks: make(chan struct{}, maxLooks), faults: rate.NewLimiter(1, maxFaults)}
+	c := newConsent(f.policy, s, cmd.ErrOrStderr())
+	t := &taker{cmd: cmd, o: o, p: &printer{out: c.prompt.beside(cmd.OutOrStdout())}, folder: folder, consent: c, looks: make(chan struct{}, maxLooks), faults: rate.NewLimiter(1, maxFaults)}
 	t.rec = parcel.NewReceiver(parcel.Config{Folder: folder, Consent: t.consent.decide, MaxBytes: f.most, MaxEntries: f.files, Replace: f.replace})
 	t.swept = t.sweep()
 	return t, nil
@@ -204,7 +207,7 @@ func (t *taker) take(ctx context.Context, c net.Conn) {
 	<-t.looks
 	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: who(peer)}
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
-		sh.bars = &bars{out: t.cmd.ErrOrStderr()}
+		sh.bars = &bars{out: t.cmd.ErrOrStderr(), over: &frames{p: t.consent.prompt}}
 	}
 	sh.mute = func() bool { return !member && !t.faulty() }
 	done, err := t.rec.Serve(ctx, c, parcel.Peer{
@@ -249,7 +252,7 @@ func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err erro
 		why := strings.TrimPrefix(err.Error(), parcel.ErrRefused.Error()+": ")
 		t.p.print(fmt.Sprintf("-- refused files from %s: %s", who(peer), printable(why)))
 		if errors.Is(err, errContactsOnly) {
-			fmt.Fprintf(t.cmd.ErrOrStderr(), "to take what it sends: peerchat contacts add NAME %s\n", peer.Device)
+			fmt.Fprintf(t.consent.prompt.beside(t.cmd.ErrOrStderr()), "to take what it sends: peerchat contacts add NAME %s\n", peer.Device)
 		}
 	case err != nil:
 		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", who(peer), done.Kept+done.Same, printable(err.Error())))

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"github.com/vbauerster/cupwriter"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -202,6 +204,7 @@ func (s *show) close() {
 // bars are a transfer's, on a terminal.
 type bars struct {
 	out   io.Writer
+	over  io.Writer // draws on out, and only where nothing else is; nil: out does
 	p     *mpb.Progress
 	files map[string]*fileBar
 	total *fileBar         // instead of bars for each
@@ -221,7 +224,7 @@ type fileBar struct {
 func (b *bars) event(e parcel.Event) {
 	switch e.Kind {
 	case parcel.Offered:
-		b.p = mpb.New(mpb.WithOutput(b.out))
+		b.p = b.container()
 		b.files, b.at = map[string]*fileBar{}, map[string]int64{}
 		if e.Offer.Entries > maxBars {
 			b.total = b.add(fmt.Sprintf("%d files and folders", e.Offer.Entries), e.Offer.Bytes, 0, "done")
@@ -250,6 +253,16 @@ func (b *bars) event(e parcel.Event) {
 			f.Abort(false)
 		}
 	}
+}
+
+func (b *bars) container() *mpb.Progress {
+	f, ok := b.out.(*os.File)
+	if b.over == nil || !ok {
+		return mpb.New(mpb.WithOutput(b.out))
+	}
+	w := cupwriter.New(b.over, false)
+	w.SetTermFd(int(f.Fd()))
+	return mpb.New(mpb.WithConsoleWriter(w))
 }
 
 func (b *bars) add(name string, size, at int64, done string) *fileBar {
