@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,9 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
 
-	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/files/parcel"
-	"peerlink/identity"
 	"peerlink/internal/quota"
 )
 
@@ -111,28 +108,6 @@ func (c *consent) decide(ctx context.Context, o parcel.Offer) error {
 	return c.ask(ctx, o)
 }
 
-// member reports whether files may come from a device unasked, and room is kept
-// for it: a device of a contact, or of one's own account. Where the daemon does
-// not tell, it is a stranger.
-func (c *consent) member(ctx context.Context, p identity.Peer) bool {
-	all, err := control.OpContacts.Ask(ctx, c.s.client, control.ContactChange{})
-	if err != nil {
-		return false
-	}
-	for _, k := range all.Contacts {
-		if k.Moved != "" && k.Device == p.Device {
-			return false // it is in another account now
-		}
-		is := func(d control.ContactDevice) bool { return d.Device == p.Device }
-		if k.Device == p.Device || slices.ContainsFunc(k.Devices, is) {
-			return k.Trust != identity.Banned.String()
-		}
-	}
-	own, err := control.OpDevices.Ask(ctx, c.s.client, control.None{})
-	revoked := func(d control.OwnDevice) bool { return d.Device == p.Device && d.Revoked }
-	return err == nil && !p.Account.IsZero() && own.Account == p.Account.String() && !slices.ContainsFunc(own.Devices, revoked)
-}
-
 // ask puts the question on the terminal, one at a time. A yes is to what it shows.
 func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, errors.New("nobody answered there"))
@@ -148,7 +123,7 @@ func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 		return context.Cause(ctx)
 	}
 	defer c.prompt.end("")
-	answer := c.prompt.show(fmt.Sprintf("%s (%.8s) wants to send %s. Take it? [y]es, [n]o, [a]lways from there: ", printable(o.From.Name), o.From.ID, contents(l)))
+	answer := c.prompt.show(question(o.From, l))
 	select {
 	case line := <-answer:
 		switch strings.ToLower(strings.TrimSpace(line)) {
@@ -165,6 +140,12 @@ func (c *consent) ask(ctx context.Context, o parcel.Offer) error {
 		c.prompt.end(fmt.Sprint("The question is over: ", context.Cause(ctx)))
 		return context.Cause(ctx)
 	}
+}
+
+// question is about files of a stranger, with the whole id once: the first digits of
+// two ids can be the same.
+func question(from parcel.Peer, l parcel.Listing) string {
+	return fmt.Sprintf("%s wants to send %s.\nIts device id is %s\nTake it? [y]es, [n]o, [a]lways from there: ", printable(from.Name), contents(l), from.ID)
 }
 
 // contents says what is offered: "a.txt, b and 9 more, 1.2 MiB, 1 hidden

@@ -122,10 +122,10 @@ func TestTheQuestionTellsWhatIsHiddenAndWhatRuns(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "run\x1b[2J"), 0o700)
 	a := newAsking(t)
-	sent := a.send(t.Context(), parcel.Peer{ID: "0123456789", Name: "Mal\u202elory"}, dir)
+	sent := a.send(t.Context(), parcel.Peer{ID: "0123456789", Name: `a stranger that calls itself "Mal` + "\u202e" + `lory" (01234567)`}, dir)
 	got := a.question()
 	for _, want := range []string{
-		"(01234567) wants to send d and 5 more, 20 B, 3 hidden (", "d/.b", "d/.ssh/keys", "1 can be run (d/run%1B[2J)", "Take it?",
+		`lory" (01234567) wants to send d and 5 more, 20 B, 3 hidden (`, "Its device id is 0123456789\n", "d/.b", "d/.ssh/keys", "1 can be run (d/run%1B[2J)", "Take it?",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q: %q", want, got)

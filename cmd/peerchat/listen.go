@@ -83,12 +83,13 @@ func (h *host) serve(ctx context.Context) (ended <-chan error, err error) {
 
 // event is a line of --json.
 type event struct {
-	Step  string            `json:"step"`
-	OK    bool              `json:"ok"`
-	From  identity.DeviceID `json:"from"`
-	Text  string            `json:"text,omitempty"`
-	File  *fileReport       `json:"file,omitempty"`
-	Error string            `json:"error,omitempty"`
+	Step    string            `json:"step"`
+	OK      bool              `json:"ok"`
+	From    identity.DeviceID `json:"from"`
+	Contact string            `json:"contact,omitempty"` // this account's name for it
+	Text    string            `json:"text,omitempty"`
+	File    *fileReport       `json:"file,omitempty"`
+	Error   string            `json:"error,omitempty"`
 }
 
 // message shows one that came, and answers it.
@@ -97,10 +98,11 @@ func (h *host) message(ctx context.Context, m control.Message) error {
 		return nil
 	}
 	h.heard.Add(m.Peer, struct{}{})
+	from := h.know(ctx, m.Peer)
 	if h.o.json {
-		h.p.json(event{Step: "chat", OK: true, From: m.Peer, Text: m.Text})
+		h.p.json(event{Step: "chat", OK: true, From: m.Peer, Contact: from.contact, Text: m.Text})
 	} else {
-		h.p.print(fmt.Sprintf("%s: %s", h.name(ctx, m.Peer), printable(m.Text)))
+		h.p.print(fmt.Sprintf("%s: %s", from.name, printable(m.Text)))
 	}
 	if h.reply != "" {
 		h.say(ctx, m.Peer, h.reply)
@@ -117,23 +119,24 @@ func (h *host) say(ctx context.Context, to identity.DeviceID, text string) {
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case h.o.json:
-		h.p.json(event{Step: "chat", From: to, Text: text, Error: err.Error()})
+		h.p.json(event{Step: "chat", From: to, Contact: h.know(ctx, to).contact, Text: text, Error: err.Error()})
 	default:
-		h.p.print(fmt.Sprintf("-- not sent to %s: %s", to.Short(), printable(err.Error())))
+		h.p.print(fmt.Sprintf("-- not sent to %s: %s", h.know(ctx, to).name, printable(err.Error())))
 	}
 }
 
 func who(p identity.Peer) string { return fmt.Sprintf("%s (%s)", printable(p.Name), p.Device.Short()) }
 
-// name is what a device calls itself on its link.
-func (h *host) name(ctx context.Context, device identity.DeviceID) string {
+// know tells what this account calls a device, and with a link what it calls itself.
+func (h *host) know(ctx context.Context, device identity.DeviceID) visitor {
+	p := identity.Peer{Device: device}
 	st, err := h.s.status(ctx)
 	for _, l := range st.Links {
 		if err == nil && l.Peer.Device == device {
-			return who(identity.Peer{Name: l.Peer.Name, Device: device})
+			p = l.Peer
 		}
 	}
-	return device.Short()
+	return h.taker.consent.know(ctx, p)
 }
 
 // typed sends lines of the terminal to all devices that a message came from.

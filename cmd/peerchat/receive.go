@@ -203,21 +203,21 @@ func (t *taker) serve(ctx context.Context, s *session, failed func(error)) error
 // take receives what comes over one channel.
 func (t *taker) take(ctx context.Context, c net.Conn) {
 	peer, _ := peerlink.PeerOf(c)
-	member := t.consent.member(ctx, peer)
+	known := t.consent.know(ctx, peer)
 	<-t.looks
-	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: who(peer)}
+	sh := &show{p: t.p, asJSON: t.o.json, device: peer.Device, from: known.name, contact: known.contact}
 	if t.withBars && !t.o.json && isTerminal(t.cmd.ErrOrStderr()) {
 		sh.bars = &bars{out: t.cmd.ErrOrStderr(), over: &frames{p: t.consent.prompt}}
 	}
-	sh.mute = func() bool { return !member && !t.faulty() }
+	sh.mute = func() bool { return !known.member && !t.faulty() }
 	done, err := t.rec.Serve(ctx, c, parcel.Peer{
-		ID: peer.Device.String(), Name: peer.Name, Member: member,
+		ID: peer.Device.String(), Name: known.name, Member: known.member,
 	}, sh.event)
 	sh.close()
 	if err == nil || !sh.mute() {
-		t.tell(sh, peer, done, err)
+		t.tell(sh, known, done, err)
 	}
-	if _, taken := sh.offered(); t.ended != nil && (member || taken) && isOutcome(err) {
+	if _, taken := sh.offered(); t.ended != nil && (known.member || taken) && isOutcome(err) {
 		t.ended(err) // what was not taken of a stranger is none: it could end the command so
 	}
 }
@@ -243,20 +243,33 @@ func isOutcome(err error) bool {
 }
 
 // tell says how a transfer ended.
-func (t *taker) tell(sh *show, peer identity.Peer, done parcel.Summary, err error) {
+func (t *taker) tell(sh *show, from visitor, done parcel.Summary, err error) {
 	all, _ := sh.offered()
 	switch {
 	case t.o.json:
-		t.p.json(summaryLine("received", peer.Device, done, err))
+		line := summaryLine("received", sh.device, done, err)
+		line.Contact = from.contact
+		t.p.json(line)
 	case errors.Is(err, parcel.ErrRefused):
 		why := strings.TrimPrefix(err.Error(), parcel.ErrRefused.Error()+": ")
-		t.p.print(fmt.Sprintf("-- refused files from %s: %s", who(peer), printable(why)))
+		t.p.print(fmt.Sprintf("-- refused files from %s: %s", from.name, printable(why)))
 		if errors.Is(err, errContactsOnly) {
-			fmt.Fprintf(t.consent.prompt.beside(t.cmd.ErrOrStderr()), "to take what it sends: peerchat contacts add NAME %s\n", peer.Device)
+			fmt.Fprintln(t.consent.prompt.beside(t.cmd.ErrOrStderr()), toTake(from, sh.device))
 		}
 	case err != nil:
-		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", who(peer), done.Kept+done.Same, printable(err.Error())))
+		t.p.print(fmt.Sprintf("-- files from %s: %d there, not all: %s", from.name, done.Kept+done.Same, printable(err.Error())))
 	case all > 1 && !t.o.json:
-		t.p.print(fmt.Sprintf("-- %d from %s, %s", done.Kept+done.Same, who(peer), humanize.IBytes(uint64(done.Bytes))))
+		t.p.print(fmt.Sprintf("-- %d from %s, %s", done.Kept+done.Same, from.name, humanize.IBytes(uint64(done.Bytes))))
 	}
+}
+
+// toTake says how to take files from a device that is refused for what it is not.
+func toTake(from visitor, device identity.DeviceID) string {
+	switch {
+	case from.moved:
+		return "if that is right, to take what it sends: peerchat contacts moved " + printable(from.contact)
+	case from.contact != "":
+		return "to take what it sends: peerchat contacts allow " + printable(from.contact)
+	}
+	return "to take what it sends: peerchat contacts add NAME " + device.String()
 }

@@ -49,6 +49,7 @@ type transferLine struct {
 	Step    string            `json:"step"`
 	OK      bool              `json:"ok"`
 	From    identity.DeviceID `json:"from"`
+	Contact string            `json:"contact,omitempty"` // this account's name for it
 	Offer   *offerReport      `json:"offer,omitempty"`
 	Kept    int               `json:"kept,omitempty"`
 	Same    int               `json:"same,omitempty"`
@@ -68,11 +69,12 @@ func summaryLine(step string, device identity.DeviceID, s parcel.Summary, err er
 
 // show tells of a transfer: as bars on a terminal, as JSON, as lines.
 type show struct {
-	p      *printer
-	asJSON bool
-	device identity.DeviceID // the other one
-	from   string            // who sends; empty if this device does
-	mute   func() bool       // whether this failure is not told; nil: all are
+	p       *printer
+	asJSON  bool
+	device  identity.DeviceID // the other one
+	from    string            // who sends; empty if this device does
+	contact string            // the sender's name, if it is a contact
+	mute    func() bool       // whether this failure is not told; nil: all are
 
 	mu    sync.Mutex
 	bars  *bars    // nil: there are none
@@ -156,10 +158,10 @@ func (s *show) json(e parcel.Event) {
 	case e.Kind == parcel.Moved || e.Folder && e.Err == nil:
 		return
 	case e.Kind == parcel.Offered:
-		s.p.json(transferLine{Step: "offer", OK: true, From: s.device, Offer: &offerReport{e.Offer.Names, e.Offer.Entries, e.Offer.Bytes}})
+		s.p.json(transferLine{Step: "offer", OK: true, From: s.device, Contact: s.contact, Offer: &offerReport{e.Offer.Names, e.Offer.Entries, e.Offer.Bytes}})
 		return
 	case e.Kind == parcel.Cut && e.Path == "":
-		s.p.json(transferLine{Step: "cut", From: s.device, Error: e.Err.Error()})
+		s.p.json(transferLine{Step: "cut", From: s.device, Contact: s.contact, Error: e.Err.Error()})
 		return
 	}
 	s.p.json(s.line(e))
@@ -167,7 +169,7 @@ func (s *show) json(e parcel.Event) {
 
 // line is an entry's outcome.
 func (s *show) line(e parcel.Event) event {
-	l := event{Step: "file", OK: e.Err == nil, From: s.device, File: &fileReport{
+	l := event{Step: "file", OK: e.Err == nil, From: s.device, Contact: s.contact, File: &fileReport{
 		Name: e.Path, Bytes: e.Size, OK: e.Err == nil, Same: e.Kind == parcel.Same, At: e.At, Part: e.Part,
 	}}
 	if e.Name != "" && s.from != "" { // the receiver's name for it

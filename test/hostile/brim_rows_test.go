@@ -119,6 +119,7 @@ var brim = map[string]row{
 	"P/journal bounds.device quota.NewRates": {"a record in 10 s of a kind about a device; 1 024 of these are known", "TestADeviceCausesFewRecordsAndTheOthersAreCounted"},
 	"P/journal bounds.kind quota.NewRates":   {"2 records a second of a kind", "TestOneDeviceCausesNoneOfAnothersToBeLeftOut"},
 	"P/journal bounds.left map":              {"256 kinds", "TestADeviceCausesFewRecordsAndTheOthersAreCounted"},
+	"P/journal bounds.own rate.NewLimiter":   {"10 records a second that name no device", "TestDevicesLeaveRoomForThisOnesRecords"},
 	"P/journal open.f os.OpenFile":           {"4 MiB, and 3 files before", "TestALogFileIsPutAsideWhenItIsLong"},
 
 	"P/strictfile Change.err atomicfile.Write": {"8 MiB", "TestDevicesOfContactsAreBounded"},

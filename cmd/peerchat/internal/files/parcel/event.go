@@ -15,7 +15,7 @@ var ErrRefused = errors.New("the receiver refused the files")
 // Peer is the other side, as the caller knows it.
 type Peer struct {
 	ID   string // proven: what is continued, and consent, are tied to it
-	Name string // as the peer calls itself; not trusted
+	Name string // for the person who is asked; not trusted
 	// Member says that the caller knows the peer: room is kept for it, apart from
 	// that of strangers.
 	Member bool
