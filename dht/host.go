@@ -75,6 +75,10 @@ func newHost(cfg Config, at *auto) (host.Host, error) {
 		}
 		reach, listen = libp2p.ForceReachabilityPublic(), libp2p.ListenAddrStrings(addrs...)
 	}
+	enter := libp2p.ChainOptions()
+	if cfg.Mode != Client { // whose few connections libp2p bounds
+		enter = libp2p.ConnectionGater(newDoor())
+	}
 	resources, err := newResourceManager(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("dht: limit resources: %w", err)
@@ -88,7 +92,7 @@ func newHost(cfg Config, at *auto) (host.Host, error) {
 		libp2p.Identity(key), listen, reach, libp2p.AddrsFactory(tell),
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
-		libp2p.ConnectionManager(conns), libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(conns), libp2p.ResourceManager(resources), enter,
 		privateNetwork(cfg.NetworkKey), libp2p.WithDialTimeout(dialTimeout), libp2p.UserAgent(userAgent), libp2p.ProtocolVersion(userAgent))
 	if err != nil {
 		_, _ = conns.Close(), resources.Close()
@@ -155,8 +159,9 @@ func serverLimits(devices int) rcmgr.PartialLimitConfig {
 	booked := rcmgr.LimitVal64(yamuxWindow * (devices + others))
 	each := rcmgr.ResourceLimits{Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: booked}
 	return rcmgr.PartialLimitConfig{
-		System:    rcmgr.ResourceLimits{Conns: all, ConnsInbound: all, Streams: 3 * all, StreamsInbound: 3 * all, Memory: 3 * booked},
-		Transient: rcmgr.ResourceLimits{Conns: others / 4, ConnsInbound: others / 4},
+		System: rcmgr.ResourceLimits{Conns: all, ConnsInbound: all, Streams: 3 * all, StreamsInbound: 3 * all, Memory: 3 * booked},
+		// Twice what the door lets in: the displaced take a moment to go.
+		Transient: rcmgr.ResourceLimits{Conns: 2 * maxUnproven, ConnsInbound: 2 * maxUnproven, FD: 2 * maxUnproven},
 		Protocol:  map[protocol.ID]rcmgr.ResourceLimits{pushProtocol: each, kadProtocol: each},
 	}
 }

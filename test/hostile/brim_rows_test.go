@@ -188,6 +188,8 @@ var brim = map[string]row{
 	"dht clock.ahead map":                    ownState,
 	"dht courier.asked map":                  ownCalls,
 	"dht courier.results queue":              ownCalls,
+	"dht door.gate proving.Gate":             {"64 connections an address, 256 in all", "TestHalfOpenConnectionsKeepNobodyOut"},
+	"dht door.places map":                    {"see door.gate; each for 10 s", "TestHalfOpenConnectionsKeepNobodyOut"},
 	"dht hub.boxes map":                      {"32 signals and 256 KiB a callee, 1 MiB a putter, 16 MiB in all", "TestFloodDisplacesItselfFirst"},
 	"dht inbox.digests quota.NewLRU":         {"as many as can come in two minutes", "TestSizeRateAndDuplicatesAreCheckedBeforeAnyCryptography"},
 	"dht inbox.ids quota.NewLRU":             {"as many as can come in two minutes", "TestSizeRateAndDuplicatesAreCheckedBeforeAnyCryptography"},

@@ -61,13 +61,10 @@ func passers(ctx context.Context, w *world, n int, do func(ctx context.Context, 
 	})
 }
 
-// halfOpenDHT holds what three addresses may have elsewhere, 64 connections each: a node
-// bounds no address of loopback. It does not hold more, as it is known what comes of that:
-// at 256 all places of connections that have proven no key are taken, none gives way, and
-// a contact gets in by luck. This is to become 1500 once that is mended.
+// halfOpenDHT holds far more connections than a node has places for, from three addresses.
 func halfOpenDHT(ctx context.Context, w *world, t *tally) {
 	p := strings.Split(w.bootstrap, "/") // "", ip4, the address, tcp, the port, p2p, the key
-	holdFrom(ctx, 3, 3*64, "tcp", net.JoinHostPort(p[2], p[4]), t, nil)
+	holdFrom(ctx, 3, 1500, "tcp", net.JoinHostPort(p[2], p[4]), t, nil)
 }
 
 // joins checks that a contact joins the DHT anew, and finds the victim there.
