@@ -28,7 +28,7 @@ func newNode(o *options) *cobra.Command {
 	data := filepath.Join(xdg.DataHome, "peerlink", "node")
 	cmd := described("node", &cobra.Command{
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
-			return errors.Join(noArgs(cmd, args), checkListens(listen), r.check())
+			return errors.Join(noArgs(cmd, args), checkListens(listen), r.check(cmd.Flags().Changed, listen))
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key, err := readNetworkKey(keyFile)
@@ -50,7 +50,7 @@ func newNode(o *options) *cobra.Command {
 			}
 			if s != nil {
 				defer s.Close()
-				fmt.Fprintf(cmd.ErrOrStderr(), "STUN%s on %s\n", map[bool]string{true: " and TURN"}[r.relay], s.Addr())
+				r.tell(cmd.ErrOrStderr(), s.Addr())
 			}
 			ctx, fail := context.WithCancelCause(cmd.Context())
 			defer fail(nil)

@@ -71,6 +71,11 @@ func (g *guests) members(ctx context.Context, log *slog.Logger) (func(identity.P
 	if err != nil {
 		return nil, err
 	}
+	for _, path := range g.files { // later it may become empty: then it names nobody any more
+		if ids := make(map[identity.DeviceID]bool); readIDs(path, ids) == nil && len(ids) == 0 {
+			return nil, fmt.Errorf("--relay-for: %s names no device: write the ids of devices or accounts there, one a line", path)
+		}
+	}
 	var now atomic.Pointer[func(identity.Peer) bool]
 	now.Store(&known)
 	go func() {

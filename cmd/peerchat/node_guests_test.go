@@ -146,6 +146,11 @@ func TestRelayForIsReadStrictly(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
+	empty := filepath.Join(t.TempDir(), "friends")
+	writeFile(t, empty, "# nobody yet\n")
+	if _, err := guestsOf(t, &options{}, empty).members(stopped(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "names no device") {
+		t.Errorf("an empty file: %v", err)
+	}
 	for rate, want := range map[string]int64{"none": -1, "8MiB": 8 << 20, "500KB": 500_000, "0": 0, "-1": 0, "": 0, "fast": 0, "1EB": 0} {
 		if got, err := rateOf(rate); got != want || (err != nil) != (want == 0) {
 			t.Errorf("%q: %d, %v; want %d", rate, got, err, want)

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
@@ -30,6 +34,9 @@ type reflector struct {
 	rates   [2]int64   // rate and rateAll, then
 }
 
+// relayFlags do nothing without --relay.
+var relayFlags = []string{"relay-for", "relay-rate", "relay-rate-all", "relay-address", "relay-private"}
+
 // noReflector is what switches the server off.
 const noReflector = "off"
 
@@ -44,8 +51,9 @@ func (r *reflector) register(f *pflag.FlagSet, o *options) {
 	f.StringVar(&r.rateAll, "relay-rate-all", "64MiB", "bytes a second that are relayed in all; others than --relay-for names get half of it; \"none\" for no limit")
 }
 
-// check finds out what cannot be a place for the server.
-func (r *reflector) check() error {
+// check finds out what cannot be a place for the server, and what was asked for and
+// would not be done.
+func (r *reflector) check(given func(flag string) bool, nodeListens []string) error {
 	if r.listen != "" && r.listen != noReflector {
 		if _, _, err := net.SplitHostPort(r.listen); err != nil {
 			return fmt.Errorf("--stun %.200q: want HOST:PORT, :PORT or %s", r.listen, noReflector)
@@ -65,7 +73,44 @@ func (r *reflector) check() error {
 		}
 		r.rates[i] = n
 	}
-	return r.guests.check()
+	return cmp.Or(r.guests.check(), r.checkRelay(given, nodeListens))
+}
+
+// checkRelay compares the flags of the relay with each other. A rate that was not
+// given is never above that of all.
+func (r *reflector) checkRelay(given func(flag string) bool, nodeListens []string) error {
+	each, all := &r.rates[0], r.rates[1]
+	switch i := slices.IndexFunc(relayFlags, given); {
+	case !r.relay && i >= 0:
+		return fmt.Errorf("--%s is for --relay, which was not given", relayFlags[i])
+	case !r.relay:
+		return nil
+	case r.listen == noReflector:
+		return errors.New("--relay needs the server that --stun off switches off: choose one")
+	case r.listen == "" && onlyLoopback(nodeListens):
+		return errors.New("--relay: --listen has loopback addresses only, so there is no server by itself: say where with --stun, such as --stun 127.0.0.1:3478")
+	case all < 0 || *each <= all:
+		return nil
+	case given("relay-rate"):
+		return fmt.Errorf("--relay-rate %s is above --relay-rate-all %s: one device cannot have more than all", r.rate, r.rateAll)
+	}
+	*each = all
+	return nil
+}
+
+// tell says what runs. That of the relay is a line of its own.
+func (r *reflector) tell(w io.Writer, at netip.AddrPort) {
+	if !r.relay {
+		fmt.Fprintf(w, "STUN on %s\n", at)
+		return
+	}
+	rate := func(n int64) string {
+		if n < 0 {
+			return "no limit"
+		}
+		return humanize.IBytes(uint64(n)) + " a second"
+	}
+	fmt.Fprintf(w, "STUN and TURN on %s\nrelays for %s: %s each, %s in all\n", at, printable(strings.Join(r.guests.words, ", ")), rate(r.rates[0]), rate(r.rates[1]))
 }
 
 // rateOf reads a number of bytes a second.
@@ -85,7 +130,7 @@ func rateOf(s string) (int64, error) {
 func (r *reflector) start(ctx context.Context, nodeListens []string, data string, log *slog.Logger) (*turnserver.Server, error) {
 	at := r.listen
 	switch {
-	case at == noReflector, at == "" && !r.relay && onlyLoopback(nodeListens):
+	case at == noReflector, at == "" && onlyLoopback(nodeListens):
 		return nil, nil
 	case at == "":
 		at = ":3478"
