@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
 
 	"peerlink/cmd/peerchat/internal/localuser"
 	"peerlink/cmd/peerchat/internal/website"
@@ -27,14 +29,21 @@ func newBrowse(o *options) *cobra.Command {
 
 const allUsersHelp = "let other users of this machine ask, too; to the device they are you"
 
-// onlyOwn returns the check of connections to a listener on loopback; nil: everybody
-// who reaches the listener may ask.
-func onlyOwn(l net.Listener, everybody bool) func(net.Conn) error {
+// onlyOwn returns the check of connections to a listener on loopback, which notes
+// what it refuses; nil: everybody who reaches the listener may ask.
+func onlyOwn(l net.Listener, everybody bool, note io.Writer) func(net.Conn) error {
 	at, tcp := l.Addr().(*net.TCPAddr)
 	if everybody || !tcp || !at.IP.IsLoopback() {
 		return nil
 	}
-	return localuser.Check
+	said := rate.Sometimes{First: 1, Interval: time.Minute} // another user could fill the terminal
+	return func(c net.Conn) error {
+		err := localuser.Check(c)
+		if err != nil {
+			said.Do(func() { fmt.Fprintf(note, "a connection was refused: %v (--all-users takes them)\n", err) })
+		}
+		return err
+	}
 }
 
 // browser are the flags of the command.
@@ -92,7 +101,7 @@ func (b *browser) run(cmd *cobra.Command, name string) error {
 		Hosts:  b.hosts,
 		Within: b.within,
 		Logger: b.o.logger(cmd.ErrOrStderr()),
-		Check:  onlyOwn(l, b.allUsers || len(b.hosts) > 0),
+		Check:  onlyOwn(l, b.allUsers || len(b.hosts) > 0, cmd.ErrOrStderr()),
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			c, err := s.connect(ctx, to, website.SiteURI(to.device, site))
 			if err != nil { // and not a nil *Conn in an interface

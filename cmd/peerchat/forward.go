@@ -9,10 +9,8 @@ import (
 	"slices"
 	"sync"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"peerlink/cmd/peerchat/internal/control"
 	"peerlink/cmd/peerchat/internal/forward"
@@ -186,18 +184,11 @@ func (f *forwarder) fromHere(ctx context.Context, sp forward.Spec, start func(fu
 
 // ours wants the connections of this user's programs.
 func (f *forwarder) ours(l net.Listener) func(context.Context, net.Conn) (func(), bool) {
-	check := onlyOwn(l, f.allUsers)
+	check := onlyOwn(l, f.allUsers, f.note)
 	if check == nil {
 		return nil
 	}
-	said := rate.Sometimes{First: 1, Interval: time.Minute} // another user could fill the terminal
-	return func(_ context.Context, c net.Conn) (func(), bool) {
-		err := check(c)
-		if err != nil {
-			said.Do(func() { fmt.Fprintf(f.note, "a connection was refused: %v (--all-users takes them)\n", err) })
-		}
-		return nil, err == nil
-	}
+	return func(_ context.Context, c net.Conn) (func(), bool) { return nil, check(c) == nil }
 }
 
 // tell says that connections are taken.

@@ -18,8 +18,10 @@ func newHistory(o *options) *cobra.Command {
 		switch {
 		case strangers && !forget:
 			return usageError{errors.New("--strangers is for --delete")}
+		case strangers && len(args) > 0:
+			return usageError{fmt.Errorf("--strangers is for all strangers, and %.64q is one device: leave out one of both", args[0])}
 		case strangers:
-			return usageArgs(noArgs)(cmd, args)
+			return nil
 		}
 		return counted(cobra.ExactArgs(1))(cmd, args)
 	}, func(cmd *cobra.Command, args []string) error {

@@ -193,7 +193,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	defer g.life.Leave()
 	if err, refused := r.Context().Value(refusedKey{}).(error); refused {
 		part(w)
-		problem(w, r, http.StatusForbidden, "This gateway asks in the name of the user that started it, and answers no other one: "+err.Error()+".")
+		problem(w, r, http.StatusForbidden, "This gateway asks in the name of the user that started it, and answers no other one: "+err.Error()+".\nThat user can let others ask, too: “peerchat browse --all-users”.")
 		return
 	}
 	if !passable(w, r) {
@@ -262,7 +262,7 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		code = http.StatusGatewayTimeout
 	}
-	problem(w, r, code, fmt.Sprintf("The site of %s is not to be had: %v. It must run “peerchat serve”; “peerchat doctor” tells more about the way there.", g.cfg.Name, err))
+	problem(w, r, code, fmt.Sprintf("The site of %s is not to be had: %v.\nIt must run “peerchat serve”; “peerchat doctor” tells more about the way there.", g.cfg.Name, err))
 }
 
 // Serve answers the connections of a listener, which it closes, until that or

@@ -154,10 +154,10 @@ func TestACutResponseIsAnError(t *testing.T) {
 }
 
 func TestAPageSaysWhyTheSiteIsNotToBeHad(t *testing.T) {
-	fails := errors.New("could not reach device b0000000: tcp: <b>connection refused</b>\x1b[2J; dht: no nodes")
+	fails := errors.New("could not reach device b0000000: tcp: <b>connection refused</b>\x1b[2J\ndht: no nodes")
 	c, g := browse(t, func(context.Context) (net.Conn, error) { return nil, fails })
 	resp, body := ask(t, c, http.MethodGet, g.URL(&net.TCPAddr{Port: 80}), "")
-	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "site of bob") || !strings.Contains(body, "could not reach") || !strings.Contains(body, "dht: no nodes") {
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "site of bob") || !strings.Contains(body, "could not reach") || !strings.Contains(body, "\ndht: no nodes.\nIt must run") || !strings.Contains(body, "pre-line") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	if strings.Contains(body, "<b>") || strings.Contains(body, "\x1b") {
@@ -238,7 +238,7 @@ func TestAProgramThatMayNotAskIsTold(t *testing.T) {
 	go func() { served <- g.Serve(n) }()
 	defer func() { _ = g.Close(); <-served }()
 	resp, body := ask(t, as(t, n, alice), http.MethodGet, "http://localhost/", "")
-	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, why.Error()) {
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, why.Error()) || !strings.Contains(body, "--all-users") {
 		t.Errorf("%s: %s", resp.Status, body)
 	}
 }

@@ -19,14 +19,14 @@ var problemPage = template.Must(template.New("problem").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.Title}}</title>
 <style>` + style + `</style>
 <h1>{{.Title}}</h1>
-<p>{{.Reason}}</p>
+<p style="white-space:pre-line">{{.Reason}}</p>
 </html>
 `))
 
-// problem answers with a page that says what is wrong. The reason may be a
-// stranger's text.
+// problem answers with a page that says what is wrong. The reason may have several
+// lines, as joined errors do, and may be a stranger's text.
 func problem(w http.ResponseWriter, r *http.Request, code int, reason string) {
-	text, cut := escape.Cut(escape.Line(reason), maxReason)
+	text, cut := escape.Cut(escape.Text(reason), maxReason)
 	if cut {
 		text += " …"
 	}
