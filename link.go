@@ -279,8 +279,9 @@ func (m *ConnectionManager) register(l *link) error {
 	}
 	m.giveWayLocked(out)
 	if len(m.links.byDevice[l.peer.Device]) == 0 && m.cfg.OnNewDevice != nil {
+		who := asker{l.peer.Device, !l.stranger}
 		m.life.Go(func(ctx context.Context) {
-			m.workers.notify(ctx, "OnNewDevice", asker{l.peer.Device, !l.stranger}, func() { m.cfg.OnNewDevice(l.peer) })
+			m.workers.notify(ctx, "OnNewDevice", who, func() { m.cfg.OnNewDevice(l.peer) })
 		})
 	}
 	old := m.links.best(l.peer.Device, nil)
