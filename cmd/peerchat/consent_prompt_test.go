@@ -70,7 +70,7 @@ func TestAQuestionTakesItsAnswerAfterTheTimeToReadIt(t *testing.T) {
 				t.Errorf("a line that came too soon is an answer; %q", &out)
 			}
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		if !p.typed("n") || <-answer != "n" {
 			t.Error("the answer is not taken")
 		}
