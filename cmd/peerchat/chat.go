@@ -13,6 +13,7 @@ import (
 	"peerlink"
 	"peerlink/cmd/peerchat/internal/chat"
 	"peerlink/cmd/peerchat/internal/control"
+	"peerlink/identity"
 	"peerlink/internal/pause"
 )
 
@@ -117,6 +118,7 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 		}
 	}()
 	var slow <-chan time.Time
+	whyc := make(chan error, 1)
 	for {
 		select {
 		case err := <-ended:
@@ -129,6 +131,11 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 		case <-slow:
 			if !t.json {
 				fmt.Fprintf(t.note, "waiting until the device has taken %d; %s\n", t.left(), t.leave())
+				go func() { whyc <- t.refused(ctx) }()
+			}
+		case err := <-whyc:
+			if err != nil {
+				fmt.Fprintf(t.note, "refused: %s\n", printable(err.Error()))
 			}
 		case <-t.settled:
 		case <-ctx.Done():
@@ -140,6 +147,21 @@ func (t *talker) run(ctx context.Context, in io.Reader) error {
 			return t.failed
 		}
 	}
+}
+
+// refused says why the device takes nothing, or is told nothing; nil: it is not
+// refused, as far as one more call shows, or just not there.
+func (t *talker) refused(ctx context.Context) error {
+	c, err := t.s.connect(ctx, t.to, chat.URI)
+	if err == nil {
+		return c.Close()
+	}
+	for _, cause := range []error{identity.ErrNotTrusted, peerlink.ErrRefused, peerlink.ErrDeclined} {
+		if errors.Is(err, cause) {
+			return err
+		}
+	}
+	return nil
 }
 
 // kept says what becomes of messages that were not delivered.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -35,12 +36,12 @@ func newContacts(o *options) *cobra.Command {
 	sub("rename", 2, func(args []string) (control.ContactChange, error) {
 		return control.ContactChange{Do: "rename", Who: args[0], Name: args[1]}, contacts.CheckName(args[1])
 	})
-	for _, do := range []string{"remove", "ban", "allow", "forget", "moved"} {
+	for _, do := range []string{"remove", "ban", "allow", "forget"} {
 		sub(do, 1, func(args []string) (control.ContactChange, error) {
 			return control.ContactChange{Do: do, Who: args[0]}, nil
 		})
 	}
-	cmd.AddCommand(newInvite(o), newAccept(o))
+	cmd.AddCommand(newInvite(o), newAccept(o), newMoved(o), newStrangers(o))
 	return cmd
 }
 
@@ -57,6 +58,9 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 	if ch.Do != "" {
 		return nil
 	}
+	if all.Strangers == "refuse" {
+		defer fmt.Fprintln(cmd.ErrOrStderr(), strangersRefused)
+	}
 	if len(all.Contacts) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "no contacts yet: peerchat contacts invite makes a code for somebody, peerchat contacts add takes a device id")
 		return nil
@@ -69,11 +73,47 @@ func changeContacts(cmd *cobra.Command, o *options, ch control.ContactChange) er
 	return contactTable(cmd.OutOrStdout(), all.Contacts)
 }
 
+const strangersRefused = "strangers are refused: only contacts that are allowed, what else is allowed, and own devices may connect"
+
+// newStrangers is the command for what becomes of devices about which nothing was
+// decided.
+func newStrangers(o *options) *cobra.Command {
+	return described("contacts strangers", &cobra.Command{
+		ValidArgs: []string{"allow", "refuse"},
+		Args:      counted(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := ask(cmd, o, control.OpContacts, control.ContactChange{Do: "strangers", Who: args[0]})
+			if err != nil {
+				return err
+			}
+			done := "strangers may connect"
+			if all.Strangers == "refuse" {
+				done = strangersRefused
+			}
+			o.result(cmd, all, done)
+			return nil
+		},
+	})
+}
+
 func contactTable(out io.Writer, all []control.Contact) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDEVICE\tTRUST\tLINK\tDEVICES")
 	for _, c := range all { // of one without a link so far no other device is known
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", printable(c.Name), c.Device, c.Trust, map[bool]string{true: "yes", false: "no"}[c.Online], max(1, len(c.Devices)))
+		trust, revoked := c.Trust, 0
+		if c.Moved != "" {
+			trust += ", moved"
+		}
+		for _, d := range c.Devices {
+			if d.Revoked {
+				revoked++
+			}
+		}
+		devices := strconv.Itoa(max(1, len(c.Devices)) - revoked)
+		if revoked > 0 {
+			devices += fmt.Sprintf(" (%d revoked)", revoked)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", printable(c.Name), c.Device, trust, map[bool]string{true: "yes", false: "no"}[c.Online], devices)
 	}
 	return w.Flush()
 }

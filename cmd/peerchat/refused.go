@@ -45,8 +45,6 @@ func refusedInWords(uri string, err error) error {
 	at := strings.Index(uri, "://") + len("://")
 	words := nobodyThere[uri[:at]]
 	switch {
-	case errors.Is(err, identity.ErrMoved):
-		return fmt.Errorf("%w (peerchat contacts moved NAME, if that is right)", err)
 	case errors.Is(err, identity.ErrBanned) && !errors.Is(err, identity.ErrRevoked):
 		return fmt.Errorf("%w (peerchat contacts allow takes that back)", err)
 	case words == "" || !errors.Is(err, peerlink.ErrNoListener):

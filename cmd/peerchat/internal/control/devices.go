@@ -41,4 +41,5 @@ type ContactDevice struct {
 	Name     string            `json:"name,omitempty"` // what it calls itself
 	Online   bool              `json:"connected"`
 	LastSeen time.Time         `json:"last_seen,omitzero"`
+	Revoked  bool              `json:"revoked,omitempty"` // it is not called, and not let in
 }

@@ -48,6 +48,8 @@ type Contact struct {
 	// Moved is the account under which the contact's device came last, if that is not
 	// the contact's: what is granted to the contact is not for it there.
 	Moved string `json:"moved,omitempty"`
+	// MovedWith are other devices of that account to which there are links.
+	MovedWith []ContactDevice `json:"moved_with,omitempty"`
 	// Devices are the contact's that are known, where its account is.
 	Devices []ContactDevice `json:"devices,omitempty"`
 }
@@ -55,14 +57,21 @@ type Contact struct {
 // Contacts are all contacts, by name.
 type Contacts struct {
 	Contacts []Contact `json:"contacts"`
+	// Strangers is what becomes of devices about which nothing was decided: "allow" or
+	// "refuse".
+	Strangers string `json:"strangers"`
 }
 
 // ContactChange is a change of the contacts: "add", "rename", "remove", "ban",
-// "allow" or "forget" (a decision), or "moved" (into another account).
+// "allow" or "forget" (a decision), "moved" (into another account), or "strangers" (the
+// policy: Who is "allow" or "refuse").
 type ContactChange struct {
 	Do string `json:"do"`
 	// Who is a name or a device id.
 	Who string `json:"who"`
 	// Name is the new name, of add and rename.
 	Name string `json:"name,omitempty"`
+	// Account is the one that the user has confirmed, of moved: 64 hex digits; empty:
+	// whichever it is.
+	Account string `json:"account,omitempty"`
 }

@@ -67,7 +67,10 @@ func (d *Daemon) changeContacts(ctx context.Context, ch control.ContactChange) (
 		}
 		return all, err
 	}
-	all.Contacts = []control.Contact{}
+	all.Contacts, all.Strangers = []control.Contact{}, "refuse"
+	if d.acc.TakesStrangers() {
+		all.Strangers = "allow"
+	}
 	links := d.linked()
 	for _, e := range d.contacts.List() {
 		all.Contacts = append(all.Contacts, d.contact(e, links))
@@ -99,6 +102,11 @@ func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.Devic
 	}
 	if to := d.contacts.MovedTo(e.Device); !to.IsZero() {
 		out.Moved = to.String()
+		for l := range d.acc.ConnectionManager().Links() {
+			if l.Peer.Account == to && l.Peer.Device != e.Device {
+				out.MovedWith = append(out.MovedWith, control.ContactDevice{Device: l.Peer.Device, Name: l.Peer.Name, Online: true})
+			}
+		}
 	}
 	if e.Account.IsZero() {
 		return out
@@ -108,7 +116,8 @@ func (d *Daemon) contact(e contacts.Contact, links map[string]map[identity.Devic
 	for _, k := range e.Known() {
 		_, online := linked[k.Device]
 		delete(rest, k.Device)
-		out.Devices = append(out.Devices, control.ContactDevice{Device: k.Device, Name: k.Name, Online: online, LastSeen: k.Seen})
+		revoked := errors.Is(d.acc.Trust().Check(identity.Peer{Device: k.Device, Account: e.Account}), identity.ErrRevoked)
+		out.Devices = append(out.Devices, control.ContactDevice{Device: k.Device, Name: k.Name, Online: online, LastSeen: k.Seen, Revoked: revoked})
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(rest), func(a, b identity.DeviceID) int { return bytes.Compare(a[:], b[:]) }) {
 		out.Devices = append(out.Devices, control.ContactDevice{Device: id, Name: rest[id], Online: true})
@@ -171,9 +180,22 @@ func (b *book) change(ch control.ContactChange) error {
 	case "forget":
 		return b.decide(ch.Who, identity.Undecided)
 	case "moved":
-		return b.follow(ch.Who)
+		return b.follow(ch.Who, ch.Account)
+	case "strangers":
+		return b.takeStrangers(ch.Who)
 	}
 	return fmt.Errorf("contacts cannot be %.40q", ch.Do)
+}
+
+// takeStrangers lets strangers in from now on, or refuses them.
+func (b *book) takeStrangers(what string) error {
+	switch what {
+	case "allow":
+		return b.acc.SetPolicy(identity.AllowUndecided)
+	case "refuse":
+		return b.acc.SetPolicy(identity.RefuseUndecided)
+	}
+	return fmt.Errorf("strangers cannot be %.40q: want allow or refuse", what)
 }
 
 // decide bans or allows a contact, all its devices, or a device by its id; links
@@ -202,8 +224,9 @@ func (b *book) decide(who string, what identity.Decision) error {
 
 // follow has a contact move to the account under which its device came last or, where
 // that was refused, comes next. What was allowed to the contact is for the new account
-// then, and for the old one no more.
-func (b *book) follow(who string) error {
+// then, and for the old one no more. confirmed is the account that the user has
+// agreed to, "" any.
+func (b *book) follow(who, confirmed string) error {
 	c, err := b.Find(who)
 	if err != nil {
 		return err
@@ -214,6 +237,8 @@ func (b *book) follow(who string) error {
 		return fmt.Errorf("%q is banned: allow it first, if it may come back", c.Name)
 	case to.IsZero() && b.acc.TakesStrangers():
 		return fmt.Errorf("the device of %q did not come under another account since the daemon began: have it call first", c.Name)
+	case confirmed != "" && confirmed != to.String():
+		return fmt.Errorf("the device of %q is not in account %.8s… any more: look at it again (peerchat contacts)", c.Name, confirmed)
 	}
 	if was == identity.Allowed {
 		if err := b.allowMoved(c, to); err != nil {
@@ -276,7 +301,34 @@ func (b *book) displaced(p identity.Peer) error {
 
 // movedFrom is an error that says that a device has left a contact's account.
 func movedFrom(c contacts.Contact, p identity.Peer) error {
-	return fmt.Errorf("this device of %q is in another account now, so it may be another person's: %w", c.Name, &identity.MovedError{Device: p.Device, Home: c.Lives(), Account: p.Account})
+	return &movedError{c.Name, &identity.MovedError{Device: p.Device, Home: c.Lives(), Account: p.Account}}
+}
+
+// movedError is about a contact's device: what to do is another thing than for a
+// device that was allowed by its id.
+type movedError struct {
+	name  string
+	moved *identity.MovedError
+}
+
+// Error says what to do, too.
+func (e *movedError) Error() string {
+	return fmt.Sprintf("%v: this device of %q is in another account now, so it may be another person's (device %s, which was in account %s, is in account %s): ask; if it is still theirs, peerchat contacts moved %[2]q, or else peerchat contacts ban %[2]q",
+		identity.ErrNotTrusted, e.name, e.moved.Device, e.moved.Home, e.moved.Account)
+}
+
+// Unwrap returns the identity.MovedError.
+func (e *movedError) Unwrap() error { return e.moved }
+
+// ofContact is the error of a connect to a device, told in the words of movedError if
+// the device is a contact's and that is the cause.
+func (b *book) ofContact(to identity.DeviceID, err error) error {
+	moved, ok := errors.AsType[*identity.MovedError](err)
+	c, known := b.Of(to)
+	if !ok || !known {
+		return err
+	}
+	return &movedError{c.Name, moved}
 }
 
 // trust returns what was decided about a contact.

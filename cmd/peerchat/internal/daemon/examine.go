@@ -156,7 +156,7 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 		defer sock.Close()
 	case errors.Is(err, peerlink.ErrDeclined): // a device where nobody listens to it has answered all the same
 	default:
-		g.Error = err.Error()
+		g.Error = d.contacts.ofContact(to, err).Error()
 		g.Hops = lostHops(to)
 		return g
 	}
@@ -164,6 +164,9 @@ func (d *Daemon) diagnose(ctx context.Context, to identity.DeviceID) *Diagnosis 
 	l, there := linkTo(m, to)
 	if !there { // it has just ended
 		return g
+	}
+	if moved := d.contacts.displaced(l.Peer); moved != nil {
+		g.Notes = append(g.Notes, moved.Error())
 	}
 	g.Carrier, g.Path, g.RTT = l.Carrier, l.Path.String(), float64(l.RTT.Microseconds())/1000
 	r, told := d.report(to, l.Path)

@@ -56,7 +56,7 @@ func (d *Daemon) connectAny(ctx context.Context, first identity.DeviceID, uri st
 func (d *Daemon) dial(ctx context.Context, to identity.DeviceID, uri string, opts peerlink.ConnectOptions) (*channel.Socket, error) {
 	sock, err := d.acc.ConnectionManager().ConnectDevice(d.reporting(ctx, to), to, uri, opts)
 	if err != nil {
-		return nil, err
+		return nil, d.contacts.ofContact(to, err)
 	}
 	p, _ := peerlink.PeerOf(sock)
 	if err := d.contacts.displaced(p); err != nil {
@@ -191,7 +191,7 @@ func (n *nearest) reach(ctx context.Context, id identity.DeviceID, done chan<- r
 		if err == nil || n.d.connected(id) {
 			done <- reached{id, nil}
 		} else {
-			done <- reached{id, err}
+			done <- reached{id, n.d.contacts.ofContact(id, err)}
 		}
 		if err == nil {
 			err = v.exchange(sock)
