@@ -30,7 +30,7 @@ func (c *consent) know(ctx context.Context, p identity.Peer) visitor {
 	if err != nil {
 		return ofStranger(p)
 	}
-	if k := contactOf(all.Contacts, p); k != nil {
+	if k := contactOfPeer(all.Contacts, p); k != nil {
 		return ofContact(*k, p)
 	}
 	own, err := control.OpDevices.Ask(ctx, c.s.client, control.None{})
@@ -52,9 +52,9 @@ func (c *consent) know(ctx context.Context, p identity.Peer) visitor {
 	return ofStranger(p)
 }
 
-// contactOf returns the contact of a device: one that was added with it goes before one
+// contactOfPeer returns the contact of a device: one that was added with it goes before one
 // in whose account it is. A device that was in that account and is no more is not its.
-func contactOf(all []control.Contact, p identity.Peer) *control.Contact {
+func contactOfPeer(all []control.Contact, p identity.Peer) *control.Contact {
 	var out *control.Contact
 	for i, k := range all {
 		switch {
