@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
-	"peerlink/internal/pause"
 	"peerlink/internal/proving"
 	"peerlink/internal/quota"
 )
@@ -23,7 +21,7 @@ import (
 const (
 	maxUnproven      = 256
 	maxUnprovenOfOne = connsPerAddress
-	unprovenGrace    = 2 * time.Second  // for some round trips; after it a place may be lost
+	unprovenGrace    = 2 * time.Second  // for some round trips; then any place may be lost
 	unprovenLife     = 10 * time.Second // twice what a caller waits
 )
 
@@ -40,23 +38,19 @@ var _ connmgr.ConnectionGater = (*door)(nil)
 
 func newDoor() *door {
 	return &door{places: make(map[network.ConnMultiaddrs]func()), gate: proving.Gate{
-		Places: maxUnproven, PerSource: maxUnprovenOfOne, Grace: unprovenGrace,
+		Places: maxUnproven, PerSource: maxUnprovenOfOne, Grace: unprovenGrace, Yield: true,
 		Source: func(c net.Conn) (netip.Prefix, bool) { return quota.Host(c.RemoteAddr().String()), true },
 	}}
 }
 
-// InterceptAccept gives a new connection a place. It blocks for unprovenGrace at most,
-// and a host takes no other connection of that listener meanwhile.
+// InterceptAccept gives a new connection a place. It does not wait for one: all
+// later connections of that listener would wait, too.
 func (d *door) InterceptAccept(addrs network.ConnMultiaddrs) bool {
 	conn, ok := addrs.(net.Conn)
 	if !ok { // no listener of this host makes such
 		return false
 	}
 	v := d.gate.Admit(conn, time.Now())
-	if v.Wait > 0 {
-		_ = pause.Until(context.Background(), v.Wait, v.Freed)
-		v = d.gate.Admit(conn, time.Now())
-	}
 	if v.In == nil {
 		return false
 	}

@@ -29,6 +29,9 @@ type Gate struct {
 	Places, PerSource int
 	// Grace is how long a place is safe.
 	Grace time.Duration
+	// Yield takes the grace from the source with most places when all are taken, for a
+	// newcomer of a source with fewer. For a caller of Admit that does not wait.
+	Yield bool
 	// Rate is how often a limited source may begin, and for how many sources that
 	// is remembered. nil: as often as it likes.
 	Rate *quota.Rates[netip.Prefix]
@@ -87,6 +90,9 @@ func (g *Gate) Admit(conn net.Conn, now time.Time) (v Verdict) {
 		wait := g.Grace
 		if v.Out = g.worst(); v.Out != nil {
 			wait -= now.Sub(v.Out.since)
+			if g.Yield && g.held[v.Out.from] > g.held[from]+1 {
+				wait = 0
+			}
 		}
 		if wait > 0 {
 			return Verdict{Wait: wait, Freed: g.freed.Next()}

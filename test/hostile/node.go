@@ -61,10 +61,10 @@ func passers(ctx context.Context, w *world, n int, do func(ctx context.Context, 
 	})
 }
 
-// halfOpenDHT holds far more connections than a node has places for, from three addresses.
+// halfOpenDHT holds far more connections than a node has places for.
 func halfOpenDHT(ctx context.Context, w *world, t *tally) {
 	p := strings.Split(w.bootstrap, "/") // "", ip4, the address, tcp, the port, p2p, the key
-	holdFrom(ctx, 3, 1500, "tcp", net.JoinHostPort(p[2], p[4]), t, nil)
+	hold(ctx, 1500, "tcp", net.JoinHostPort(p[2], p[4]), t, nil)
 }
 
 // joins checks that a contact joins the DHT anew, and finds the victim there.
