@@ -56,6 +56,7 @@ func (d *door) InterceptAccept(addrs network.ConnMultiaddrs) bool {
 	}
 	if v.Out != nil {
 		_ = v.Out.Conn.Close() // which ends its handshake
+		d.leave(v.Out.Conn.(network.ConnMultiaddrs))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
