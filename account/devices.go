@@ -40,7 +40,7 @@ func (f *folder) loadDevices() error {
 		return fmt.Errorf("%s is damaged (restore it from a copy, or remove it: another device of the account has it, and the one with the account's key makes it again): %w", f.disk.path(devicesFile), err)
 	}
 	if l.Account() == f.id.AccountID() {
-		f.devices.Store(l)
+		f.hold(l)
 	}
 	return nil
 }
@@ -54,8 +54,18 @@ func (f *folder) keepDevices(l *identity.DeviceList) error {
 	if err := f.change.replace(devicesFile, text); err != nil {
 		return err
 	}
-	f.devices.Store(l)
+	f.hold(l)
 	return nil
+}
+
+// hold has a list of this account's devices count. Where they came from is noted: a
+// device that its account revokes stays out, whatever account it claims then, also if
+// it never had a link to this one.
+func (f *folder) hold(l *identity.DeviceList) {
+	for _, d := range l.Devices() {
+		f.trust.Recall(identity.Peer{Device: d.Device, Account: l.Account()})
+	}
+	f.devices.Store(l)
 }
 
 // listDevices signs the account's next list and keeps it. Its number follows the

@@ -216,11 +216,6 @@ func (f *folder) load() error {
 		return err
 	}
 	f.kept = sha256.Sum256(trust)
-	for _, l := range f.trust.Revocations() { // of before there were homes
-		if err := f.revoked(l)(f.trust); err != nil {
-			return err
-		}
-	}
 	settings, err := f.read(configFile, 0o022, "restore it from a copy, or write {} into it for the defaults")
 	if err != nil {
 		return err

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -54,8 +52,7 @@ func TestWhatLinksShowReachesTheDisk(t *testing.T) {
 }
 
 // A phone that its own account has revoked stays out under any other one, though it
-// never had a link to this device, and though the file is of a version that noted no
-// homes.
+// never had a link to this device. A device that never was the account's does not.
 //
 // case: S1
 func TestWhatOnesOwnAccountRevokedStaysOut(t *testing.T) {
@@ -64,8 +61,15 @@ func TestWhatOnesOwnAccountRevokedStaysOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	phone, other := identity.DeviceID{1}, identity.DeviceID{2}
-	if _, err := acc.Revoke(phone); err != nil {
+	joining, err := identity.Generate("phone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	phone, other := joining.DeviceID(), identity.DeviceID{2}
+	if _, _, err := acc.SignDevice(joining.Peer(), "phone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acc.Revoke(phone, other); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 {
@@ -78,25 +82,11 @@ func TestWhatOnesOwnAccountRevokedStaysOut(t *testing.T) {
 		if err := acc.Close(); err != nil {
 			t.Fatal(err)
 		}
-		withoutHomes(t, dir)
 		if acc, err = Open(dir, Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := acc.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// withoutHomes makes a trust file one that an older version has written.
-func withoutHomes(t *testing.T, dir string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(dir, trustFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := slices.DeleteFunc(strings.SplitAfter(string(text), "\n"), func(l string) bool { return strings.HasPrefix(l, "home ") || strings.HasPrefix(l, "past ") })
-	if err := os.WriteFile(filepath.Join(dir, trustFile), []byte(strings.Join(lines, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

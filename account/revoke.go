@@ -23,7 +23,7 @@ func (a *Account) Revoke(who ...identity.Subject) (*identity.RevocationList, err
 	if err != nil {
 		return nil, err
 	}
-	if err := a.f.changeTrust(a.f.revoked(l)); err != nil {
+	if err := a.f.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) }); err != nil {
 		return l, err
 	}
 	return l, a.dropDevices(l.Revoked())
@@ -40,22 +40,7 @@ func (a *Account) ImportRevocations(list []byte) (*identity.RevocationList, erro
 	if err != nil {
 		return nil, err
 	}
-	return l, a.changeTrust(a.f.revoked(l))
-}
-
-// revoked adds a list to a trust store. The devices that one's own account has revoked
-// were its own, also those that had no link to this one: they stay out whatever
-// account they claim.
-func (f *folder) revoked(l *identity.RevocationList) func(*identity.Trust) error {
-	return func(t *identity.Trust) error {
-		err := t.AddRevocations(l)
-		for _, s := range l.Revoked() {
-			if d, is := s.(identity.DeviceID); is && err == nil && l.Issuer() == f.id.AccountID() {
-				t.Recall(identity.Peer{Device: d, Account: l.Issuer()})
-			}
-		}
-		return err
-	}
+	return l, a.changeTrust(func(t *identity.Trust) error { return t.AddRevocations(l) })
 }
 
 // Revocations returns the revocation lists that are held.
