@@ -212,10 +212,6 @@ func (f *folder) load() error {
 	if err := f.trust.UnmarshalText(trust); err != nil {
 		return fmt.Errorf("%s: %w", f.disk.path(trustFile), err)
 	}
-	if trust, err = f.trust.MarshalText(); err != nil {
-		return err
-	}
-	f.kept = sha256.Sum256(trust)
 	settings, err := f.read(configFile, 0o022, "restore it from a copy, or write {} into it for the defaults")
 	if err != nil {
 		return err
@@ -226,6 +222,10 @@ func (f *folder) load() error {
 	if err := f.loadDevices(); err != nil {
 		return err
 	}
+	if trust, err = f.trust.MarshalText(); err != nil { // with what the list tells: it is no reason to write
+		return err
+	}
+	f.kept = sha256.Sum256(trust)
 	return f.change.remove(creatingFile) // left where making it died at the last step
 }
 
