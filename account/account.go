@@ -458,7 +458,7 @@ func (a *Account) keepTrust(ctx context.Context) {
 		if err != nil {
 			a.opts.Logger.Warn("account: " + err.Error())
 		}
-		if written && pause.For(ctx, keepEvery) != nil {
+		if (written || err != nil) && pause.For(ctx, keepEvery) != nil {
 			return
 		}
 		if err != nil {
